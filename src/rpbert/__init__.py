@@ -1,0 +1,27 @@
+"""Named entities from social posts with images; an image counts as far as it relates to the text.
+
+``Tagger`` tags posts, ``Post``, ``Entity`` and ``Prediction`` are what goes in and comes out, and
+``InputError`` is raised for whatever the user can mend. PyTorch is imported when `Tagger` is
+first used, not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rpbert.data import Entity, Post, Prediction
+from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from rpbert.inference import Tagger
+
+__version__ = "0.1.0"
+__all__ = ["Entity", "InputError", "Post", "Prediction", "Tagger", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Tagger":
+        from rpbert.inference import Tagger
+
+        return Tagger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

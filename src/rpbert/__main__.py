@@ -1,0 +1,5 @@
+"""``python -m rpbert``: the command line."""
+
+from rpbert.cli import main
+
+main()

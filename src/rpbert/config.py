@@ -1,0 +1,281 @@
+"""Settings of a run: typed, documented where they stand, unknown keys refused by name.
+
+A run is one YAML file of three blocks, ``model``, ``data`` and ``training``, above them optionally
+``preset``. The file is saved beside every model, complete with the defaults that were in force.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rpbert.errors import InputError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a key nobody reads is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+# Saved settings are read again from another folder, so a path is kept from the root on.
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]  # noqa: PTH100
+
+
+class EncoderSettings(Settings):
+    """The text encoder: a published BERT by name or folder, or a shape with random weights."""
+
+    pretrained: str | None = None
+    """Hub name or folder of a BERT with its tokenizer, such as ``bert-base-uncased``."""
+    shape: dict[str, Any] | None = None
+    """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
+    vocabulary: int = Field(8000, ge=100)
+    """With `shape`: WordPiece entries learnt from the training texts."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, "pretrained", "shape")
+        return self
+
+
+class VisualSettings(Settings):
+    """The image encoder: a published ResNet by name or folder, or a shape with random weights."""
+
+    pretrained: str | None = None
+    """Hub name or folder of a ResNet, such as ``microsoft/resnet-152``."""
+    shape: str | dict[str, Any] | None = None
+    """A published shape (``resnet-18`` … ``resnet-152``) or fields of ``ResNetConfig``."""
+    image_size: int = Field(224, ge=32)
+    """Images are resized to this many pixels square."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, "pretrained", "shape")
+        return self
+
+
+class TaggerSettings(Settings):
+    """Word and character embeddings and the biLSTM-CRF every system ends in (Table 2)."""
+
+    word_dimension: int = Field(300, ge=1)
+    """Width of the word vectors; with a file, the file's width."""
+    word_vectors: AbsolutePath | None = None
+    """A fastText ``.vec`` file; without one the vectors are learnt."""
+    character_dimension: int = Field(25, ge=1)
+    """Character embedding, and hidden size per direction of the character biLSTM."""
+    lstm_hidden: int = Field(256, ge=1)
+    """Hidden size per direction."""
+    lstm_layers: int = Field(2, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    iob2_decoding: bool = True
+    """Decode only well-formed IOB2; the training loss never knows of it."""
+
+
+class SystemSettings(Settings):
+    """What every system has; a system adds the parts it reads."""
+
+    system: str
+    tagger: TaggerSettings = TaggerSettings()
+
+
+class DataSettings(Settings):
+    """Where the posts are."""
+
+    path: AbsolutePath
+    """A data folder (or folder of JSON lines or Parquet) with train, dev and test splits."""
+    relations: AbsolutePath | None = None
+    """Task#1's posts (TRC or any data with relation labels); None: the labels in `path`."""
+
+
+class Rates(Settings):
+    """Learning rates of one task, one for each group of parameters of Algorithm 1."""
+
+    head: float = Field(ge=0)
+    """θ_FCs in Task#1; embeddings, θ_biLSTM and θ_CRF in Task#2."""
+    encoder: float = Field(ge=0)
+    """θ_RpBERT without W^v."""
+    projection: float = Field(ge=0)
+    """W^v, which maps image blocks into the encoder."""
+    visual: float = Field(ge=0)
+    """θ_ResNet; 0 freezes it."""
+
+
+class TrainingSettings(Settings):
+    """Algorithm 1 and its optimisers. The defaults are the `paper` preset (Table 2)."""
+
+    seed: int = 0
+    epochs: int = Field(25, ge=1)
+    batch_size: int = Field(8, ge=1)
+    relation: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
+    """Rates of Task#1."""
+    tagging: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
+    """Rates of Task#2."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """``adamw`` decays weights by 0.01; ``adam`` is Kingma and Ba's with default settings."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of a task's steps over which its rates rise from 0."""
+    decay: Literal["constant", "linear"] = "constant"
+    """After warm-up: constant rates, or linear decay to 0."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of a step's gradient; None: no clipping."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu"] = "auto"
+    evaluation_batch_size: int = Field(32, ge=1)
+    keep_checkpoints: int = Field(1, ge=1)
+    """How many of the last checkpoints stay in RUN/checkpoints."""
+    tensorboard: bool = False
+    """Also write TensorBoard events to RUN/tensorboard (extra ``track``)."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "tuned": {
+        "epochs": 5,
+        "batch_size": 16,
+        "relation": {"head": 1e-3, "encoder": 5e-5, "projection": 1e-3, "visual": 1e-5},
+        "tagging": {"head": 2e-3, "encoder": 1e-4, "projection": 1e-3, "visual": 1e-5},
+        "optimizer": "adamw",
+        "warmup": 0.1,
+        "decay": "linear",
+        "clip_norm": 1.0,
+    },
+}
+"""`paper`: Table 2 as printed. `tuned`: warm-up, decay and higher rates; fewer epochs."""
+
+
+class RunSettings(Settings):
+    """A whole run: what ``rpbert train`` reads and writes back to RUN/config.yaml."""
+
+    preset: Literal["paper", "tuned"] = "paper"
+    """Where `training` leaves a key out, the preset's value counts."""
+    model: dict[str, Any]
+    """Settings of one system; which keys it has, the system says (`rpbert.models`)."""
+    data: DataSettings
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("preset", "paper") in PRESETS:
+            preset = PRESETS[given.get("preset", "paper")]
+            training = given.get("training") or {}
+            if isinstance(training, dict):
+                given = {**given, "training": _merged(preset, training)}
+        return given
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read a run from YAML, with ``block.key=value`` overrides.
+
+    Paths in the file are relative to the folder of the file, paths in overrides to the working
+    folder.
+
+    Raises:
+        InputError: the file is missing, is no YAML mapping, or a key or value is not accepted.
+    """
+    given = read_yaml(path)
+    for block, key in (("data", "path"), ("data", "relations")):
+        _anchor(given, block, key, path.parent)
+    tagger = given.get("model", {}).get("tagger") if isinstance(given.get("model"), dict) else None
+    if isinstance(tagger, dict):
+        _anchor({"tagger": tagger}, "tagger", "word_vectors", path.parent)
+    for override in overrides:
+        _set(given, override)
+    return parse(RunSettings, given, path)
+
+
+def parse(kind: type[AnySettings], given: Mapping[str, Any], where: object) -> AnySettings:
+    """Validate `given` as settings of `kind`; the first fault becomes one clear line."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as fault:
+        # A misspelt key is also a missing one; the misspelling is what the user can see.
+        faults = sorted(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
+        raise _as_input_error(kind, faults[0], where) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping a YAML file holds."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "a YAML file of settings") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, str(error), "a readable YAML file in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise InputError(path, f"broken YAML: {error}", "a YAML mapping") from None
+    if not isinstance(content, dict):
+        raise InputError(path, type(content).__name__, "a YAML mapping with model, data, training")
+    return content
+
+
+def write_yaml(settings: Settings, path: Path) -> None:
+    """Write settings with every default spelt out."""
+    content = settings.model_dump(mode="json")
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _exactly_one(settings: Settings, first: str, second: str) -> None:
+    if (getattr(settings, first) is None) == (getattr(settings, second) is None):
+        raise ValueError(f"exactly one of {first} and {second}")
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
+
+
+def _anchor(given: dict[str, Any], block: str, key: str, folder: Path) -> None:
+    inner = given.get(block)
+    if isinstance(inner, dict) and isinstance(inner.get(key), str):
+        inner[key] = str(folder / inner[key])
+
+
+def _set(given: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        raise InputError(repr(override), "no `=`", "key=value, such as training.epochs=3")
+    *parents, last = name.split(".")
+    target = given
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise InputError(repr(override), f"{parent} is a value", "a block of settings")
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(repr(override), f"{value!r}", "a YAML value") from None
+
+
+def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputError:
+    key = ".".join(str(part) for part in fault["loc"]) or "settings"
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_known_keys(kind, fault["loc"][:-1]))
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]}?" if near else ""
+        return InputError(where, f"unknown key {key}", f"one of {', '.join(known)}", mend)
+    if fault["type"] == "missing":
+        return InputError(where, f"no key {key}", "a value for it")
+    if fault["type"] == "value_error":
+        return InputError(where, f"{key} with both or neither", str(fault["ctx"]["error"]))
+    shown = repr(fault["input"])
+    return InputError(where, f"{key} = {shown[:80]}", fault["msg"].removeprefix("Input should be "))
+
+
+def _known_keys(kind: type[Settings], path: Sequence[Any]) -> list[str]:
+    for part in path:
+        annotation = kind.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, Settings):
+            kind = annotation
+    return list(kind.model_fields)

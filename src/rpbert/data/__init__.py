@@ -1,0 +1,168 @@
+"""The types a post passes through, front to back: `Post` → `Batch` → `Prediction`.
+
+Shape letters, used in every docstring of the package:
+
+======  =====================================================================
+``B``   posts in a batch
+``W``   words of the longest post of the batch
+``S``   encoder rows: one a post, more where a post is longer than the encoder
+``L``   sub-words of the longest row, special tokens included
+``V``   visual tokens of a post (49 blocks of a 7 × 7 grid)
+``N``   all tokens of the encoder, text and image (``L + V``)
+``H``   hidden size of the encoder
+``K``   tags
+``U``   distinct words of a batch
+``C``   characters of the longest distinct word
+``I``   distinct images of a batch
+======  =====================================================================
+
+Masks are bool and True is real.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A social post: its words, and whatever is known of its image, entities and relation.
+
+    Attributes:
+        id: names the post; in a data folder also the file name of its image without suffix.
+        words: the words to be tagged; a word may be empty or invisible, as in the real data.
+        text: the text that `spans` index.
+        spans: ``(start, end)`` of each word in `text`, in Unicode characters.
+        tags: IOB2 tag of each word as the source has it (possibly malformed), or None.
+        image: a path, the bytes of an image file, a PIL image, or None where there is none.
+        caption: a sentence that describes the image, or None.
+        relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
+        origin: where the post was read, for messages, such as ``train.txt:17``.
+    """
+
+    id: str
+    words: tuple[str, ...]
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...] | None = None
+    image: Path | bytes | Image | None = None
+    caption: str | None = None
+    relation: float | None = None
+    origin: str = ""
+
+    @classmethod
+    def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Self:
+        """A post given as words: its text is the words joined by one space."""
+        spans, position = [], 0
+        for word in words:
+            spans.append((position, position + len(word)))
+            position += len(word) + 1
+        return cls(id=id, words=words, text=" ".join(words), spans=tuple(spans), **known)
+
+    def with_(self, **changes: Any) -> Post:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A named entity of a text: ``text == post.text[start:end]``.
+
+    `score` is the probability of exactly this span with this label under the CRF, in [0, 1].
+    """
+
+    text: str
+    label: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the tagger says of a post.
+
+    Attributes:
+        relation: the relation score r (Eq. 2) in [0, 1]: how much of the image was let through,
+            0.0 for a post whose image is none, missing or unreadable; None for a system without
+            a relation gate.
+        image: what became of the post's image.
+    """
+
+    id: str
+    text: str
+    entities: tuple[Entity, ...]
+    relation: float | None
+    image: ImageStatus
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON types, keys as in the public contract."""
+        found = asdict(self)
+        found["entities"] = list(found["entities"])
+        return found
+
+
+@dataclass(slots=True)
+class Batch:
+    """Posts packed as tensors, everything a system needs and nothing twice.
+
+    A word's characters and vector are looked up once per distinct word of the batch, an image
+    is decoded once per distinct image. A post longer than the encoder takes several encoder
+    rows, which overlap; each of its words is then read from the one row where it has most
+    context on both sides.
+
+    Attributes:
+        posts: the posts, in the order of the rows below.
+        subwords: sub-word ids with the special tokens. Shape: (S, L).
+        subword_mask: real sub-words. Shape: (S, L).
+        post_of_row: the post of each encoder row. Shape: (S,).
+        first_row: the encoder row whose [CLS] speaks for the post. Shape: (B,).
+        word_of_subword: ``post * W + word`` of each sub-word that counts for a word, -1 for
+            special tokens, padding and overlap. Shape: (S, L).
+        word_mask: real words. Shape: (B, W).
+        forms: index of each word among the distinct words of the batch. Shape: (B, W).
+        form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
+        form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
+        pixels: distinct images, normalised. Shape: (I, 3, height, width).
+        image_of_post: index into `pixels`, -1 where the post has no usable image. Shape: (B,).
+        image_status: what became of each post's image.
+        tags: index of each gold tag, 0 on padding; None unless every post has tags. Shape: (B, W).
+        relations: probability that the image adds; None unless every post has it. Shape: (B,).
+    """
+
+    posts: tuple[Post, ...]
+    subwords: Tensor
+    subword_mask: Tensor
+    post_of_row: Tensor
+    first_row: Tensor
+    word_of_subword: Tensor
+    word_mask: Tensor
+    forms: Tensor
+    form_vectors: Tensor
+    form_characters: Tensor
+    pixels: Tensor
+    image_of_post: Tensor
+    image_status: tuple[ImageStatus, ...]
+    tags: Tensor | None = None
+    relations: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch with every tensor on `device`."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if hasattr(value := getattr(self, field.name), "to")
+        }
+        return replace(self, **moved)

@@ -1,0 +1,306 @@
+"""Posts to a `Batch`: words to sub-words, characters and tags, images to pixels."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rpbert.data import Batch, ImageStatus, Post
+from rpbert.data.images import LoadedImage, fingerprint, load_image, normalise_batch
+from rpbert.data.vocabulary import PADDING, Vocabulary
+from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One encoder row of a post: sub-word ids, and the word each one counts for (-1: none)."""
+
+    ids: list[int]
+    words: list[int]
+
+
+class Subwords(Protocol):
+    """Splits the words of a post into encoder rows."""
+
+    def rows(self, words: Sequence[str]) -> list[Row]:
+        """At least one row; every word counts in exactly one of them."""
+
+
+class NoSubwords:
+    """For systems without a sub-word encoder: one empty row a post."""
+
+    def rows(self, words: Sequence[str]) -> list[Row]:
+        """One row that holds nothing."""
+        return [Row([], [])]
+
+
+class BertSubwords:
+    """WordPiece rows ``[CLS] T [SEP]`` (Eq. 1); a word without any piece becomes [UNK].
+
+    A post longer than the encoder is read in several rows that overlap by half, and each word
+    counts in the row where the nearer edge is farthest.
+
+    Args:
+        tokenizer: a BERT tokenizer.
+        longest: most tokens in a row, [CLS] and [SEP] included.
+    """
+
+    remembered = 200_000
+    """Distinct words whose pieces are kept; then the memory starts afresh."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+        self.tokenizer = tokenizer
+        self.room = longest - 2
+        self._pieces: dict[str, list[int]] = {}
+
+    def rows(self, words: Sequence[str]) -> list[Row]:
+        """One row, or several that overlap where the post does not fit."""
+        pieces = self._split(words)
+        if sum(map(len, pieces)) <= self.room:
+            return [self._row(pieces, range(len(words)), range(len(words)))]
+        windows = _windows([len(piece) for piece in pieces], self.room)
+        return [self._row(pieces, window, counted) for window, counted in windows]
+
+    def _row(self, pieces: list[list[int]], window: range, counted: range) -> Row:
+        ids = [self.tokenizer.cls_token_id]
+        words = [-1]
+        for word in window:
+            ids += pieces[word]
+            words += [word if word in counted else -1] * len(pieces[word])
+        return Row([*ids, self.tokenizer.sep_token_id], [*words, -1])
+
+    def _split(self, words: Sequence[str]) -> list[list[int]]:
+        if len(self._pieces) > self.remembered:
+            self._pieces.clear()
+        new = [word for word in dict.fromkeys(words) if word not in self._pieces]
+        if new:
+            encoded = self.tokenizer(new, add_special_tokens=False)["input_ids"]
+            for word, ids in zip(new, encoded, strict=True):
+                # One word never fills more than half a row, so that windows always advance.
+                self._pieces[word] = ids[: self.room // 2] or [self.tokenizer.unk_token_id]
+        return [self._pieces[word] for word in words]
+
+
+def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
+    """Cover words of the given lengths by windows of at most `room` that overlap by half.
+
+    Returns the words of each window and, of those, the ones that count in it: the overlap of two
+    windows is cut in its middle.
+    """
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    count = len(lengths)
+    windows: list[range] = []
+    first = 0
+    while True:
+        last = int(np.searchsorted(starts, starts[first] + room, side="right")) - 1
+        windows.append(range(first, last))
+        if last == count:
+            break
+        middle = int(np.searchsorted(starts, starts[first] + room // 2, side="right")) - 1
+        first = max(middle, first + 1)
+    cuts = [0]
+    for before, after in pairwise(windows):
+        cuts.append((after.start + before.stop + 1) // 2)
+    cuts.append(count)
+    counted = [range(a, b) for a, b in pairwise(cuts)]
+    return list(zip(windows, counted, strict=True))
+
+
+class ImageStore:
+    """Decodes images, and keeps the last ones within a budget of bytes.
+
+    Training sees every image once per task and epoch; decoding it once is enough where it fits.
+    """
+
+    def __init__(self, size: int, budget: int = 1 << 30) -> None:
+        self.size = size
+        self.budget = budget
+        self._held = 0
+        self._kept: OrderedDict[str, LoadedImage] = OrderedDict()
+
+    def load(self, post: Post) -> tuple[str | None, LoadedImage]:
+        """The image's identity, None where there is none to identify, and the decoded image."""
+        key = fingerprint(post.image)
+        if key is None or isinstance(post.image, bytes):
+            return key, load_image(post.image, self.size)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return key, self._kept[key]
+        image = load_image(post.image, self.size)
+        if not hasattr(post.image, "getpixel"):  # a PIL image may change or be freed: never kept
+            self._keep(key, image)
+        return key, image
+
+    def _keep(self, key: str, image: LoadedImage) -> None:
+        self._kept[key] = image
+        self._held += _bytes(image)
+        while self._held > self.budget:
+            _, dropped = self._kept.popitem(last=False)
+            self._held -= _bytes(dropped)
+
+
+def _bytes(image: LoadedImage) -> int:
+    return 0 if image.pixels is None else int(image.pixels.nbytes)
+
+
+class Collator:
+    """Packs posts into a `Batch` for one model.
+
+    Args:
+        vocabulary: tags, characters and words of the model.
+        subwords: the encoder's splitting of words.
+        images: decodes images; None for a text-only system, whose posts all have status `none`.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, subwords: Subwords, images: ImageStore | None
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.subwords = subwords
+        self.images = images
+
+    def with_gold(self, posts: Sequence[Post]) -> Batch:
+        """Pack posts with the tags and relations they have, for training.
+
+        Raises:
+            InputError: a gold tag is not in the model's tag set.
+        """
+        batch = self(posts)
+        return replace(
+            batch, tags=self._tags(posts, batch.forms.shape[1]), relations=_relations(posts)
+        )
+
+    def __call__(self, posts: Sequence[Post]) -> Batch:
+        """Pack what a system may see of posts, in their order; gold labels stay behind."""
+        width = max((1, *(len(post.words) for post in posts)))
+        forms = {form: i for i, form in enumerate(dict.fromkeys(w for p in posts for w in p.words))}
+        pixels, image_of_post, status = self._pixels(posts)
+        lengths = torch.tensor([len(post.words) for post in posts], dtype=torch.long)
+        return Batch(
+            posts=tuple(posts),
+            **self._subwords(posts, width),
+            word_mask=torch.arange(width)[None, :] < lengths[:, None],
+            forms=_pad([[forms[word] for word in post.words] for post in posts], width),
+            form_vectors=torch.tensor(
+                [self.vocabulary.word_row(form) for form in forms], dtype=torch.long
+            ),
+            form_characters=_pad([self.vocabulary.character_rows(form) for form in forms]),
+            pixels=pixels,
+            image_of_post=image_of_post,
+            image_status=status,
+        )
+
+    def _subwords(self, posts: Sequence[Post], width: int) -> dict[str, Tensor]:
+        rows: list[Row] = []
+        post_of_row: list[int] = []
+        first_row: list[int] = []
+        for index, post in enumerate(posts):
+            first_row.append(len(rows))
+            for row in self.subwords.rows(post.words):
+                offset = index * width
+                rows.append(Row(row.ids, [w if w < 0 else offset + w for w in row.words]))
+                post_of_row.append(index)
+        lengths = torch.tensor([len(row.ids) for row in rows], dtype=torch.long)
+        longest = max((len(row.ids) for row in rows), default=0)
+        return {
+            "subwords": _pad([row.ids for row in rows]),
+            "subword_mask": torch.arange(longest)[None, :] < lengths[:, None],
+            "word_of_subword": _pad([row.words for row in rows], filler=-1),
+            "post_of_row": torch.tensor(post_of_row, dtype=torch.long),
+            "first_row": torch.tensor(first_row, dtype=torch.long),
+        }
+
+    def _pixels(self, posts: Sequence[Post]) -> tuple[Tensor, Tensor, tuple[ImageStatus, ...]]:
+        if self.images is None:
+            unseen: list[ImageStatus] = ["none"] * len(posts)
+            nowhere = torch.full((len(posts),), -1, dtype=torch.long)
+            return torch.zeros(0, 3, 1, 1), nowhere, tuple(unseen)
+        distinct: dict[str, int] = {}
+        arrays: list[np.ndarray] = []
+        image_of_post: list[int] = []
+        status: list[ImageStatus] = []
+        for index, post in enumerate(posts):
+            key, image = self.images.load(post)
+            status.append(image.status)
+            if image.pixels is None:
+                image_of_post.append(-1)
+                continue
+            slot = distinct.setdefault(key or f"post {index}", len(arrays))
+            if slot == len(arrays):
+                arrays.append(image.pixels)
+            image_of_post.append(slot)
+        if arrays:
+            pixels = normalise_batch(arrays)
+        else:
+            pixels = torch.zeros(0, 3, self.images.size, self.images.size)
+        return pixels, torch.tensor(image_of_post, dtype=torch.long), tuple(status)
+
+    def _tags(self, posts: Sequence[Post], width: int) -> Tensor | None:
+        rows: list[list[int]] = []
+        for post in posts:
+            if post.tags is None:
+                return None
+            try:
+                rows.append([self.vocabulary.tag_rows[tag] for tag in post.tags])
+            except KeyError as unknown:
+                raise InputError(
+                    post.origin or post.id,
+                    f"tag {unknown.args[0]}",
+                    f"one of the model's tags {' '.join(self.vocabulary.tags)}",
+                ) from None
+        return _pad(rows, width)
+
+
+def _relations(posts: Sequence[Post]) -> Tensor | None:
+    known = [post.relation for post in posts if post.relation is not None]
+    return torch.tensor(known, dtype=torch.float32) if len(known) == len(posts) else None
+
+
+def _pad(rows: Sequence[Sequence[int]], width: int | None = None, filler: int = PADDING) -> Tensor:
+    """Rows of different lengths as one tensor. Shape: (rows, longest)."""
+    if width is None:
+        width = max(map(len, rows), default=0)
+    padded = np.full((len(rows), width), filler, dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def batches(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
+    """Consecutive lists of at most `size` posts."""
+    batch: list[Post] = []
+    for post in posts:
+        batch.append(post)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def shuffled_batches(posts: Sequence[Post], size: int, seed: str) -> list[list[Post]]:
+    """All posts once, in batches of similar length and random order; the seed decides it all.
+
+    Lengths are sorted only within a window of 16 batches, so that a batch stays a random sample.
+    """
+    draw = random.Random(seed)
+    order = list(posts)
+    draw.shuffle(order)
+    window = 16 * size
+    bucketed: list[Post] = []
+    for start in range(0, len(order), window):
+        bucketed += sorted(order[start : start + window], key=lambda post: len(post.words))
+    groups = list(batches(bucketed, size))
+    draw.shuffle(groups)
+    return groups

@@ -1,0 +1,202 @@
+"""Paper, pens and a camera for drawn pictures: named colours, shapes, noise and blur.
+
+Lengths are fractions of the picture's shorter side, so a drawing looks the same at any size.
+The origin is the top left corner, y grows downwards.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+Colour: TypeAlias = tuple[int, int, int]
+Point: TypeAlias = tuple[float, float]
+
+COLOURS: dict[str, Colour] = {
+    "red": (206, 62, 58),
+    "orange": (230, 132, 48),
+    "yellow": (240, 200, 66),
+    "green": (76, 160, 88),
+    "teal": (42, 150, 145),
+    "blue": (60, 125, 200),
+    "navy": (44, 62, 112),
+    "purple": (134, 84, 168),
+    "pink": (232, 134, 165),
+    "brown": (128, 88, 64),
+    "grey": (136, 144, 150),
+    "white": (238, 238, 232),
+    "black": (44, 46, 54),
+}
+SUPERSAMPLING = 2  # drawn twice as large and averaged: smooth edges
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """The colour `share` of the way from `first` to `second`."""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue
+
+
+def described(name: str) -> str:
+    """The noun phrase with its indefinite article."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def darker(colour: Colour, share: float = 0.3) -> Colour:
+    """The colour with `share` of black mixed in."""
+    return mix(colour, (0, 0, 0), share)
+
+
+def lighter(colour: Colour, share: float = 0.3) -> Colour:
+    """The colour with `share` of white mixed in."""
+    return mix(colour, (255, 255, 255), share)
+
+
+def varied(rng: random.Random, colour: Colour, spread: int = 14) -> Colour:
+    """A neighbour of the colour, each channel moved by at most `spread`."""
+    red, green, blue = (min(255, max(0, c + rng.randint(-spread, spread))) for c in colour)
+    return red, green, blue
+
+
+def pick_colour(rng: random.Random, *avoid: Colour) -> tuple[str, Colour]:
+    """A named colour that stands out against the colours to avoid, slightly varied."""
+    names = [n for n, c in COLOURS.items() if all(math.dist(c, other) > 95 for other in avoid)]
+    name = rng.choice(names or ["white"])
+    return name, varied(rng, COLOURS[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """Draws filled shapes in a frame of its own: moved, scaled, turned or mirrored.
+
+    Attributes:
+        surface: what is drawn on.
+        frame: ``(a, b, c, d, e, f)``: (x, y) lands on pixel (a x + b y + c, d x + e y + f).
+    """
+
+    surface: ImageDraw.ImageDraw
+    frame: tuple[float, float, float, float, float, float]
+
+    def at(
+        self, x: float, y: float, scale: float = 1.0, turn: float = 0.0, mirror: bool = False
+    ) -> Pen:
+        """A pen whose origin is (x, y) of this one, with `turn` in degrees clockwise."""
+        a, b, c, d, e, f = self.frame
+        cos, sin = math.cos(math.radians(turn)) * scale, math.sin(math.radians(turn)) * scale
+        side = -1 if mirror else 1
+        frame = (
+            (a * cos + b * sin) * side,
+            b * cos - a * sin,
+            a * x + b * y + c,
+            (d * cos + e * sin) * side,
+            e * cos - d * sin,
+            d * x + e * y + f,
+        )
+        return Pen(self.surface, frame)
+
+    def polygon(self, points: Sequence[Point], colour: Colour) -> None:
+        """Fills the polygon."""
+        self.surface.polygon(self._pixels(points), fill=colour)
+
+    def ellipse(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        colour: Colour,
+        start: float = 0.0,
+        end: float = 360.0,
+    ) -> None:
+        """Fills an ellipse, or its segment between two angles as in `arc`."""
+        self.polygon(arc(x, y, rx, ry, start, end), colour)
+
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, corner: float = 0.0
+    ) -> None:
+        """Fills a rectangle whose corners are rounded with radius `corner`."""
+        if corner <= 0:
+            self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
+            return
+        left, top, right, bottom = x0 + corner, y0 + corner, x1 - corner, y1 - corner
+        centres = ((left, top, 180), (right, top, 270), (right, bottom, 0), (left, bottom, 90))
+        outline = [p for x, y, a in centres for p in arc(x, y, corner, corner, a, a + 90, 6)]
+        self.polygon(outline, colour)
+
+    def stroke(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+        """Draws a line through the points with round ends."""
+        a, _, _, d, _, _ = self.frame
+        thickness = max(1, round(width * math.hypot(a, d)))
+        self.surface.line(self._pixels(points), fill=colour, width=thickness, joint="curve")
+        if thickness > 3:
+            for x, y in (points[0], points[-1]):
+                self.ellipse(x, y, width / 2, width / 2, colour)
+
+    def _pixels(self, points: Sequence[Point]) -> list[Point]:
+        a, b, c, d, e, f = self.frame
+        return [(a * x + b * y + c, d * x + e * y + f) for x, y in points]
+
+
+def arc(
+    x: float, y: float, rx: float, ry: float, start: float, end: float, steps: int = 32
+) -> list[Point]:
+    """Points along an ellipse, angles in degrees clockwise from 3 o'clock."""
+    turns = (math.radians(start + (end - start) * k / steps) for k in range(steps + 1))
+    return [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns]
+
+
+class Canvas:
+    """An empty picture and a pen for it.
+
+    Attributes:
+        width, height: in units of the shorter side, so the smaller of the two is 1.
+        pen: draws in these units.
+    """
+
+    def __init__(self, pixels_wide: int, pixels_high: int) -> None:
+        from PIL import Image, ImageDraw
+
+        wide, high = pixels_wide * SUPERSAMPLING, pixels_high * SUPERSAMPLING
+        self._unit = min(wide, high)
+        self._image = Image.new("RGB", (wide, high))
+        self.width, self.height = wide / self._unit, high / self._unit
+        self.pen = Pen(ImageDraw.Draw(self._image), (self._unit, 0, 0, 0, self._unit, 0))
+
+    def gradient(self, top: Colour, bottom: Colour, y0: float = 0.0, y1: float = math.inf) -> None:
+        """Fills the full width between two heights, `top` blending into `bottom`."""
+        from PIL import Image
+
+        first, last = round(y0 * self._unit), round(min(y1, self.height) * self._unit)
+        if last <= first:
+            return
+        column = Image.new("RGB", (1, 64))
+        column.putdata([mix(top, bottom, k / 63) for k in range(64)])
+        column = column.resize((1, last - first), Image.Resampling.BILINEAR)
+        band = column.resize((self._image.width, last - first), Image.Resampling.NEAREST)
+        self._image.paste(band, (0, first))
+
+    def colour_at(self, x: float, y: float) -> Colour:
+        """What is drawn at a point inside the picture."""
+        pixel = self._image.getpixel((int(x * self._unit), int(y * self._unit)))
+        assert isinstance(pixel, tuple)
+        return pixel[0], pixel[1], pixel[2]
+
+    def photograph(self, rng: random.Random) -> Image.Image:
+        """The picture as a camera might take it: light, cast, blur and noise vary."""
+        import numpy as np
+        from PIL import Image, ImageFilter
+
+        photo = self._image.reduce(SUPERSAMPLING)
+        if rng.random() < 0.35:
+            photo = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.1)))
+        contrast, light = rng.uniform(0.8, 1.12), rng.uniform(-26, 26)
+        cast = np.array([rng.uniform(-8, 8) for _ in range(3)], dtype=np.float32)
+        levels = (np.asarray(photo, dtype=np.float32) - 128) * contrast + 128 + light + cast
+        grain = np.random.default_rng(rng.getrandbits(64)).random(levels.shape, dtype=np.float32)
+        levels += rng.uniform(0, 28) * (grain - 0.5)
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))

@@ -1,0 +1,89 @@
+"""Tags ↔ entities: IOB2 as the two scorers of the field read it.
+
+IOB2 is of Tjong Kim Sang and Veenstra (EACL 1999). The scorers part company on malformed
+sequences, which the gold of Twitter-2015 holds: an ``I-X`` that continues nothing. `strict_spans`
+reads as seqeval in strict IOB2 mode, `lenient_spans` as conlleval and as seqeval's default. On
+well-formed sequences both are the inverse of `tags_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+Span: TypeAlias = tuple[str, int, int]
+"""An entity: its label, its first word, and the word after its last."""
+
+OUTSIDE = "O"
+_SPELLINGS = {"OTHER": "MISC"}
+
+
+def is_tag(tag: str) -> bool:
+    """Whether `tag` is ``O``, ``B-<label>`` or ``I-<label>``."""
+    if tag == OUTSIDE:
+        return True
+    label = tag[2:]
+    return tag[:2] in ("B-", "I-") and label.isprintable() and label != "" and " " not in label
+
+
+def normalise_label(label: str) -> str:
+    """The one spelling of an entity type: ``OTHER`` is ``MISC``."""
+    return _SPELLINGS.get(label, label)
+
+
+def normalise(tag: str) -> str:
+    """`tag` with its entity type in the one spelling, such as ``I-MISC`` for ``I-OTHER``."""
+    return tag[:2] + normalise_label(tag[2:])
+
+
+def lone_inside(tags: Sequence[str]) -> list[int]:
+    """Positions of every ``I-X`` that follows neither ``B-X`` nor ``I-X``."""
+    return [
+        i
+        for i, tag in enumerate(tags)
+        if tag.startswith("I-") and (i == 0 or tags[i - 1] not in (tag, "B-" + tag[2:]))
+    ]
+
+
+def strict_spans(tags: Sequence[str]) -> list[Span]:
+    """Entities under strict IOB2: only ``B-X`` opens one, and only ``I-X`` continues it.
+
+    A lone ``I-X`` is no entity (seqeval, ``scheme=IOB2``, ``mode="strict"``).
+    """
+    spans = []
+    for start, tag in enumerate(tags):
+        if tag.startswith("B-"):
+            label, end = tag[2:], start + 1
+            while end < len(tags) and tags[end] == "I-" + label:
+                end += 1
+            spans.append((label, start, end))
+    return spans
+
+
+def lenient_spans(tags: Sequence[str]) -> list[Span]:
+    """Entities as conlleval and seqeval's default count them: a lone ``I-X`` opens one."""
+    return strict_spans(repair(tags))
+
+
+def repair(tags: Sequence[str]) -> list[str]:
+    """`tags` with each lone ``I-X`` as ``B-X``, so that strict and lenient reading agree."""
+    fixed = list(tags)
+    for i in lone_inside(tags):
+        fixed[i] = "B-" + tags[i][2:]
+    return fixed
+
+
+def tags_of(spans: Iterable[Span], length: int) -> list[str]:
+    """IOB2 tags of `length` words that hold `spans`, in any order.
+
+    Raises:
+        ValueError: a span is empty, reaches outside the words, or overlaps another.
+    """
+    tags = [OUTSIDE] * length
+    for label, start, end in spans:
+        if not 0 <= start < end <= length:
+            raise ValueError(f"span {label} [{start}, {end}) does not fit {length} words")
+        if any(tag != OUTSIDE for tag in tags[start:end]):
+            raise ValueError(f"span {label} [{start}, {end}) overlaps another")
+        tags[start:end] = ["B-" + label] + ["I-" + label] * (end - start - 1)
+    return tags

@@ -1,0 +1,220 @@
+"""The one door to data: `open_data` takes a folder or file and gives its posts split by split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rpbert.data import Post
+from rpbert.data.conll import read_conll
+from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
+from rpbert.data.tables import read_jsonl, read_parquet
+from rpbert.data.trc import is_trc, read_trc
+from rpbert.data.words import JoinedMarks, WordSplitter
+from rpbert.errors import InputError
+
+__all__ = ["DataSource", "PostFiles", "Quirk", "TrcFolder", "open_data", "read_trc"]
+
+_SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
+_SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+class DataSource(Protocol):
+    """Posts by split, wherever they come from."""
+
+    @property
+    def path(self) -> Path:
+        """What was opened."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are: of "train", "dev" and "test", or "all" for a single file."""
+        ...
+
+    def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
+        """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
+
+        Raises:
+            InputError: there is no such split, or what is read is malformed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PostFiles:
+    """One file a split: CoNLL with IMGID, JSON lines or Parquet.
+
+    Attributes:
+        path: the data folder, or the single file.
+        files: the file of each split.
+        splitter: cuts a text that comes without words.
+    """
+
+    path: Path
+    files: dict[str, Path]
+    splitter: WordSplitter
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are."""
+        return tuple(self.files)
+
+    def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
+        """Posts of `split`; ``captions.tsv`` and ``relations.tsv`` of a folder fill gaps.
+
+        Raises:
+            InputError: there is no such split, or what is read is malformed.
+        """
+        file = self.files[_canonical(split, self)]
+        if self.path.is_file():
+            return self._rows(file, quirks)
+        captions = _companion(self.path / "captions.tsv", quirks)
+        relations = {
+            id: relation_of(value, where)
+            for id, (value, where) in _companion(self.path / "relations.tsv", quirks).items()
+        }
+        return (
+            post.with_(
+                caption=post.caption or captions.get(post.id, (None, ""))[0],
+                relation=relations.get(post.id) if post.relation is None else post.relation,
+            )
+            for post in self._rows(file, quirks)
+        )
+
+    def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:
+        if file.suffix == ".txt":
+            return read_conll(file, _image_folder(self.path), quirks)
+        if file.suffix == ".jsonl":
+            return read_jsonl(file, self.splitter, quirks)
+        return read_parquet(file, self.splitter, quirks)
+
+
+@dataclass(frozen=True)
+class TrcFolder:
+    """Published relation labels beside the user's own ``tweets.jsonl`` and ``images/``.
+
+    Attributes:
+        path: the folder.
+        labels: the published CSV file.
+        splitter: cuts each text into words.
+    """
+
+    path: Path
+    labels: Path
+    splitter: WordSplitter
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The published splits."""
+        return ("train", "test")
+
+    @property
+    def tweets(self) -> Path:
+        """Where the user's tweets are, or belong."""
+        return self.path / "tweets.jsonl"
+
+    def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
+        """Labelled posts of `split`, as far as the user has their tweets.
+
+        Raises:
+            InputError: there is no such split, no tweets, or what is read is malformed.
+        """
+        split = _canonical(split, self)
+        if not self.tweets.is_file():
+            raise InputError(
+                self.path,
+                f"no tweets.jsonl beside {self.labels.name}",
+                'your own tweets as lines {"id": "<tweet_id>", "text": "…"}',
+                "only ids and labels are published; put images in images/<tweet_id>.jpg",
+            )
+        images = self.path / "images"
+        folder = images if images.is_dir() else None
+        return read_trc(self.labels, self.tweets, folder, split, self.splitter, quirks)
+
+
+def open_data(path: str | Path, splitter: WordSplitter | None = None) -> DataSource:
+    """Open a data folder, a TRC folder, a ``.jsonl`` or a ``.parquet`` file.
+
+    Args:
+        path: the folder or file.
+        splitter: cuts a text that comes without words; `JoinedMarks` where None.
+
+    Raises:
+        InputError: nothing of the kind is at `path`.
+    """
+    path, splitter = Path(path), splitter or JoinedMarks()
+    if path.is_dir():
+        return _open_folder(path, splitter)
+    expected = "a data folder, a .jsonl or a .parquet file"
+    if not path.is_file():
+        raise InputError(path, "nothing", expected)
+    if path.suffix not in (".jsonl", ".parquet"):
+        mend = "give the folder of the file" if path.suffix == ".txt" else ""
+        raise InputError(path, f"a file that ends in {shown(path.suffix)}", expected, mend)
+    return PostFiles(path, {_SPLITS.get(path.stem, "all"): path}, splitter)
+
+
+def _open_folder(path: Path, splitter: WordSplitter) -> DataSource:
+    files: dict[str, Path] = {}
+    for stem, split in _SPLITS.items():
+        for file in (path / (stem + suffix) for suffix in _SUFFIXES):
+            if not file.is_file():
+                continue
+            if split in files:
+                found = f"both {files[split].name} and {file.name}"
+                raise InputError(path, found, "one file a split", "move one of them away")
+            files[split] = file
+    if files:
+        return PostFiles(path, files, splitter)
+    labels = [file for file in sorted(path.glob("*.csv")) if is_trc(file)]
+    if len(labels) > 1:
+        found = f"{len(labels)} files of relation labels"
+        raise InputError(path, found, "one .csv with tweet_id and image_adds")
+    if labels:
+        return TrcFolder(path, labels[0], splitter)
+    expected = "train, valid (or dev) or test as .txt, .jsonl or .parquet, or the labels of TRC"
+    raise InputError(path, "no data files", expected)
+
+
+def _canonical(split: str, source: DataSource) -> str:
+    name = _SPLITS.get(split, split)
+    if name not in source.splits:
+        raise InputError(source.path, f"no split {shown(split)}", " or ".join(source.splits))
+    return name
+
+
+def _image_folder(path: Path) -> ImageFolder | None:
+    """The images of a data folder: ``images/``, or else the one ``*_images/``."""
+    plain, named = path / "images", path / f"{path.resolve().name}_images"
+    for folder in (plain, named):
+        if folder.is_dir():
+            return ImageFolder(folder)
+    others = [folder for folder in sorted(path.glob("*_images")) if folder.is_dir()]
+    if len(others) > 1:
+        found = " and ".join(folder.name for folder in others)
+        raise InputError(path, found, "one image folder", "name the right one images")
+    return ImageFolder(others[0]) if others else None
+
+
+def _companion(path: Path, quirks: list[Quirk] | None) -> dict[str, tuple[str, str]]:
+    """Value and place of each id in a file of ``id<TAB>value`` lines; empty without the file."""
+    values: dict[str, tuple[str, str]] = {}
+    if not path.is_file():
+        return values
+    for number, line in lines_of(path, quirks):
+        where = f"{path}:{number}"
+        id, tab, value = line.partition("\t")
+        if not line.strip():
+            continue
+        if not tab or not id:
+            raise InputError(where, shown(line), "image id, tab, value")
+        if id in values and values[id][0] != value.strip():
+            raise InputError(where, f"a second value for {shown(id)}", "one line an image id")
+        if not value.strip():
+            note(quirks, path, number, "empty value", f"nothing behind the id {shown(id)}")
+            continue
+        values[id] = (value.strip(), where)
+    return values

@@ -1,0 +1,269 @@
+"""Posts from JSON lines and Parquet: a row a post, read one after the other, never all at once.
+
+A row has ``id``, ``text`` and/or ``tokens``, and optionally ``image``, ``tags`` or ``entities``,
+``relation`` and ``caption``; null stands for absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rpbert.data import Post
+from rpbert.data.labels import (
+    Span,
+    is_tag,
+    lenient_spans,
+    normalise,
+    normalise_label,
+    strict_spans,
+    tags_of,
+)
+from rpbert.data.raw import (
+    Quirk,
+    lines_of,
+    note,
+    note_words,
+    relation_of,
+    safe_relative,
+    shown,
+    without_surrogates,
+)
+from rpbert.data.words import WordSplitter, align
+from rpbert.errors import InputError
+
+KEYS = frozenset(("id", "text", "tokens", "image", "tags", "entities", "relation", "caption"))
+_PARQUET_ROWS = 64  # rows held at once; a row may carry the bytes of an image
+
+
+def read_jsonl(
+    path: Path, splitter: WordSplitter, quirks: list[Quirk] | None = None
+) -> Iterator[Post]:
+    """Posts of a file with one JSON object a line.
+
+    Raises:
+        InputError: the file is missing, empty or not UTF-8, or a line is no row of a post.
+    """
+    seen: set[str] = set()
+    empty = True
+    for number, line in lines_of(path, quirks):
+        if not line.strip():
+            note(quirks, path, number, "blank line", "skipped")
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "out of range"
+            found = f"no JSON ({reason}): {shown(line)}"
+            raise InputError(f"{path}:{number}", found, "one JSON object on the line") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{number}", shown(values), "one JSON object on the line")
+        empty = False
+        yield _post(_Row(values, path, number, quirks), splitter, seen)
+    if empty:
+        raise InputError(path, "no rows", "one JSON object a line")
+
+
+def read_parquet(
+    path: Path, splitter: WordSplitter, quirks: list[Quirk] | None = None
+) -> Iterator[Post]:
+    """Posts of a Parquet file; messages count its rows from 1.
+
+    Raises:
+        InputError: the file is missing, empty or damaged, or a row is none of a post.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    seen: set[str] = set()
+    number = 0
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield _post(_Row(values, path, number, quirks), splitter, seen)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        found = f"no readable Parquet after row {number} ({shown(str(error))})"
+        raise InputError(path, found, "a Parquet file") from error
+    if number == 0:
+        raise InputError(path, "no rows", "a row a post")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The values of one row, with the place that messages name."""
+
+    values: Mapping[str, Any]
+    path: Path
+    line: int
+    quirks: list[Quirk] | None
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+    def refuse(self, found: str, expected: str, mend: str = "") -> InputError:
+        return InputError(self.where, found, expected, mend)
+
+    def note(self, kind: str, detail: str) -> None:
+        note(self.quirks, self.path, self.line, kind, detail)
+
+    def clean(self, text: str) -> str:
+        return without_surrogates(text, (self.path, self.line), self.quirks)
+
+    def text(self, key: str) -> str | None:
+        """The string under `key`, None where absent."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.refuse(f"{key} {shown(value)}", f"{key} as a string")
+        return None if value is None else self.clean(value)
+
+    def texts(self, key: str) -> tuple[str, ...] | None:
+        """The list of strings under `key`, None where absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.refuse(f"{key} {shown(value)}", f"{key} as a list of strings")
+        return tuple(self.clean(item) for item in value)
+
+
+def _post(row: _Row, splitter: WordSplitter, seen: set[str]) -> Post:
+    """The post of a row; `seen` holds the unknown keys already noted."""
+    for key in sorted(map(str, row.values.keys() - KEYS - seen)):
+        row.note("unknown key", f"{shown(key)} is not read")
+        seen.add(key)
+    id = _id(row)
+    text, words, spans = _words(row, splitter)
+    tags = _tags(row, text, words, spans)
+    note_words(row.quirks, row.path, [row.line] * len(words), words, tags)
+    return Post(
+        id=id,
+        words=words,
+        text=text,
+        spans=spans,
+        tags=tags,
+        image=_image(row),
+        caption=row.text("caption") or None,
+        relation=_relation(row),
+        origin=row.where,
+    )
+
+
+def _id(row: _Row) -> str:
+    id = row.values.get("id")
+    if isinstance(id, int) and not isinstance(id, bool):
+        return str(id)
+    if not isinstance(id, str) or not id:
+        found = f"id {shown(id)}" if "id" in row.values else "no id"
+        raise row.refuse(found, "id as a string", 'give each row its own "id"')
+    return row.clean(id)
+
+
+def _words(
+    row: _Row, splitter: WordSplitter
+) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """Text, words and the span of each word in the text."""
+    text, words = row.text("text"), row.texts("tokens")
+    if text is None and words is None:
+        raise row.refuse("neither text nor tokens", "at least one of them")
+    if text is None:
+        post = Post.from_words("", words or ())
+        return post.text, post.words, post.spans
+    if words is None:
+        spans = splitter.split(text)
+        return text, tuple(text[start:end] for start, end in spans), tuple(spans)
+    aligned = align(words, text)
+    if len(aligned) < len(words):
+        lost = len(aligned)
+        found = f"token {lost + 1}, {shown(words[lost])}, not in the text behind the one before"
+        raise row.refuse(found, "tokens that occur in the text, in order", "leave one of both out")
+    edges = [0, *(offset for span in aligned for offset in span), len(text)]
+    if any(text[end:start].strip() for end, start in list(pairwise(edges))[::2]):
+        row.note("text between tokens", "belongs to no token, so it is never tagged")
+    return text, words, tuple(aligned)
+
+
+def _tags(
+    row: _Row, text: str, words: tuple[str, ...], spans: tuple[tuple[int, int], ...]
+) -> tuple[str, ...] | None:
+    """Tags as given, or as the entities tell; both at once have to agree."""
+    given = row.texts("tags")
+    if given is not None:
+        if len(given) != len(words):
+            raise row.refuse(f"{len(given)} tags for {len(words)} words", "one tag a word")
+        if wrong := [tag for tag in given if not is_tag(tag)]:
+            raise row.refuse(f"the tag {shown(wrong[0])}", "O, B-<type> or I-<type>")
+        if any(normalise(tag) != tag for tag in given):
+            row.note("OTHER for MISC", "read as MISC")
+        given = tuple(normalise(tag) for tag in given)
+    if row.values.get("entities") is None:
+        return given
+    entities = _entities(row, text, spans)
+    if given is None:
+        return tuple(tags_of(entities, len(words)))
+    if sorted(entities) not in (sorted(strict_spans(given)), sorted(lenient_spans(given))):
+        raise row.refuse("entities that differ from the tags", "one of the two, or both alike")
+    return given
+
+
+def _entities(row: _Row, text: str, spans: tuple[tuple[int, int], ...]) -> list[Span]:
+    """The entities of a row, their character offsets turned into words."""
+    given = row.values["entities"]
+    if not isinstance(given, list):
+        raise row.refuse(f"entities {shown(given)}", 'a list of {"start", "end", "label"}')
+    # Empty words are left out: they begin and end nothing.
+    first = {start: i for i, (start, end) in enumerate(spans) if start < end}
+    last = {end: i for i, (start, end) in enumerate(spans) if start < end}
+    found: list[Span] = []
+    for entity in given:
+        start, end, label = _entity(row, entity, text)
+        if start not in first or end not in last:
+            raise row.refuse(
+                f"the entity {shown(text[start:end])} at {start} to {end}, which cuts a word",
+                "entities that begin and end with a word",
+                "mend the offsets, which count characters, or give the words as tokens",
+            )
+        found.append((label, first[start], last[end] + 1))
+    for (_, _, end), (_, start, _) in pairwise(sorted(found, key=lambda span: span[1:])):
+        if start < end:
+            raise row.refuse("two entities that overlap", "each word in one entity at most")
+    return found
+
+
+def _entity(row: _Row, entity: object, text: str) -> tuple[int, int, str]:
+    keys = ("start", "end", "label")
+    start, end, label = (entity.get(k) for k in keys) if isinstance(entity, dict) else (None,) * 3
+    if not (
+        type(start) is int
+        and type(end) is int
+        and isinstance(label, str)
+        and is_tag("B-" + label)
+        and 0 <= start < end <= len(text)
+    ):
+        expected = f'{{"start", "end", "label"}} with offsets from 0 to {len(text)}'
+        raise row.refuse(f"the entity {shown(entity)}", expected)
+    if normalise_label(label) != label:
+        row.note("OTHER for MISC", "read as MISC")
+    return start, end, normalise_label(label)
+
+
+def _relation(row: _Row) -> float | None:
+    value = row.values.get("relation")
+    if isinstance(value, str):
+        raise row.refuse(f"the relation {shown(value)}", "a number, without quotes")
+    return None if value is None else relation_of(value, row.where)
+
+
+def _image(row: _Row) -> Path | bytes | None:
+    image = row.values.get("image")
+    if image is None or isinstance(image, bytes):
+        return image
+    if not isinstance(image, str):
+        raise row.refuse(f"image {shown(image)}", "image as a path relative to the file")
+    return row.path.parent / safe_relative(row.clean(image), row.where)

@@ -1,0 +1,71 @@
+"""What a model remembers of its training data: tags, characters, words and how marks are split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rpbert.data import Post
+from rpbert.data.labels import lenient_spans
+
+PADDING, UNKNOWN = 0, 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tags, and the rows of the character and word tables; rows 0 and 1 are padding and unknown.
+
+    Attributes:
+        tags: the tag set, ``O`` first; the index of a tag is its row in the CRF.
+        characters: the characters that have a row of their own, from row 2 on.
+        words: the words that have a row of their own, from row 2 on.
+        marks: how ``#`` and ``@`` are split off in the training data, see `rpbert.data.words`.
+    """
+
+    tags: tuple[str, ...]
+    characters: tuple[str, ...]
+    words: tuple[str, ...]
+    marks: str = "apart"
+    tag_rows: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _character_rows: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _word_rows: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, entries, first in (
+            ("tag_rows", self.tags, 0),
+            ("_character_rows", self.characters, UNKNOWN + 1),
+            ("_word_rows", self.words, UNKNOWN + 1),
+        ):
+            object.__setattr__(self, name, {entry: first + i for i, entry in enumerate(entries)})
+
+    def word_row(self, word: str) -> int:
+        """The word's row, else that of its lower case, else `UNKNOWN`."""
+        row = self._word_rows.get(word)
+        return self._word_rows.get(word.lower(), UNKNOWN) if row is None else row
+
+    def character_rows(self, word: str) -> list[int]:
+        """The row of each character of a word."""
+        return [self._character_rows.get(character, UNKNOWN) for character in word]
+
+
+def entity_types(posts: Iterable[Post]) -> list[str]:
+    """The entity types that occur, sorted."""
+    return sorted({label for post in posts for label, _, _ in lenient_spans(post.tags or ())})
+
+
+def tag_set(types: Sequence[str]) -> tuple[str, ...]:
+    """``O`` and the IOB2 tags of the given entity types."""
+    return ("O", *(f"{mark}-{label}" for label in types for mark in "BI"))
+
+
+def frequent_characters(posts: Iterable[Post], at_least: int = 2) -> tuple[str, ...]:
+    """Characters that occur at least so often, sorted; rarer ones train the unknown row."""
+    counts = Counter(character for post in posts for word in post.words for character in word)
+    return tuple(sorted(c for c, n in counts.items() if n >= at_least))
+
+
+def frequent_words(posts: Iterable[Post], at_least: int = 2) -> tuple[str, ...]:
+    """Lower-cased words that occur at least so often, sorted; rarer ones train the unknown row."""
+    counts = Counter(word.lower() for post in posts for word in post.words)
+    return tuple(sorted(word for word, n in counts.items() if n >= at_least))

@@ -1,0 +1,133 @@
+"""Raw post text → words with exact character offsets, in the two styles of the data sets.
+
+Twitter-2015 keeps ``#`` and ``@`` on their word and hyphens within theirs; Twitter-2017 sets all
+three apart. Both set an apostrophe apart (``Obama ' s``), so that a possessive never hides the
+end of a name. A tagger reads raw text in the style it was trained on (`marks_style`).
+
+Whatever the text, each character that is not whitespace belongs to exactly one word, and the
+time is linear in its length. An emoji stays one word with its skin tone, variation selector and
+joined parts. Scripts that write no spaces come as one word a run.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import groupby
+from typing import ClassVar, Protocol
+
+from rpbert.data import Post
+
+_URL = r"(?i:https?://|www\.)[!#-;=?-~]*[0-9A-Za-z/_=~#&+-]"
+_KEYCAP = r"[0-9#*]\uFE0F?\u20E3"
+_FLAG = r"[\U0001F1E6-\U0001F1FF]{2}"
+_EYES_NOSE = r"[:;=]['’]?[-^]?"
+_EMOTICON = (
+    rf"{_EYES_NOSE}[()\[\]|*](?!\w)|(?<!\w){_EYES_NOSE}[DPpOo3/\\](?!\w)"
+    r"|</?3(?!\w)|\^_+\^|-_+-"
+)
+_NUMBER = r"\d+(?:[.,:/]\d+)+{in_word}*"
+_WORD = r"\w{in_word}*"
+_HYPHENATED = _WORD + r"(?:[-‐‑]\w{in_word}*)*"
+_MARKED = r"[#@＃＠]\w{in_word}*|\$[^\W\d]{in_word}*"
+# One visible sign with all that modifies it: combining marks, skin tones, joined signs, tags.
+_MODIFIERS = r"[{marks}\U0001F3FB-\U0001F3FF\U000E0020-\U000E007F]*"
+_SIGN = rf"[^\w\s]{_MODIFIERS}(?:\u200D[^\w\s]{_MODIFIERS})*"
+
+
+class WordSplitter(Protocol):
+    """Anything that cuts a text into words."""
+
+    name: ClassVar[str]
+
+    def split(self, text: str) -> list[tuple[int, int]]:
+        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
+        ...
+
+
+class JoinedMarks:
+    """Words as in Twitter-2015: ``#NBA``, ``@user``, ``$AAPL`` and ``all-time`` are one."""
+
+    name: ClassVar[str] = "joined"
+
+    def split(self, text: str) -> list[tuple[int, int]]:
+        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
+        parts = (_URL, _KEYCAP, _FLAG, _EMOTICON, _MARKED, _NUMBER, _HYPHENATED, _SIGN)
+        return [match.span() for match in _pattern(parts).finditer(text)]
+
+
+class SplitMarks:
+    """Words as in Twitter-2017: ``#`` and ``NBA``, ``@`` and ``user``, ``all`` ``-`` ``time``."""
+
+    name: ClassVar[str] = "apart"
+
+    def split(self, text: str) -> list[tuple[int, int]]:
+        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
+        parts = (_URL, _KEYCAP, _FLAG, _EMOTICON, _NUMBER, _WORD, _SIGN)
+        return [match.span() for match in _pattern(parts).finditer(text)]
+
+
+SPLITTERS: dict[str, WordSplitter] = {
+    "joined": JoinedMarks(),
+    "apart": SplitMarks(),
+}
+
+
+def marks_style(posts: Iterable[Post]) -> str:
+    """The style a training set is written in, as a key of `SPLITTERS`.
+
+    Counts ``#`` and ``@`` that are words of their own against those that begin a longer word;
+    ``joined`` where neither prevails.
+    """
+    return style_of(sum(map(marks_balance, posts)))
+
+
+def marks_balance(post: Post) -> int:
+    """How many more ``#`` and ``@`` of a post begin a longer word than stand apart."""
+    marked = [len(word) for word in post.words if word.startswith(("#", "@"))]
+    return sum(1 if length > 1 else -1 for length in marked)
+
+
+def style_of(balance: int) -> str:
+    """The style that the summed `marks_balance` of posts tells."""
+    return "apart" if balance < 0 else "joined"
+
+
+def align(words: Sequence[str], text: str) -> list[tuple[int, int]]:
+    """The ``(start, end)`` of each of `words` in `text`, up to the first that is not found.
+
+    Each word is taken at its first occurrence after the one before, which finds an alignment
+    wherever there is one. An empty word sits at the end of the one before.
+    """
+    spans, position = [], 0
+    for word in words:
+        start = text.find(word, position)
+        if start < 0:
+            break
+        position = start + len(word)
+        spans.append((start, position))
+    return spans
+
+
+@cache
+def _pattern(parts: tuple[str, ...]) -> re.Pattern[str]:
+    """`parts` as alternatives, the first that fits winning."""
+    marks = _combining_marks()
+    # Soft hyphen, zero-width joiner and non-joiner occur inside words and do not end them.
+    in_word = rf"[\w{marks}\u00AD\u200C\u200D]"
+    joined = "|".join(parts)
+    return re.compile(joined.replace("{in_word}", in_word).replace("{marks}", marks))
+
+
+@cache
+def _combining_marks() -> str:
+    """All combining marks as the inside of a character class; `re` knows no such class."""
+    marks = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M")
+    runs = [
+        [c for _, c in run]
+        for _, run in groupby(enumerate(marks), key=lambda pair: pair[1] - pair[0])
+    ]
+    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)

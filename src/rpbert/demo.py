@@ -1,0 +1,160 @@
+"""The main job in a few minutes: make data, train three systems, score and compare them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rpbert.config import RunSettings
+from rpbert.data import Post, Prediction
+from rpbert.data.controlled import make
+from rpbert.data.readers import open_data
+from rpbert.errors import InputError
+from rpbert.evaluation import Evaluation, evaluate_posts
+from rpbert.inference import Tagger
+from rpbert.training import train
+
+POSTS = 3000
+MARK = ".rpbert-demo"
+
+ENCODER: dict[str, Any] = {
+    "shape": {
+        "hidden_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "max_position_embeddings": 128,
+    },
+    "vocabulary": 3000,
+}
+VISUAL: dict[str, Any] = {
+    "shape": {
+        "layer_type": "basic",
+        "embedding_size": 16,
+        "depths": [1, 1, 1],
+        "hidden_sizes": [16, 32, 64],
+    },
+    # Three stages halve the image four times: 112 pixels become the paper's 7 × 7 blocks.
+    "image_size": 112,
+}
+TAGGER = {"word_dimension": 64, "lstm_hidden": 64, "lstm_layers": 1, "dropout": 0.2}
+RATES = {"head": 2e-3, "encoder": 1e-3, "projection": 1e-3, "visual": 2e-3}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "rpbert": {"system": "rpbert", "gate": "soft", "encoder": ENCODER, "visual": VISUAL},
+    "none": {"system": "rpbert", "gate": "none", "encoder": ENCODER, "visual": VISUAL},
+    "bert": {"system": "bert", "encoder": ENCODER},
+}
+TITLES = {
+    "rpbert": "rpbert: as much image as it relates",
+    "none": "rpbert, gate=none: the whole image",
+    "bert": "bert: text only",
+}
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """A system's scores on the test split: strict F1 overall and by relation, and r's accuracy."""
+
+    system: str
+    title: str
+    f1: float
+    f1_adds: float
+    f1_does_not: float
+    relation_accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DemoExample:
+    """A post as `rpbert` and as `bert` tag it."""
+
+    caption: str
+    image: str
+    multimodal: Prediction
+    text_only: Prediction
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo came to."""
+
+    folder: Path
+    posts: Mapping[str, int]
+    rows: Sequence[DemoRow]
+    examples: Sequence[DemoExample]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def settings_of(system: str, data: Path, seed: int) -> RunSettings:
+    """The run of one of the demo's systems: small parts, random weights, the same budget."""
+    return RunSettings.model_validate(
+        {
+            "preset": "tuned",
+            "model": {**SYSTEMS[system], "tagger": TAGGER},
+            "data": {"path": data},
+            "training": {"epochs": 8, "seed": seed, "relation": RATES, "tagging": RATES},
+        }
+    )
+
+
+def demo(folder: Path, seed: int = 0, posts: int = POSTS) -> DemoResult:
+    """Make data in `folder`, train and score each system there.
+
+    Raises:
+        InputError: `folder` holds something that is not an earlier demo.
+    """
+    _claim(folder)
+    data = folder / "data"
+    make(data, posts=posts, seed=seed)
+    source = open_data(data)
+    test = list(source.read("test"))
+    taggers, rows = {}, []
+    for system in SYSTEMS:
+        result = train(settings_of(system, data, seed), folder / system)
+        taggers[system] = Tagger.from_pretrained(result.model)
+        evaluation = evaluate_posts(taggers[system], test)
+        rows.append(_row(system, evaluation, result.seconds))
+    counts = {split: sum(1 for _ in source.read(split)) for split in source.splits}
+    return DemoResult(folder, counts, rows, _examples(test, taggers["rpbert"], taggers["bert"]))
+
+
+def _row(system: str, evaluation: Evaluation, seconds: float) -> DemoRow:
+    groups = evaluation.tags.by_group
+    relation = evaluation.relation
+    return DemoRow(
+        system=system,
+        title=TITLES[system],
+        f1=evaluation.tags.strict.f1,
+        f1_adds=groups["image adds"].strict.f1,
+        f1_does_not=groups["image doesn't add"].strict.f1,
+        relation_accuracy=relation.accuracy if relation else None,
+        seconds=seconds,
+    )
+
+
+def _examples(test: Sequence[Post], multimodal: Tagger, text_only: Tagger) -> list[DemoExample]:
+    """Three posts whose image adds and three whose image misleads, the first of the test split."""
+    tagged = [post for post in test if post.tags and set(post.tags) != {"O"}]
+    adds = [post for post in tagged if post.relation == 1][:3]
+    others = [post for post in tagged if post.relation == 0][:3]
+    chosen = [post for pair in zip(adds, others, strict=False) for post in pair]
+    answers = zip(
+        chosen, multimodal.predict_batch(chosen), text_only.predict_batch(chosen), strict=True
+    )
+    return [DemoExample(p.caption or "", str(p.image), seen, blind) for p, seen, blind in answers]
+
+
+def _claim(folder: Path) -> None:
+    """Take the folder for the demo; what an earlier demo left there is made anew."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise InputError(folder, "a folder with other things", "a new folder for --output")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()

@@ -1,0 +1,20 @@
+"""The one error a user can mend, and the one line that tells how."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is a single line.
+
+    Args:
+        where: the file (with line), key or option at fault, for example ``train.txt:17``.
+        found: what was found there.
+        expected: what would have been accepted.
+        mend: what to type or change, where that is not plain from `expected`.
+    """
+
+    def __init__(self, where: object, found: str, expected: str, mend: str = "") -> None:
+        line = f"{where}: found {found}; expected {expected}"
+        if mend:
+            line += f"; {mend}"
+        super().__init__(" ".join(line.split()))

@@ -1,0 +1,216 @@
+"""From posts to predictions: the `Tagger` people use, and decoding for training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import torch
+
+from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
+from rpbert.data.collate import Collator, batches
+from rpbert.data.labels import strict_spans
+from rpbert.data.words import SPLITTERS, WordSplitter
+from rpbert.errors import InputError
+from rpbert.models.saved import TaggingModel
+from rpbert.models.tagger import TaggerOutput
+from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    PostLike: TypeAlias = "Post | str | Mapping[str, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The best tags of a post, the score of each span they hold, r, and the image's status."""
+
+    tags: tuple[str, ...]
+    scores: tuple[float, ...]
+    relation: float | None
+    image: ImageStatus
+
+
+class Decoder:
+    """Runs a model without gradients and reads tags, span scores and r from its output.
+
+    Args:
+        model: put in evaluation mode for each batch, and back in the mode it was in.
+        device: where the model is.
+    """
+
+    def __init__(self, model: TaggingModel, device: torch.device | str = "cpu") -> None:
+        self.model = model
+        self.device = device
+        self.collator: Collator = model.collator()
+        tags = model.vocabulary.tags
+        self.constraint: TagConstraint | None = (
+            iob2_constraint(tags) if model.options.tagger.iob2_decoding else None
+        )
+
+    def decode(self, posts: Sequence[Post], batch_size: int = 32) -> list[Decoded]:
+        """Decode posts in batches of similar length; the answers keep the order of `posts`."""
+        order = sorted(range(len(posts)), key=lambda i: len(posts[i].words))
+        decoded: list[Decoded | None] = [None] * len(posts)
+        for indices in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
+            answers = self.decode_batch(self.collator([posts[i] for i in indices]))
+            for index, answer in zip(indices, answers, strict=True):
+                decoded[index] = answer
+        return [answer for answer in decoded if answer is not None]
+
+    def decode_batch(self, batch: Batch) -> list[Decoded]:
+        """Decode one batch."""
+        system = self.model.system
+        was_training = system.training
+        system.eval()
+        with torch.inference_mode():
+            batch = batch.to(self.device)
+            output = system(batch)
+            decoded = self._read(batch, output)
+        system.train(was_training)
+        return decoded
+
+    def _read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
+        crf, names = self.model.system.tagger.crf, self.model.vocabulary.tags
+        paths = crf.decode(output.emissions, batch.word_mask, self.constraint)
+        tags = [tuple(names[tag] for tag in path) for path in paths]
+        spans = [(i, span) for i, sequence in enumerate(tags) for span in strict_spans(sequence)]
+        scores: list[list[float]] = [[] for _ in tags]
+        if spans:
+            rows = self.model.vocabulary.tag_rows
+            queries = [
+                SpanQuery(i, first, tuple(rows[t] for t in tags[i][first:end]), rows[f"I-{label}"])
+                for i, (label, first, end) in spans
+            ]
+            emissions, mask = output.emissions, batch.word_mask
+            marginals = crf.span_marginals(emissions, mask, queries, self.constraint)
+            for (i, _), score in zip(spans, marginals.tolist(), strict=True):
+                scores[i].append(min(max(score, 0.0), 1.0))
+        relation: list[float | None] = [None] * len(batch)
+        if output.relation_score is not None:
+            relation = [float(r) for r in output.relation_score.tolist()]
+        return [
+            Decoded(t, tuple(s), r, status)
+            for t, s, r, status in zip(tags, scores, relation, batch.image_status, strict=True)
+        ]
+
+
+class Tagger:
+    """Names of persons, places, organisations and things in social posts with images.
+
+    ```python
+    tagger = Tagger.from_pretrained("runs/example/model")
+    tagger.predict("Nice image of Kevin Love at the Finals", image="photo.jpg").entities
+    ```
+    """
+
+    def __init__(self, model: TaggingModel, device: str | None = None) -> None:
+        self.model = model
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model.system.to(self.device).eval()
+        self._decoder = Decoder(model, self.device)
+        self._splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str | None = None) -> Self:
+        """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
+
+        Raises:
+            InputError: nothing is there, or it is not a whole, unchanged model.
+        """
+        folder = Path(name)
+        return cls(TaggingModel.load(folder if folder.exists() else _download(str(name))), device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model to a folder that `from_pretrained` reads."""
+        self.model.save(Path(folder))
+
+    def push_to_hub(self, name: str, private: bool = False) -> str:
+        """Upload the model under a hub id such as ``you/rpbert-news``; returns its address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        url = api.create_repo(name, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.model.save(Path(folder) / "model")
+            api.upload_folder(repo_id=name, folder_path=Path(folder) / "model")
+        return str(url)
+
+    def predict(self, text: str, image: str | Path | bytes | Image | None = None) -> Prediction:
+        """Tag one post.
+
+        Args:
+            text: raw text; its words are split as those of the training data were.
+            image: a path, the bytes of an image file, a PIL image, or None.
+        """
+        return self.predict_batch([{"id": "0", "text": text, "image": image}])[0]
+
+    def predict_batch(self, posts: Sequence[PostLike], batch_size: int = 32) -> list[Prediction]:
+        """Tag posts, each a `Post`, a text, or a mapping as in a JSON lines file; same order."""
+        read = [self._as_post(post, index) for index, post in enumerate(posts)]
+        return [
+            self._prediction(post, decoded)
+            for post, decoded in zip(read, self._decoder.decode(read, batch_size), strict=True)
+        ]
+
+    def predict_stream(
+        self, posts: Iterable[PostLike], batch_size: int = 32
+    ) -> Iterator[Prediction]:
+        """Tag any number of posts in constant memory, in their order."""
+        numbered = (self._as_post(post, index) for index, post in enumerate(posts))
+        # Some batches at a time, so that posts of similar length meet in a batch.
+        while chunk := list(islice(numbered, 16 * batch_size)):
+            yield from self.predict_batch(chunk, batch_size)
+
+    def evaluate_posts(self, posts: Iterable[Post], batch_size: int = 32) -> Iterator[Decoded]:
+        """The tags of posts that are given as words, in their order."""
+        for chunk in batches(posts, 64 * batch_size):
+            yield from self._decoder.decode(chunk, batch_size)
+
+    def _as_post(self, given: PostLike, index: int) -> Post:
+        if isinstance(given, Post):
+            return given
+        if isinstance(given, str):
+            given = {"text": given}
+        if not isinstance(given, Mapping):
+            raise InputError(f"post {index}", type(given).__name__, "a Post, a text or a mapping")
+        id, image = str(given.get("id", index)), given.get("image")
+        image = Path(image) if isinstance(image, str) else image
+        words, text = given.get("tokens"), given.get("text")
+        if words is not None:
+            if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+                raise InputError(f"post {index}, tokens", repr(words)[:60], "a list of words")
+            return Post.from_words(id, tuple(words), image=image)
+        if not isinstance(text, str):
+            raise InputError(f"post {index}", f"text {text!r}"[:60], "text or tokens")
+        spans = tuple(self._splitter.split(text))
+        return Post(id, tuple(text[a:b] for a, b in spans), text, spans, image=image)
+
+    @staticmethod
+    def _prediction(post: Post, decoded: Decoded) -> Prediction:
+        entities = []
+        found = strict_spans(decoded.tags)
+        for (label, first, end), score in zip(found, decoded.scores, strict=True):
+            start, stop = post.spans[first][0], post.spans[end - 1][1]
+            entities.append(Entity(post.text[start:stop], label, start, stop, score))
+        return Prediction(post.id, post.text, tuple(entities), decoded.relation, decoded.image)
+
+
+def _download(name: str) -> Path:
+    """Fetch a model by its hub id; only the kinds of file a model has."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(
+            name, f"no such folder, and no model of that hub id ({reason})", "RUN or a hub id"
+        ) from error

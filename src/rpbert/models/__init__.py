@@ -1,0 +1,78 @@
+"""The registry: every system by name, with the paper it is from and the row it fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from rpbert.config import SystemSettings, parse
+from rpbert.errors import InputError
+from rpbert.models.bert import BertTagger
+from rpbert.models.bilstm_crf import BiLstmCrfTagger
+from rpbert.models.build import Parts
+from rpbert.models.rpbert import RpBert
+from rpbert.models.tagger import System
+
+
+class SystemClass(Protocol):
+    """A class of the registry: the settings it reads, and how it is assembled from them."""
+
+    @property
+    def Options(self) -> type[SystemSettings]:
+        """The settings it reads."""
+
+    def build(self, options: Any, parts: Parts) -> System:
+        """Assemble the system from its settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A system with where it comes from.
+
+    Attributes:
+        row: the row of the RpBERT paper's tables that it fills.
+        evidence: what it takes of an image, none for a text-only system.
+    """
+
+    system: SystemClass
+    paper: str
+    row: str
+    evidence: Literal["none", "blocks"]
+
+
+SYSTEMS: dict[str, Registered] = {
+    "bilstm_crf": Registered(
+        BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF", evidence="none"
+    ),
+    "bert": Registered(
+        BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence="none"
+    ),
+    "rpbert": Registered(
+        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence="blocks"
+    ),
+}
+
+
+def registered(name: object, where: object = "model.system") -> Registered:
+    """The entry of a system.
+
+    Raises:
+        InputError: no system of that name.
+    """
+    if not isinstance(name, str) or name not in SYSTEMS:
+        raise InputError(where, f"system {name}", f"one of {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def parse_options(given: dict[str, Any], where: object = "model") -> SystemSettings:
+    """Validate the ``model`` block of a run by the settings its system reads.
+
+    Raises:
+        InputError: an unknown system, a key the system does not read, or a value not accepted.
+    """
+    return parse(registered(given.get("system"), where).system.Options, given, where)
+
+
+def build(options: SystemSettings, parts: Parts) -> System:
+    """Assemble the system that `options` describe."""
+    return registered(options.system).system.build(options, parts)

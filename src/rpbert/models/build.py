@@ -1,0 +1,156 @@
+"""Builds the parts of a system from its settings, apart from what the parts compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rpbert.config import EncoderSettings, TaggerSettings, VisualSettings
+from rpbert.data.vocabulary import Vocabulary
+from rpbert.errors import InputError
+from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
+from rpbert.modules.embeddings import CharacterEncoder, WordVectors
+from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.visual import RESNET_SHAPES, ResNetBlocks
+
+Built = TypeVar("Built")
+
+
+class Parts:
+    """What systems are assembled from.
+
+    Args:
+        settings: of embeddings and tagger.
+        vocabulary: sizes of the tables, and K.
+        subword_count: rows of the sub-word table of an encoder with random weights.
+        matrix: initial word vectors, a row for each word of the vocabulary after the padding and
+            the unknown one. Shape: (words, dimension).
+    """
+
+    def __init__(
+        self,
+        settings: TaggerSettings,
+        vocabulary: Vocabulary,
+        subword_count: int,
+        matrix: np.ndarray | None = None,
+    ) -> None:
+        self.settings = settings
+        self.vocabulary = vocabulary
+        self.subword_count = subword_count
+        self.matrix = matrix
+
+    def embeddings(self) -> WordEmbeddings:
+        """e_k: word vectors and the character biLSTM."""
+        words = len(self.vocabulary.words)
+        dimension = self.settings.word_dimension if self.matrix is None else self.matrix.shape[1]
+        characters = self.settings.character_dimension
+        return WordEmbeddings(
+            WordVectors(words, dimension, self.matrix),
+            CharacterEncoder(len(self.vocabulary.characters), characters, characters),
+        )
+
+    def tagger(self, width: int) -> BiLstmCrf:
+        """The biLSTM-CRF over inputs of the given width."""
+        settings = self.settings
+        return BiLstmCrf(
+            width,
+            settings.lstm_hidden,
+            settings.lstm_layers,
+            settings.dropout,
+            len(self.vocabulary.tags),
+        )
+
+    def encoder(self, settings: EncoderSettings) -> TextImageEncoder:
+        """BERT with published or random weights."""
+        from transformers import BertConfig, BertModel
+
+        if settings.pretrained is None:
+            fields = {"vocab_size": self.subword_count, **(settings.shape or {})}
+            config = checked("model.encoder.shape", lambda: BertConfig(**fields))
+            bert = checked(
+                "model.encoder.shape", lambda: BertModel(config, add_pooling_layer=False)
+            )
+        else:
+            name = settings.pretrained
+            bert = from_hub(
+                "model.encoder.pretrained",
+                name,
+                lambda: BertModel.from_pretrained(
+                    name, add_pooling_layer=False, use_safetensors=True
+                ),
+            )
+        return TextImageEncoder(bert)
+
+    def visual(self, settings: VisualSettings) -> ResNetBlocks:
+        """ResNet blocks with published or random weights."""
+        name, shape = settings.pretrained, settings.shape
+        size = settings.image_size
+        if name is not None:
+            return ResNetBlocks.from_pretrained(name, size)
+        if isinstance(shape, str):
+            if shape not in RESNET_SHAPES:
+                known = ", ".join(RESNET_SHAPES)
+                raise InputError("model.visual.shape", shape, f"one of {known}, or a mapping")
+            shape = RESNET_SHAPES[shape]
+        fields: dict[str, Any] = shape or {}
+        return checked("model.visual.shape", lambda: ResNetBlocks.from_config(fields, size))
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and load reports out of a run's own lines."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
+    """Load published weights, and say in one line what to do where that fails.
+
+    Raises:
+        InputError: neither a folder nor a reachable hub id, or weights that cannot be used.
+    """
+    try:
+        with quiet_transformers():
+            return load()
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
+        raise InputError(
+            key,
+            f"{name}: {kind} ({reason})",
+            "a folder with config.json and model.safetensors, or a hub id",
+            "without internet access give a folder",
+        ) from error
+
+
+def checked(key: str, make: Callable[[], Built]) -> Built:
+    """Make a part from a user's shape, and name the key where the library refuses it.
+
+    Raises:
+        InputError: the fields do not make a network.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return make()
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
+        raise InputError(
+            key, str(error).splitlines()[0][:200], "fields of the configuration"
+        ) from error

@@ -1,0 +1,135 @@
+"""RpBERT: text-image relation propagation (Fig. 2).
+
+Sun, L.; Wang, J.; Zhang, K.; Su, Y.; and Weng, F. 2021. RpBERT: A Text-image Relation
+Propagation-based BERT Model for Multimodal NER. In AAAI, 13860-13868.
+
+The post goes through one BERT twice. The first pass sees text T and image V and its [CLS] says
+how far the image adds to the text: r (Eq. 2). The second sees T and R ⊙ V, so much of the image
+as r lets through (Eq. 3), and its words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
+
+How the paper's open points are read:
+
+- R ⊙ V scales the projected blocks before segment and position embeddings are added.
+- The relation classifier (θ_FCs) is linear on the [CLS] output, a ReLU after it is an option.
+  Only Task#1 updates it, though Task#2's gradient flows through r into BERT.
+- W^v learns in both tasks.
+- A post without a usable image is read as text alone and its r is 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rpbert.config import EncoderSettings, SystemSettings, VisualSettings
+from rpbert.data import Batch
+from rpbert.models.build import Parts
+from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
+from rpbert.modules.encoder import TextImageEncoder, pool_words
+from rpbert.modules.gates import GATES, Gate, OpenGate
+from rpbert.modules.visual import VisualEncoder, VisualTokens, gather_tokens
+
+
+class RpBertOptions(SystemSettings):
+    """Text encoder, image encoder and gate."""
+
+    gate: Literal["soft", "straight_through", "gumbel", "none"] = "soft"
+    """G of Eq. 4, 5, 6; ``none`` is the paper's "w/o Rp": the whole image, no Task#1."""
+    encoder: EncoderSettings
+    visual: VisualSettings
+    classifier_relu: bool = False
+    """A ReLU between the relation classifier and the gate, as "FC layers" may be read."""
+
+
+class RpBert(System):
+    """Fig. 2, from the image blocks to the emissions.
+
+    Args:
+        encoder: the BERT both passes share, θ_RpBERT.
+        visual: image to blocks f_{i,j}, θ_ResNet.
+        projection: W^v, without bias, so that a closed gate leaves nothing of the image.
+        classifier: [CLS] to the logits of (does not add, adds), θ_FCs.
+        gate: G (Eq. 4, 5, 6).
+    """
+
+    Options = RpBertOptions
+
+    def __init__(
+        self,
+        encoder: TextImageEncoder,
+        visual: VisualEncoder,
+        projection: nn.Linear,
+        classifier: nn.Module,
+        gate: Gate,
+        embeddings: WordEmbeddings,
+        tagger: BiLstmCrf,
+    ) -> None:
+        super().__init__(embeddings, tagger)
+        self.encoder = encoder
+        self.visual = visual
+        self.projection = projection
+        self.classifier = classifier
+        self.gate = gate
+
+    @classmethod
+    def build(cls, options: RpBertOptions, parts: Parts) -> RpBert:
+        """Assemble the system from its settings."""
+        encoder, visual = parts.encoder(options.encoder), parts.visual(options.visual)
+        embeddings = parts.embeddings()
+        classifier: nn.Module = nn.Linear(encoder.width, 2)
+        if options.classifier_relu:
+            classifier = nn.Sequential(classifier, nn.ReLU())
+        return cls(
+            encoder=encoder,
+            visual=visual,
+            projection=nn.Linear(visual.width, encoder.width, bias=False),
+            classifier=classifier,
+            gate=GATES[options.gate](),
+            embeddings=embeddings,
+            tagger=parts.tagger(embeddings.width + encoder.width),
+        )
+
+    @property
+    def has_relation(self) -> bool:
+        """Without propagation nothing reads r, and Task#1 is left out (Table 6, "w/o Rp")."""
+        return not isinstance(self.gate, OpenGate)
+
+    def anneal(self, progress: float) -> None:
+        """Anneal τ of Eq. 6."""
+        self.gate.anneal(progress)
+
+    def forward(self, batch: Batch) -> TaggerOutput:
+        """Algorithm 1, lines 8 to 11."""
+        text = self.encoder.embed(batch.subwords)  # T
+        image = self._blocks(batch)  # V
+        score = None
+        if self.has_relation:
+            logits = self._relation_logits(batch, text, image)
+            score = self.gate(logits)[:, 1] * image.mask.any(1)  # r, Eq. 2; 0 without an image
+            image = VisualTokens(score[:, None, None] * image.values, image.mask)  # R ⊙ V, Eq. 3
+        rows = VisualTokens(image.values[batch.post_of_row], image.mask[batch.post_of_row])
+        hidden = self.encoder(text, batch.subword_mask, rows)
+        words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)  # e_k^RpBERT
+        return self.tag(batch, words, score)
+
+    def relation_logits(self, batch: Batch) -> Tensor:
+        """Task#1, Algorithm 1, line 3. Shape: (B, 2)."""
+        return self._relation_logits(batch, self.encoder.embed(batch.subwords), self._blocks(batch))
+
+    def _blocks(self, batch: Batch) -> VisualTokens:
+        """Block embeddings b = f W^v; V = 0 if no post has an image. Shape: (B, V, H)."""
+        if not len(batch.pixels):
+            empty = self.projection.weight.new_zeros(len(batch), 0, self.encoder.width)
+            return VisualTokens(empty, empty.new_zeros(len(batch), 0, dtype=torch.bool))
+        blocks = self.projection(self.visual(batch.pixels))
+        return gather_tokens(blocks, batch.image_of_post)
+
+    def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
+        """The first pass: only the row that speaks for each post is read. Shape: (B, 2)."""
+        rows = batch.first_row
+        hidden = self.encoder(text[rows], batch.subword_mask[rows], image)
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: Tensor = self.classifier(hidden[:, 0].float())
+        return logits

@@ -1,0 +1,278 @@
+"""A system with all that using it takes: settings, vocabulary and tokenizer; saved and loaded.
+
+A model folder holds ``model.json`` (settings, tags, vocabulary), ``model.safetensors`` (weights),
+``tokenizer/`` and ``manifest.json`` (SHA-256 of every other file). Nothing in it is a pickle, and
+nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rpbert.config import EncoderSettings, SystemSettings, VisualSettings
+from rpbert.data import Post
+from rpbert.data.collate import BertSubwords, Collator, ImageStore, NoSubwords
+from rpbert.data.vocabulary import (
+    Vocabulary,
+    entity_types,
+    frequent_characters,
+    frequent_words,
+    tag_set,
+)
+from rpbert.data.words import marks_style
+from rpbert.errors import InputError
+from rpbert.models import build, parse_options
+from rpbert.models.build import Parts, from_hub
+from rpbert.models.tagger import System
+from rpbert.modules.embeddings import read_vectors
+from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.visual import ResNetBlocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+
+
+@dataclass
+class TaggingModel:
+    """A system that can be trained, saved and used.
+
+    Attributes:
+        options: the settings the system was built from.
+        tokenizer: of the sub-word encoder, None for a system without one.
+        notes: what is worth keeping beside the weights, such as scores; JSON types.
+    """
+
+    system: System
+    options: SystemSettings
+    vocabulary: Vocabulary
+    tokenizer: PreTrainedTokenizerBase | None
+    notes: dict[str, Any]
+
+    @classmethod
+    def create(
+        cls, options: SystemSettings, train: Sequence[Post], others: Sequence[Post] = ()
+    ) -> TaggingModel:
+        """A new model for the tags and words of some training posts.
+
+        Args:
+            others: further posts whose words get their vector from the vector file; nothing else
+                is taken from them.
+
+        Raises:
+            InputError: the training posts hold no entity, or a part cannot be built.
+        """
+        types = entity_types(train)
+        if not types:
+            raise InputError("training posts", "no entity in their tags", "tagged posts")
+        words, matrix = _word_table(options, train, others)
+        vocabulary = Vocabulary(
+            tags=tag_set(types),
+            characters=frequent_characters(train),
+            words=words,
+            marks=marks_style(train),
+        )
+        tokenizer = _tokenizer(options, train)
+        parts = Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
+        return cls(build(options, parts), options, vocabulary, tokenizer, notes={})
+
+    def collator(self) -> Collator:
+        """Packs posts for this model."""
+        visual: VisualSettings | None = getattr(self.options, "visual", None)
+        images = ImageStore(visual.image_size) if visual else None
+        encoder = getattr(self.system, "encoder", None)
+        if self.tokenizer is None or encoder is None:
+            return Collator(self.vocabulary, NoSubwords(), images)
+        return Collator(self.vocabulary, BertSubwords(self.tokenizer, encoder.longest), images)
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder: all of it or, if anything fails, nothing.
+
+        A model that stood there before is replaced only once the new one is whole.
+        """
+        new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in self.system.state_dict().items()},
+                new / "model.safetensors",
+            )
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(new / "tokenizer")
+            (new / "model.json").write_text(self._description(), encoding="utf-8")
+            (new / "manifest.json").write_text(json.dumps(_checksums(new), indent=1), "utf-8")
+            _replace(new, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> TaggingModel:
+        """Read a model folder.
+
+        Raises:
+            InputError: no model is there, or a file of it is missing, changed or of a later format.
+        """
+        if not (folder / "manifest.json").is_file() and (folder / "model").is_dir():
+            folder = folder / "model"
+        _verify(folder)
+        description = json.loads((folder / "model.json").read_text("utf-8"))
+        if description["format"] != FORMAT:
+            raise InputError(
+                folder / "model.json",
+                f"format {description['format']}",
+                f"format {FORMAT}",
+                "update rpbert or train the model anew",
+            )
+        options = parse_options(description["options"], folder / "model.json")
+        vocabulary = Vocabulary(**{k: _frozen(v) for k, v in description["vocabulary"].items()})
+        tokenizer = _load_tokenizer(folder / "tokenizer") if _has_encoder(options) else None
+        system = build(
+            options, Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
+        )
+        try:
+            system.load_state_dict(load_file(folder / "model.safetensors"))
+        except (RuntimeError, SafetensorError) as error:
+            raise InputError(
+                folder / "model.safetensors", str(error)[:200], "the weights model.json describes"
+            ) from None
+        return cls(system.eval(), options, vocabulary, tokenizer, description["notes"])
+
+    def _description(self) -> str:
+        content = {
+            "format": FORMAT,
+            "options": self._resolved().model_dump(mode="json"),
+            "vocabulary": {
+                key: getattr(self.vocabulary, key)
+                for key in ("tags", "characters", "words", "marks")
+            },
+            "notes": {**self.notes, "built_from": self.options.model_dump(mode="json")},
+        }
+        return json.dumps(content, ensure_ascii=False)
+
+    def _resolved(self) -> SystemSettings:
+        """The settings with shapes in place of names, so that loading needs no hub."""
+        changes: dict[str, Any] = {
+            "tagger": self.options.tagger.model_copy(
+                update={
+                    "word_vectors": None,
+                    "word_dimension": self.system.embeddings.vectors.width,
+                }
+            )
+        }
+        encoder, visual = (getattr(self.system, part, None) for part in ("encoder", "visual"))
+        if isinstance(encoder, TextImageEncoder):
+            changes["encoder"] = EncoderSettings(shape=_shape_of(encoder.bert.config))
+        if isinstance(visual, ResNetBlocks):
+            shape = _shape_of(visual.resnet.config)
+            changes["visual"] = VisualSettings(shape=shape, image_size=visual.image_size)
+        return self.options.model_copy(update=changes)
+
+
+def _has_encoder(options: SystemSettings) -> bool:
+    return getattr(options, "encoder", None) is not None
+
+
+def _shape_of(config: Any) -> dict[str, Any]:
+    """The fields of a transformers configuration that differ from its defaults."""
+    fields: dict[str, Any] = config.to_diff_dict()
+    for key in ("architectures", "dtype", "torch_dtype", "transformers_version", "model_type"):
+        fields.pop(key, None)
+    return {key: value for key, value in fields.items() if not key.startswith("_")}
+
+
+def _word_table(
+    options: SystemSettings, train: Sequence[Post], others: Sequence[Post]
+) -> tuple[tuple[str, ...], np.ndarray | None]:
+    """The words with a row of their own and, from a vector file, their initial vectors."""
+    path = options.tagger.word_vectors
+    if path is None:
+        return frequent_words(train), None
+    forms = {word for posts in (train, others) for post in posts for word in post.words if word}
+    vectors = read_vectors(path, forms | {form.lower() for form in forms})
+    if not vectors:
+        raise InputError(path, "none of the posts' words", "a .vec file of the posts' language")
+    words = tuple(sorted(vectors))
+    return words, np.stack([vectors[word] for word in words])
+
+
+def _tokenizer(options: SystemSettings, train: Sequence[Post]) -> PreTrainedTokenizerBase | None:
+    """The encoder's own tokenizer, or one learnt from the training texts."""
+    settings: EncoderSettings | None = getattr(options, "encoder", None)
+    if settings is None:
+        return None
+    if settings.pretrained is None:
+        from rpbert.data.wordpiece import learn_wordpieces
+
+        return learn_wordpieces((post.words for post in train), settings.vocabulary)
+    name = settings.pretrained
+    return from_hub("model.encoder.pretrained", name, lambda: _load_tokenizer(name))
+
+
+def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): _sha256(path)
+        for path in files
+        if path.name != "manifest.json"
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(folder: Path) -> None:
+    """Hold every file of a model to the manifest."""
+    manifest = folder / "manifest.json"
+    try:
+        expected = json.loads(manifest.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise InputError(
+            manifest,
+            "no readable manifest",
+            "a model folder",
+            "give the RUN or RUN/model folder that `rpbert train` wrote",
+        ) from None
+    if not isinstance(expected, dict) or not {"model.json", "model.safetensors"} <= set(expected):
+        raise InputError(manifest, "no list of a model's files", "a manifest of rpbert")
+    for name, checksum in expected.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(manifest, f"{name}, outside the model", "files of the model folder")
+        if not path.is_file():
+            raise InputError(path, "no such file", "the file the manifest lists", "copy it again")
+        if _sha256(path) != checksum:
+            raise InputError(path, "changed content", "the bytes that were saved", "copy it again")
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Put a finished folder in the place of an older one."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""The parts systems are made of, one idea a file."""

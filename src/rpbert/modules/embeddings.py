@@ -1,0 +1,188 @@
+"""What a word is to the biLSTM: e_k, its word vector beside what its characters say."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PADDING = 0  # row of no word or character
+UNKNOWN = 1  # row of a word or character that the vocabulary lacks
+SPECIAL_ROWS = 2
+
+
+class WordVectors(nn.Module):
+    """A trainable vector for each word; row 0 is padding, row 1 any unknown word, then the words.
+
+    Args:
+        words: words of the vocabulary, special rows left out.
+        width: size of a vector.
+        initial: where the words start, for example fastText's vectors; without it at random.
+            An unknown word starts at their mean. Shape: (words, width).
+    """
+
+    def __init__(self, words: int, width: int, initial: NDArray[np.float32] | None = None) -> None:
+        super().__init__()
+        self.width = width
+        self.table = nn.Embedding(SPECIAL_ROWS + words, width, padding_idx=PADDING)
+        weight = self.table.weight
+        _draw(weight)
+        with torch.no_grad():
+            if initial is not None:
+                weight[SPECIAL_ROWS:] = torch.from_numpy(initial)
+            weight[UNKNOWN] = weight[SPECIAL_ROWS:].mean(0) if words else 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shapes: (U,) → (U, width)."""
+        vectors: Tensor = self.table(rows)
+        return vectors
+
+
+class CharacterEncoder(nn.Module):
+    """Reads a word letter by letter in both directions (Lample et al. 2016, section 4.1).
+
+    A word is the last state of each direction of a biLSTM over its characters.
+
+    Args:
+        characters: characters of the alphabet, special rows left out.
+        width: size of a character's embedding.
+        hidden: hidden size per direction.
+    """
+
+    def __init__(self, characters: int, width: int = 25, hidden: int = 25) -> None:
+        super().__init__()
+        self.width = 2 * hidden
+        self.table = nn.Embedding(SPECIAL_ROWS + characters, width, padding_idx=PADDING)
+        _draw(self.table.weight)
+        self.lstm = nn.LSTM(width, hidden, bidirectional=True, batch_first=True)
+
+    def forward(self, characters: Tensor) -> Tensor:
+        """Distinct words to their vectors; a word without any character is all zeros.
+
+        Args:
+            characters: rows of each word's characters, padding after them. Shape: (U, C).
+
+        Shape: (U, 2 * hidden).
+        """
+        if not characters.numel():
+            return self.table.weight.new_zeros(len(characters), self.width)
+        lengths = (characters != PADDING).sum(1)
+        packed = pack_padded_sequence(
+            self.table(characters),
+            lengths.clamp(min=1).cpu(),  # a packed sequence cannot be empty
+            batch_first=True,
+            enforce_sorted=False,
+        )
+        states: Tensor = self.lstm(packed)[1][0]  # (directions, U, hidden)
+        words = states.transpose(0, 1).flatten(1)  # (U, directions * hidden)
+        return words.masked_fill((lengths == 0)[:, None], 0.0)
+
+
+def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    """Reads the needed words of a fastText ``.vec`` or ``.vec.gz`` file.
+
+    The file is streamed, and memory grows with the needed words only. A word that the file lacks
+    takes the vector of its lower-case form, if there is one. Of a word that occurs twice the
+    first occurrence counts: the file is sorted by frequency. Lines of other words are not parsed.
+
+    Args:
+        path: a text file; the first line gives the number of words and the size of a vector, each
+            further one a word and its numbers, separated by single spaces.
+        needed: words to look for.
+
+    Returns:
+        The vector of each needed word that was found, shape (size,).
+
+    Raises:
+        InputError: the file cannot be read, or a line is not of this form.
+    """
+    forms = {word: (_encoded(word), _encoded(word.lower())) for word in needed}
+    wanted = {form for pair in forms.values() for form in pair}
+    found: dict[bytes, NDArray[np.float32]] = {}
+    try:
+        with _open(path) as file:
+            for word, vector in _matches(path, file, wanted):
+                found.setdefault(word, vector)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or f"a damaged file ({error})"
+        raise InputError(path, reason, "a readable fastText .vec or .vec.gz file") from error
+    return {
+        word: found[exact if exact in found else lower]
+        for word, (exact, lower) in forms.items()
+        if exact in found or lower in found
+    }
+
+
+def _matches(
+    path: Path, file: IO[bytes], wanted: set[bytes]
+) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
+    """The wanted words of an open file with their vectors, as they come."""
+    count, width = _header(path, file.readline(1000))
+    # Only bytes are compared, and only up to the first space, until a line is known to matter:
+    # a published file has millions of lines, of which a data set needs one in a hundred.
+    starts = {word.split(b" ", 1)[0] for word in wanted}
+    number = 1
+    for number, line in enumerate(file, start=2):
+        space = line.find(b" ")
+        if space < 0:
+            raise InputError(f"{path}:{number}", "no space", f"a word and {width} numbers")
+        if line[:space] not in starts:
+            continue
+        # A word may itself hold spaces; its numbers are the last ones.
+        word, *fields = line.rstrip().rsplit(b" ", width)
+        numbers, inside = _numbers(fields), word.split(b" ")[1:]
+        if numbers is None or len(numbers) != width or (inside and _numbers(inside) is not None):
+            found = f"{len(line.split(b' ')) - 1} fields after the word"
+            raise InputError(f"{path}:{number}", found, f"{width} finite numbers")
+        if word in wanted:
+            yield word, numbers
+    if number - 1 < count:
+        raise InputError(path, f"{number - 1} words", f"{count}, as the first line says")
+
+
+def _header(path: Path, line: bytes) -> tuple[int, int]:
+    """Number of words and size of a vector, from the first line."""
+    fields = line.split()
+    if len(fields) != 2 or not all(field.isdigit() for field in fields) or int(fields[1]) == 0:
+        found = repr(line[:40].decode(errors="replace"))
+        raise InputError(f"{path}:1", found, "the number of words and the size of a vector")
+    return int(fields[0]), int(fields[1])
+
+
+def _numbers(fields: list[bytes]) -> NDArray[np.float32] | None:
+    """Finite numbers, or None if a field is anything else."""
+    try:
+        values = np.array([float(field) for field in fields], dtype=np.float32)
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def _encoded(word: str) -> bytes:
+    """A word as the file has it; half a surrogate pair, which no file has, finds nothing."""
+    return word.encode(errors="surrogatepass")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _draw(weight: Tensor) -> None:
+    """Random embeddings, uniform with variance 1 / width; the padding is zero."""
+    bound = math.sqrt(3 / weight.shape[1])
+    nn.init.uniform_(weight, -bound, bound)
+    with torch.no_grad():
+        weight[PADDING] = 0

@@ -1,0 +1,106 @@
+"""A BERT that reads ``[CLS] T [SEP] V``: text, then image blocks (Eq. 1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rpbert.modules.visual import VisualTokens
+
+if TYPE_CHECKING:
+    from transformers import BertModel
+
+
+class TextImageEncoder(nn.Module):
+    """Vanilla BERT over word pieces and visual tokens.
+
+    A token's input is the sum of its own embedding, its segment (A text, B image) and its
+    position; all visual tokens of a post share the position after its last text token. Rows are
+    packed so that the image follows the text at once and padding comes last; with no visual
+    token the result is that of transformers' ``BertModel``.
+
+    Source: "Model Design", Eq. 1, and the readings 1 and 4 of the paper's open points.
+    """
+
+    def __init__(self, bert: BertModel) -> None:
+        super().__init__()
+        self.bert = bert
+        self.width: int = bert.config.hidden_size
+        # The last position is left to the visual tokens of a row that is full of text.
+        self.longest: int = bert.config.max_position_embeddings - 1
+
+    def embed(self, subwords: Tensor) -> Tensor:
+        """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, H)."""
+        embedded: Tensor = self.bert.embeddings.word_embeddings(subwords)
+        return embedded
+
+    def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
+        """Encode text and image together.
+
+        Args:
+            text: word-piece embeddings. Shape: (S, L, H).
+            text_mask: real word pieces. Shape: (S, L).
+            image: embeddings of the visual tokens, already scaled by r, or None for text alone.
+                Shape: (S, V, H).
+
+        Returns:
+            The hidden states of the last layer at the text tokens. Shape: (S, L, H). Row 0 of a
+            post is its [CLS]; what stands at padding is meaningless.
+        """
+        if image is None:
+            hidden = self.bert(inputs_embeds=text, attention_mask=text_mask.long())
+            return hidden.last_hidden_state  # type: ignore[no-any-return]
+        tokens, mask, segments, positions = pack(text, text_mask, image)
+        hidden = self.bert(
+            inputs_embeds=tokens,
+            attention_mask=mask.long(),
+            token_type_ids=segments,
+            position_ids=positions,
+        )
+        return hidden.last_hidden_state[:, : text.shape[1]]  # type: ignore[no-any-return]
+
+
+def pack(
+    text: Tensor, text_mask: Tensor, image: VisualTokens
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Put each row's visual tokens right after its last text token, padding last.
+
+    Args:
+        text: Shape: (S, L, H), real tokens first, `text_mask` (S, L).
+        image: Shape: (S, V, H).
+
+    Returns:
+        tokens (S, N, H), mask (S, N), segments (S, N) with 1 for image, positions (S, N).
+    """
+    longest, blocks = text.shape[1], image.values.shape[1]
+    words = text_mask.sum(1, keepdim=True)  # n + 2 of each row, Shape: (S, 1)
+    blocks_of_row = image.mask.sum(1, keepdim=True)  # m, or 0 without an image
+    place = torch.arange(longest + blocks, device=text.device)[None, :]
+    is_text = place < words
+    is_image = ~is_text & (place < words + blocks_of_row)
+    source = torch.where(is_text, place, place - words + longest).clamp(max=longest + blocks - 1)
+    both = torch.cat([text, image.values.to(text.dtype)], dim=1)
+    tokens = both.gather(1, source[:, :, None].expand(-1, -1, text.shape[2]))
+    return tokens, is_text | is_image, is_image.long(), torch.where(is_text, place, words)
+
+
+def pool_words(hidden: Tensor, word_of_subword: Tensor, posts: int, words: int) -> Tensor:
+    """Average the sub-words of each word ("Task#2": OOV words).
+
+    Args:
+        hidden: Shape: (S, L, H).
+        word_of_subword: ``post * W + word``, -1 where a sub-word counts for none. Shape: (S, L).
+
+    Returns:
+        One vector a word, zeros where there is no word. Shape: (B, W, H).
+    """
+    spare = posts * words  # sub-words that count for no word are summed here and dropped
+    index = word_of_subword.flatten()
+    index = torch.where(index < 0, spare, index)
+    flat = hidden.flatten(0, 1).float()
+    sums = flat.new_zeros(spare + 1, flat.shape[1]).index_add(0, index, flat)
+    counts = flat.new_zeros(spare + 1).index_add(0, index, torch.ones_like(index, dtype=flat.dtype))
+    means = sums[:spare] / counts[:spare].clamp(min=1)[:, None]
+    return means.view(posts, words, -1)

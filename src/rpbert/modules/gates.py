@@ -1,0 +1,103 @@
+"""Probability gates G: from relation logits to [π_0, π_1] (Eq. 4, 5, 6).
+
+Each maps logits x of shape (B, 2) to probabilities of shape (B, 2), of which the second column is
+the relation score r (Eq. 2). Probabilities are float32 or wider, also under mixed precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Gate(nn.Module):
+    """A probability gate. Training tells it how far it is; most gates do not mind."""
+
+    def anneal(self, progress: float) -> None:
+        """Called during training with the share of it that is done, in [0, 1]."""
+
+
+class SoftGate(Gate):
+    """G_s = softmax(x) (Eq. 4)."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Shapes: (B, 2) → (B, 2)."""
+        return _wide(logits).softmax(-1)
+
+
+class StraightThroughGate(Gate):
+    """G_h1 = [softmax(x) > 0.5] (Eq. 5), with the gradient of the softmax.
+
+    A tie is no "image adds": both probabilities are 0 then, as the equation has it. The gradient
+    passes as in Bengio, Léonard and Courville (2013), "Estimating or propagating gradients
+    through stochastic neurons".
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Shapes: (B, 2) → (B, 2), each value 0 or 1."""
+        soft = _wide(logits).softmax(-1)
+        hard = (soft > 0.5).to(soft.dtype)
+        # The bracket is exactly 0, so that the sum is exactly 0 or 1.
+        return hard + (soft - soft.detach())
+
+
+class GumbelGate(Gate):
+    """G_h2 = softmax((x + g) / τ) (Eq. 6), g drawn from the Gumbel distribution.
+
+    τ falls from 1 to 0.1 over training, exponentially as in Jang, Gu and Poole (2017),
+    "Categorical reparameterization with Gumbel-softmax"; the paper gives the ends only. Outside
+    training there is no noise, and the same post always gets the same score.
+
+    Attributes:
+        temperature: τ, saved with the weights. Shape: ().
+    """
+
+    START = 1.0
+    END = 0.1
+
+    temperature: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.tensor(self.START))
+
+    def anneal(self, progress: float) -> None:
+        """Sets τ.
+
+        Raises:
+            ValueError: `progress` is outside [0, 1].
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress is {progress}, not in [0, 1]")
+        self.temperature.fill_(self.START * (self.END / self.START) ** progress)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Shapes: (B, 2) → (B, 2)."""
+        logits = _wide(logits)
+        if self.training:
+            # -log of an exponential variate is a Gumbel variate; it must not be log of 0.
+            waiting = torch.empty_like(logits).exponential_()
+            logits = logits - waiting.clamp_min(torch.finfo(logits.dtype).tiny).log()
+        return (logits / self.temperature).softmax(-1)
+
+
+class OpenGate(Gate):
+    """No relation propagation, the paper's "w/o Rp": r = 1 whatever the logits."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Shapes: (B, 2) → (B, 2), each row [0, 1]."""
+        closed = torch.zeros_like(_wide(logits[..., :1]))
+        return torch.cat([closed, closed + 1], dim=-1)
+
+
+GATES: dict[str, type[Gate]] = {
+    "soft": SoftGate,
+    "straight_through": StraightThroughGate,
+    "gumbel": GumbelGate,
+    "none": OpenGate,
+}
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """At least float32: in half precision a score near 0 or 1 would lose its gradient."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

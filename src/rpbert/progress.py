@@ -1,0 +1,97 @@
+"""What a run shows and keeps while it trains: bars, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rpbert.config import TrainingSettings
+from rpbert.errors import InputError
+
+Advance = Callable[[str, float, int], None]
+"""Called after a step with the task, its loss and how many posts it took."""
+
+
+class Reporter:
+    """Tells a person how the run goes, and writes a line per evaluation to RUN/metrics.jsonl."""
+
+    def __init__(self, run: Path, settings: TrainingSettings) -> None:
+        self.metrics = run / "metrics.jsonl"
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.epochs = settings.epochs
+        self._events = _tensorboard(run / "tensorboard") if settings.tensorboard else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def note(self, line: str) -> None:
+        """Say one line."""
+        self.console.print(line, markup=False)
+
+    @contextmanager
+    def epoch(self, number: int, steps: int, best: float) -> Iterator[Advance]:
+        """A bar over the steps of an epoch with loss, best F1 so far, posts/s and time left."""
+        columns = (
+            TextColumn("epoch {task.fields[number]}/{task.fields[epochs]} {task.description:8}"),
+            BarColumn(bar_width=24),
+            TextColumn("loss {task.fields[loss]:6.3f} · best F1 {task.fields[best]}"),
+            TextColumn("· {task.fields[speed]:5.1f} posts/s ·"),
+            TimeRemainingColumn(compact=True),
+        )
+        shown = f"{100 * best:.1f}" if best >= 0 else "-"
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            line = bar.add_task(
+                "", total=steps, number=number, epochs=self.epochs, loss=0.0, best=shown, speed=0.0
+            )
+            started, posts = time.monotonic(), 0
+
+            def advance(task: str, loss: float, count: int) -> None:
+                nonlocal posts
+                posts += count
+                speed = posts / max(time.monotonic() - started, 1e-9)
+                bar.update(line, advance=1, description=task, loss=loss, speed=speed)
+
+            yield advance
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Keep and show what an epoch came to."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())
+        line = f"epoch {record['epoch']}/{self.epochs}: loss {losses} · dev F1 "
+        line += f"{100 * record['dev']['strict']['f1']:.2f}"
+        if record["dev_relation"] is not None:
+            line += f" · relation accuracy {100 * record['dev_relation']['accuracy']:.1f}"
+        self.note(line + (" · best" if record["best"] else "") + f" · {record['seconds']:.0f} s")
+        if self._events is not None:
+            for name, loss in record["loss"].items():
+                self._events.add_scalar(f"loss/{name}", loss, record["epoch"])
+            self._events.add_scalar("dev/f1", record["dev"]["strict"]["f1"], record["epoch"])
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "training.tensorboard", "no tensorboard", "the extra", "pip install 'rpbert[track]'"
+        ) from None
+    return SummaryWriter(str(folder))

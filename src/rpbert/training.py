@@ -1,0 +1,378 @@
+"""Algorithm 1: two tasks, their parameters and rates, and one loop for every system."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from rpbert.checkpoint import load_checkpoint, save_checkpoint, seed_everything
+from rpbert.config import Rates, RunSettings, TrainingSettings, read_yaml, write_yaml
+from rpbert.data import Batch, Post
+from rpbert.data.collate import Collator, shuffled_batches
+from rpbert.data.readers import open_data
+from rpbert.errors import InputError
+from rpbert.inference import Decoded, Decoder
+from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
+from rpbert.models.tagger import System
+from rpbert.progress import Reporter
+from rpbert.scoring import RelationScores, TagScores, score_relations, score_tags
+
+
+class Task(ABC):
+    """A loss, the posts it is computed on, and the parameters it updates.
+
+    Args:
+        posts: the posts of an epoch.
+        rates: learning rate of each group of parameters.
+    """
+
+    name: ClassVar[str]
+    groups: ClassVar[Mapping[str, str]]
+    """Parameter groups of `System.part_of` that this task updates → the rate that they take."""
+
+    def __init__(self, posts: Sequence[Post], rates: Rates) -> None:
+        self.posts = posts
+        self.rates = rates
+
+    @abstractmethod
+    def losses(self, system: System, batch: Batch) -> Tensor:
+        """The loss of each post that counts. Shape: (at most B,)."""
+
+    def optimizer(self, system: System, settings: TrainingSettings) -> torch.optim.Optimizer:
+        """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
+        groups: dict[str, dict[str, Any]] = {}
+        for part, parameter in system.parts():
+            rate = getattr(self.rates, self.groups[part]) if part in self.groups else 0.0
+            if rate > 0:
+                group = groups.setdefault(part, {"params": [], "lr": rate, "rate": rate})
+                group["params"].append(parameter)
+        kinds: dict[str, type[torch.optim.Adam]] = {
+            "adam": torch.optim.Adam,
+            "adamw": torch.optim.AdamW,
+        }
+        return kinds[settings.optimizer](list(groups.values()), fused=True)
+
+
+class RelationTask(Task):
+    """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6."""
+
+    name = "relation"
+    groups: ClassVar[Mapping[str, str]] = {
+        "relation": "head",
+        "encoder": "encoder",
+        "projection": "projection",
+        "visual": "visual",
+    }
+
+    def losses(self, system: System, batch: Batch) -> Tensor:
+        """Cross entropy of the relation, of the posts whose image could be read."""
+        if batch.relations is None:
+            raise ValueError("Task#1 needs the relation of every post")
+        shown = batch.image_of_post >= 0
+        adds = batch.relations[shown]
+        target = torch.stack([1 - adds, adds], dim=1)  # a label, or a probability
+        logits = system.relation_logits(batch)[shown]
+        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+class TaggingTask(Task):
+    """Task#2, MNER via relation propagation: Eq. 9, Algorithm 1, lines 7 to 13.
+
+    The relation classifier is not among its parameters, though the gradient flows through r.
+    """
+
+    name = "tagging"
+    groups: ClassVar[Mapping[str, str]] = {
+        "head": "head",
+        "encoder": "encoder",
+        "projection": "projection",
+        "visual": "visual",
+    }
+
+    def losses(self, system: System, batch: Batch) -> Tensor:
+        """Negative log-likelihood of each post's tags."""
+        losses = system(batch).losses
+        if losses is None:
+            raise ValueError("Task#2 needs the tags of every post")
+        return losses  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class BlockSchedule:
+    """Algorithm 1 as printed: in every epoch all batches of Task#1, then all of Task#2."""
+
+    tasks: Sequence[Task]
+    batch_size: int
+    seed: int
+
+    def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
+        """The steps of an epoch, in order; an epoch's batches depend on nothing before it."""
+        for task in self.tasks:
+            seed = f"{self.seed}/{task.name}/{number}"
+            for posts in shuffled_batches(task.posts, self.batch_size, seed):
+                yield task, posts
+
+    def steps(self, task: Task) -> int:
+        """Steps of a task in an epoch."""
+        return -(-len(task.posts) // self.batch_size)
+
+
+def rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
+    """What a rate is multiplied by at a step: linear warm-up, then constant or linear decay."""
+    warm = int(settings.warmup * total)
+    if step < warm:
+        return (step + 1) / warm
+    if settings.decay == "linear":
+        return (total - step) / max(total - warm, 1)
+    return 1.0
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best epoch by the development F1, and where its model lies."""
+
+    model: Path
+    epoch: int
+    f1: float
+    seconds: float
+
+
+class Trainer:
+    """One loop for every system.
+
+    Several processes (``accelerate launch``) share each batch and add up their gradients, which
+    are those of the whole batch: the sum of its losses over the number of posts that count.
+    """
+
+    def __init__(
+        self, model: TaggingModel, schedule: BlockSchedule, settings: TrainingSettings, run: Path
+    ) -> None:
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            cpu=settings.device == "cpu",
+        )
+        self.model, self.schedule, self.settings, self.run = model, schedule, settings, run
+        self.system = model.system.to(self.accelerator.device)
+        self.collator: Collator = model.collator()
+        self.decoder = Decoder(model, self.accelerator.device)
+        self.decoder.collator = self.collator  # one store of decoded images for both
+        self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
+        self.taken = dict.fromkeys(self.optimizers, 0)
+        self.best = (-1.0, 0)  # F1 and epoch
+        self.finished = 0  # epochs
+
+    def resume(self) -> None:
+        """Go on after the last epoch that was finished."""
+        state = load_checkpoint(self.run / "checkpoints", self.system, self.optimizers)
+        self.finished, self.taken = state["epoch"], state["taken"]
+        self.best = (state["best"][0], state["best"][1])
+
+    def fit(self, dev: Sequence[Post], reporter: Reporter) -> TrainingResult:
+        """Train to the last epoch; the best model by the development F1 goes to RUN/model."""
+        started = time.monotonic()
+        for number in range(self.finished + 1, self.settings.epochs + 1):
+            losses = self._epoch(number, reporter)
+            tags, relation = self._score(dev)
+            improved = tags.strict.f1 > self.best[0]
+            if improved:
+                self.best = (tags.strict.f1, number)
+            reporter.evaluated(
+                {
+                    "epoch": number,
+                    "seconds": round(time.monotonic() - started, 1),
+                    "loss": losses,
+                    "dev": tags.to_dict(),
+                    "dev_relation": relation.to_dict() if relation else None,
+                    "best": improved,
+                }
+            )
+            if self.accelerator.is_main_process:
+                self._save(number, improved)
+            self.accelerator.wait_for_everyone()
+        f1, epoch = self.best
+        return TrainingResult(self.run / "model", epoch, f1, time.monotonic() - started)
+
+    def _epoch(self, number: int, reporter: Reporter) -> dict[str, float]:
+        """Train one epoch; returns the mean loss of each task."""
+        self.system.train()
+        sums = {name: torch.zeros(2) for name in self.optimizers}
+        total = sum(self.schedule.steps(task) for task in self.schedule.tasks)
+        with reporter.epoch(number, total, self.best[0]) as advance:
+            for task, posts in self.schedule.epoch(number):
+                step = self._step(task, posts)
+                sums[task.name] += step.cpu()
+                advance(task.name, float(step[0] / step[1].clamp(min=1)), len(posts))
+        return {name: float(s[0] / s[1].clamp(min=1)) for name, s in sums.items()}
+
+    def _step(self, task: Task, posts: Sequence[Post]) -> Tensor:
+        """One step of one task. Returns the sum of losses and how many posts they are of."""
+        optimizer = self.optimizers[task.name]
+        total = self.schedule.steps(task) * self.settings.epochs
+        step = self.taken[task.name]
+        self.taken[task.name] = step + 1
+        self.system.anneal(step / max(total - 1, 1))
+        for group in optimizer.param_groups:
+            group["lr"] = group["rate"] * rate_factor(step, total, self.settings)
+
+        share = posts[self.accelerator.process_index :: self.accelerator.num_processes]
+        losses = torch.zeros(0, device=self.accelerator.device)
+        if share:
+            batch = self.collator.with_gold(share).to(self.accelerator.device)
+            with self.accelerator.autocast():
+                losses = task.losses(self.system, batch)
+        summed: Tensor = torch.stack([losses.detach().sum(), torch.tensor(len(losses)).to(losses)])
+        summed = self.accelerator.reduce(summed, reduction="sum")
+        if share:
+            self.accelerator.backward(losses.sum() / summed[1].clamp(min=1))
+        self._add_gradients(optimizer)
+        if self.settings.clip_norm is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        optimizer.step()
+        # The whole system: gradients also reach parameters that are another task's to update.
+        self.system.zero_grad(set_to_none=True)
+        return summed
+
+    def _add_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.accelerator.num_processes == 1:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:  # this process's share did not reach it
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
+
+    def _score(self, dev: Sequence[Post]) -> tuple[TagScores, RelationScores | None]:
+        """Score the development posts, each once however many processes there are."""
+        accelerator = self.accelerator
+        share = list(dev[accelerator.process_index :: accelerator.num_processes])
+        with accelerator.autocast():
+            decoded = self.decoder.decode(share, self.settings.evaluation_batch_size)
+        pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
+        tags = score_tags([post.tags or () for post, _ in pairs], [d.tags for _, d in pairs])
+        known = [(p.relation, d.relation) for p, d in pairs if p.relation is not None]
+        if not known or not self.system.has_relation:
+            return tags, None
+        return tags, score_relations(
+            [int(gold > 0.5) for gold, _ in known], [float(r or 0.0) for _, r in known]
+        )
+
+    def _save(self, number: int, improved: bool) -> None:
+        if improved:
+            self.model.notes |= {"epoch": number, "dev_f1": self.best[0]}
+            self.model.save(self.run / "model")
+        save_checkpoint(
+            self.run / "checkpoints",
+            number,
+            self.system,
+            self.optimizers,
+            {"taken": self.taken, "best": self.best},
+            self.settings.keep_checkpoints,
+        )
+
+
+def train(settings: RunSettings, run: Path, *, resume: bool = False) -> TrainingResult:
+    """Train the system that `settings` describe and write RUN.
+
+    Raises:
+        InputError: settings, data or RUN cannot be used.
+    """
+    options = parse_options(settings.model)
+    _claim(run, resume)
+    seed_everything(settings.training.seed)
+    source = open_data(settings.data.path)
+    posts, dev = list(source.read("train")), list(source.read("dev"))
+    _need_tags(posts, f"{settings.data.path}, train")
+    _need_tags(dev, f"{settings.data.path}, dev")
+    others = dev + (list(source.read("test")) if "test" in source.splits else [])
+    reporter = Reporter(run, settings.training)
+    model = TaggingModel.create(options, posts, others)
+    tasks: list[Task] = []
+    if model.system.has_relation:
+        labelled = _relation_posts(settings, posts)
+        if labelled:
+            tasks.append(RelationTask(labelled, settings.training.relation))
+        else:
+            reporter.note(
+                "no relation labels: Task#1 is skipped, and the gate learns from Task#2's gradient "
+                "through BERT alone"
+            )
+    tasks.append(TaggingTask(posts, settings.training.tagging))
+    for task in tasks:
+        reporter.note(f"Task {task.name}: {len(task.posts):,} posts")
+    complete = settings.model_copy(update={"model": options.model_dump(mode="json")})
+    _keep_settings(complete, run / "config.yaml")
+    schedule = BlockSchedule(tasks, settings.training.batch_size, settings.training.seed)
+    trainer = Trainer(model, schedule, settings.training, run)
+    if resume:
+        trainer.resume()
+    with reporter:
+        return trainer.fit(dev, reporter)
+
+
+def _relation_posts(settings: RunSettings, posts: Sequence[Post]) -> list[Post]:
+    """Task#1's posts: those of `data.relations`, else the training posts with a relation."""
+    candidates: Sequence[Post] = posts
+    if settings.data.relations is not None:
+        source = open_data(settings.data.relations)
+        split = "train" if "train" in source.splits else next(iter(source.splits))
+        candidates = list(source.read(split))
+    labelled = [post for post in candidates if post.relation is not None and post.image is not None]
+    if settings.data.relations is not None and not labelled:
+        raise InputError(
+            settings.data.relations, "no post with both image and relation", "relation labels"
+        )
+    return labelled
+
+
+def _need_tags(posts: Sequence[Post], where: str) -> None:
+    if not posts:
+        raise InputError(where, "no post", "tagged posts")
+    for post in posts:
+        if post.tags is None:
+            raise InputError(post.origin or post.id, "no tags", "tags or entities for training")
+
+
+def _keep_settings(settings: RunSettings, path: Path) -> None:
+    """Write RUN/config.yaml; a run that goes on must go on with the settings it began with."""
+    if path.exists():
+        begun = read_yaml(path)
+        for block, keys in settings.model_dump(mode="json").items():
+            if begun.get(block) != keys:
+                changed = (
+                    [k for k in keys if begun[block].get(k) != keys[k]]
+                    if isinstance(keys, dict)
+                    else []
+                )
+                raise InputError(
+                    path,
+                    f"other settings of {block} {', '.join(changed)}",
+                    "those the run began with",
+                    "resume with the same settings, or train into another --output",
+                )
+    write_yaml(settings, path)
+
+
+def _claim(run: Path, resume: bool) -> None:
+    """Make RUN, and never write over another run."""
+    begun = (run / "metrics.jsonl").exists() or (run / "config.yaml").exists()
+    if begun and not resume:
+        raise InputError(
+            run, "an earlier run", "a new folder", "give --resume to go on or another --output"
+        )
+    if resume and not begun:
+        raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(run, str(error), "a folder that can be written") from None

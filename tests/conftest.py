@@ -1,0 +1,113 @@
+"""What several tests need: made posts, tiny models, and where the real data lies."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from rpbert.data import Post
+from rpbert.models import SYSTEMS, parse_options
+from rpbert.models.saved import TaggingModel
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+ENCODER: dict[str, Any] = {
+    "shape": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+    },
+    "vocabulary": 200,
+}
+VISUAL: dict[str, Any] = {
+    "shape": {
+        "layer_type": "basic",
+        "embedding_size": 4,
+        "depths": [1, 1],
+        "hidden_sizes": [4, 8],
+    },
+    "image_size": 32,
+}
+TAGGER: dict[str, Any] = {
+    "word_dimension": 12,
+    "character_dimension": 5,
+    "lstm_hidden": 16,
+    "lstm_layers": 2,
+    "dropout": 0.1,
+}
+TINY: dict[str, dict[str, Any]] = {
+    "bilstm_crf": {},
+    "bert": {"encoder": ENCODER},
+    "rpbert": {"encoder": ENCODER, "visual": VISUAL},
+}
+"""The smallest settings of every system of the registry."""
+
+NAMES = {"PER": "Ada Lovelace", "LOC": "Lake Como", "ORG": "Acme", "MISC": "Ulysses"}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"the real data is not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+def picture(seed: int, size: int = 40) -> Image.Image:
+    """A picture of random blocks."""
+    draw = random.Random(seed)
+    image = Image.new("RGB", (4, 4))
+    image.putdata([tuple(draw.randrange(256) for _ in "rgb") for _ in range(16)])
+    return image.resize((size, size))
+
+
+def made_posts(count: int = 8, images: bool = True) -> list[Post]:
+    """Different posts with one entity each, and a picture each."""
+    posts = []
+    for i in range(count):
+        label, name = list(NAMES.items())[i % 4]
+        words = ["RT", "@", f"user{i}", *name.split(), "again", "!"][: 7 - i % 3]
+        inside = len(name.split()) - 1
+        tags = ["O", "O", "O", f"B-{label}", *[f"I-{label}"] * inside, "O", "O"][: len(words)]
+        posts.append(
+            Post.from_words(
+                str(i),
+                tuple(words),
+                tags=tuple(tags),
+                image=picture(i) if images else None,
+                relation=float(i % 2),
+                origin=f"made:{i}",
+            )
+        )
+    return posts
+
+
+def tiny(system: str, posts: list[Post] | None = None, **options: Any) -> TaggingModel:
+    """A small model of random weights for made posts."""
+    settings = {"system": system, "tagger": TAGGER, **TINY[system], **options}
+    model = TaggingModel.create(parse_options(settings), posts or made_posts())
+    model.system.eval()
+    return model
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    (name, {}) for name in SYSTEMS if name != "rpbert"
+] + [("rpbert", {"gate": gate}) for gate in ("soft", "straight_through", "gumbel", "none")]
+"""Every system, and `rpbert` once for each gate."""
+
+
+def named(variant: tuple[str, dict[str, Any]]) -> str:
+    """A variant as test ids show it."""
+    return "-".join([variant[0], *variant[1].values()])

@@ -1,0 +1,173 @@
+"""The report on a data source, held to the published figures of the real sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rpbert.data.check import DataReport, SplitReport, check, render
+from rpbert.data.raw import Quirk
+from rpbert.errors import InputError
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data"
+
+# Per split: posts, words, entities strict, entities conlleval, lone I-, blank line at the end.
+PUBLISHED = {
+    "twitter2015": {
+        "train": (4000, 64439, 6166, 6352, 186, False),
+        "dev": (1000, 16178, 1541, 1594, 53, False),
+        "test": (3257, 52822, 5072, 5207, 135, False),
+    },
+    "twitter2017": {
+        "train": (3373, 53007, 6049, 6049, 0, True),
+        "dev": (723, 11309, 1324, 1324, 0, True),
+        "test": (723, 11330, 1351, 1351, 0, True),
+    },
+}
+LABELLED = {"twitter2015": (5727, 3122), "twitter2017": (4273, 2490)}
+STYLE = {"twitter2015": "joined", "twitter2017": "apart"}
+
+
+def real(name: str) -> Path:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"needs the real data in ../shared/data/{name}")
+    return REAL / name
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_figures_of_the_real_sets(name: str) -> None:
+    report = check(real(name))
+    found = report.to_dict()["splits"]
+    assert {
+        split: (
+            d["posts"],
+            d["words"],
+            d["entities_strict"]["total"],
+            d["entities_conlleval"]["total"],
+            d["lone_inside"],
+            d["blank_line_at_end"],
+        )
+        for split, d in found.items()
+    } == PUBLISHED[name]
+    for d in found.values():
+        assert d["entities_strict"]["by_type"].keys() == {"PER", "LOC", "ORG", "MISC"}
+        assert d["marks"] == STYLE[name]
+    lone = sum(quirk.kind == "lone I- tag" for quirk in report.quirks)
+    assert lone == sum(figures[4] for figures in PUBLISHED[name].values())
+    labels = (
+        sum(d["relations"] for d in found.values()),
+        sum(d["relations_positive"] for d in found.values()),
+    )
+    assert labels == LABELLED[name]
+
+
+@pytest.mark.parametrize("name", ["twitter2015", "twitter2017"])
+def test_real_images_are_all_readable(name: str) -> None:
+    found = check(real(f"real_pairs/{name}")).to_dict()["splits"]
+    present = {"present": 5, "missing": 0, "unreadable": 0, "none": 0}
+    assert {split: d["images"] for split, d in found.items()} == dict.fromkeys(
+        ("train", "dev", "test"), present
+    )
+
+
+def test_published_relation_labels_without_tweets_are_still_reported() -> None:
+    report = check(real("trc"))
+    labels = [(split.posts, split.relations) for split in report.splits]
+    # 4,471 rows less 28 rewritten ids and less the 2 rows that lost a label column.
+    assert sum(count for _, count in labels) == 4441
+    assert {posts for posts, _ in labels} == {0}
+    assert any(quirk.kind == "no tweets" for quirk in report.quirks)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    texts = {
+        "train": "IMGID:a\nAnna\tB-PER\n\nIMGID:a\nx\tI-LOC\n\nIMGID:b\ny\tB-LOC\nz\tI-LOC\n\n",
+        "test": "IMGID:c\n#x\tO\n\nIMGID:b\ny\tB-OTHER",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "captions.tsv").write_text("a\ta cat\nc\t\n", encoding="utf-8")
+    (tmp_path / "relations.tsv").write_text("a\t0\nb\t1\n", encoding="utf-8")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.jpg")
+    (tmp_path / "images" / "c.jpg").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_everything_of_a_small_folder(small: Path) -> None:
+    report = check(small)
+    assert json.loads(json.dumps(report.to_dict()))["splits"] == {
+        "train": {
+            "posts": 3,
+            "words": 4,
+            "tagged": 3,
+            "entities_strict": {"total": 2, "by_type": {"LOC": 1, "PER": 1}},
+            "entities_conlleval": {"total": 3, "by_type": {"LOC": 2, "PER": 1}},
+            "lone_inside": 1,
+            "images": {"present": 2, "missing": 1, "unreadable": 0, "none": 0},
+            "captions": 2,
+            "relations": 3,
+            "relations_positive": 1,
+            "duplicate_ids": 1,
+            "blank_line_at_end": True,
+            "marks": "joined",
+        },
+        "test": {
+            "posts": 2,
+            "words": 2,
+            "tagged": 2,
+            "entities_strict": {"total": 1, "by_type": {"MISC": 1}},
+            "entities_conlleval": {"total": 1, "by_type": {"MISC": 1}},
+            "lone_inside": 0,
+            "images": {"present": 0, "missing": 1, "unreadable": 1, "none": 0},
+            "captions": 0,
+            "relations": 1,
+            "relations_positive": 1,
+            "duplicate_ids": 0,
+            "blank_line_at_end": False,
+            "marks": "joined",
+        },
+    }
+    assert sorted((q.file, q.line, q.kind) for q in report.quirks) == [
+        ("captions.tsv", 2, "empty value"),
+        ("test.txt", 1, "image unreadable"),
+        ("test.txt", 4, "id in two splits"),
+        ("test.txt", 4, "image missing"),
+        ("test.txt", 5, "OTHER for MISC"),
+        ("test.txt", 5, "no blank line at the end"),
+        ("train.txt", 4, "id given twice"),
+        ("train.txt", 5, "lone I- tag"),
+        ("train.txt", 7, "image missing"),
+    ]
+
+
+def test_the_plain_text_shows_counts_and_lines() -> None:
+    split = SplitReport("train", posts=1234)
+    split.strict.update(["PER", "PER", "LOC"])
+    quirks = tuple(Quirk("a.txt", line, "empty word", "") for line in (9, 3, 4, 5))
+    lines = render(DataReport("folder", (split,), quirks)).splitlines()
+    assert lines[0] == "folder"
+    assert [line.split() for line in lines if line.startswith(("posts", "  PER", "blank"))] == [
+        ["posts", "1,234"],
+        ["PER", "2"],
+        ["blank", "line", "at", "the", "end", "-"],
+    ]
+    assert lines[-2:] == ["empty word: 4", "  a.txt: 3-5, 9"]
+
+
+def test_a_clean_source_has_no_quirks(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"id": "1", "text": "x"}\n', encoding="utf-8")
+    report = check(tmp_path / "test.jsonl")
+    assert report.quirks == ()
+    assert render(report).endswith("no quirks")
+
+
+def test_malformed_input_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"test\.jsonl:1: found no id"):
+        check(tmp_path)

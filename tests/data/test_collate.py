@@ -1,0 +1,150 @@
+"""Packing posts: every word once, nothing lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpbert.data import Post
+from rpbert.data.collate import (
+    BertSubwords,
+    Collator,
+    ImageStore,
+    NoSubwords,
+    _windows,
+    batches,
+    shuffled_batches,
+)
+from rpbert.data.vocabulary import Vocabulary, tag_set
+from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.errors import InputError
+from tests.conftest import picture
+
+VOCABULARY = Vocabulary(tag_set(["LOC", "PER"]), tuple("abc"), ("ab", "c"))
+TOKENIZER = learn_wordpieces([["ab", "abc", "cab", "bca"]] * 4, 100)
+
+
+def post(*words: str) -> Post:
+    return Post.from_words("p", words)
+
+
+@given(st.lists(st.integers(1, 10), min_size=1, max_size=200), st.integers(20, 40))
+def test_windows_count_every_word_once_and_fit(lengths: list[int], room: int) -> None:
+    windows = _windows(lengths, room)
+    counted = [word for _, counts in windows for word in counts]
+    assert counted == list(range(len(lengths)))
+    for window, counts in windows:
+        assert sum(lengths[word] for word in window) <= room
+        assert set(counts) <= set(window)
+
+
+@given(st.integers(41, 300))
+def test_windows_give_words_context_on_both_sides(words: int) -> None:
+    """Inside a long post no word stands at the edge of the window that it counts in."""
+    for window, counts in _windows([1] * words, 40):
+        if window.start > 0:
+            assert counts.start - window.start >= 9
+        if window.stop < words:
+            assert window.stop - counts.stop >= 9
+
+
+def test_sub_words_of_a_post_are_those_of_the_tokenizer() -> None:
+    words = ["ab", "cab", "zz", "abc"]
+    (row,) = BertSubwords(TOKENIZER, 64).rows(words)
+    whole = TOKENIZER(words, is_split_into_words=True)
+    assert row.ids == whole["input_ids"]
+    assert row.words == [-1 if w is None else w for w in whole.word_ids()]
+
+
+@pytest.mark.parametrize("word", ["", "\u200d", "\ufe0f", "\u0092", "\u00ad"])
+def test_a_word_without_sub_words_becomes_unknown(word: str) -> None:
+    (row,) = BertSubwords(TOKENIZER, 64).rows(["ab", word])
+    assert row.words.count(1) == 1
+    assert row.ids[row.words.index(1)] == TOKENIZER.unk_token_id
+
+
+@given(st.lists(st.text(max_size=8), max_size=120))
+def test_every_word_counts_in_exactly_one_row(words: list[str]) -> None:
+    rows = BertSubwords(TOKENIZER, 24).rows(words)
+    homes = Counter(word for row in rows for word in set(row.words) - {-1})
+    assert homes == Counter(range(len(words)))
+    assert all(len(row.ids) <= 24 for row in rows)
+
+
+def test_characters_and_words_of_each_distinct_word_once() -> None:
+    collate = Collator(VOCABULARY, NoSubwords(), None)
+    batch = collate([post("ab", "C", "ab"), post("ab", "zz")])
+    assert batch.form_characters.tolist() == [[2, 3], [1, 0], [1, 1]]
+    assert batch.form_vectors.tolist() == [2, 3, 1]  # known, known in lower case, unknown
+    assert batch.forms.tolist() == [[0, 1, 0], [0, 2, 0]]
+    assert batch.word_mask.tolist() == [[True] * 3, [True, True, False]]
+
+
+def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
+    collate = Collator(VOCABULARY, NoSubwords(), None)
+    posts = [post("ab").with_(tags=("B-PER",), relation=1.0)]
+    assert collate(posts).tags is None
+    gold = collate.with_gold(posts)
+    assert gold.tags is not None
+    assert gold.relations is not None
+    assert gold.tags.tolist() == [[VOCABULARY.tag_rows["B-PER"]]]
+    assert gold.relations.tolist() == [1.0]
+
+
+def test_an_unknown_gold_tag_is_named_with_its_line() -> None:
+    collate = Collator(VOCABULARY, NoSubwords(), None)
+    strange = post("ab").with_(tags=("B-GPE",), origin="train.txt:3")
+    with pytest.raises(InputError, match=r"^train.txt:3: found tag B-GPE; expected"):
+        collate.with_gold([strange])
+
+
+def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
+    posts = [post("ab").with_(image=image) for image in [*sources, None]]
+    batch = Collator(VOCABULARY, NoSubwords(), ImageStore(32))(posts)
+    assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
+    assert batch.image_of_post.tolist() == [0, 0, -1, -1, -1]
+    assert batch.pixels.shape == (1, 3, 32, 32)
+
+
+def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
+    one = 32 * 32 * 3
+    store = ImageStore(32, budget=2 * one)
+    for i in range(5):
+        picture(i).save(tmp_path / f"{i}.png")
+        _, image = store.load(post().with_(image=tmp_path / f"{i}.png"))
+        assert image.status == "used"
+    assert store._held == 2 * one
+    assert len(store._kept) == 2
+
+
+@given(st.lists(st.integers(0, 30), max_size=80), st.integers(1, 9), st.text(max_size=3))
+def test_shuffled_batches_hold_every_post_once(lengths: list[int], size: int, seed: str) -> None:
+    posts = [Post.from_words(str(i), ("w",) * n) for i, n in enumerate(lengths)]
+    groups = shuffled_batches(posts, size, seed)
+    assert sorted(p.id for g in groups for p in g) == sorted(p.id for p in posts)
+    assert all(len(group) <= size for group in groups)
+    assert groups == shuffled_batches(posts, size, seed)
+
+
+def test_batches_keep_the_order() -> None:
+    posts = [Post.from_words(str(i), ()) for i in range(7)]
+    assert [[p.id for p in b] for b in batches(posts, 3)] == [
+        ["0", "1", "2"],
+        ["3", "4", "5"],
+        ["6"],
+    ]
+
+
+def test_a_batch_moves_with_its_tensors() -> None:
+    batch = Collator(VOCABULARY, NoSubwords(), None)([post("ab")]).to("meta")
+    assert batch.forms.device.type == "meta"
+    assert batch.image_status == ("none",)
+    assert isinstance(batch.word_mask, torch.Tensor)

@@ -1,0 +1,94 @@
+"""Tags ↔ entities, held to seqeval and to a lossless round trip."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.scheme import IOB2, Tokens
+
+from rpbert.data.labels import (
+    Span,
+    is_tag,
+    lenient_spans,
+    lone_inside,
+    normalise,
+    repair,
+    strict_spans,
+    tags_of,
+)
+
+TAGS = ["O", *(prefix + label for prefix in ("B-", "I-") for label in ("PER", "LOC", "MISC"))]
+any_tags = st.lists(st.sampled_from(TAGS), max_size=12)
+
+
+@st.composite
+def laid_out(draw: st.DrawFn) -> tuple[list[Span], int]:
+    """Disjoint spans in order, and a number of words they fit."""
+    spans, position = [], 0
+    for _ in range(draw(st.integers(0, 5))):
+        start = position + draw(st.integers(0, 2))
+        position = start + draw(st.integers(1, 3))
+        spans.append((draw(st.sampled_from(("PER", "LOC", "A-B"))), start, position))
+    return spans, position + draw(st.integers(0, 2))
+
+
+def test_both_readings_equal_seqeval_on_random_sequences() -> None:
+    draw = random.Random(7)
+    for _ in range(10_000):
+        tags = draw.choices(TAGS, k=draw.randrange(14))
+        strict = [(e.tag, e.start, e.end) for e in Tokens(list(tags), IOB2).entities]
+        lenient = [(label, start, last + 1) for label, start, last in get_entities(list(tags))]
+        assert strict_spans(tags) == strict
+        assert lenient_spans(tags) == lenient
+
+
+@given(laid_out())
+def test_spans_survive_the_round_trip(given_: tuple[list[Span], int]) -> None:
+    spans, length = given_
+    tags = tags_of(spans, length)
+    assert len(tags) == length
+    assert strict_spans(tags) == spans == lenient_spans(tags)
+    assert tags_of(reversed(spans), length) == tags
+
+
+@given(any_tags)
+def test_repair_makes_the_readings_agree_and_touches_only_lone_tags(tags: list[str]) -> None:
+    fixed = repair(tags)
+    assert [(e.tag, e.start, e.end) for e in Tokens(fixed, IOB2).entities] == [
+        (label, start, last + 1) for label, start, last in get_entities(list(tags))
+    ]
+    changed = [i for i, (old, new) in enumerate(zip(tags, fixed, strict=True)) if old != new]
+    assert changed == lone_inside(tags)
+    assert tags_of(lenient_spans(tags), len(tags)) == fixed
+
+
+@pytest.mark.parametrize("spans", [[("X", 0, 0)], [("X", 1, 4)], [("X", -1, 1)]])
+def test_spans_that_do_not_fit_are_refused(spans: list[Span]) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        tags_of(spans, 3)
+
+
+def test_overlapping_spans_are_refused() -> None:
+    with pytest.raises(ValueError, match="overlaps"):
+        tags_of([("X", 0, 2), ("Y", 1, 3)], 3)
+
+
+def test_one_spelling_of_misc() -> None:
+    given_ = ["B-OTHER", "I-OTHER", "B-PER", "O", "B-MISC", "B-OTHERS"]
+    assert [normalise(tag) for tag in given_] == [
+        *("B-MISC", "I-MISC", "B-PER", "O", "B-MISC", "B-OTHERS"),
+    ]
+
+
+@pytest.mark.parametrize("tag", ["O", "B-PER", "I-x", "B-A-B"])
+def test_valid_tags(tag: str) -> None:
+    assert is_tag(tag)
+
+
+@pytest.mark.parametrize("tag", ["", "0", "o", "B", "B-", "PER", "b-PER", "E-PER", "B-P R", "I-\t"])
+def test_invalid_tags(tag: str) -> None:
+    assert not is_tag(tag)

@@ -1,0 +1,240 @@
+"""Rows of JSON lines and Parquet: what they mean, what is survived and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpbert.data import Post
+from rpbert.data.readers import open_data
+from rpbert.data.words import SPLITTERS
+from rpbert.errors import InputError
+from tests.data.files import jsonl, kinds, read
+
+FULL_ROWS: list[dict[str, Any]] = [
+    {"id": "1", "text": "Hi  Anna Lee!", "tokens": ["Hi", "Anna", "Lee", "!"],
+     "tags": ["O", "B-PER", "I-PER", "O"], "caption": "a cat", "relation": 1},
+    {"id": "2", "text": "😀 Rome", "entities": [{"start": 2, "end": 6, "label": "LOC"}],
+     "relation": 0.25},
+    {"id": "3", "tokens": ["x", "", "y"], "image": "pictures/3.png"},
+]  # fmt: skip
+
+
+def check_full_rows(path: Path) -> None:
+    posts, quirks = read(path)
+    assert posts == [
+        Post("1", ("Hi", "Anna", "Lee", "!"), "Hi  Anna Lee!",
+             ((0, 2), (4, 8), (9, 12), (12, 13)), ("O", "B-PER", "I-PER", "O"), None, "a cat",
+             1.0, f"{path}:1"),
+        Post("2", ("😀", "Rome"), "😀 Rome", ((0, 1), (2, 6)), ("O", "B-LOC"), None, None, 0.25,
+             f"{path}:2"),
+        Post("3", ("x", "", "y"), "x  y", ((0, 1), (2, 2), (3, 4)), None,
+             path.parent / "pictures" / "3.png", None, None, f"{path}:3"),
+    ]  # fmt: skip
+    assert kinds(quirks) == [(3, "empty word")]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    check_full_rows(jsonl(tmp_path / "posts.jsonl", FULL_ROWS))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "posts.parquet"
+    pq.write_table(pa.Table.from_pylist(FULL_ROWS, schema=PARQUET), path)
+    check_full_rows(path)
+
+
+PARQUET = pa.schema(
+    {
+        "id": pa.string(),
+        "text": pa.string(),
+        "tokens": pa.list_(pa.string()),
+        "tags": pa.list_(pa.string()),
+        "entities": pa.list_(
+            pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()})
+        ),
+        "image": pa.string(),
+        "caption": pa.string(),
+        "relation": pa.float64(),
+    }
+)
+
+
+def test_parquet_may_carry_the_bytes_of_images(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    rows = [{"id": i, "text": "x", "image": bytes([i % 256])} for i in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    posts, _ = read(path, "test")
+    assert [(post.id, post.image) for post in posts] == [
+        (str(i), bytes([i % 256])) for i in range(200)
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no parquet PAR1"])
+def test_damaged_parquet(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.parquet: found no readable Parquet"):
+        read(tmp_path / "x.parquet")
+
+
+def test_a_parquet_without_rows(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="found no rows"):
+        read(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("train", "train"), ("valid", "dev"), ("dev", "dev"), ("test", "test"), ("posts", "all")],
+)
+def test_a_single_file_is_one_split(tmp_path: Path, name: str, split: str) -> None:
+    path = jsonl(tmp_path / f"{name}.jsonl", [{"id": "1", "text": "x"}])
+    assert open_data(path).splits == (split,)
+
+
+def test_a_folder_of_tables(tmp_path: Path) -> None:
+    jsonl(tmp_path / "train.jsonl", [{"id": "1", "text": "x"}])
+    pq.write_table(pa.table({"id": ["2"], "text": ["y"]}), tmp_path / "valid.parquet")
+    source = open_data(tmp_path)
+    assert {split: [post.id for post in source.read(split)] for split in source.splits} == {
+        "train": ["1"],
+        "dev": ["2"],
+    }
+
+
+def test_text_is_cut_by_the_splitter_given(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "posts.jsonl", [{"id": "1", "text": "#NBA"}])
+    for name, words in (("joined", ("#NBA",)), ("apart", ("#", "NBA"))):
+        assert [post.words for post in open_data(path, SPLITTERS[name]).read("all")] == [words]
+
+
+def test_rows_are_read_one_after_the_other(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "posts.jsonl", [{"id": "1", "text": "x"}, {"id": "2"}])
+    posts = open_data(path).read("all")
+    assert next(posts).id == "1"
+    with pytest.raises(InputError, match=r"posts\.jsonl:2"):
+        next(posts)
+
+
+def test_oddities_of_rows_are_survived_and_listed(tmp_path: Path) -> None:
+    path = tmp_path / "posts.jsonl"
+    rows = [
+        r'{"id": 700000000000000001, "text": "a \ud800b", "lang": "en"}',
+        "",
+        r'{"id": "2", "text": "\ud83d\ude00 x", "tokens": ["x"], "lang": "en", "tags": null}',
+        r'{"id": "3", "tokens": ["x", "y"], "tags": ["I-OTHER", "O"]}',
+    ]
+    path.write_text("\ufeff" + "\r\n".join(rows), encoding="utf-8")
+    posts, quirks = read(path)
+    assert [(post.id, post.text, post.words, post.spans) for post in posts] == [
+        ("700000000000000001", "a \ufffdb", ("a", "\ufffd", "b"), ((0, 1), (2, 3), (3, 4))),
+        ("2", "😀 x", ("x",), ((2, 3),)),
+        ("3", "x y", ("x", "y"), ((0, 1), (2, 3))),
+    ]
+    assert posts[2].tags == ("I-MISC", "O")
+    assert sorted(kinds(quirks)) == [
+        (1, "CRLF line ends"),
+        (1, "byte order mark"),
+        (1, "lone surrogate"),
+        (1, "unknown key"),
+        (2, "blank line"),
+        (3, "text between tokens"),
+        (4, "OTHER for MISC"),
+        (4, "lone I- tag"),
+    ]
+
+
+def test_tags_and_entities_may_come_together_where_they_agree(tmp_path: Path) -> None:
+    row = {"id": "1", "text": "in Rome", "tags": ["O", "I-OTHER"]}
+    entity = {"start": 3, "end": 7, "label": "MISC", "score": 0.5}
+    path = jsonl(tmp_path / "posts.jsonl", [row | {"entities": [entity]}])
+    assert read(path)[0][0].tags == ("O", "I-MISC")
+    with pytest.raises(InputError, match="entities that differ from the tags"):
+        read(jsonl(path, [row | {"entities": [entity | {"label": "LOC"}]}]))
+
+
+def with_(**changes: object) -> str:
+    return json.dumps({"id": "1", "text": "in New York"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "found no JSON"),
+        ("[" * 100_000, "found no JSON"),
+        ('{"id": ' + "1" * 5000 + "}", "found no JSON"),
+        ("[1]", "expected one JSON object"),
+        ('{"text": "x"}', "found no id"),
+        (with_(id=""), "found id ''"),
+        (with_(id=1.5), "found id 1.5"),
+        (with_(id=True), "found id True"),
+        (with_(text=None), "found neither text nor tokens"),
+        (with_(text=5), "found text 5"),
+        (with_(tokens="in"), "found tokens 'in'"),
+        (with_(tokens=["in", 5]), "found tokens"),
+        (with_(tokens=["in", "York", "New"]), "found token 3, 'New', not in the text"),
+        (with_(tags=["O"]), "found 1 tags for 3 words"),
+        (with_(tags=["O", "LOC", "O"]), "found the tag 'LOC'"),
+        (with_(entities={}), "found entities {}"),
+        (with_(entities=[5]), "found the entity 5"),
+        (with_(entities=[{"start": 3, "end": 6}]), "found the entity"),
+        (with_(entities=[{"start": 3, "end": 99, "label": "LOC"}]), "offsets from 0 to 11"),
+        (with_(entities=[{"start": 6, "end": 6, "label": "LOC"}]), "found the entity"),
+        (with_(entities=[{"start": 3, "end": 5, "label": "LOC"}]), "'Ne' at 3 to 5, which cuts a"),
+        (with_(entities=[{"start": 4, "end": 6, "label": "LOC"}]), "'ew' at 4 to 6, which cuts a"),
+        (
+            with_(entities=[{"start": s, "end": e, "label": "LOC"} for s, e in ((3, 11), (7, 11))]),
+            "found two entities that overlap",
+        ),
+        (with_(relation=2), "found the relation 2"),
+        (with_(relation="1"), "found the relation '1'"),
+        (with_(relation=True), "found the relation True"),
+        (with_(relation=float("nan")), "found the relation nan"),
+        (with_(relation=10**400), "found the relation 1000"),
+        (with_(caption=5), "found caption 5"),
+        (with_(image=5), "found image 5"),
+        (with_(image=""), "found the image ''"),
+        (with_(image="../x.jpg"), "found the image '../x.jpg'"),
+        (with_(image="a/../../x.jpg"), "found the image"),
+        (with_(image="/etc/x.jpg"), "found the image"),
+        (with_(image="..\\x.jpg"), "found the image"),
+        (with_(image="C:\\x.jpg"), "found the image"),
+        (with_(image="http://t.co/x.jpg"), "found the image"),
+        (with_(image="a\0b"), "found the image"),
+    ],
+)
+def test_malformed_rows(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"id": "0", "text": "fine"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"posts\.jsonl:2: .*{re.escape(message)}") as error:
+        read(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_json_lines_without_rows(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.jsonl: found no rows"):
+        read(tmp_path / "x.jsonl")
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=40))
+def test_any_text_passes_through_json_at_its_offsets(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.mktemp("data") / "posts.jsonl"
+    (post,), _ = read(jsonl(path, [{"id": "1", "text": text}]))
+    # The oracle goes through UTF-16, where two lone halves that meet are one character.
+    met = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    assert post.text == "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in met)
+    assert [post.text[start:end] for start, end in post.spans] == list(post.words)
+    post.text.encode("utf-8")

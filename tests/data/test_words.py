@@ -1,0 +1,124 @@
+"""Raw text → words: nothing lost, offsets exact, whatever the text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpbert.data import Post
+from rpbert.data.words import SPLITTERS, WordSplitter, align, marks_style
+
+both_styles = pytest.mark.parametrize("splitter", SPLITTERS.values(), ids=SPLITTERS.keys())
+# Plain text, and text dense in what the patterns look for.
+ATOMS = ["http://", "www.", "@", "#", "$", "-", "'", "_", "^", ":", ")", "<3", "1", ",", "a", "é",
+         "\u0301", "\u200d", "\ufe0f", "\u20e3", "👩", "🏽", "🇫", "🇷", "🏴", "\U000e0067",
+         "\0", "\ud800", " ", "\n", "\u3000", "\u2028", "ह", "ि", "漢"]  # fmt: skip
+any_text = st.one_of(
+    st.text(alphabet=st.characters(exclude_categories=()), max_size=80),
+    st.lists(st.sampled_from(ATOMS), max_size=40).map("".join),
+)
+
+
+def words_of(splitter: WordSplitter, text: str) -> list[str]:
+    return [text[start:end] for start, end in splitter.split(text)]
+
+
+def owners(spans: list[tuple[int, int]], length: int) -> list[int]:
+    """How many spans hold each character."""
+    counts = [0] * length
+    for start, end in spans:
+        for i in range(start, end):
+            counts[i] += 1
+    return counts
+
+
+@both_styles
+@given(text=any_text)
+def test_each_visible_character_belongs_to_one_word(splitter: WordSplitter, text: str) -> None:
+    spans = splitter.split(text)
+    assert owners(spans, len(text)) == [0 if sign.isspace() else 1 for sign in text]
+    assert spans == sorted(spans)
+    assert all(start < end for start, end in spans)
+
+
+@both_styles
+@pytest.mark.parametrize("unit", [*ATOMS, "http://.", "-_", "^_", "1,", "a-", "👩\u200d", ":-"])
+def test_ten_thousand_characters_of_anything(splitter: WordSplitter, unit: str) -> None:
+    text = unit * (10_000 // len(unit))
+    spans = splitter.split(text)
+    assert owners(spans, len(text)) == [0 if sign.isspace() else 1 for sign in text]
+
+
+@pytest.mark.parametrize(
+    ("text", "joined", "apart"),
+    [
+        ("RT @user_1: #NBA!", "RT @user_1 : #NBA !", "RT @ user_1 : # NBA !"),
+        ("all-time $AAPL", "all-time $AAPL", "all - time $ AAPL"),
+        ("Obama's, O’Neal", "Obama ' s , O ’ Neal", "Obama ' s , O ’ Neal"),
+        ("3-2 at 7:30pm", "3-2 at 7:30pm", "3 - 2 at 7:30pm"),
+    ],
+)
+def test_the_two_styles(text: str, joined: str, apart: str) -> None:
+    assert words_of(SPLITTERS["joined"], text) == joined.split(" ")
+    assert words_of(SPLITTERS["apart"], text) == apart.split(" ")
+
+
+@both_styles
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("http://t.co/aB1-x", "https://x.yz/q?a=1&b=2#c", "www.example.com", "10,000", "7/11"),
+        *(":)", ":-(", ";D", ":/", "<3", "^_^", "…", "हिन्दी", "e\u0301te\u0301", "می\u200cخواهم"),
+        *(
+            "👩🏽\u200d🚀",
+            "👨\u200d👩\u200d👧",
+            "🇫🇷",
+            "1\ufe0f\u20e3",
+            "❤\ufe0f",
+            "🤷🏽\u200d♂\ufe0f",
+        ),
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    ],
+)
+def test_these_stay_one_word(splitter: WordSplitter, word: str) -> None:
+    assert words_of(splitter, word) == [word]
+    assert words_of(splitter, f"so {word} (she") == ["so", word, "(", "she"]
+
+
+@both_styles
+def test_a_url_leaves_the_punctuation_behind_it(splitter: WordSplitter) -> None:
+    text = "(http://t.co/aB1), see https://t.co/x…"
+    parts = "( http://t.co/aB1 ) , see https://t.co/x …"
+    assert words_of(splitter, text) == parts.split(" ")
+
+
+def test_names_lead_to_their_styles() -> None:
+    assert {name: splitter.name for name, splitter in SPLITTERS.items()} == {
+        "joined": "joined",
+        "apart": "apart",
+    }
+
+
+@pytest.mark.parametrize("style", ["joined", "apart"])
+def test_the_style_of_a_training_set_is_told_from_it(style: str) -> None:
+    texts = ("a #b and @c", "no mark", "# alone, #d")
+    posts = [
+        Post.from_words(str(i), tuple(words_of(SPLITTERS[style], text)))
+        for i, text in enumerate(texts)
+    ]
+    assert marks_style(posts) == style
+
+
+def test_without_marks_the_style_is_joined() -> None:
+    assert marks_style([Post.from_words("1", ("plain", ""))]) == "joined"
+
+
+@both_styles
+@given(text=any_text)
+def test_words_align_with_the_text_they_come_from(splitter: WordSplitter, text: str) -> None:
+    assert align(words_of(splitter, text), text) == splitter.split(text)
+
+
+def test_alignment_stops_at_the_first_word_not_found() -> None:
+    assert align(["b", "", "c", "a", "d"], "a  bc d") == [(3, 4), (4, 4), (4, 5)]

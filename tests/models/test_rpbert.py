@@ -1,0 +1,150 @@
+"""RpBERT: what the paper's equations demand of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rpbert.config import Rates, TrainingSettings
+from rpbert.models.rpbert import RpBert
+from rpbert.models.saved import TaggingModel
+from rpbert.training import RelationTask, TaggingTask, Task
+from tests.conftest import made_posts, tiny
+
+RATES = Rates(head=1e-2, encoder=1e-2, projection=1e-2, visual=1e-2)
+
+
+def system_of(model: TaggingModel) -> RpBert:
+    assert isinstance(model.system, RpBert)
+    return model.system
+
+
+def force_relation(system: RpBert, *, adds: bool) -> None:
+    """Make the classifier sure, so that r is 0 or 1 to the last bit."""
+    with torch.no_grad():
+        system.get_parameter("classifier.weight").zero_()
+        sure = torch.tensor([-200.0, 200.0] if adds else [200.0, -200.0])
+        system.get_parameter("classifier.bias").copy_(sure)
+
+
+def gate_none_of(model: TaggingModel) -> TaggingModel:
+    """The same weights without a gate."""
+    other = tiny("rpbert", gate="none")
+    other.system.load_state_dict(model.system.state_dict())
+    return other
+
+
+def test_r_of_one_equals_no_gate() -> None:
+    model = tiny("rpbert")
+    force_relation(system_of(model), adds=True)
+    batch = model.collator()(made_posts())
+    gated, open_ = model.system(batch), gate_none_of(model).system(batch)
+    assert torch.equal(gated.relation_score, torch.ones(8))
+    torch.testing.assert_close(gated.emissions, open_.emissions, atol=1e-6, rtol=1e-6)
+
+
+def test_r_of_zero_equals_zeroed_blocks() -> None:
+    model = tiny("rpbert")
+    force_relation(system_of(model), adds=False)
+    batch = model.collator()(made_posts())
+    gated = model.system(batch)
+    zeroed = gate_none_of(model)
+    with torch.no_grad():
+        system_of(zeroed).projection.weight.zero_()
+    assert torch.equal(gated.relation_score, torch.zeros(8))
+    torch.testing.assert_close(
+        gated.emissions, zeroed.system(batch).emissions, atol=1e-6, rtol=1e-6
+    )
+
+
+def test_without_image_r_is_zero_and_the_text_alone_is_read() -> None:
+    model = tiny("rpbert")
+    system = system_of(model)
+    batch = model.collator()(made_posts(images=False))
+    output = system(batch)
+    assert output.relation_score is not None
+    assert not output.relation_score.any()
+    hidden = system.encoder.bert(
+        input_ids=batch.subwords, attention_mask=batch.subword_mask.long()
+    ).last_hidden_state
+    from rpbert.modules.encoder import pool_words
+
+    words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)
+    expected = system.tag(batch, words).emissions
+    torch.testing.assert_close(output.emissions, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_r_is_the_softmax_of_the_classifier_on_cls() -> None:
+    """The first pass laid out by hand, post by post (Eq. 1, 2, 4)."""
+    model = tiny("rpbert")
+    system = system_of(model)
+    posts = made_posts()
+    batch = model.collator()(posts)
+    scores = system(batch).relation_score
+    assert scores is not None
+    for i, post in enumerate(posts):
+        one = model.collator()([post])
+        length = one.subwords.shape[1]
+        text = system.encoder.bert.embeddings.word_embeddings(one.subwords)
+        grid = system.visual(one.pixels)
+        image = grid @ system.projection.weight.T
+        blocks = image.shape[1]
+        hidden = system.encoder.bert(
+            inputs_embeds=torch.cat([text, image], 1),
+            token_type_ids=torch.tensor([[0] * length + [1] * blocks]),
+            position_ids=torch.tensor([[*range(length), *[length] * blocks]]),
+        ).last_hidden_state
+        expected = torch.softmax(system.classifier(hidden[0, 0]), -1)[1]
+        torch.testing.assert_close(scores[i], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gate", ["soft", "straight_through", "gumbel"])
+def test_task_2_sends_its_gradient_through_r(gate: str) -> None:
+    model = tiny("rpbert", gate=gate)
+    model.system.train()
+    losses = model.system(model.collator().with_gold(made_posts())).losses
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    gradient = system_of(model).get_parameter("classifier.weight").grad
+    assert gradient is not None
+    assert gradient.any()
+
+
+@pytest.mark.parametrize(
+    ("task", "untouched"),
+    [(TaggingTask, ("classifier",)), (RelationTask, ("embeddings", "tagger"))],
+)
+def test_a_task_updates_its_own_parameters_only(
+    task: type[Task], untouched: tuple[str, ...]
+) -> None:
+    """Algorithm 1, line 5 against line 12."""
+    model = tiny("rpbert")
+    posts = made_posts()
+    before = {name: p.detach().clone() for name, p in model.system.named_parameters()}
+    chosen = task(posts, RATES)
+    optimizer = chosen.optimizer(model.system, TrainingSettings())
+    model.system.train()
+    for _ in range(2):
+        chosen.losses(model.system, model.collator().with_gold(posts)).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        model.system.zero_grad()
+    for name, parameter in model.system.named_parameters():
+        kept = name.split(".")[0] in untouched
+        assert torch.equal(parameter, before[name]) == kept, name
+
+
+def test_a_rate_of_zero_freezes_its_group() -> None:
+    model = tiny("rpbert")
+    optimizer = TaggingTask(
+        made_posts(), Rates(head=1e-3, encoder=1e-3, projection=1e-3, visual=0)
+    ).optimizer(model.system, TrainingSettings())
+    updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert not any(id(p) in updated for p in system_of(model).visual.parameters())  # type: ignore[attr-defined]
+
+
+def test_two_posts_with_one_image_share_it() -> None:
+    model = tiny("rpbert")
+    posts = made_posts(2)
+    posts[1] = posts[1].with_(image=posts[0].image)
+    batch = model.collator()(posts)
+    assert batch.pixels.shape[0] == 1
+    assert batch.image_of_post.tolist() == [0, 0]

@@ -1,0 +1,264 @@
+"""ResNet blocks against transformers' own ResNetModel, a plain loop and published sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, ResNetConfig, ResNetForImageClassification
+from transformers import ResNetModel as OracleModel
+
+from rpbert.errors import InputError
+from rpbert.modules.visual import (
+    RESNET_SHAPES,
+    GlobalVector,
+    ResNetBlocks,
+    frozen_statistics,
+    gather_tokens,
+    trained_statistics,
+)
+
+TINY: list[dict[str, Any]] = [
+    {"layer_type": "basic", "depths": [1, 1], "hidden_sizes": [8, 12], "embedding_size": 8},
+    {"layer_type": "bottleneck", "depths": [1, 2], "hidden_sizes": [8, 16], "embedding_size": 4},
+    {
+        "layer_type": "bottleneck",
+        "depths": [1, 1, 1],
+        "hidden_sizes": [8, 16, 24],
+        "embedding_size": 4,
+        "downsample_in_first_stage": True,
+        "downsample_in_bottleneck": True,
+    },
+]
+
+
+def pixels(images: int, size: int) -> Tensor:
+    return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def made(shape: dict[str, Any], size: int, **options: Any) -> ResNetBlocks:
+    """A network whose running statistics are not the trivial ones."""
+    torch.manual_seed(0)
+    blocks = ResNetBlocks.from_config(shape, size, **options)
+    for module in blocks.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    return blocks.eval()
+
+
+@pytest.mark.parametrize("shape", TINY)
+@pytest.mark.parametrize("size", [33, 47, 64])
+def test_blocks_are_the_last_feature_map_row_by_row(shape: dict[str, Any], size: int) -> None:
+    blocks = made(shape, size)
+    oracle = OracleModel(ResNetConfig(**shape)).eval()
+    oracle.load_state_dict(blocks.resnet.state_dict())
+    with torch.no_grad():
+        got = blocks(pixels(2, size))
+        features = oracle(pixels(2, size)).last_hidden_state  # (I, d_v, rows, columns)
+    images, width, rows, columns = features.shape
+    assert got.shape == (images, rows * columns, width) == (2, blocks.tokens, blocks.width)
+    assert rows > 1
+    for image in range(images):
+        for i in range(rows):
+            for j in range(columns):
+                torch.testing.assert_close(
+                    got[image, i * columns + j], features[image, :, i, j], atol=1e-5, rtol=1e-5
+                )
+
+
+def test_row_and_column_are_not_exchanged() -> None:
+    blocks = made(TINY[0], 64)
+    image = torch.zeros(1, 3, 64, 64)
+    bright = image.clone()
+    bright[:, :, 48:, :16] = 5.0  # the lower left corner
+    with torch.no_grad():
+        change = (blocks(bright) - blocks(image)).abs().sum(-1).view(8, 8)
+    assert change[4:, :4].sum() > 10 * change[:4, 4:].sum()
+    assert change[4:, :4].sum() > change.sum() / 2
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet-18", 512), ("resnet-50", 2048)])
+def test_a_published_shape_gives_49_blocks(name: str, width: int) -> None:
+    blocks = ResNetBlocks.from_config(RESNET_SHAPES[name]).eval()
+    assert (blocks.tokens, blocks.width) == (49, width)
+    with torch.no_grad():
+        assert blocks(pixels(1, 224)).shape == (1, 49, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "classifier"),
+    [  # as torchvision documents its models; the last layer, 1000 classes, is not part of ours
+        ("resnet-18", 11_689_512, 513_000),
+        ("resnet-34", 21_797_672, 513_000),
+        ("resnet-50", 25_557_032, 2_049_000),
+        ("resnet-101", 44_549_160, 2_049_000),
+        ("resnet-152", 60_192_808, 2_049_000),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(
+    name: str, published: int, classifier: int
+) -> None:
+    with torch.device("meta"):
+        blocks = ResNetBlocks.from_config(RESNET_SHAPES[name])
+    assert sum(p.numel() for p in blocks.parameters()) == published - classifier
+
+
+def test_no_image_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = made(TINY[0], 32)
+
+    def explode(*_: object) -> None:
+        raise AssertionError("ran")
+
+    monkeypatch.setattr(blocks.resnet, "forward", explode)
+    assert blocks(torch.zeros(0, 3, 32, 32)).shape == (0, 16, 12)
+    with pytest.raises(AssertionError, match="ran"):
+        blocks(pixels(1, 32))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 33), (1, 1, 32, 32), (3, 32, 32), (0, 3, 1, 1)])
+def test_pixels_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="pixels"):
+        made(TINY[0], 32)(torch.zeros(shape))
+
+
+def test_frozen_statistics_stay_and_posts_do_not_meet() -> None:
+    blocks = made(TINY[0], 32, statistics=frozen_statistics)
+    blocks.train()
+    before = {key: value.clone() for key, value in blocks.state_dict().items()}
+    batch = blocks(pixels(4, 32))
+    for key, value in blocks.state_dict().items():
+        assert torch.equal(value, before[key])
+    single = torch.cat([blocks(one[None]) for one in pixels(4, 32)])
+    torch.testing.assert_close(batch, single, atol=1e-5, rtol=1e-5)
+    assert blocks.resnet.training
+    batch.sum().backward()
+    for name, parameter in blocks.named_parameters():  # scale and shift learn as well
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_trained_statistics_follow_the_images_in_training_only() -> None:
+    blocks = made(TINY[0], 32, statistics=trained_statistics)
+    statistics = blocks.resnet.embedder.embedder.normalization
+    before = statistics.running_mean.clone()
+    batch = blocks(pixels(4, 32))
+    single = torch.cat([blocks(one[None]) for one in pixels(4, 32)])
+    torch.testing.assert_close(batch, single, atol=1e-5, rtol=1e-5)
+    assert torch.equal(statistics.running_mean, before)
+    blocks.train()(pixels(4, 32))
+    assert not torch.equal(statistics.running_mean, before)
+
+
+def test_the_policy_survives_the_training_loop() -> None:
+    outer = nn.Sequential(made(TINY[0], 32, statistics=frozen_statistics))
+    outer.train().eval()
+    outer.train()
+    norms = [module for module in outer.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
+def test_pretrained_weights_arrive_with_frozen_statistics(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = ResNetForImageClassification(ResNetConfig(**TINY[1])).eval()
+    published.save_pretrained(tmp_path)
+    blocks = ResNetBlocks.from_pretrained(tmp_path, image_size=32).train()
+    with torch.no_grad():
+        expected = published.resnet(pixels(1, 32)).last_hidden_state.flatten(2).mT
+        torch.testing.assert_close(blocks(pixels(1, 32)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_from_scratch_statistics_are_trained() -> None:
+    assert ResNetBlocks.from_config(TINY[0], 32).statistics is trained_statistics
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    network = OracleModel(ResNetConfig(**TINY[0]))
+    network.config.save_pretrained(tmp_path)
+    torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors"):
+        ResNetBlocks.from_pretrained(tmp_path)
+
+
+def test_what_is_no_resnet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gone"):
+        ResNetBlocks.from_pretrained(tmp_path / "gone")
+    bert = BertModel(
+        BertConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+            vocab_size=9,
+        )
+    )
+    bert.save_pretrained(tmp_path / "bert")
+    with pytest.raises(InputError, match="type bert"):
+        ResNetBlocks.from_pretrained(tmp_path / "bert")
+    bert.save_pretrained(tmp_path / "mixed")
+    ResNetConfig(**TINY[0]).save_pretrained(tmp_path / "mixed")
+    with pytest.raises(InputError, match="no weights"):
+        ResNetBlocks.from_pretrained(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"depth": [1, 1]}, "depth"),
+        ({"layer_type": "round"}, "round"),
+        ({"depths": "deep"}, "depths"),
+        ({"depths": [1, 1, 1]}, "3 depths and 2 hidden_sizes"),
+    ],
+)
+def test_a_wrong_shape_is_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ResNetBlocks.from_config({**TINY[0], **change})
+
+
+def test_a_whole_configuration_builds_the_network_again() -> None:
+    blocks = made(TINY[2], 32)
+    again = ResNetBlocks.from_config(blocks.resnet.config.to_dict(), 32).eval()
+    again.load_state_dict(blocks.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(pixels(1, 32)), blocks(pixels(1, 32)))
+
+
+def test_the_global_vector_is_the_mean_of_the_blocks() -> None:
+    blocks = made(TINY[0], 32)
+    vector = GlobalVector(blocks)
+    assert (vector.width, vector.tokens) == (12, 1)
+    with torch.no_grad():
+        got = vector(pixels(3, 32))
+        pooled = blocks.resnet(pixels(3, 32)).pooler_output[:, :, 0, 0]
+    assert got.shape == (3, 1, 12)
+    torch.testing.assert_close(got[:, 0], pooled, atol=1e-5, rtol=1e-5)
+    assert vector(torch.zeros(0, 3, 32, 32)).shape == (0, 1, 12)
+    assert len(list(vector.parameters())) == len(list(blocks.parameters()))
+
+
+def test_posts_get_the_tokens_of_their_image() -> None:
+    tokens = torch.randn(3, 4, 5, requires_grad=True)
+    posts = [2, -1, 0, 2, -1]
+    values, mask = gather_tokens(tokens, torch.tensor(posts))
+    assert values.shape == (5, 4, 5)
+    assert mask.shape == (5, 4)
+    assert mask.dtype == torch.bool
+    for post, image in enumerate(posts):
+        expected = torch.zeros(4, 5) if image < 0 else tokens[image]
+        assert torch.equal(values[post], expected)
+        assert mask[post].tolist() == [image >= 0] * 4
+    torch.autograd.backward(values.sum())
+    assert tokens.grad is not None
+    assert tokens.grad[:, 0, 0].tolist() == [1.0, 0.0, 2.0]
+
+
+def test_posts_of_a_batch_without_images() -> None:
+    values, mask = gather_tokens(torch.zeros(0, 4, 5), torch.tensor([-1, -1]))
+    assert values.shape == (2, 4, 5)
+    assert not values.any()
+    assert mask.shape == (2, 4)
+    assert not mask.any()

@@ -1,0 +1,78 @@
+"""The house: imports run one way, and the light stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import rpbert
+
+PACKAGE = Path(rpbert.__file__).parent
+
+# From the front of the house to its back; a module imports from its own room or from one before.
+ROOMS = [
+    {"errors", "__init__"},
+    {"config", "data", "writing"},
+    {"scoring"},
+    {"modules"},
+    {"models"},
+    {"inference", "checkpoint", "progress"},
+    {"training"},
+    {"evaluation"},
+    {"demo"},
+    {"show"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def room(module: str) -> int:
+    """The number of the room a module of the package lies in."""
+    parts = module.split(".")
+    name = parts[1] if len(parts) > 1 else "__init__"
+    return next(number for number, names in enumerate(ROOMS) if name in names)
+
+
+def imports(path: Path) -> set[str]:
+    """The package's modules that a file imports when it runs; for types alone does not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name for name in found if name.split(".")[0] == "rpbert"}
+
+
+def test_imports_run_one_way() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(["rpbert", *path.relative_to(PACKAGE).with_suffix("").parts])
+        if module == "rpbert.__init__":
+            continue  # its names are imported when first used
+        for imported in imports(path):
+            if room(imported) > room(module):
+                wrong.append(f"{module} imports {imported}")
+    assert not wrong
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules a fresh interpreter has loaded after running some code."""
+    command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "numpy", "PIL", "pyarrow", "pydantic", "typer"}
+    assert not loaded_by("import rpbert; rpbert.Post") & heavy
+
+
+def test_the_command_line_and_the_readers_start_without_torch() -> None:
+    heavy = {"torch", "transformers"}
+    assert not loaded_by("import rpbert.cli, rpbert.data.check, rpbert.scoring") & heavy

@@ -1,0 +1,209 @@
+"""The command line: what each command prints, and one line for what the user can mend."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rpbert import cli
+from tests.conftest import TAGGER, TINY, picture, tiny
+from tests.test_training import data_folder
+
+Result = tuple[int, str, str]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
+    """Exit code, standard output and standard error of a command."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "argv", ["rpbert", *map(str, arguments)])
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    tiny("rpbert").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return data_folder(tmp_path_factory.mktemp("posts") / "data")
+
+
+@pytest.fixture
+def config(tmp_path: Path, data: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    content = {
+        "preset": "tuned",
+        "model": {"system": "rpbert", "tagger": TAGGER, **TINY["rpbert"]},
+        "data": {"path": str(data)},
+        "training": {"epochs": 1, "batch_size": 4},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_help_names_every_command() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "rpbert", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for command in ("systems", "data", "train", "evaluate", "predict", "demo"):
+        assert command in shown
+
+
+def test_systems(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "systems", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert set(rows) >= {"bilstm_crf", "bert", "rpbert"}
+    # BERT-base has 109,482,240 parameters, 590,592 of them in the pooler that no tagger reads.
+    bert = rows["bert"]["parameters"] - rows["bilstm_crf"]["parameters"]
+    assert bert > 109_482_240 - 590_592
+    assert "rpbert" in run(capsys, "systems")[1]
+
+
+def test_train_evaluate_predict(
+    capsys: pytest.CaptureFixture[str], config: Path, data: Path, tmp_path: Path
+) -> None:
+    run_folder = tmp_path / "run"
+    code, out, _ = run(capsys, "train", config, "training.epochs=2", "--output", run_folder)
+    assert (code, "best development F1" in out) == (0, True)
+    code, out, _ = run(capsys, "evaluate", run_folder, data, "--json")
+    scores = json.loads(out)
+    assert code == 0
+    assert scores["tags"]["strict"]["support"] == 8
+    assert scores["relation"]["support"] == 8
+    code, out, _ = run(capsys, "evaluate", run_folder, data, "--by", "type")
+    assert (code, "LOC" in out) == (0, True)
+    code, out, _ = run(capsys, "predict", run_folder, "--text", "RT Ada Lovelace", "--json")
+    assert (code, json.loads(out)["image"]) == (0, "none")
+
+
+def test_predict_a_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    rows = [
+        {"id": "1", "text": "Ada Lovelace at Lake Como", "image": "a.png"},
+        {"id": "2", "text": "Acme", "image": "gone.png"},
+        {"id": "3", "tokens": ["Ulysses"]},
+    ]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = run(capsys, "predict", model, "--input", tmp_path / "posts.jsonl")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [(row["id"], row["image"]) for row in found] == [
+        ("1", "used"),
+        ("2", "missing"),
+        ("3", "none"),
+    ]
+    assert "1 used, 1 none, 1 missing, 0 unreadable" in err
+    target = tmp_path / "out.jsonl"
+    code, _, _ = run(
+        capsys, "predict", model, "--input", tmp_path / "posts.jsonl", "--output", target
+    )
+    assert [json.loads(line) for line in target.read_text().splitlines()] == found
+
+
+def test_a_failing_prediction_leaves_the_earlier_output(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    good = json.dumps({"id": "1", "text": "Ada"}) + "\n"
+    (tmp_path / "posts.jsonl").write_text(good * 600 + "{broken\n")
+    target = tmp_path / "out.jsonl"
+    target.write_text("earlier")
+    code, _, err = run(
+        capsys, "predict", model, "--input", tmp_path / "posts.jsonl", "--output", target
+    )
+    assert (code, target.read_text()) == (2, "earlier")
+    assert "posts.jsonl:601" in err
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, _ = run(capsys, "data", "make", tmp_path / "made", "--posts", 40, "--seed", 3)
+    assert code == 0
+    code, out, _ = run(capsys, "data", "check", tmp_path / "made", "--json")
+    splits = (
+        {split["split"]: split for split in json.loads(out)["splits"].values()}
+        if isinstance(json.loads(out)["splits"], dict)
+        else {split["split"]: split for split in json.loads(out)["splits"]}
+    )
+    assert sum(split["posts"] for split in splits.values()) == 40
+    assert sum(split["images"]["present"] for split in splits.values()) == 40
+    assert run(capsys, "data", "check", tmp_path / "made")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data", "check", "NOWHERE"], "NOWHERE"),
+        (["data", "make", "FILE"], "FILE"),
+        (["data", "make", "NEW", "--posts", "-1"], "posts"),
+        (["data", "make", "NEW", "--relevant", "2"], "relevant"),
+        (["train", "NOWHERE.yaml", "--output", "RUN"], "NOWHERE.yaml"),
+        (["train", "CONFIG"], "--output"),
+        (["train", "CONFIG", "model.gat=soft", "--output", "RUN"], "gat"),
+        (["train", "CONFIG", "training.epochs=x", "--output", "RUN"], "training.epochs"),
+        (["train", "CONFIG", "data.path=NOWHERE", "--output", "RUN"], "NOWHERE"),
+        (["train", "CONFIG", "--output", "FILE"], "FILE"),
+        (["train", "CONFIG", "--output", "RUN", "--resume"], "RUN"),
+        (["train", "CONFIG", "model.encoder={pretrained: NOWHERE}", "--output", "R"], "NOWHERE"),
+        (["train", "CONFIG", "model.encoder.shape.hidden_size=5", "--output", "R"], "shape"),
+        (["train", "CONFIG", "model.visual.shape=resnet-9", "--output", "R"], "resnet-9"),
+        (["train", "CONFIG", "model.tagger.word_vectors=NO.vec", "--output", "R"], "NO.vec"),
+        (["evaluate", "NOWHERE", "DATA"], "NOWHERE"),
+        (["evaluate", "MODEL", "NOWHERE"], "NOWHERE"),
+        (["evaluate", "MODEL", "DATA", "--split", "all"], "all"),
+        (["evaluate", "MODEL", "DATA", "--by", "colour"], "colour"),
+        (["predict", "MODEL"], "--text"),
+        (["predict", "MODEL", "--text", "a", "--input", "FILE"], "--text"),
+        (["predict", "MODEL", "--input", "NOWHERE.jsonl"], "NOWHERE.jsonl"),
+        (["predict", "MODEL", "--input", "DATA"], "folder"),
+        (["predict", "MODEL", "--input", "EMPTY.jsonl"], "EMPTY.jsonl"),
+        (["predict", "MODEL", "--text", "a", "--output", "FILE"], "--output"),
+        (["predict", "DATA", "--text", "a"], "manifest"),
+        (["tag"], "tag"),
+        (["predict", "MODEL", "--txt", "a"], "--txt"),
+        (["demo", "--output", "DATA"], "other things"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+    model: Path,
+    data: Path,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("something")
+    Path("EMPTY.jsonl").write_text("")
+    known = {"MODEL": str(model), "DATA": str(data), "CONFIG": str(config)}
+    code, out, err = run(capsys, *(known.get(argument, argument) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert words in err
+    # What a run says before it meets the fault are lines of progress; the fault itself is one.
+    assert len([line for line in err.splitlines() if line.startswith("rpbert: ")]) == 1
+    assert "Traceback" not in err
+    assert Path("FILE").read_text() == "something"
+
+
+def test_stopping_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rpbert.models.saved.TaggingModel.load", interrupted)
+    code, _, err = run(capsys, "predict", model, "--text", "a")
+    assert (code, err) == (130, "rpbert: stopped\n")

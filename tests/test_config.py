@@ -1,0 +1,123 @@
+"""Settings: presets, overrides, and the one line for every fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rpbert.config import load_run, write_yaml
+from rpbert.errors import InputError
+from rpbert.models import parse_options
+
+ROOT = Path(__file__).parents[1]
+MINIMAL: dict[str, Any] = {"model": {"system": "bilstm_crf"}, "data": {"path": "posts"}}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return path
+
+
+def test_the_paper_preset_is_table_2(tmp_path: Path) -> None:
+    """The figures as Table 2 prints them; a biLSTM beside RpBERT has 1024 hidden units."""
+    run = load_run(written(tmp_path))
+    training = run.training
+    assert run.preset == "paper"
+    assert training.batch_size == 8
+    assert training.optimizer == "adam"
+    for rates in (training.relation, training.tagging):
+        assert rates.head == 1e-4
+        assert rates.encoder == rates.visual == rates.projection == 1e-6
+    tagger = parse_options(run.model).tagger
+    assert (tagger.lstm_hidden, tagger.lstm_layers) == (256, 2)
+    assert (tagger.word_dimension, tagger.character_dimension) == (300, 25)
+    assert tagger.dropout == 0.5
+
+
+def test_a_key_of_the_file_goes_before_the_preset(tmp_path: Path) -> None:
+    run = load_run(written(tmp_path, preset="tuned", training={"tagging": {"head": 7.0}}))
+    assert run.training.tagging.head == 7.0
+    assert run.training.tagging.encoder == 1e-4  # the preset's
+    assert run.training.epochs == 5
+
+
+def test_overrides_go_before_the_file(tmp_path: Path) -> None:
+    run = load_run(written(tmp_path), ["training.epochs=3", "model.gate=soft", "data.path=/x"])
+    assert run.training.epochs == 3
+    assert run.model["gate"] == "soft"
+    assert run.data.path == Path("/x")
+
+
+def test_paths_of_the_file_are_relative_to_it(tmp_path: Path) -> None:
+    assert load_run(written(tmp_path)).data.path == tmp_path / "posts"
+
+
+def test_what_is_saved_reads_back_the_same(tmp_path: Path) -> None:
+    run = load_run(written(tmp_path, preset="tuned"))
+    write_yaml(run, tmp_path / "saved.yaml")
+    assert load_run(tmp_path / "saved.yaml") == run
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainig": {}}, ["trainig", "did you mean training?"]),
+        ({"training": {"epoch": 3}}, ["training.epoch", "did you mean epochs?"]),
+        ({"training": {"tagging": {"heads": 1}}}, ["training.tagging.heads", "did you mean head?"]),
+        ({"training": {"epochs": 0}}, ["training.epochs = 0", "greater than or equal to 1"]),
+        ({"training": {"epochs": "many"}}, ["training.epochs = 'many'", "integer"]),
+        ({"preset": "best"}, ["preset = 'best'", "'paper' or 'tuned'"]),
+        ({"data": {}}, ["data.path"]),
+    ],
+)
+def test_a_fault_is_one_line_with_file_and_key(
+    tmp_path: Path, changes: dict[str, Any], words: list[str]
+) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(InputError) as raised:
+        load_run(path)
+    line = str(raised.value)
+    assert "\n" not in line
+    assert line.startswith(str(path))
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize("content", ["", "- a\n", "a: [", "\x00", "42"])
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as raised:
+        load_run(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "data.path.x=1", "training.epochs=["])
+def test_a_broken_override_is_one_line(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError):
+        load_run(written(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({}, "one of bilstm_crf"),
+        ({"system": "bart"}, "system bart"),
+        ({"system": "bilstm_crf", "gate": "soft"}, "unknown key gate"),
+        ({"system": "bert"}, "no key encoder"),
+        ({"system": "bert", "encoder": {}}, "exactly one of pretrained and shape"),
+        ({"system": "rpbert", "encoder": {"pretrained": "x"}, "visual": {"shap": 1}}, "shape?"),
+    ],
+)
+def test_a_system_refuses_what_it_does_not_read(model: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words.replace("?", r"\?")):
+        parse_options(model)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_config_of_the_project_is_valid(path: Path) -> None:
+    parse_options(load_run(path).model)

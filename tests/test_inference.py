@@ -1,0 +1,171 @@
+"""The Tagger: offsets, order, streams, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rpbert import Post, Tagger
+from rpbert.data.labels import strict_spans
+from rpbert.errors import InputError
+from rpbert.inference import Decoder
+from tests.conftest import made_posts, picture, tiny
+
+TAGGER = Tagger(tiny("rpbert"), "cpu")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_offsets_are_exact_on_any_text(text: str) -> None:
+    prediction = TAGGER.predict(text)
+    assert prediction.text == text
+    end = 0
+    for entity in prediction.entities:
+        assert text[entity.start : entity.end] == entity.text
+        assert end <= entity.start < entity.end
+        assert 0 <= entity.score <= 1
+        end = entity.end
+
+
+def test_order_is_kept_whatever_the_lengths() -> None:
+    texts = [f"post {'word ' * (i * 7 % 23)}{i}" for i in range(50)]
+    assert [p.text for p in TAGGER.predict_batch(texts, batch_size=4)] == texts
+    assert [p.text for p in TAGGER.predict_stream(iter(texts), batch_size=4)] == texts
+
+
+def test_a_post_is_tagged_the_same_in_any_batch() -> None:
+    posts = made_posts(8)
+    together = TAGGER.predict_batch(posts, batch_size=8)
+    for post, prediction in zip(posts, together, strict=True):
+        alone = TAGGER.predict_batch([post])[0]
+        assert [(e.label, e.start, e.end) for e in alone.entities] == [
+            (e.label, e.start, e.end) for e in prediction.entities
+        ]
+        for mine, theirs in zip(alone.entities, prediction.entities, strict=True):
+            assert mine.score == pytest.approx(theirs.score, abs=1e-4)
+
+
+def test_a_stream_is_read_as_it_is_needed() -> None:
+    taken = itertools.count()
+
+    def endless() -> Iterator[str]:
+        while True:
+            next(taken)
+            yield "a post without end"
+
+    stream = TAGGER.predict_stream(endless(), batch_size=2)
+    list(itertools.islice(stream, 10))
+    assert next(taken) <= 2 * 16 * 2
+
+
+def test_the_score_of_a_span_is_its_probability() -> None:
+    """Against the sum over all K^W sequences of a post of three words."""
+    model = tiny("bert")
+    decoder = Decoder(model)
+    post = Post.from_words("p", ("Ada", "Lovelace", "Como"))
+    batch = model.collator()([post])
+    emissions = model.system(batch).emissions[0].double()
+    crf, names = model.system.tagger.crf, model.vocabulary.tags
+    constraint = decoder.constraint
+    assert constraint is not None
+
+    def score(path: tuple[int, ...]) -> torch.Tensor:
+        total = crf.start[path[0]] + constraint.start[path[0]] + crf.end[path[-1]]
+        for a, b in itertools.pairwise(path):
+            total = total + crf.transitions[a, b] + constraint.transitions[a, b]
+        found: torch.Tensor = total + emissions[range(len(path)), path].sum()
+        return found
+
+    paths = list(itertools.product(range(len(names)), repeat=3))
+    weights = torch.stack([score(path) for path in paths]).softmax(0)
+    (decoded,) = decoder.decode_batch(batch)
+    spans = strict_spans(decoded.tags)
+    for span, found in zip(spans, decoded.scores, strict=True):
+        held = [span in strict_spans([names[tag] for tag in path]) for path in paths]
+        assert found == pytest.approx(float(weights[torch.tensor(held)].sum()), abs=1e-5)
+
+
+def test_every_kind_of_image_is_taken(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    kinds: list[Any] = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        (tmp_path / "a.png").read_bytes(),
+        picture(1),
+    ]
+    predictions = [TAGGER.predict("Ada at Como", image=image) for image in kinds]
+    assert {p.image for p in predictions} == {"used"}
+    assert len({p.relation for p in predictions}) == 1
+
+
+def test_what_became_of_an_image_is_said(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    assert TAGGER.predict("Ada").image == "none"
+    assert TAGGER.predict("Ada", image=tmp_path / "no.jpg").image == "missing"
+    assert TAGGER.predict("Ada", image=tmp_path / "broken.jpg").image == "unreadable"
+    assert TAGGER.predict("Ada", image=b"").image == "unreadable"
+    assert TAGGER.predict("Ada", image=tmp_path / "broken.jpg").relation == 0.0
+
+
+def test_a_text_only_system_has_no_relation() -> None:
+    prediction = Tagger(tiny("bert"), "cpu").predict("Ada", image=picture(1))
+    assert prediction.relation is None
+    assert prediction.image == "none"
+
+
+def test_tokens_become_text_joined_by_one_space() -> None:
+    (prediction,) = TAGGER.predict_batch([{"id": 7, "tokens": ["Ada", "at", "Como"]}])
+    assert (prediction.id, prediction.text) == ("7", "Ada at Como")
+
+
+def test_a_prediction_is_the_json_of_the_contract() -> None:
+    found = json.loads(json.dumps(TAGGER.predict("Ada", image=picture(1)).to_dict()))
+    assert list(found) == ["id", "text", "entities", "relation", "image"]
+    for entity in found["entities"]:
+        assert list(entity) == ["text", "label", "start", "end", "score"]
+
+
+@pytest.mark.parametrize("post", [42, {"id": "x"}, {"text": 3}, {"tokens": "Ada"}, {"tokens": [1]}])
+def test_what_is_no_post_is_refused(post: object) -> None:
+    with pytest.raises(InputError, match="post 0"):
+        TAGGER.predict_batch([post])  # type: ignore[list-item]
+
+
+def test_a_changed_or_missing_file_of_a_model_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    TAGGER.save_pretrained(folder)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(InputError, match=path.name):
+            Tagger.from_pretrained(folder)
+        path.unlink()
+        with pytest.raises(InputError, match=path.name):
+            Tagger.from_pretrained(folder)
+        path.write_bytes(content)
+    assert Tagger.from_pretrained(folder)
+
+
+def test_a_manifest_never_leads_outside_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    TAGGER.save_pretrained(folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "../secret": "0"}))
+    (tmp_path / "secret").write_text("")
+    with pytest.raises(InputError, match="outside the model"):
+        Tagger.from_pretrained(folder)
+
+
+def test_where_no_model_is_the_line_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="manifest"):
+        Tagger.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        Tagger.from_pretrained(str(tmp_path / "nowhere"))

@@ -1,0 +1,152 @@
+"""One suite over every registered system: what each must do, whatever it computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rpbert.config import Rates, TrainingSettings
+from rpbert.data import Post
+from rpbert.inference import Decoder, Tagger
+from rpbert.models import SYSTEMS
+from rpbert.training import BlockSchedule, RelationTask, TaggingTask, Task
+from tests.conftest import TINY, VARIANTS, made_posts, named, picture, tiny
+
+Variant = tuple[str, dict[str, Any]]
+variants = pytest.mark.parametrize("variant", VARIANTS, ids=named)
+
+
+def test_the_suite_knows_every_system() -> None:
+    assert set(TINY) == set(SYSTEMS)
+
+
+@variants
+def test_shapes_and_finite_losses(variant: Variant) -> None:
+    model = tiny(variant[0], **variant[1])
+    batch = model.collator().with_gold(made_posts())
+    output = model.system(batch)
+    posts, words = batch.forms.shape
+    assert output.emissions.shape == (posts, words, len(model.vocabulary.tags))
+    assert output.losses is not None
+    assert output.losses.shape == (posts,)
+    assert torch.isfinite(output.losses).all()
+    assert (output.relation_score is not None) == model.system.has_relation
+
+
+@variants
+def test_every_parameter_gets_a_gradient(variant: Variant) -> None:
+    model = tiny(variant[0], **variant[1])
+    model.system.train()
+    batch = model.collator().with_gold(made_posts())
+    loss = model.system(batch).losses.sum()
+    if model.system.has_relation:
+        loss = loss + model.system.relation_logits(batch)[:, 1].sum()
+    loss.backward()
+    # Nothing reads r without a gate, so nothing teaches the classifier.
+    unread = ("classifier",) if variant[1].get("gate") == "none" else ()
+    silent = [
+        name
+        for name, parameter in model.system.named_parameters()
+        if (parameter.grad is None or not parameter.grad.any()) and not name.startswith(unread)
+    ]
+    assert not silent
+
+
+@variants
+def test_a_batch_of_n_equals_n_batches_of_one(variant: Variant) -> None:
+    model = tiny(variant[0], **variant[1])
+    posts = made_posts()
+    posts[2] = posts[2].with_(image=None)
+    posts[5] = posts[5].with_(image=b"no picture")
+    posts.append(Post.from_words("empty", ()))
+    posts.append(
+        Post.from_words("long", tuple("a very long post " * 30 for _ in "ab")).with_(
+            words=("word",) * 90,
+            text=" ".join(["word"] * 90),
+            spans=tuple((5 * i, 5 * i + 4) for i in range(90)),
+        )
+    )
+    collate = model.collator()
+    together = model.system(collate(posts))
+    for i, post in enumerate(posts):
+        alone = model.system(collate([post]))
+        words = len(post.words)
+        torch.testing.assert_close(
+            together.emissions[i, :words], alone.emissions[0, :words], atol=1e-5, rtol=1e-5
+        )
+        if alone.relation_score is not None:
+            torch.testing.assert_close(
+                together.relation_score[i], alone.relation_score[0], atol=1e-5, rtol=1e-5
+            )
+
+
+@variants
+def test_the_image_counts_where_it_should(variant: Variant) -> None:
+    model = tiny(variant[0], **variant[1])
+    if variant[1].get("gate") == "straight_through":  # a new classifier may shut every image out
+        with torch.no_grad():
+            model.system.get_parameter("classifier.bias")[1] = 5.0
+    collate = model.collator()
+    posts = made_posts()
+    others = [post.with_(image=picture(100 + i)) for i, post in enumerate(posts)]
+    first = model.system(collate(posts)).emissions
+    second = model.system(collate(others)).emissions
+    blind = SYSTEMS[variant[0]].evidence == "none"
+    assert torch.equal(first, second) == blind
+
+
+@variants
+def test_save_and_load_keep_every_prediction(variant: Variant, tmp_path: Path) -> None:
+    model = tiny(variant[0], **variant[1])
+    posts = made_posts()
+    before = Tagger(model, "cpu").predict_batch(posts)
+    model.save(tmp_path / "model")
+    after = Tagger.from_pretrained(tmp_path / "model", "cpu").predict_batch(posts)
+    assert before == after
+
+
+@variants
+def test_eight_posts_are_learnt_by_heart(variant: Variant) -> None:
+    posts = made_posts()
+    model = tiny(variant[0], posts, **variant[1])
+    settings = TrainingSettings(batch_size=4)
+    rates = Rates(head=1e-2, encoder=2e-3, projection=2e-3, visual=2e-3)
+    tasks: list[Task] = [TaggingTask(posts, rates)]
+    if model.system.has_relation:
+        tasks.insert(0, RelationTask(posts, rates))
+    schedule = BlockSchedule(tasks, settings.batch_size, seed=0)
+    optimizers = {task.name: task.optimizer(model.system, settings) for task in tasks}
+    collate = model.collator()
+    model.system.train()
+    for number in range(60):
+        for task, batch in schedule.epoch(number):
+            task.losses(model.system, collate.with_gold(batch)).mean().backward()  # type: ignore[no-untyped-call]
+            optimizers[task.name].step()
+            model.system.zero_grad()
+    decoded = Decoder(model).decode(posts)
+    assert [d.tags for d in decoded] == [post.tags for post in posts]
+
+
+@variants
+def test_text_of_any_kind_is_tagged(variant: Variant) -> None:
+    tagger = Tagger(tiny(variant[0], **variant[1]), "cpu")
+    texts = [
+        "",
+        " ",
+        "\u200d",
+        "😀👩‍👩‍👧",
+        "a\x00b",
+        "ﷺ" * 50,
+        "x" * 3000,
+        "שלום עולם",
+        "한국어 " * 200,
+    ]
+    predictions = tagger.predict_batch(texts)
+    assert [p.text for p in predictions] == texts
+    for prediction in predictions:
+        for entity in prediction.entities:
+            assert prediction.text[entity.start : entity.end] == entity.text
+            assert 0 <= entity.score <= 1

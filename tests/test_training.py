@@ -1,0 +1,220 @@
+"""Training: Algorithm 1's order, rates, resuming, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from rpbert.config import RunSettings, TrainingSettings, load_run
+from rpbert.data import Post
+from rpbert.errors import InputError
+from rpbert.inference import Tagger
+from rpbert.training import BlockSchedule, RelationTask, TaggingTask, rate_factor, train
+from tests.conftest import TAGGER, TINY, made_posts
+
+RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
+
+
+def data_folder(folder: Path, *, relations: bool = True) -> Path:
+    """Made posts as a data folder."""
+    (folder / "images").mkdir(parents=True)
+    posts = made_posts(8)
+    lines, labels = [], []
+    for post in posts:
+        lines.append(f"IMGID:{post.id}")
+        lines += [f"{word}\t{tag}" for word, tag in zip(post.words, post.tags or (), strict=True)]
+        lines.append("")
+        labels.append(f"{post.id}\t{int(post.relation or 0)}")
+        post.image.save(folder / "images" / f"{post.id}.jpg")  # type: ignore[union-attr]
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("\n".join(lines))
+    if relations:
+        (folder / "relations.tsv").write_text("\n".join(labels))
+    return folder
+
+
+def settings(data: Path, system: str = "rpbert", **training: Any) -> RunSettings:
+    return RunSettings.model_validate(
+        {
+            "preset": "tuned",
+            "model": {"system": system, "tagger": TAGGER, **TINY[system]},
+            "data": {"path": data},
+            "training": {
+                "epochs": 3,
+                "batch_size": 4,
+                "relation": RATES,
+                "tagging": RATES,
+                "device": "cpu",
+                **training,
+            },
+        }
+    )
+
+
+def test_an_epoch_is_all_of_task_1_then_all_of_task_2() -> None:
+    posts = made_posts(8)
+    rates = settings(Path()).training.tagging
+    schedule = BlockSchedule([RelationTask(posts, rates), TaggingTask(posts, rates)], 3, seed=1)
+    for number in (1, 2):
+        steps = list(schedule.epoch(number))
+        assert [task.name for task, _ in steps] == ["relation"] * 3 + ["tagging"] * 3
+        for name in ("relation", "tagging"):
+            seen = [post.id for task, batch in steps for post in batch if task.name == name]
+            assert sorted(seen) == sorted(post.id for post in posts)
+    first, second = (
+        [post.id for _, batch in schedule.epoch(number) for post in batch] for number in (1, 2)
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (55, 0.5), (99, 1 / 90)]
+)
+def test_rates_rise_then_fall(step: int, expected: float) -> None:
+    schedule = TrainingSettings(warmup=0.1, decay="linear")
+    assert rate_factor(step, 100, schedule) == pytest.approx(expected)
+
+
+def test_the_paper_has_constant_rates() -> None:
+    assert {rate_factor(step, 50, TrainingSettings()) for step in range(50)} == {1.0}
+
+
+def test_a_run_leaves_config_metrics_model_and_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = train(settings(data_folder(tmp_path / "data")), run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"relation", "tagging"} == set(lines[0]["loss"])
+    best = max(lines, key=lambda line: line["dev"]["strict"]["f1"])
+    assert result.f1 == best["dev"]["strict"]["f1"]
+    assert result.epoch == best["epoch"]
+    assert load_run(run / "config.yaml").training.epochs == 3
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0003"]
+    assert Tagger.from_pretrained(run).predict("RT @ user1 Lake Como").text
+    assert not list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("system", ["rpbert", "bert"])
+def test_resuming_gives_the_weights_of_the_undisturbed_run(system: str, tmp_path: Path) -> None:
+    """Bit for bit, dropout and all; the disturbed run is stopped after its first epoch."""
+    data = data_folder(tmp_path / "data")
+    train(settings(data, system), tmp_path / "whole")
+    stopped = settings(data, system)
+
+    class Stop(Exception):
+        pass
+
+    from rpbert import training
+
+    epoch = training.Trainer._epoch
+
+    def stopping(self: Any, number: int, reporter: Any) -> Any:
+        if number == 2:
+            raise Stop
+        return epoch(self, number, reporter)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(training.Trainer, "_epoch", stopping)
+        train(stopped, tmp_path / "resumed")
+    torch.manual_seed(99)
+    train(stopped, tmp_path / "resumed", resume=True)
+    file = Path("checkpoints/epoch-0003/system.safetensors")
+    whole, resumed = load_file(tmp_path / "whole" / file), load_file(tmp_path / "resumed" / file)
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    for name in ("first", "second"):
+        train(settings(data, epochs=1), tmp_path / name)
+    first, second = (
+        load_file(tmp_path / name / "checkpoints/epoch-0001/system.safetensors")
+        for name in ("first", "second")
+    )
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_without_relation_labels_task_1_is_skipped_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_folder(tmp_path / "data", relations=False)
+    train(settings(data, epochs=1), tmp_path / "run")
+    assert "Task#1 is skipped" in capsys.readouterr().err
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert set(line["loss"]) == {"tagging"}
+
+
+def test_an_earlier_run_is_never_written_over(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="an earlier run"):
+        train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
+    with pytest.raises(InputError, match="batch_size"):
+        train(settings(data, "bilstm_crf", epochs=1, batch_size=2), tmp_path / "run", resume=True)
+
+
+def test_posts_without_tags_are_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    row = json.dumps({"id": "1", "text": "hello"})
+    for split in ("train", "dev"):
+        (data / f"{split}.jsonl").write_text(row + "\n")
+    with pytest.raises(InputError, match=r"train\.jsonl.*no tags"):
+        train(settings(data, "bilstm_crf"), tmp_path / "run")
+
+
+def test_relations_of_other_data_train_task_1(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data", relations=False)
+    other = data_folder(tmp_path / "other")
+    chosen = settings(data, epochs=1)
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"relations": other})})
+    train(chosen, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert set(line["loss"]) == {"relation", "tagging"}
+
+
+def test_the_saved_config_trains_the_same_run_again(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    train(settings(data, "bilstm_crf", epochs=1), tmp_path / "first")
+    again = load_run(tmp_path / "first" / "config.yaml")
+    train(again, tmp_path / "second")
+    weights = [
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("first", "second")
+    ]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_a_run_written_as_yaml_holds_no_python_object(tmp_path: Path) -> None:
+    train(settings(data_folder(tmp_path / "data"), "bilstm_crf", epochs=1), tmp_path / "run")
+    yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+
+
+def test_malformed_gold_trains_to_a_finite_loss(tmp_path: Path) -> None:
+    """Twitter-2015's gold has sequences that start with I-."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [Post.from_words(str(i), ("a", "Como"), tags=("O", "I-LOC")) for i in range(4)]
+    text = "".join(
+        json.dumps({"id": p.id, "tokens": list(p.words), "tags": list(p.tags or ())}) + "\n"
+        for p in rows
+    )
+    for split in ("train", "dev"):
+        (data / f"{split}.jsonl").write_text(text)
+    train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert 0 < line["loss"]["tagging"] < 100
