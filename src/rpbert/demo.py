@@ -13,8 +13,9 @@ from rpbert.data import Post, Prediction
 from rpbert.data.controlled import make
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evaluation import Evaluation, evaluate_posts
+from rpbert.evaluation import ADDS, DOES_NOT_ADD, evaluate_posts
 from rpbert.inference import Tagger
+from rpbert.scoring import Evaluation
 from rpbert.training import train
 
 POSTS = 3000
@@ -131,8 +132,8 @@ def _row(system: str, evaluation: Evaluation, seconds: float) -> DemoRow:
         system=system,
         title=TITLES[system],
         f1=evaluation.tags.strict.f1,
-        f1_adds=groups["image adds"].strict.f1,
-        f1_does_not=groups["image doesn't add"].strict.f1,
+        f1_adds=groups[ADDS].strict.f1,
+        f1_does_not=groups[DOES_NOT_ADD].strict.f1,
         relation_accuracy=relation.accuracy if relation else None,
         seconds=seconds,
     )

@@ -1,0 +1,154 @@
+"""Runs a model over the posts of a split and scores what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rpbert.config import SystemSettings
+from rpbert.data import Post
+from rpbert.data.readers import open_data
+from rpbert.data.vocabulary import Vocabulary, tag_set
+from rpbert.data.words import SPLITTERS
+from rpbert.errors import InputError
+from rpbert.inference import Decoded, Tagger
+from rpbert.models import SYSTEMS, build, parse_options
+from rpbert.models.build import Parts
+from rpbert.scoring import (
+    RELATION_THRESHOLD,
+    Evaluation,
+    Lexicon,
+    entity_lexicon,
+    render,
+    score_familiarity,
+    score_relations,
+    score_tags,
+)
+
+GROUPINGS = ("relation", "type")
+ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
+
+
+def evaluate_model(name: str, data: Path, split: str = "test") -> Evaluation:
+    """Score the model of a folder or hub id on a split of a data set.
+
+    Raises:
+        InputError: model, data or split cannot be used, or a post has no tags.
+    """
+    if not data.exists():  # before the model is loaded, which takes longer
+        raise InputError(data, "no such file or folder", "a data set")
+    tagger = Tagger.from_pretrained(name)
+    source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks])
+    posts = list(source.read(split))
+    train = list(source.read("train")) if "train" in source.splits and split != "train" else []
+    return evaluate_posts(tagger, posts, train)
+
+
+def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] = ()) -> Evaluation:
+    """Score a model on posts.
+
+    Args:
+        posts: posts with tags.
+        train: the posts the model was trained on, to tell seen entities from unseen ones.
+
+    Raises:
+        InputError: a post has no tags.
+    """
+    for post in posts:
+        if post.tags is None:
+            raise InputError(post.origin or post.id, "no tags", "tags or entities to score against")
+    decoded = list(tagger.evaluate_posts(posts))
+    gold = [post.tags or () for post in posts]
+    predicted = [answer.tags for answer in decoded]
+    evaluation = Evaluation(score_tags(gold, predicted, _groups(posts, decoded)))
+    if train:
+        lexicon = _lexicon(train)
+        words = [post.words for post in posts]
+        familiarity = score_familiarity(words, gold, predicted, lexicon)
+        evaluation = replace(evaluation, by_familiarity=familiarity)
+    labelled = [
+        (int(post.relation > RELATION_THRESHOLD), answer.relation)
+        for post, answer in zip(posts, decoded, strict=True)
+        if post.relation is not None and answer.relation is not None
+    ]
+    if labelled:
+        relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])
+        evaluation = replace(evaluation, relation=relation)
+    return evaluation
+
+
+def render_evaluation(evaluation: Evaluation, by: str | None = None) -> str:
+    """The evaluation as text; `by` leaves only the groups asked for beside the overall scores."""
+    tags = evaluation.tags
+    if by == "type":
+        return render(Evaluation(replace(tags, by_group={})))
+    if by == "relation":
+        if not tags.by_group:
+            raise InputError(
+                "--by relation",
+                "neither relation labels in the data nor a relation score of the model",
+                "one of them",
+            )
+        strict, lenient = (replace(s, by_type={}) for s in (tags.strict, tags.lenient))
+        return render(
+            Evaluation(replace(tags, strict=strict, lenient=lenient), relation=evaluation.relation)
+        )
+    return render(evaluation)
+
+
+def describe_systems() -> list[dict[str, Any]]:
+    """Every system: name, paper, row, evidence, and parameters at the paper's sizes.
+
+    Parameters are counted with BERT-base (uncased), ResNet-152, four entity types, and without
+    the word and character tables, which depend on the data.
+    """
+    import torch
+
+    vocabulary = Vocabulary(tag_set(["LOC", "MISC", "ORG", "PER"]), (), ())
+    rows = []
+    for name, entry in SYSTEMS.items():
+        with torch.device("meta"):
+            system = build(
+                _published_sizes(name), Parts(_published_sizes(name).tagger, vocabulary, 30522)
+            )
+        tables = sum(
+            table.weight.numel()
+            for table in (system.embeddings.vectors.table, system.embeddings.characters.table)
+        )
+        rows.append(
+            {
+                "name": name,
+                "paper": entry.paper,
+                "row": entry.row,
+                "evidence": entry.evidence,
+                "parameters": sum(p.numel() for p in system.parameters()) - tables,
+            }
+        )
+    return rows
+
+
+def _published_sizes(name: str) -> SystemSettings:
+    """Table 2's settings of a system, with random weights of the published shapes."""
+    fields = SYSTEMS[name].system.Options.model_fields
+    parts = {"encoder": {"shape": {}}, "visual": {"shape": "resnet-152"}}
+    # Table 2: an LSTM over BERT's vectors too has 1024 units.
+    tagger = {"lstm_hidden": 1024 if "encoder" in fields else 256}
+    chosen = {key: value for key, value in parts.items() if key in fields}
+    return parse_options({"system": name, "tagger": tagger, **chosen})
+
+
+def _groups(posts: Sequence[Post], decoded: Sequence[Decoded]) -> list[str | None] | None:
+    """The relation of each post: labels if the data has them, else the model's own r > 0.5."""
+    scores = [post.relation for post in posts]
+    if all(score is None for score in scores):
+        scores = [answer.relation for answer in decoded]
+    if all(score is None for score in scores):
+        return None
+    names = {True: ADDS, False: DOES_NOT_ADD}
+    return [None if score is None else names[score > RELATION_THRESHOLD] for score in scores]
+
+
+def _lexicon(train: Sequence[Post]) -> Lexicon:
+    return entity_lexicon([post.words for post in train], [post.tags or () for post in train])

@@ -1,0 +1,378 @@
+"""Linear-chain conditional random field: likelihood, Viterbi decoding, marginals of tags and spans.
+
+Lafferty et al. 2001 for the model, Lample et al. 2016 for its place on top of a biLSTM, Eq. 8
+and 9 of the RpBERT paper. A sequence y of a post with emissions e scores
+
+    s(y) = start[y_1] + Σ_t e_t[y_t] + Σ_t transitions[y_t-1, y_t] + end[y_n]
+
+and has probability exp(s(y)) / Z, where Z sums exp(s) over all sequences.
+
+Inside, tensors are laid out (W, K, B): the loop over words walks the first axis, and the posts,
+innermost, are what the processor's vector units run over. Messages are logarithms, rescaled at
+every word, and each word's emissions are shifted to a maximum of 0, which changes no probability;
+so neither long posts nor large emissions cost precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+from torch.nn.functional import pad
+
+from rpbert.errors import InputError
+
+# Added to the score of a forbidden step. Finite, because a difference of infinities is NaN;
+# below anything that scores can make up for.
+FORBIDDEN = -1e9
+
+
+@dataclass(frozen=True, slots=True)
+class TagConstraint:
+    """Penalties added to the scores when a post is decoded, never when it is learnt from.
+
+    Attributes:
+        transitions: penalty of the step from one tag to the next. Shape: (K, K), [from, to].
+        start: penalty of starting with a tag. Shape: (K,).
+    """
+
+    transitions: Tensor
+    start: Tensor
+
+
+def iob2_constraint(tags: Sequence[str]) -> TagConstraint:
+    """The constraint that an entity opens with B-: I-X follows only B-X or I-X.
+
+    Args:
+        tags: the names of the K tags: ``O``, ``B-X``, ``I-X``.
+
+    Raises:
+        InputError: a name is none of these.
+    """
+    for tag in tags:
+        if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
+            raise InputError("tags", repr(tag), "O, B-<type> or I-<type>")
+    transitions = [
+        [FORBIDDEN if to[:2] == "I-" and origin[2:] != to[2:] else 0.0 for to in tags]
+        for origin in tags
+    ]
+    start = [FORBIDDEN if tag[:2] == "I-" else 0.0 for tag in tags]
+    return TagConstraint(torch.tensor(transitions), torch.tensor(start))
+
+
+@dataclass(frozen=True, slots=True)
+class SpanQuery:
+    """A span whose probability is asked for.
+
+    Attributes:
+        post: row of the post in the batch.
+        start: first word of the span.
+        tags: the tag of each word of the span, for an entity B-X I-X I-X …
+        continuation: the tag that must not follow (I-X, with which the span would be longer).
+    """
+
+    post: int
+    start: int
+    tags: tuple[int, ...]
+    continuation: int | None = None
+
+
+class _Scores(NamedTuple):
+    """What the chain adds up, ready for the loop over words."""
+
+    emissions: Tensor  # (W, K, B), 0 on padding, elsewhere at most 0
+    peaks: Tensor  # (W, B), what was subtracted from the emissions
+    transitions: Tensor  # (K, K)
+    start: Tensor  # (K,)
+    end: Tensor  # (K,)
+    mask: Tensor  # (W, B)
+    lengths: Tensor  # (B,)
+
+
+class _Messages(NamedTuple):
+    """What the words before and after a position say of its tag; each up to a constant a word."""
+
+    arriving: Tensor  # (W, K, B): from the words before, without this word's emission
+    forward: Tensor  # (W, K, B): α, from the words before and this one; its maximum is 0
+    backward: Tensor  # (W, K, B): β, from this word and the words after; its maximum is 0
+    log_partition: Tensor  # (B,)
+
+
+class LinearChainCRF(nn.Module):
+    """Conditional random field over tag sequences.
+
+    Emissions have shape (B, W, K) and any floating type; scores are float32, also under autocast
+    (float64 where the emissions are). Masks have shape (B, W) and mark the real words, which come
+    first in their row; what stands on padding is never looked at. A post may have no words.
+
+    Attributes:
+        transitions: score of the step from one tag to the next. Shape: (K, K), [from, to].
+        start: score of starting with a tag. Shape: (K,).
+        end: score of ending with a tag. Shape: (K,).
+    """
+
+    def __init__(self, tags: int) -> None:
+        super().__init__()
+        self.transitions = nn.Parameter(torch.empty(tags, tags).uniform_(-0.1, 0.1))
+        self.start = nn.Parameter(torch.empty(tags).uniform_(-0.1, 0.1))
+        self.end = nn.Parameter(torch.empty(tags).uniform_(-0.1, 0.1))
+
+    def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
+        """Log-probability of the given tags (Eq. 8); 0 for a post without words.
+
+        Args:
+            emissions: Shape: (B, W, K).
+            tags: gold tags, any values on padding. Shape: (B, W), integer.
+            mask: Shape: (B, W).
+
+        Returns:
+            Shape: (B,).
+        """
+        with torch.autocast(emissions.device.type, enabled=False):
+            scores = self._scores(emissions, mask)
+            return _path_score(scores, tags) - _log_partition(scores)
+
+    def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """log Z, the denominator of Eq. 8; 0 for a post without words. Shape: (B,)."""
+        with torch.autocast(emissions.device.type, enabled=False):
+            scores = self._scores(emissions, mask)
+            return _log_partition(scores) + scores.peaks.sum(0)
+
+    @torch.no_grad()
+    def decode(
+        self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
+    ) -> list[list[int]]:
+        """The most probable sequence of each post (Eq. 9; Viterbi 1967).
+
+        Of equally good sequences the one with the lowest last tag is taken, then with the lowest
+        tag before it, and so on.
+
+        Returns:
+            A list of tags for each post, as long as the post.
+        """
+        with torch.autocast(emissions.device.type, enabled=False):
+            scores = self._scores(emissions, mask, constraint)
+            last, origins = _viterbi(scores)
+        # One copy to the CPU, where a chain of look-ups costs less than as many kernels.
+        tag, posts = last.cpu().numpy(), np.arange(len(last))
+        path = [tag]
+        for origin in origins.cpu().numpy()[::-1]:
+            path.append(tag := origin[tag, posts])
+        rows = np.stack(path[::-1], axis=1).tolist()
+        return [row[:length] for row, length in zip(rows, scores.lengths.tolist(), strict=True)]
+
+    @torch.no_grad()
+    def marginals(
+        self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
+    ) -> Tensor:
+        """Posterior probability of each tag at each word, 0 on padding. Shape: (B, W, K)."""
+        with torch.autocast(emissions.device.type, enabled=False):
+            scores = self._scores(emissions, mask, constraint)
+            messages = _messages(scores)
+            posteriors = _posteriors(messages.arriving, messages.backward, scores.mask)
+        return posteriors.permute(2, 0, 1)[:, : mask.shape[1]]
+
+    @torch.no_grad()
+    def span_marginals(
+        self,
+        emissions: Tensor,
+        mask: Tensor,
+        spans: Sequence[SpanQuery],
+        constraint: TagConstraint | None = None,
+    ) -> Tensor:
+        """Posterior probability of exactly these spans, in [0, 1].
+
+        A span is there when its words have its tags and the word after it, if there is one, does
+        not have its continuation tag. Given all emissions, the tags form a Markov chain, so the
+        probability is that of the first tag times that of each step
+        (Culotta and McCallum 2004 constrain the forward recursion to the same end).
+
+        Returns:
+            Shape: (number of spans,).
+
+        Raises:
+            ValueError: a span is empty or leaves its post.
+        """
+        with torch.autocast(emissions.device.type, enabled=False):
+            scores = self._scores(emissions, mask, constraint)
+            messages = _messages(scores)
+            return _span_probabilities(scores, messages, spans)
+
+    def _scores(
+        self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
+    ) -> _Scores:
+        dtype = torch.promote_types(emissions.dtype, torch.float32)
+        lengths = mask.sum(1)
+        if not emissions.shape[
+            1
+        ]:  # every post is empty: one word of padding gives the loop a start
+            emissions, mask = pad(emissions, (0, 0, 0, 1)), pad(mask, (0, 1))
+        mask = mask.T
+        emissions = emissions.to(dtype).permute(1, 2, 0)  # (B, W, K) → (W, K, B)
+        emissions = emissions.where(mask.unsqueeze(1), emissions.new_zeros(())).contiguous()
+        peaks = emissions.detach().amax(1)
+        transitions, start = self.transitions.to(dtype), self.start.to(dtype)
+        if constraint is not None:
+            transitions = transitions + constraint.transitions.to(transitions)
+            start = start + constraint.start.to(start)
+        emissions = emissions - peaks.unsqueeze(1)
+        return _Scores(emissions, peaks, transitions, start, self.end.to(dtype), mask, lengths)
+
+
+def _messages(scores: _Scores) -> _Messages:
+    """Forward and backward messages of all posts, in one loop over words.
+
+    The backward recursion is the forward recursion over the post read from its end, with the
+    transitions transposed; both directions run side by side on an axis of 2.
+    """
+    emissions, transitions, lengths = scores.emissions, scores.transitions, scores.lengths
+    from_end = lengths - 1 - torch.arange(len(emissions), device=lengths.device).unsqueeze(1)
+    from_end = from_end.clamp(min=0).unsqueeze(1).expand_as(emissions)  # (W, K, B)
+    steps = torch.stack((transitions, transitions.T), dim=2).unsqueeze(3)  # (from, to, 2, 1)
+    arriving = torch.stack((scores.start, scores.end), dim=1).unsqueeze(2)  # (K, 2, 1)
+    all_arriving, all_states, scales = [], [], []
+    both_ways = torch.stack((emissions, emissions.gather(0, from_end)), dim=2)  # (W, K, 2, B)
+    for emission in both_ways.unbind(0):
+        state = arriving + emission  # (K, 2, B)
+        scale = state.amax(0)
+        state -= scale
+        all_arriving.append(arriving)
+        all_states.append(state)
+        scales.append(scale)
+        # log Σ exp over the tags stepped from; in place, which is faster than torch.logsumexp.
+        paths = state.unsqueeze(1) + steps  # (from, to, 2, B)
+        peak = paths.amax(0)
+        arriving = paths.sub_(peak).exp_().sum(0).log_().add_(peak)
+    all_arriving[0] = all_arriving[0].expand_as(all_states[0])
+    forward, backward = torch.stack(all_states).unbind(2)
+    last = _last(lengths).expand(1, forward.shape[1], -1)
+    at_last = forward.gather(0, last).squeeze(0) + scores.end.unsqueeze(1)  # (K, B)
+    scale = torch.stack([scale[0] for scale in scales]) * scores.mask
+    return _Messages(
+        arriving=torch.stack([arriving[:, 0] for arriving in all_arriving]),
+        forward=forward,
+        backward=backward.gather(0, from_end),
+        log_partition=(at_last.logsumexp(0) + scale.sum(0)) * (lengths > 0),
+    )
+
+
+class _LogPartition(torch.autograd.Function):
+    """log Z, with its gradient in closed form: the expected number of times a score is used."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *tensors: Tensor) -> Tensor:
+        scores = _Scores(*tensors)
+        messages = _messages(scores)
+        ctx.save_for_backward(scores.transitions, scores.mask, scores.lengths, *messages[:3])
+        return messages.log_partition
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        transitions, mask, lengths, arriving, forward, backward = saved
+        expected = _posteriors(arriving, backward, mask) * gradient  # (W, K, B)
+        # P(y_t-1 = i | y_t = j): what arrives at j, split by where it comes from.
+        origins = forward[:-1].unsqueeze(2) + transitions.unsqueeze(2)  # (W - 1, from, to, B)
+        origins = origins.sub_(arriving[1:].unsqueeze(1)).exp_()
+        of_steps = origins.mul_(expected[1:].unsqueeze(1)).sum((0, 3))
+        last = _last(lengths).expand(1, len(transitions), -1)
+        of_end = expected.gather(0, last).sum((0, 2))
+        # In the order of _Scores; peaks, mask and lengths have no gradient.
+        return expected, None, of_steps, expected[0].sum(1), of_end, None, None
+
+
+def _posteriors(arriving: Tensor, backward: Tensor, mask: Tensor) -> Tensor:
+    """Probability of each tag at each word, 0 on padding. Shape: (W, K, B)."""
+    return (arriving + backward).softmax(dim=1) * mask.unsqueeze(1)
+
+
+def _last(lengths: Tensor) -> Tensor:
+    """The last word of each post, 0 for a post without words."""
+    return (lengths - 1).clamp(min=0)
+
+
+def _log_partition(scores: _Scores) -> Tensor:
+    """log Z of the shifted emissions, 0 for a post without words. Shape: (B,)."""
+    log_partition: Tensor = _LogPartition.apply(*scores)  # type: ignore[no-untyped-call]
+    return log_partition
+
+
+def _path_score(scores: _Scores, tags: Tensor) -> Tensor:
+    """s(y) of the shifted emissions, 0 for a post without words. Shape: (B,)."""
+    count, mask = len(scores.start), scores.mask
+    path = pad(tags, (0, len(mask) - tags.shape[1])).T.where(mask, 0)  # (W, B)
+    of_words = scores.emissions.gather(1, path.unsqueeze(1)).squeeze(1).sum(0)
+    steps = scores.transitions.flatten()[path[:-1] * count + path[1:]] * mask[1:]
+    last = path.gather(0, _last(scores.lengths).unsqueeze(0)).squeeze(0)
+    ends = scores.start[path[0]] + scores.end[last]
+    return of_words + steps.sum(0) + ends * (scores.lengths > 0)
+
+
+def _viterbi(scores: _Scores) -> tuple[Tensor, Tensor]:
+    """The best last tag of each post, and for each later word the best tag before each tag.
+
+    Returns:
+        The last tags, shape (B,), and the tags stepped from, shape (W - 1, K, B); a step into
+        padding stays on its tag, so that every path can be read from the last row.
+    """
+    state = scores.start.unsqueeze(1) + scores.emissions[0]  # (K, B)
+    steps = scores.transitions.unsqueeze(2)  # (from, to, 1)
+    states, origins = [state], []
+    for emission in scores.emissions[1:].unbind(0):
+        best, origin = (state.unsqueeze(1) + steps).max(0)
+        state = best + emission
+        states.append(state)
+        origins.append(origin)
+    last = _last(scores.lengths).expand(1, len(steps), -1)
+    at_last = torch.stack(states).gather(0, last).squeeze(0) + scores.end.unsqueeze(1)
+    stay = torch.arange(len(steps), device=state.device).unsqueeze(1).expand(state.shape)
+    stacked = torch.stack(origins) if origins else stay.new_empty(0, *state.shape)
+    return at_last.argmax(0), stacked.where(scores.mask[1:].unsqueeze(1), stay)
+
+
+def _span_probabilities(scores: _Scores, messages: _Messages, spans: Sequence[SpanQuery]) -> Tensor:
+    """See `LinearChainCRF.span_marginals`; the steps of all spans are looked up at once."""
+    lengths, device = scores.lengths.tolist(), scores.start.device
+    firsts, steps, closings = [], [], []
+    for number, span in enumerate(spans):
+        end = span.start + len(span.tags)
+        if not span.tags or span.start < 0 or end > lengths[span.post]:
+            raise ValueError(f"{span} is not within its post of {lengths[span.post]} words")
+        firsts.append((span.start, span.tags[0], span.post))
+        for at, step in enumerate(pairwise(span.tags), start=span.start + 1):
+            steps.append((number, at, *step, span.post))
+        if span.continuation is not None and end < lengths[span.post]:
+            closings.append((number, end, span.tags[-1], span.continuation, span.post))
+
+    word, tag, post = torch.tensor(firsts, device=device, dtype=torch.long).view(-1, 3).unbind(1)
+    posteriors = _posteriors(messages.arriving, messages.backward, scores.mask)
+    log_probability = posteriors[word, tag, post].log()
+    of_span, taken = _step_log_probability(scores, messages, steps)
+    log_probability.index_add_(0, of_span, taken)
+    of_span, continued = _step_log_probability(scores, messages, closings)
+    log_probability.index_add_(0, of_span, torch.log1p(-continued.exp()))
+    return log_probability.exp()
+
+
+def _step_log_probability(
+    scores: _Scores, messages: _Messages, steps: list[tuple[int, int, int, int, int]]
+) -> tuple[Tensor, Tensor]:
+    """log P(tag of a word | tag of the word before, all emissions).
+
+    Args:
+        steps: number of the span, word stepped to, tag stepped from, tag stepped to, post.
+
+    Returns:
+        The number of the span and the log-probability of each step.
+    """
+    table = torch.tensor(steps, device=scores.start.device, dtype=torch.long).view(-1, 5)
+    of_span, word, origin, to, post = table.unbind(1)
+    ways = scores.transitions[origin] + messages.backward[word, :, post]  # (steps, K)
+    return of_span, ways.log_softmax(1).gather(1, to.unsqueeze(1)).squeeze(1)
