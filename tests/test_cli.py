@@ -130,11 +130,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     code, _, _ = run(capsys, "data", "make", tmp_path / "made", "--posts", 40, "--seed", 3)
     assert code == 0
     code, out, _ = run(capsys, "data", "check", tmp_path / "made", "--json")
-    splits = (
-        {split["split"]: split for split in json.loads(out)["splits"].values()}
-        if isinstance(json.loads(out)["splits"], dict)
-        else {split["split"]: split for split in json.loads(out)["splits"]}
-    )
+    splits = json.loads(out)["splits"]
     assert sum(split["posts"] for split in splits.values()) == 40
     assert sum(split["images"]["present"] for split in splits.values()) == 40
     assert run(capsys, "data", "check", tmp_path / "made")[0] == 0

@@ -72,7 +72,7 @@ def test_the_score_of_a_span_is_its_probability() -> None:
     decoder = Decoder(model)
     post = Post.from_words("p", ("Ada", "Lovelace", "Como"))
     batch = model.collator()([post])
-    emissions = model.system(batch).emissions[0].double()
+    emissions = model.system(batch).emissions[0].double().detach()
     crf, names = model.system.tagger.crf, model.vocabulary.tags
     constraint = decoder.constraint
     assert constraint is not None
@@ -85,7 +85,7 @@ def test_the_score_of_a_span_is_its_probability() -> None:
         return found
 
     paths = list(itertools.product(range(len(names)), repeat=3))
-    weights = torch.stack([score(path) for path in paths]).softmax(0)
+    weights = torch.stack([score(path) for path in paths]).softmax(0).detach()
     (decoded,) = decoder.decode_batch(batch)
     spans = strict_spans(decoded.tags)
     for span, found in zip(spans, decoded.scores, strict=True):

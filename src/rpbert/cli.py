@@ -20,6 +20,9 @@ from rpbert.errors import InputError
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
 app = typer.Typer(
     name="rpbert",
     help="Named entities from social posts with images.",
@@ -40,7 +43,9 @@ ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model 
 def main() -> NoReturn:
     """Run a command and exit: 0 done, 2 the user can mend it, 130 stopped by the user."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what Ctrl-C comes to differs between Typer's versions
+        if code == STOPPED:
+            raise KeyboardInterrupt
     except UsageError as error:
         _fail(f"{error.format_message()}  (rpbert --help shows what there is)")  # type: ignore[attr-defined]
     except InputError as error:
@@ -52,7 +57,7 @@ def main() -> NoReturn:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except (KeyboardInterrupt, typer.Abort):
         print("rpbert: stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
     sys.exit(0)
 
 

@@ -103,7 +103,7 @@ def test_task_2_sends_its_gradient_through_r(gate: str) -> None:
     model = tiny("rpbert", gate=gate)
     model.system.train()
     losses = model.system(model.collator().with_gold(made_posts())).losses
-    losses.sum().backward()  # type: ignore[no-untyped-call]
+    losses.sum().backward()
     gradient = system_of(model).get_parameter("classifier.weight").grad
     assert gradient is not None
     assert gradient.any()
