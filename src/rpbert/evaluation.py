@@ -54,16 +54,19 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
         train: the posts the model was trained on, to tell seen entities from unseen ones.
 
     Raises:
-        InputError: a post has no tags.
+        InputError: there is nothing to score against, or some posts have tags and others not.
     """
-    for post in posts:
-        if post.tags is None:
-            raise InputError(post.origin or post.id, "no tags", "tags or entities to score against")
+    tagged = [post for post in posts if post.tags is not None]
+    if tagged and len(tagged) < len(posts):
+        bare = next(post for post in posts if post.tags is None)
+        raise InputError(bare.origin or bare.id, "no tags", "tags or entities, as other posts have")
     decoded = list(tagger.evaluate_posts(posts))
     gold = [post.tags or () for post in posts]
     predicted = [answer.tags for answer in decoded]
-    evaluation = Evaluation(score_tags(gold, predicted, _groups(posts, decoded)))
-    if train:
+    evaluation = Evaluation(
+        score_tags(gold, predicted, _groups(posts, decoded)) if tagged else None
+    )
+    if train and tagged:
         lexicon = _lexicon(train)
         words = [post.words for post in posts]
         familiarity = score_familiarity(words, gold, predicted, lexicon)
@@ -76,12 +79,20 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
     if labelled:
         relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])
         evaluation = replace(evaluation, relation=relation)
+    if evaluation.tags is None and evaluation.relation is None:
+        raise InputError(
+            posts[0].origin if posts else "data",
+            "nothing to score against",
+            "posts with tags, or with relations for a system with a relation gate",
+        )
     return evaluation
 
 
 def render_evaluation(evaluation: Evaluation, by: str | None = None) -> str:
     """The evaluation as text; `by` leaves only the groups asked for beside the overall scores."""
     tags = evaluation.tags
+    if tags is None:
+        return render(evaluation)
     if by == "type":
         return render(Evaluation(replace(tags, by_group={})))
     if by == "relation":

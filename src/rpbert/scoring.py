@@ -172,20 +172,20 @@ class Evaluation:
     """Everything that is known of how well a model does on a split.
 
     Attributes:
-        tags: scores of the entities.
+        tags: scores of the entities; None where the posts have relation labels only, as TRC's.
         by_familiarity: the same entities apart as ``seen`` and ``unseen`` in training, empty where
             the training entities are not known.
         relation: scores of the relation classifier; None without one, or without labels.
     """
 
-    tags: TagScores
+    tags: TagScores | None
     by_familiarity: Mapping[str, TagScores] = field(default_factory=dict)
     relation: RelationScores | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
         return {
-            "tags": self.tags.to_dict(),
+            "tags": self.tags.to_dict() if self.tags else None,
             "by_familiarity": {k: scores.to_dict() for k, scores in self.by_familiarity.items()},
             "relation": self.relation.to_dict() if self.relation else None,
         }
@@ -325,7 +325,15 @@ def score_relations(gold: Sequence[int], predicted_scores: Sequence[float]) -> R
 
 def render(evaluation: Evaluation) -> str:
     """The evaluation as an aligned table of text: percentages, and the support of each."""
-    tags = evaluation.tags
+    lines = (
+        [] if evaluation.tags is None else _tag_lines(evaluation.tags, evaluation.by_familiarity)
+    )
+    if evaluation.relation is not None:
+        lines += _relation_lines(evaluation.relation)
+    return "\n".join(lines).rstrip()
+
+
+def _tag_lines(tags: TagScores, by_familiarity: Mapping[str, TagScores]) -> list[str]:
     labels = sorted(tags.strict.by_type.keys() | tags.lenient.by_type.keys())
     by_type = [
         (label, tags.strict.by_type.get(label, Counts()), tags.lenient.by_type.get(label, Counts()))
@@ -335,7 +343,7 @@ def render(evaluation: Evaluation) -> str:
         [_overall("all entities", tags)],
         by_type,
         [_overall(f"{name} ({s.posts:,} posts)", s) for name, s in tags.by_group.items()],
-        [_overall(f"{name} in training", s) for name, s in evaluation.by_familiarity.items()],
+        [_overall(f"{name} in training", s) for name, s in by_familiarity.items()],
     ]
     title = f"{tags.posts:,} posts, %"
     width = max(len(title), *(len(name) for section in sections for name, _, _ in section))
@@ -345,9 +353,7 @@ def render(evaluation: Evaluation) -> str:
     ]
     for section in filter(None, sections):
         lines += [f"{name:{width}}{_cells(one)}{_cells(two)}" for name, one, two in section] + [""]
-    if evaluation.relation is not None:
-        lines += _relation_lines(evaluation.relation)
-    return "\n".join(lines).rstrip()
+    return lines
 
 
 def _overall(name: str, scores: TagScores) -> tuple[str, Counts, Counts]:

@@ -102,3 +102,13 @@ def test_pool_words_equals_a_loop() -> None:
         ]
         expected = torch.stack(rows).mean(0) if rows else torch.zeros(3)
         torch.testing.assert_close(pooled.view(6, 3)[flat], expected)
+
+
+def test_the_summary_is_the_cls_row(
+    bert: BertModel, text: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    ids, mask = text
+    encoder, image = TextImageEncoder(bert), tokens(3, 4)
+    whole = encoder(encoder.embed(ids), mask, image)
+    summary = encoder.summary(encoder.embed(ids), mask, image)
+    torch.testing.assert_close(summary, whole[:, 0], atol=1e-6, rtol=1e-5)

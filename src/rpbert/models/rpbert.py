@@ -129,7 +129,7 @@ class RpBert(System):
     def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
         """The first pass: only the row that speaks for each post is read. Shape: (B, 2)."""
         rows = batch.first_row
-        hidden = self.encoder(text[rows], batch.subword_mask[rows], image)
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = self.classifier(hidden[:, 0].float())
+        summary = self.encoder.summary(text[rows], batch.subword_mask[rows], image)
+        with torch.autocast(summary.device.type, enabled=False):
+            logits: Tensor = self.classifier(summary.float())
         return logits

@@ -11,6 +11,7 @@ from rpbert.modules.visual import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertModel
+    from transformers.models.bert.modeling_bert import BertLayer
 
 
 class TextImageEncoder(nn.Module):
@@ -49,17 +50,63 @@ class TextImageEncoder(nn.Module):
             The hidden states of the last layer at the text tokens. Shape: (S, L, H). Row 0 of a
             post is its [CLS]; what stands at padding is meaningless.
         """
+        hidden, mask = self._embedded(text, text_mask, image)
+        for layer in self.bert.encoder.layer:
+            hidden = bert_layer(layer, hidden, hidden, mask)
+        return hidden[:, : text.shape[1]]
+
+    def summary(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
+        """The [CLS] row of `forward`, for which the last layer need not compute any other.
+
+        Shape: (S, L, H), (S, L), (S, V, H) → (S, H).
+        """
+        hidden, mask = self._embedded(text, text_mask, image)
+        *layers, last = self.bert.encoder.layer
+        for layer in layers:
+            hidden = bert_layer(layer, hidden, hidden, mask)
+        return bert_layer(last, hidden[:, :1], hidden, mask)[:, 0]
+
+    def _embedded(
+        self, text: Tensor, text_mask: Tensor, image: VisualTokens | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the first layer reads (S, N, H), and what of it is real (S, N)."""
         if image is None:
-            hidden = self.bert(inputs_embeds=text, attention_mask=text_mask.long())
-            return hidden.last_hidden_state  # type: ignore[no-any-return]
+            return self.bert.embeddings(inputs_embeds=text), text_mask
         tokens, mask, segments, positions = pack(text, text_mask, image)
-        hidden = self.bert(
-            inputs_embeds=tokens,
-            attention_mask=mask.long(),
-            token_type_ids=segments,
-            position_ids=positions,
+        embedded = self.bert.embeddings(
+            inputs_embeds=tokens, token_type_ids=segments, position_ids=positions
         )
-        return hidden.last_hidden_state[:, : text.shape[1]]  # type: ignore[no-any-return]
+        return embedded, mask
+
+
+def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+    """One layer of BERT at some of its rows (Devlin et al. 2019; Vaswani et al. 2017).
+
+    Args:
+        layer: the parameters.
+        queries: the rows to compute, out of `hidden`. Shape: (S, Q, H).
+        hidden: what is attended to. Shape: (S, N, H).
+        mask: real tokens of `hidden`. Shape: (S, N).
+
+    Returns:
+        Shape: (S, Q, H).
+    """
+    attention, output = layer.attention.self, layer.attention.output
+    heads, width = attention.num_attention_heads, attention.attention_head_size
+
+    def by_head(rows: Tensor) -> Tensor:
+        return rows.view(*rows.shape[:2], heads, width).transpose(1, 2)  # (S, heads, rows, width)
+
+    context = nn.functional.scaled_dot_product_attention(
+        by_head(attention.query(queries)),
+        by_head(attention.key(hidden)),
+        by_head(attention.value(hidden)),
+        attn_mask=mask[:, None, None, :],
+        dropout_p=attention.dropout.p if layer.training else 0.0,
+    )
+    attended = output(context.transpose(1, 2).flatten(2), queries)
+    found: Tensor = layer.output(layer.intermediate(attended), attended)
+    return found
 
 
 def pack(

@@ -1,0 +1,82 @@
+"""The demo end to end on a handful of posts, and how its result reads."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rpbert.config import load_run
+from rpbert.data import Entity, Prediction
+from rpbert.demo import demo, settings_of
+from rpbert.errors import InputError
+from rpbert.models import parse_options
+from rpbert.show import print_demo, print_prediction, relation_gauge, tagged_text
+
+
+def test_the_config_of_the_controlled_data_is_the_demos() -> None:
+    config = load_run(Path(__file__).parents[1] / "configs" / "controlled-rpbert.yaml")
+    demos = settings_of("rpbert", config.data.path, seed=0)
+    assert parse_options(config.model) == parse_options(demos.model)
+    assert config.training == demos.training
+
+
+def shown(width: int = 120) -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, width=width, highlight=False), out
+
+
+def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        result = demo(tmp_path / "demo", posts=60)
+    assert [row.system for row in result.rows] == ["rpbert", "none", "bert"]
+    assert result.posts == {"train": 42, "dev": 6, "test": 12}
+    rpbert, none, bert = result.rows
+    assert rpbert.relation_accuracy is not None
+    assert none.relation_accuracy is None
+    assert bert.relation_accuracy is None
+    assert all(example.multimodal.image == "used" for example in result.examples)
+    assert all(Path(example.image).exists() for example in result.examples)
+    json.dumps(result.to_dict())
+    console, out = shown()
+    print_demo(result, console)
+    assert "rpbert predict" in out.getvalue()
+
+
+def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(InputError, match="other things"):
+        demo(tmp_path, posts=60)
+    assert (tmp_path / "mine").read_text() == "keep"
+
+
+def prediction(image: str = "used", relation: float | None = 0.5) -> Prediction:
+    entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
+    return Prediction("1", "at Lake [Como] 😀", (entity,), relation, image)  # type: ignore[arg-type]
+
+
+def test_a_prediction_reads_with_its_entities_in_place() -> None:
+    assert (
+        tagged_text("at Lake [Como] 😀", prediction().entities).plain == "at [LOC Lake [Como]] 😀"
+    )
+    console, out = shown()
+    print_prediction(prediction(), console)
+    assert "LOC   0.90" in out.getvalue()
+    assert "█████░░░░░ 0.50" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "relation", "words"),
+    [
+        ("used", 0.0, "░░░░░░░░░░ 0.00"),
+        ("used", None, "image not weighed"),
+        ("none", 0.0, "no image"),
+        ("missing", 0.0, "image missing"),
+        ("unreadable", 0.0, "image unreadable"),
+    ],
+)
+def test_what_became_of_the_image_is_said(image: str, relation: float | None, words: str) -> None:
+    assert relation_gauge(prediction(image, relation)) == words

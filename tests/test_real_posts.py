@@ -1,0 +1,112 @@
+"""Real posts with real JPEGs: the published shapes run, a small model learns them by heart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rpbert.config import RunSettings
+from rpbert.data import Post
+from rpbert.data.readers import open_data
+from rpbert.evaluation import evaluate_posts
+from rpbert.inference import Tagger
+from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
+from rpbert.training import train
+
+YEARS = ("twitter2015", "twitter2017")
+
+
+def real_posts(shared: Path) -> list[Post]:
+    """The 15 posts of either set that are here with their images."""
+    sources = [open_data(shared / "real_pairs" / year) for year in YEARS]
+    return [post for source in sources for split in source.splits for post in source.read(split)]
+
+
+def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> None:
+    """BERT-base and ResNet-152 with random weights, Table 2's tagger."""
+    posts = real_posts(shared)[4:7]
+    options = parse_options(
+        {
+            "system": "rpbert",
+            "encoder": {"shape": {}, "vocabulary": 500},
+            "visual": {"shape": "resnet-152"},
+            "tagger": {"lstm_hidden": 1024},
+        }
+    )
+    model = TaggingModel.create(options, posts)
+    model.system.train()
+    batch = model.collator().with_gold(posts)
+    assert batch.pixels.shape == (3, 3, 224, 224)
+    losses = model.system(batch).losses
+    losses.mean().backward()
+    for part, parameter in model.system.parts():
+        if part != "relation" and parameter.grad is not None:
+            assert torch.isfinite(parameter.grad).all()
+    predictions = Tagger(model, "cpu").predict_batch(posts)
+    assert [p.image for p in predictions] == ["used"] * 3
+    assert all(p.relation is not None and 0 < p.relation < 1 for p in predictions)
+    assert model.system(batch).emissions.shape[:2] == batch.word_mask.shape
+
+
+def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path: Path) -> None:
+    """All 30 posts to F1 1.0, through the command's own path from files to a model."""
+    posts = real_posts(shared)
+    lines = []
+    for post in posts:
+        row = {"id": post.id, "tokens": post.words, "tags": post.tags, "image": f"{post.id}.jpg"}
+        (tmp_path / f"{post.id}.jpg").write_bytes(Path(str(post.image)).read_bytes())
+        lines.append(json.dumps(row) + "\n")
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+    assert len(posts) == len(list(open_data(tmp_path).read("train"))) == 30
+    rates = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+    }
+    settings = RunSettings.model_validate(
+        {
+            "preset": "tuned",
+            "model": {
+                "system": "rpbert",
+                "encoder": {"shape": shape, "vocabulary": 500},
+                "visual": {
+                    "shape": {
+                        "layer_type": "basic",
+                        "embedding_size": 8,
+                        "depths": [1, 1, 1],
+                        "hidden_sizes": [8, 16, 32],
+                    },
+                    "image_size": 112,
+                },
+                "tagger": {"word_dimension": 32, "lstm_hidden": 32, "dropout": 0.0},
+            },
+            "data": {"path": tmp_path},
+            "training": {"epochs": 25, "batch_size": 5, "relation": rates, "tagging": rates},
+        }
+    )
+    result = train(settings, tmp_path / "run")
+    evaluation = evaluate_posts(Tagger.from_pretrained(result.model), posts)
+    assert evaluation.tags is not None
+    assert evaluation.tags.strict.f1 == 1.0
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_real_text_keeps_its_offsets(shared: Path, year: str) -> None:
+    """Every post of both sets, and the same text given raw."""
+    from tests.conftest import tiny
+
+    posts = list(open_data(shared / year).read("dev"))
+    tagger = Tagger(tiny("bilstm_crf"), "cpu")
+    for given in (posts, [post.text for post in posts]):
+        for post, prediction in zip(posts, tagger.predict_batch(given), strict=True):
+            assert prediction.text == post.text
+            for entity in prediction.entities:
+                assert post.text[entity.start : entity.end] == entity.text
