@@ -69,7 +69,9 @@ def test_a_stream_is_read_as_it_is_needed() -> None:
 def test_the_score_of_a_span_is_its_probability() -> None:
     """Against the sum over all K^W sequences of a post of three words."""
     model = tiny("bert")
-    decoder = Decoder(model)
+    with torch.no_grad():  # a new model that finds something
+        model.system.tagger.to_tags.bias[0] = -3
+    decoder = Decoder(model, model.collator())
     post = Post.from_words("p", ("Ada", "Lovelace", "Como"))
     batch = model.collator()([post])
     emissions = model.system(batch).emissions[0].double().detach()
@@ -88,6 +90,7 @@ def test_the_score_of_a_span_is_its_probability() -> None:
     weights = torch.stack([score(path) for path in paths]).softmax(0).detach()
     (decoded,) = decoder.decode_batch(batch)
     spans = strict_spans(decoded.tags)
+    assert spans
     for span, found in zip(spans, decoded.scores, strict=True):
         held = [span in strict_spans([names[tag] for tag in path]) for path in paths]
         assert found == pytest.approx(float(weights[torch.tensor(held)].sum()), abs=1e-5)
@@ -126,6 +129,27 @@ def test_tokens_become_text_joined_by_one_space() -> None:
     assert (prediction.id, prediction.text) == ("7", "Ada at Como")
 
 
+def test_text_and_tokens_together_keep_the_offsets_of_the_text() -> None:
+    (prediction,) = TAGGER.predict_batch([{"text": "Ada,Como", "tokens": ["Ada", ",", "Como"]}])
+    assert prediction.text == "Ada,Como"
+
+
+def test_lone_surrogates_are_replaced_and_offsets_stay() -> None:
+    given = "\ud800 Ada \udfff"
+    assert TAGGER.predict(given).text == "\ufffd Ada \ufffd"
+    assert TAGGER.predict_batch([Post.from_words("1", ("\ud800", "Ada"))])[0].entities is not None
+
+
+def test_saving_never_replaces_a_folder_of_other_things(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="other files"):
+        TAGGER.save_pretrained(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    TAGGER.save_pretrained(tmp_path / "model")
+    TAGGER.save_pretrained(tmp_path / "model")
+    assert Tagger.from_pretrained(tmp_path / "model").predict("Ada").text == "Ada"
+
+
 def test_a_prediction_is_the_json_of_the_contract() -> None:
     found = json.loads(json.dumps(TAGGER.predict("Ada", image=picture(1)).to_dict()))
     assert list(found) == ["id", "text", "entities", "relation", "image"]
@@ -133,9 +157,11 @@ def test_a_prediction_is_the_json_of_the_contract() -> None:
         assert list(entity) == ["text", "label", "start", "end", "score"]
 
 
-@pytest.mark.parametrize("post", [42, {"id": "x"}, {"text": 3}, {"tokens": "Ada"}, {"tokens": [1]}])
+@pytest.mark.parametrize(
+    "post", [42, {"id": "x"}, {"text": 3}, {"tokens": "Ada"}, {"tokens": [1]}, {"tokens": 5}]
+)
 def test_what_is_no_post_is_refused(post: object) -> None:
-    with pytest.raises(InputError, match="post 0"):
+    with pytest.raises(InputError, match="posts:0"):
         TAGGER.predict_batch([post])  # type: ignore[list-item]
 
 

@@ -44,8 +44,8 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
     losses = model.system(batch).losses
     losses.mean().backward()
     for part, parameter in model.system.parts():
-        if part != "relation" and parameter.grad is not None:
-            assert torch.isfinite(parameter.grad).all()
+        assert parameter.grad is not None, part
+        assert torch.isfinite(parameter.grad).all(), part
     predictions = Tagger(model, "cpu").predict_batch(posts)
     assert [p.image for p in predictions] == ["used"] * 3
     assert all(p.relation is not None and 0 < p.relation < 1 for p in predictions)
@@ -53,8 +53,8 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
 
 
 def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path: Path) -> None:
-    """All 30 posts to F1 1.0, through the command's own path from files to a model."""
-    posts = real_posts(shared)
+    """15 posts to F1 1.0, through the command's own path from files to a model."""
+    posts = real_posts(shared)[15:]
     lines = []
     for post in posts:
         row = {"id": post.id, "tokens": post.words, "tags": post.tags, "image": f"{post.id}.jpg"}
@@ -62,7 +62,7 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
         lines.append(json.dumps(row) + "\n")
     for split in ("train", "dev"):
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
-    assert len(posts) == len(list(open_data(tmp_path).read("train"))) == 30
+    assert len(posts) == len(list(open_data(tmp_path).read("train"))) == 15
     rates = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
     shape = {
         "hidden_size": 32,
@@ -89,7 +89,13 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
                 "tagger": {"word_dimension": 32, "lstm_hidden": 32, "dropout": 0.0},
             },
             "data": {"path": tmp_path},
-            "training": {"epochs": 25, "batch_size": 5, "relation": rates, "tagging": rates},
+            "training": {
+                "epochs": 50,
+                "batch_size": 5,
+                "decay": "constant",
+                "relation": rates,
+                "tagging": rates,
+            },
         }
     )
     result = train(settings, tmp_path / "run")

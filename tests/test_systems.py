@@ -126,7 +126,7 @@ def test_eight_posts_are_learnt_by_heart(variant: Variant) -> None:
             task.losses(model.system, collate.with_gold(batch)).mean().backward()  # type: ignore[no-untyped-call]
             optimizers[task.name].step()
             model.system.zero_grad()
-    decoded = Decoder(model).decode(posts)
+    decoded = Decoder(model, model.collator()).decode(posts)
     assert [d.tags for d in decoded] == [post.tags for post in posts]
 
 

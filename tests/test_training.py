@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from rpbert.config import RunSettings, TrainingSettings, load_run
+from rpbert.config import RunSettings, TrainingSettings, load_run, write_yaml
 from rpbert.data import Post
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
@@ -81,6 +85,17 @@ def test_rates_rise_then_fall(step: int, expected: float) -> None:
     assert rate_factor(step, 100, schedule) == pytest.approx(expected)
 
 
+def test_cosine_decay_is_torchs() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
+    chosen = TrainingSettings(decay="cosine")
+    for step in range(40):
+        assert rate_factor(step, 40, chosen) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        oracle.step()
+
+
 def test_the_paper_has_constant_rates() -> None:
     assert {rate_factor(step, 50, TrainingSettings()) for step in range(50)} == {1.0}
 
@@ -129,6 +144,83 @@ def test_resuming_gives_the_weights_of_the_undisturbed_run(system: str, tmp_path
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    chosen = settings(data, "bilstm_crf", epochs=1)
+    train(chosen, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    train(chosen, tmp_path / "run", resume=True)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    chosen = settings(data, "bilstm_crf", epochs=1)
+    train(chosen, tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / "epoch-0001" / "system.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="epoch-0001"):
+        train(chosen, tmp_path / "run", resume=True)
+
+
+def test_bfloat16_learns_and_a_run_in_another_precision_follows(tmp_path: Path) -> None:
+    data = data_folder(tmp_path / "data")
+    for precision in ("bf16", "fp32"):
+        train(settings(data, epochs=3, precision=precision), tmp_path / precision)
+        lines = (tmp_path / precision / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line)["loss"]["tagging"] for line in lines]
+        assert losses[-1] < losses[0]
+
+
+def test_images_that_cannot_be_read_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_folder(tmp_path / "data")
+    (data / "images" / "1.jpg").unlink()
+    (data / "images" / "2.jpg").write_bytes(b"broken")
+    train(settings(data, epochs=1), tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert line["images"]["tagging"] == {"used": 6, "missing": 1, "unreadable": 1}
+    assert "images of tagging: 1 missing, 1 unreadable, 6 used" in capsys.readouterr().err
+
+
+def test_labels_without_images_are_told_from_no_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_folder(tmp_path / "data")
+    shutil.rmtree(data / "images")
+    train(settings(data, epochs=1), tmp_path / "run")
+    assert "relation labels but no image folder" in capsys.readouterr().err
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """The same global batches give the same losses, and a post is scored once."""
+    data = data_folder(tmp_path / "data")
+    shape = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    encoder = {**TINY["bert"]["encoder"]}
+    encoder["shape"] = {**encoder["shape"], **shape}
+    model = {"system": "bert", "tagger": {**TAGGER, "dropout": 0.0}, "encoder": encoder}
+    chosen = settings(data, "bert", batch_size=3).model_copy(update={"model": model})
+    write_yaml(chosen, tmp_path / "run.yaml")
+    for processes in (1, 2):
+        launch = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+        command = [*launch, "-m", "rpbert", "train", str(tmp_path / "run.yaml")]
+        subprocess.run(
+            [sys.executable, *command, "--output", str(tmp_path / str(processes))],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+    one, two = (
+        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("1", "2")
+    )
+    assert len(one) == len(two) == 3
+    for alone, shared in zip(one, two, strict=True):
+        assert shared["loss"]["tagging"] == pytest.approx(alone["loss"]["tagging"], abs=1e-5)
+        assert shared["dev"]["posts"] == alone["dev"]["posts"] == 8
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -54,29 +55,35 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, system: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]
-) -> dict[str, Any]:
-    """Restore the newest checkpoint and return its progress.
+) -> dict[str, Any] | None:
+    """Restore the newest checkpoint and return its progress, None where there is none yet.
 
     Raises:
-        InputError: there is no complete checkpoint, or it is of another configuration.
+        InputError: the checkpoint is damaged or of another configuration.
     """
+    for unfinished in folder.glob(".epoch-*"):  # of a process that was killed while saving
+        shutil.rmtree(unfinished)
     complete = _complete(folder)
     if not complete:
-        raise InputError(folder, "no checkpoint", "one to resume from", "train without --resume")
+        return None
     newest = complete[-1]
     try:
+        state: dict[str, Any] = json.loads((newest / "state.json").read_text("utf-8"))
         system.load_state_dict(load_file(newest / "system.safetensors"))
         for name, optimizer in optimizers.items():
             _restore(optimizer, load_file(newest / f"optimizer-{name}.safetensors"))
-    except (RuntimeError, OSError, KeyError) as error:
+        generators = load_file(newest / "generators.safetensors")
+    except (RuntimeError, OSError, LookupError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise InputError(
-            newest, str(error).splitlines()[0][:160], "a checkpoint of this configuration"
+            newest,
+            reason,
+            "a whole checkpoint of this configuration",
+            "remove this folder to resume from the one before, or train anew",
         ) from error
-    generators = load_file(newest / "generators.safetensors")
     torch.set_rng_state(generators["torch"])
     if "cuda" in generators and torch.cuda.is_available():
         torch.cuda.set_rng_state(generators["cuda"])
-    state: dict[str, Any] = json.loads((newest / "state.json").read_text("utf-8"))
     version, internal, gauss = state.pop("python")
     random.setstate((version, tuple(internal), gauss))
     return state

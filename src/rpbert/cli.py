@@ -27,13 +27,10 @@ app = typer.Typer(
     name="rpbert",
     help="Named entities from social posts with images.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(
-    help="Check data, or make some.", no_args_is_help=True, rich_markup_mode=None
-)
+data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
@@ -43,7 +40,12 @@ ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model 
 def main() -> NoReturn:
     """Run a command and exit: 0 done, 2 the user can mend it, 130 stopped by the user."""
     try:
-        code = app(standalone_mode=False)  # what Ctrl-C comes to differs between Typer's versions
+        arguments = sys.argv[1:]
+        if arguments in ([], ["data"]):
+            arguments.append("--help")
+        code = app(
+            arguments, standalone_mode=False
+        )  # what Ctrl-C comes to differs between Typer's versions
         if code == STOPPED:
             raise KeyboardInterrupt
     except UsageError as error:
@@ -159,15 +161,16 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
-    from rpbert.evaluation import GROUPINGS, evaluate_model, render_evaluation
+    from rpbert.evaluation import GROUPINGS, evaluate_model, only
+    from rpbert.scoring import render
 
     if by is not None and by not in GROUPINGS:
         raise InputError("--by", by, " or ".join(GROUPINGS))
-    evaluation = evaluate_model(model, data, split)
+    evaluation = only(evaluate_model(model, data, split), by)
     if as_json:
         _print_json(evaluation.to_dict())
     else:
-        print(render_evaluation(evaluation, by))
+        print(render(evaluation))
 
 
 @app.command()
@@ -195,7 +198,7 @@ def predict(
         return
     from rpbert.inference import Tagger
 
-    prediction = Tagger.from_pretrained(model).predict(text or "", image=image)
+    prediction = Tagger.from_pretrained(model).predict(str(text), image=image)
     if as_json:
         _print_json(prediction.to_dict())
     else:
@@ -224,7 +227,9 @@ def _predict_file(model: str, source: Path, output: Path | None, as_json: bool) 
             counts[prediction.image] += 1
             yield json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n"
 
-    if output is None:
+    if output is None and as_json:
+        _print_json([json.loads(line) for line in lines()])
+    elif output is None:
         sys.stdout.writelines(lines())
     else:
         with written_whole(output) as file:

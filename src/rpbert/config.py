@@ -122,8 +122,8 @@ class TrainingSettings(Settings):
     """``adamw`` decays weights by 0.01; ``adam`` is Kingma and Ba's with default settings."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of a task's steps over which its rates rise from 0."""
-    decay: Literal["constant", "linear"] = "constant"
-    """After warm-up: constant rates, or linear decay to 0."""
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """After warm-up: constant rates, or linear or cosine decay to 0."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; None: no clipping."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -164,8 +164,9 @@ class RunSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("preset", "paper") in PRESETS:
-            preset = PRESETS[given.get("preset", "paper")]
+        name = given.get("preset", "paper") if isinstance(given, dict) else None
+        if isinstance(name, str) and name in PRESETS:
+            preset = PRESETS[name]
             training = given.get("training") or {}
             if isinstance(training, dict):
                 given = {**given, "training": _merged(preset, training)}
@@ -184,9 +185,14 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     given = read_yaml(path)
     for block, key in (("data", "path"), ("data", "relations")):
         _anchor(given, block, key, path.parent)
-    tagger = given.get("model", {}).get("tagger") if isinstance(given.get("model"), dict) else None
-    if isinstance(tagger, dict):
-        _anchor({"tagger": tagger}, "tagger", "word_vectors", path.parent)
+    model = given.get("model")
+    if isinstance(model, dict):
+        _anchor(model, "tagger", "word_vectors", path.parent)
+        for part in ("encoder", "visual"):  # a hub id, unless a folder of that name is there
+            inner = model.get(part)
+            name = inner.get("pretrained") if isinstance(inner, dict) else None
+            if isinstance(name, str) and (path.parent / name).is_dir():
+                _anchor(model, part, "pretrained", path.parent)
     for override in overrides:
         _set(given, override)
     return parse(RunSettings, given, path)
@@ -239,7 +245,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _anchor(given: dict[str, Any], block: str, key: str, folder: Path) -> None:
     inner = given.get(block)
     if isinstance(inner, dict) and isinstance(inner.get(key), str):
-        inner[key] = str(folder / inner[key])
+        inner[key] = os.path.abspath(folder / inner[key])  # noqa: PTH100
 
 
 def _set(given: dict[str, Any], override: str) -> None:

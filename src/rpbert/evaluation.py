@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rpbert.config import SystemSettings
-from rpbert.data import Post
+from rpbert.data import ImageStatus, Post
 from rpbert.data.readers import open_data
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
@@ -21,7 +22,6 @@ from rpbert.scoring import (
     Evaluation,
     Lexicon,
     entity_lexicon,
-    render,
     score_familiarity,
     score_relations,
     score_tags,
@@ -63,8 +63,10 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
     decoded = list(tagger.evaluate_posts(posts))
     gold = [post.tags or () for post in posts]
     predicted = [answer.tags for answer in decoded]
+    images = Counter(answer.image for answer in decoded)
     evaluation = Evaluation(
-        score_tags(gold, predicted, _groups(posts, decoded)) if tagged else None
+        score_tags(gold, predicted, _groups(posts, decoded)) if tagged else None,
+        images={status: images[status] for status in get_args(ImageStatus)},
     )
     if train and tagged:
         lexicon = _lexicon(train)
@@ -74,7 +76,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
     labelled = [
         (int(post.relation > RELATION_THRESHOLD), answer.relation)
         for post, answer in zip(posts, decoded, strict=True)
-        if post.relation is not None and answer.relation is not None
+        if post.relation is not None and answer.relation is not None and answer.image == "used"
     ]
     if labelled:
         relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])
@@ -88,25 +90,28 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
     return evaluation
 
 
-def render_evaluation(evaluation: Evaluation, by: str | None = None) -> str:
-    """The evaluation as text; `by` leaves only the groups asked for beside the overall scores."""
+def only(evaluation: Evaluation, by: str | None) -> Evaluation:
+    """The evaluation with the groups asked for (`relation`, `type`) beside the overall scores.
+
+    Raises:
+        InputError: there is nothing to group the posts by.
+    """
     tags = evaluation.tags
-    if tags is None:
-        return render(evaluation)
+    if by is None or tags is None:
+        return evaluation
     if by == "type":
-        return render(Evaluation(replace(tags, by_group={})))
-    if by == "relation":
-        if not tags.by_group:
-            raise InputError(
-                "--by relation",
-                "neither relation labels in the data nor a relation score of the model",
-                "one of them",
-            )
-        strict, lenient = (replace(s, by_type={}) for s in (tags.strict, tags.lenient))
-        return render(
-            Evaluation(replace(tags, strict=strict, lenient=lenient), relation=evaluation.relation)
+        tags = replace(tags, by_group={})
+        return replace(evaluation, tags=tags, by_familiarity={}, relation=None)
+    if not tags.by_group:
+        raise InputError(
+            "--by relation",
+            "neither relation labels in the data nor a relation score of the model",
+            "one of them",
         )
-    return render(evaluation)
+    strict, lenient = (replace(scores, by_type={}) for scores in (tags.strict, tags.lenient))
+    return replace(
+        evaluation, tags=replace(tags, strict=strict, lenient=lenient), by_familiarity={}
+    )
 
 
 def describe_systems() -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import torch
 from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
 from rpbert.data.collate import Collator, batches
 from rpbert.data.labels import strict_spans
+from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import InputError
 from rpbert.models.saved import TaggingModel
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     PostLike: TypeAlias = "Post | str | Mapping[str, Any]"
+
+
+_READ = {"id", "text", "tokens"}
+"""Keys of a mapping that tagging reads, beside `image`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,16 @@ class Decoder:
 
     Args:
         model: put in evaluation mode for each batch, and back in the mode it was in.
+        collator: packs posts for the model.
         device: where the model is.
     """
 
-    def __init__(self, model: TaggingModel, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, model: TaggingModel, collator: Collator, device: torch.device | str = "cpu"
+    ) -> None:
         self.model = model
+        self.collator = collator
         self.device = device
-        self.collator: Collator = model.collator()
         tags = model.vocabulary.tags
         self.constraint: TagConstraint | None = (
             iob2_constraint(tags) if model.options.tagger.iob2_decoding else None
@@ -112,7 +120,7 @@ class Tagger:
         self.model = model
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model.system.to(self.device).eval()
-        self._decoder = Decoder(model, self.device)
+        self._decoder = Decoder(model, model.collator(), self.device)
         self._splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     @classmethod
@@ -179,18 +187,13 @@ class Tagger:
         if isinstance(given, str):
             given = {"text": given}
         if not isinstance(given, Mapping):
-            raise InputError(f"post {index}", type(given).__name__, "a Post, a text or a mapping")
-        id, image = str(given.get("id", index)), given.get("image")
-        image = Path(image) if isinstance(image, str) else image
-        words, text = given.get("tokens"), given.get("text")
-        if words is not None:
-            if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-                raise InputError(f"post {index}, tokens", repr(words)[:60], "a list of words")
-            return Post.from_words(id, tuple(words), image=image)
-        if not isinstance(text, str):
-            raise InputError(f"post {index}", f"text {text!r}"[:60], "text or tokens")
-        spans = tuple(self._splitter.split(text))
-        return Post(id, tuple(text[a:b] for a, b in spans), text, spans, image=image)
+            raise InputError(f"posts:{index}", type(given).__name__, "a Post, a text or a mapping")
+        values = {"id": str(index), **{k: given[k] for k in _READ & given.keys()}}
+        if isinstance(values.get("tokens"), tuple):
+            values["tokens"] = list(values["tokens"])
+        image = given.get("image")
+        post = post_of_values(values, Path("posts"), index, self._splitter)
+        return post.with_(image=Path(image) if isinstance(image, str) else image)
 
     @staticmethod
     def _prediction(post: Post, decoded: Decoded) -> Prediction:

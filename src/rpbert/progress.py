@@ -16,19 +16,36 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rpbert.config import TrainingSettings
 from rpbert.errors import InputError
+from rpbert.writing import written_whole
 
 Advance = Callable[[str, float, int], None]
 """Called after a step with the task, its loss and how many posts it took."""
 
 
 class Reporter:
-    """Tells a person how the run goes, and writes a line per evaluation to RUN/metrics.jsonl."""
+    """Tells a person how the run goes, and writes a line per evaluation to RUN/metrics.jsonl.
 
-    def __init__(self, run: Path, settings: TrainingSettings) -> None:
+    Args:
+        run: the folder of the run.
+        shown: False in all but one of several processes, which then say and write nothing.
+    """
+
+    def __init__(self, run: Path, settings: TrainingSettings, *, shown: bool = True) -> None:
         self.metrics = run / "metrics.jsonl"
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.shown = shown
+        self.console = Console(file=sys.stderr, highlight=False, quiet=not shown)
         self.epochs = settings.epochs
-        self._events = _tensorboard(run / "tensorboard") if settings.tensorboard else None
+        wanted = settings.tensorboard and shown
+        self._events = _tensorboard(run / "tensorboard") if wanted else None
+
+    def resume(self, finished: int) -> None:
+        """Drop what was said of epochs that are trained again."""
+        if self.shown and self.metrics.exists():
+            lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["epoch"] <= finished]
+            with written_whole(self.metrics) as file:
+                file.writelines(kept)
+        self.note(f"resuming after epoch {finished}")
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +61,7 @@ class Reporter:
 
     def note(self, line: str) -> None:
         """Say one line."""
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
     def epoch(self, number: int, steps: int, best: float) -> Iterator[Advance]:
@@ -73,6 +90,8 @@ class Reporter:
 
     def evaluated(self, record: dict[str, Any]) -> None:
         """Keep and show what an epoch came to."""
+        if not self.shown:
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())

@@ -175,12 +175,15 @@ class Evaluation:
         tags: scores of the entities; None where the posts have relation labels only, as TRC's.
         by_familiarity: the same entities apart as ``seen`` and ``unseen`` in training, empty where
             the training entities are not known.
-        relation: scores of the relation classifier; None without one, or without labels.
+        relation: scores of the relation classifier on the posts whose image could be read; None
+            without a classifier, or without labels.
+        images: posts by what became of their image: used, none, missing, unreadable.
     """
 
     tags: TagScores | None
     by_familiarity: Mapping[str, TagScores] = field(default_factory=dict)
     relation: RelationScores | None = None
+    images: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
@@ -188,6 +191,7 @@ class Evaluation:
             "tags": self.tags.to_dict() if self.tags else None,
             "by_familiarity": {k: scores.to_dict() for k, scores in self.by_familiarity.items()},
             "relation": self.relation.to_dict() if self.relation else None,
+            "images": dict(self.images),
         }
 
 
@@ -330,6 +334,9 @@ def render(evaluation: Evaluation) -> str:
     )
     if evaluation.relation is not None:
         lines += _relation_lines(evaluation.relation)
+    if evaluation.images:
+        counts = ", ".join(f"{count:,} {status}" for status, count in evaluation.images.items())
+        lines += [f"images: {counts}"]
     return "\n".join(lines).rstrip()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from rpbert.config import Rates, RunSettings, TrainingSettings, read_yaml, write
 from rpbert.data import Batch, Post
 from rpbert.data.collate import Collator, shuffled_batches
 from rpbert.data.readers import open_data
+from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.inference import Decoded, Decoder
 from rpbert.models import parse_options
@@ -56,6 +60,8 @@ class Task(ABC):
             if rate > 0:
                 group = groups.setdefault(part, {"params": [], "lr": rate, "rate": rate})
                 group["params"].append(parameter)
+        if not groups:
+            raise InputError(f"training.{self.name}", "rates of 0 only", "a rate above 0")
         kinds: dict[str, type[torch.optim.Adam]] = {
             "adam": torch.optim.Adam,
             "adamw": torch.optim.AdamW,
@@ -128,13 +134,16 @@ class BlockSchedule:
 
 
 def rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
-    """What a rate is multiplied by at a step: linear warm-up, then constant or linear decay."""
+    """What a rate is multiplied by at a step: linear warm-up, then the decay."""
     warm = int(settings.warmup * total)
     if step < warm:
         return (step + 1) / warm
-    if settings.decay == "linear":
-        return (total - step) / max(total - warm, 1)
-    return 1.0
+    left = (total - step) / max(total - warm, 1)
+    return {
+        "constant": 1.0,
+        "linear": left,
+        "cosine": (1 - math.cos(math.pi * left)) / 2,  # Loshchilov and Hutter 2017, Eq. 5
+    }[settings.decay]
 
 
 @dataclass(frozen=True)
@@ -155,27 +164,32 @@ class Trainer:
     """
 
     def __init__(
-        self, model: TaggingModel, schedule: BlockSchedule, settings: TrainingSettings, run: Path
+        self,
+        accelerator: Accelerator,
+        model: TaggingModel,
+        schedule: BlockSchedule,
+        settings: TrainingSettings,
+        run: Path,
     ) -> None:
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if settings.precision == "bf16" else "no",
-            cpu=settings.device == "cpu",
-        )
+        self.accelerator = accelerator
         self.model, self.schedule, self.settings, self.run = model, schedule, settings, run
         self.system = model.system.to(self.accelerator.device)
         self.collator: Collator = model.collator()
-        self.decoder = Decoder(model, self.accelerator.device)
-        self.decoder.collator = self.collator  # one store of decoded images for both
+        # One collator, and so one store of decoded images, for both.
+        self.decoder = Decoder(model, self.collator, self.accelerator.device)
         self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
         self.taken = dict.fromkeys(self.optimizers, 0)
         self.best = (-1.0, 0)  # F1 and epoch
         self.finished = 0  # epochs
+        self.images: dict[str, Counter[str]] = {}  # what became of the images, by task
 
-    def resume(self) -> None:
-        """Go on after the last epoch that was finished."""
+    def resume(self, reporter: Reporter) -> None:
+        """Go on after the last epoch that was finished; from the start if there is none."""
         state = load_checkpoint(self.run / "checkpoints", self.system, self.optimizers)
-        self.finished, self.taken = state["epoch"], state["taken"]
-        self.best = (state["best"][0], state["best"][1])
+        if state is not None:
+            self.finished, self.taken = state["epoch"], state["taken"]
+            self.best = (state["best"][0], state["best"][1])
+        reporter.resume(self.finished)
 
     def fit(self, dev: Sequence[Post], reporter: Reporter) -> TrainingResult:
         """Train to the last epoch; the best model by the development F1 goes to RUN/model."""
@@ -183,6 +197,11 @@ class Trainer:
         for number in range(self.finished + 1, self.settings.epochs + 1):
             losses = self._epoch(number, reporter)
             tags, relation = self._score(dev)
+            images = self._images()
+            if number == self.finished + 1:
+                for task, counts in images.items():
+                    shown = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items()))
+                    reporter.note(f"images of {task}: {shown}")
             improved = tags.strict.f1 > self.best[0]
             if improved:
                 self.best = (tags.strict.f1, number)
@@ -193,6 +212,7 @@ class Trainer:
                     "loss": losses,
                     "dev": tags.to_dict(),
                     "dev_relation": relation.to_dict() if relation else None,
+                    "images": images,
                     "best": improved,
                 }
             )
@@ -205,6 +225,7 @@ class Trainer:
     def _epoch(self, number: int, reporter: Reporter) -> dict[str, float]:
         """Train one epoch; returns the mean loss of each task."""
         self.system.train()
+        self.images = {name: Counter() for name in self.optimizers}
         sums = {name: torch.zeros(2) for name in self.optimizers}
         total = sum(self.schedule.steps(task) for task in self.schedule.tasks)
         with reporter.epoch(number, total, self.best[0]) as advance:
@@ -228,6 +249,7 @@ class Trainer:
         losses = torch.zeros(0, device=self.accelerator.device)
         if share:
             batch = self.collator.with_gold(share).to(self.accelerator.device)
+            self.images[task.name].update(batch.image_status)
             with self.accelerator.autocast():
                 losses = task.losses(self.system, batch)
         summed: Tensor = torch.stack([losses.detach().sum(), torch.tensor(len(losses)).to(losses)])
@@ -260,12 +282,22 @@ class Trainer:
             decoded = self.decoder.decode(share, self.settings.evaluation_batch_size)
         pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
         tags = score_tags([post.tags or () for post, _ in pairs], [d.tags for _, d in pairs])
-        known = [(p.relation, d.relation) for p, d in pairs if p.relation is not None]
+        # Task#1 knows nothing of posts whose image could not be read, as in its loss.
+        known = [
+            (p.relation, d.relation)
+            for p, d in pairs
+            if p.relation is not None and d.image == "used"
+        ]
         if not known or not self.system.has_relation:
             return tags, None
         return tags, score_relations(
             [int(gold > 0.5) for gold, _ in known], [float(r or 0.0) for _, r in known]
         )
+
+    def _images(self) -> dict[str, dict[str, int]]:
+        """What became of the images of the epoch's posts, over all processes."""
+        parts: list[dict[str, Counter[str]]] = gather_object([self.images])
+        return {name: dict(sum((part[name] for part in parts), Counter())) for name in self.images}
 
     def _save(self, number: int, improved: bool) -> None:
         if improved:
@@ -288,51 +320,69 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
         InputError: settings, data or RUN cannot be used.
     """
     options = parse_options(settings.model)
-    _claim(run, resume)
+    accelerator = _accelerator(settings.training)
+    complete = settings.model_copy(update={"model": options.model_dump(mode="json")})
+    if accelerator.is_main_process:
+        _claim(run, resume)
     seed_everything(settings.training.seed)
     source = open_data(settings.data.path)
     posts, dev = list(source.read("train")), list(source.read("dev"))
     _need_tags(posts, f"{settings.data.path}, train")
     _need_tags(dev, f"{settings.data.path}, dev")
     others = dev + (list(source.read("test")) if "test" in source.splits else [])
-    reporter = Reporter(run, settings.training)
+    reporter = Reporter(run, settings.training, shown=accelerator.is_main_process)
     model = TaggingModel.create(options, posts, others)
     tasks: list[Task] = []
     if model.system.has_relation:
-        labelled = _relation_posts(settings, posts)
+        labelled, why_none = _relation_posts(settings, posts, model.vocabulary.marks)
         if labelled:
             tasks.append(RelationTask(labelled, settings.training.relation))
         else:
             reporter.note(
-                "no relation labels: Task#1 is skipped, and the gate learns from Task#2's gradient "
+                f"{why_none}: Task#1 is skipped, and the gate learns from Task#2's gradient "
                 "through BERT alone"
             )
     tasks.append(TaggingTask(posts, settings.training.tagging))
     for task in tasks:
         reporter.note(f"Task {task.name}: {len(task.posts):,} posts")
-    complete = settings.model_copy(update={"model": options.model_dump(mode="json")})
-    _keep_settings(complete, run / "config.yaml")
     schedule = BlockSchedule(tasks, settings.training.batch_size, settings.training.seed)
-    trainer = Trainer(model, schedule, settings.training, run)
+    trainer = Trainer(accelerator, model, schedule, settings.training, run)
+    if accelerator.is_main_process:
+        _keep_settings(complete, run / "config.yaml")
+    accelerator.wait_for_everyone()
     if resume:
-        trainer.resume()
+        trainer.resume(reporter)
     with reporter:
         return trainer.fit(dev, reporter)
 
 
-def _relation_posts(settings: RunSettings, posts: Sequence[Post]) -> list[Post]:
-    """Task#1's posts: those of `data.relations`, else the training posts with a relation."""
+def _accelerator(settings: TrainingSettings) -> Accelerator:
+    # Accelerate keeps one state a process, and a second run in it may want another precision.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        cpu=settings.device == "cpu",
+    )
+
+
+def _relation_posts(
+    settings: RunSettings, posts: Sequence[Post], marks: str
+) -> tuple[list[Post], str]:
+    """Task#1's posts, those of `data.relations` or else of the training split; or why none."""
     candidates: Sequence[Post] = posts
-    if settings.data.relations is not None:
-        source = open_data(settings.data.relations)
-        split = "train" if "train" in source.splits else next(iter(source.splits))
+    where = settings.data.relations
+    if where is not None:
+        source = open_data(where, SPLITTERS[marks])
+        split = next((name for name in ("train", "all") if name in source.splits), None)
+        if split is None:
+            raise InputError(where, f"splits {', '.join(source.splits)}", "a training split")
         candidates = list(source.read(split))
-    labelled = [post for post in candidates if post.relation is not None and post.image is not None]
-    if settings.data.relations is not None and not labelled:
-        raise InputError(
-            settings.data.relations, "no post with both image and relation", "relation labels"
-        )
-    return labelled
+    labelled = [post for post in candidates if post.relation is not None]
+    shown = [post for post in labelled if post.image is not None]
+    if where is not None and not shown:
+        raise InputError(where, "no post with both image and relation", "relation labels")
+    why = "relation labels but no image folder" if labelled else "no relation labels"
+    return shown, why
 
 
 def _need_tags(posts: Sequence[Post], where: str) -> None:

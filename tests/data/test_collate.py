@@ -115,7 +115,7 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
 
 
 def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
-    one = 32 * 32 * 3
+    one = 32 * 32 * 3 + 1024
     store = ImageStore(32, budget=2 * one)
     for i in range(5):
         picture(i).save(tmp_path / f"{i}.png")

@@ -14,7 +14,6 @@ from transformers import ResNetModel as OracleModel
 from rpbert.errors import InputError
 from rpbert.modules.visual import (
     RESNET_SHAPES,
-    GlobalVector,
     ResNetBlocks,
     frozen_statistics,
     gather_tokens,
@@ -225,19 +224,6 @@ def test_a_whole_configuration_builds_the_network_again() -> None:
     again.load_state_dict(blocks.state_dict())
     with torch.no_grad():
         assert torch.equal(again(pixels(1, 32)), blocks(pixels(1, 32)))
-
-
-def test_the_global_vector_is_the_mean_of_the_blocks() -> None:
-    blocks = made(TINY[0], 32)
-    vector = GlobalVector(blocks)
-    assert (vector.width, vector.tokens) == (12, 1)
-    with torch.no_grad():
-        got = vector(pixels(3, 32))
-        pooled = blocks.resnet(pixels(3, 32)).pooler_output[:, :, 0, 0]
-    assert got.shape == (3, 1, 12)
-    torch.testing.assert_close(got[:, 0], pooled, atol=1e-5, rtol=1e-5)
-    assert vector(torch.zeros(0, 3, 32, 32)).shape == (0, 1, 12)
-    assert len(list(vector.parameters())) == len(list(blocks.parameters()))
 
 
 def test_posts_get_the_tokens_of_their_image() -> None:

@@ -85,7 +85,9 @@ class BertSubwords:
             self._pieces.clear()
         new = [word for word in dict.fromkeys(words) if word not in self._pieces]
         if new:
-            encoded = self.tokenizer(new, add_special_tokens=False)["input_ids"]
+            # A lone surrogate is no character that a tokenizer takes.
+            clean = [word.encode("utf-8", "replace").decode() for word in new]
+            encoded = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
             for word, ids in zip(new, encoded, strict=True):
                 # One word never fills more than half a row, so that windows always advance.
                 self._pieces[word] = ids[: self.room // 2] or [self.tokenizer.unk_token_id]
@@ -151,7 +153,8 @@ class ImageStore:
 
 
 def _bytes(image: LoadedImage) -> int:
-    return 0 if image.pixels is None else int(image.pixels.nbytes)
+    overhead = 1024  # the entry itself, so that failures do not pile up either
+    return overhead + (0 if image.pixels is None else int(image.pixels.nbytes))
 
 
 class Collator:

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 from rpbert.data.labels import lone_inside
 from rpbert.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _URL_SCHEME = re.compile(r"https?:?/{0,2}")

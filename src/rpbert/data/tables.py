@@ -133,6 +133,21 @@ class _Row:
         return tuple(self.clean(item) for item in value)
 
 
+def post_of_values(
+    values: Mapping[str, Any], path: Path, line: int, splitter: WordSplitter
+) -> Post:
+    """The post of one row's values, as a file would hold them.
+
+    Args:
+        path: named in messages, and what an image's path is relative to.
+        line: named in messages.
+
+    Raises:
+        InputError: a value is missing or of the wrong kind.
+    """
+    return _post(_Row(values, path, line, None), splitter, set())
+
+
 def _post(row: _Row, splitter: WordSplitter, seen: set[str]) -> Post:
     """The post of a row; `seen` holds the unknown keys already noted."""
     for key in sorted(map(str, row.values.keys() - KEYS - seen)):

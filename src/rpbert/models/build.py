@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError
 
 from rpbert.config import EncoderSettings, TaggerSettings, VisualSettings
 from rpbert.data.vocabulary import Vocabulary
@@ -16,6 +18,9 @@ from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.visual import RESNET_SHAPES, ResNetBlocks
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 Built = TypeVar("Built")
 
@@ -66,23 +71,14 @@ class Parts:
 
     def encoder(self, settings: EncoderSettings) -> TextImageEncoder:
         """BERT with published or random weights."""
-        from transformers import BertConfig, BertModel
-
-        if settings.pretrained is None:
-            fields = {"vocab_size": self.subword_count, **(settings.shape or {})}
-            config = checked("model.encoder.shape", lambda: BertConfig(**fields))
-            bert = checked(
-                "model.encoder.shape", lambda: BertModel(config, add_pooling_layer=False)
-            )
+        name, shape = settings.pretrained, settings.shape or {}
+        if name is not None:
+            bert = from_hub("model.encoder.pretrained", name, lambda: published_bert(name))
+            if bert.config.vocab_size < self.subword_count:
+                found = f"{self.subword_count} sub-words for {bert.config.vocab_size} embeddings"
+                raise InputError(name, found, "a tokenizer and weights of one model")
         else:
-            name = settings.pretrained
-            bert = from_hub(
-                "model.encoder.pretrained",
-                name,
-                lambda: BertModel.from_pretrained(
-                    name, add_pooling_layer=False, use_safetensors=True
-                ),
-            )
+            bert = checked("model.encoder.shape", lambda: random_bert(shape, self.subword_count))
         return TextImageEncoder(bert)
 
     def visual(self, settings: VisualSettings) -> ResNetBlocks:
@@ -90,7 +86,9 @@ class Parts:
         name, shape = settings.pretrained, settings.shape
         size = settings.image_size
         if name is not None:
-            return ResNetBlocks.from_pretrained(name, size)
+            return from_hub(
+                "model.visual.pretrained", name, lambda: ResNetBlocks.from_pretrained(name, size)
+            )
         if isinstance(shape, str):
             if shape not in RESNET_SHAPES:
                 known = ", ".join(RESNET_SHAPES)
@@ -98,6 +96,54 @@ class Parts:
             shape = RESNET_SHAPES[shape]
         fields: dict[str, Any] = shape or {}
         return checked("model.visual.shape", lambda: ResNetBlocks.from_config(fields, size))
+
+
+def published_bert(name: str) -> BertModel:
+    """A BERT by hub name or folder, in float32, all of its weights from there.
+
+    Raises:
+        InputError: it is no BERT, or weights are missing, which would be drawn at random.
+    """
+    import torch
+    from transformers import AutoConfig, BertModel
+
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if config.model_type != "bert":
+        raise InputError(name, f"a model of type {config.model_type}", "a BERT")
+    bert, loading = BertModel.from_pretrained(
+        name,
+        config=config,
+        add_pooling_layer=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(name, f"no weights for {missing[0]} and so on", "all weights of a BERT")
+    return bert
+
+
+def random_bert(shape: Mapping[str, Any], subword_count: int) -> BertModel:
+    """A BERT of a given shape with random weights.
+
+    Raises:
+        InputError: a field is unknown, or too small for a post.
+    """
+    from transformers import BertConfig, BertModel
+
+    key = "model.encoder.shape"
+    known = sorted(BertConfig().to_dict())
+    for field in shape:
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else ""
+            raise InputError(key, f"unknown field {field}", "fields of BertConfig", mend)
+    rows = max(shape.get("vocab_size", 0), subword_count)
+    config = BertConfig(**{**shape, "vocab_size": rows})
+    for field, least in (("num_hidden_layers", 1), ("max_position_embeddings", 16)):
+        if getattr(config, field) < least:
+            raise InputError(key, f"{field} = {getattr(config, field)}", f"at least {least}")
+    return BertModel(config, add_pooling_layer=False)
 
 
 @contextmanager
@@ -125,10 +171,10 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
     try:
         with quiet_transformers():
             return load()
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except InputError as error:
+        raise InputError(key, str(error), "published weights that can be used") from None
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
         raise InputError(
             key,
@@ -150,7 +196,13 @@ def checked(key: str, make: Callable[[], Built]) -> Built:
         return make()
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise InputError(
-            key, str(error).splitlines()[0][:200], "fields of the configuration"
-        ) from error
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+        LookupError,
+        StrictDataclassError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(key, reason, "fields that make a network") from error

@@ -101,7 +101,13 @@ class TaggingModel:
         """Write the model folder: all of it or, if anything fails, nothing.
 
         A model that stood there before is replaced only once the new one is whole.
+
+        Raises:
+            InputError: the folder holds other things than a model, which are never replaced.
         """
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a name even for "."
+        if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+            raise InputError(folder, "other files", "a new folder, or that of an earlier model")
         new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -224,7 +230,11 @@ def _tokenizer(options: SystemSettings, train: Sequence[Post]) -> PreTrainedToke
 def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    # Where its files are missing, the library makes one that knows the special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(source, "no vocabulary", "a folder with tokenizer.json or vocab.txt")
+    return tokenizer
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -135,6 +135,7 @@ class ResNetBlocks(nn.Module):
                 config=config,
                 use_safetensors=True,
                 trust_remote_code=False,
+                dtype=torch.float32,
                 output_loading_info=True,
             )
         except OSError as error:
@@ -198,20 +199,6 @@ class ResNetBlocks(nn.Module):
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         blocks: Tensor = self.resnet(pixels).last_hidden_state  # (I, d_v, rows, columns)
         return blocks.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-class GlobalVector(nn.Module):
-    """An image as a single vector, the mean of the tokens of another encoder."""
-
-    def __init__(self, encoder: VisualEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.width = encoder.width
-        self.tokens = 1
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Shapes: (I, 3, height, width) → (I, 1, d_v)."""
-        return self.encoder(pixels).mean(dim=1, keepdim=True)
 
 
 def gather_tokens(tokens: Tensor, image_of_post: Tensor) -> VisualTokens:

