@@ -17,11 +17,13 @@ from rpbert.models import parse_options
 from rpbert.show import print_demo, print_prediction, relation_gauge, tagged_text
 
 
-def test_the_config_of_the_controlled_data_is_the_demos() -> None:
-    config = load_run(Path(__file__).parents[1] / "configs" / "controlled-rpbert.yaml")
-    demos = settings_of("rpbert", config.data.path, seed=0)
+@pytest.mark.parametrize("system", ["rpbert", "bert"])
+def test_the_configs_of_the_controlled_data_are_the_demos(system: str) -> None:
+    config = load_run(Path(__file__).parents[1] / "configs" / f"controlled-{system}.yaml")
+    demos = settings_of(system, config.data.path, seed=0)
     assert parse_options(config.model) == parse_options(demos.model)
-    assert config.training == demos.training
+    assert config.training.tagging == demos.training.tagging
+    assert config.training.decay == demos.training.decay
 
 
 def shown(width: int = 120) -> tuple[Console, io.StringIO]:

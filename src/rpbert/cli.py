@@ -43,9 +43,8 @@ def main() -> NoReturn:
         arguments = sys.argv[1:]
         if arguments in ([], ["data"]):
             arguments.append("--help")
-        code = app(
-            arguments, standalone_mode=False
-        )  # what Ctrl-C comes to differs between Typer's versions
+        # Ctrl-C comes back as a code or as an exception, as the version of Typer has it.
+        code = app(arguments, standalone_mode=False)
         if code == STOPPED:
             raise KeyboardInterrupt
     except UsageError as error:
@@ -136,7 +135,12 @@ def train(
     settings = load_run(config, overrides or ())  # a slip in the file shows before PyTorch loads
     from rpbert.training import train as run
 
-    result = run(settings, output, resume=resume)
+    try:
+        result = run(settings, output, resume=resume)
+    except KeyboardInterrupt:
+        given = " ".join([str(config), *(overrides or ())])
+        print(f"\nto go on: rpbert train {given} --output {output} --resume", file=sys.stderr)
+        raise
     if as_json:
         _print_json(
             {

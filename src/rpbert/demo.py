@@ -19,7 +19,7 @@ from rpbert.scoring import Evaluation
 from rpbert.training import train
 
 POSTS = 5000
-EPOCHS = 4
+EPOCHS = 5
 MARK = ".rpbert-demo"
 
 ENCODER: dict[str, Any] = {
@@ -46,7 +46,7 @@ VISUAL: dict[str, Any] = {
     "image_size": 112,
 }
 TAGGER = {"word_dimension": 64, "lstm_hidden": 64, "lstm_layers": 1, "dropout": 0.2}
-RATES = {"head": 2e-3, "encoder": 5e-4, "projection": 5e-4, "visual": 7e-4}
+RATES = {"head": 2e-3, "encoder": 7e-4, "projection": 7e-4, "visual": 1e-3}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "rpbert": {"system": "rpbert", "gate": "soft", "encoder": ENCODER, "visual": VISUAL},
     "none": {"system": "rpbert", "gate": "none", "encoder": ENCODER, "visual": VISUAL},
@@ -103,7 +103,14 @@ def settings_of(system: str, data: Path, seed: int) -> RunSettings:
             "preset": "tuned",
             "model": {**SYSTEMS[system], "tagger": TAGGER},
             "data": {"path": data},
-            "training": {"epochs": EPOCHS, "seed": seed, "relation": RATES, "tagging": RATES},
+            "training": {
+                "epochs": EPOCHS,
+                "batch_size": 32,
+                "decay": "cosine",
+                "seed": seed,
+                "relation": RATES,
+                "tagging": RATES,
+            },
         }
     )
 

@@ -277,6 +277,7 @@ class Trainer:
     def _score(self, dev: Sequence[Post]) -> tuple[TagScores, RelationScores | None]:
         """Score the development posts, each once however many processes there are."""
         accelerator = self.accelerator
+        self._share_statistics()
         share = list(dev[accelerator.process_index :: accelerator.num_processes])
         with accelerator.autocast():
             decoded = self.decoder.decode(share, self.settings.evaluation_batch_size)
@@ -293,6 +294,13 @@ class Trainer:
         return tags, score_relations(
             [int(gold > 0.5) for gold, _ in known], [float(r or 0.0) for _, r in known]
         )
+
+    def _share_statistics(self) -> None:
+        """Average what each process gathered in its buffers, such as batch normalisation's."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.system.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     def _images(self) -> dict[str, dict[str, int]]:
         """What became of the images of the epoch's posts, over all processes."""

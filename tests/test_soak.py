@@ -1,0 +1,33 @@
+"""What takes minutes: the figures of docs/results.md, held to their bounds (`make soak`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rpbert.config import load_run
+from rpbert.data.controlled import make
+from rpbert.evaluation import evaluate_model
+from rpbert.training import train
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(tmp_path: Path) -> None:
+    data = tmp_path / "made"
+    make(data, posts=20_000)
+    scores = {}
+    for system in ("rpbert", "bert"):
+        settings = load_run(CONFIGS / f"controlled-{system}.yaml", [f"data.path={data}"])
+        train(settings, tmp_path / system)
+        scores[system] = evaluate_model(str(tmp_path / system), data)
+    rpbert, bert = scores["rpbert"], scores["bert"]
+    assert rpbert.relation is not None
+    assert rpbert.tags is not None
+    assert bert.tags is not None
+    assert rpbert.relation.accuracy >= 0.95
+    assert rpbert.tags.strict.f1 >= 0.95
+    assert rpbert.tags.strict.f1 >= bert.tags.strict.f1 + 0.15
