@@ -57,7 +57,7 @@ def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
 
 def prediction(image: str = "used", relation: float | None = 0.5) -> Prediction:
     entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
-    return Prediction("1", "at Lake [Como] 😀", (entity,), relation, image)  # type: ignore[arg-type]
+    return Prediction("1", "at Lake [Como] 😀", [entity], relation, image)  # type: ignore[arg-type]
 
 
 def test_a_prediction_reads_with_its_entities_in_place() -> None:

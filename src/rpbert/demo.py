@@ -18,7 +18,7 @@ from rpbert.inference import Tagger
 from rpbert.scoring import Evaluation
 from rpbert.training import train
 
-POSTS = 5000
+POSTS = 4000
 EPOCHS = 5
 MARK = ".rpbert-demo"
 

@@ -202,7 +202,7 @@ class Tagger:
         for (label, first, end), score in zip(found, decoded.scores, strict=True):
             start, stop = post.spans[first][0], post.spans[end - 1][1]
             entities.append(Entity(post.text[start:stop], label, start, stop, score))
-        return Prediction(post.id, post.text, tuple(entities), decoded.relation, decoded.image)
+        return Prediction(post.id, post.text, entities, decoded.relation, decoded.image)
 
 
 def _download(name: str) -> Path:

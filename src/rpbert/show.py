@@ -18,7 +18,7 @@ STYLES = {"PER": "bold magenta", "LOC": "bold green", "ORG": "bold blue", "MISC"
 GAUGE = 10
 
 
-def tagged_text(text: str, entities: tuple[Entity, ...]) -> Text:
+def tagged_text(text: str, entities: list[Entity]) -> Text:
     """The text with each entity as ``[PER Kevin Love]``, coloured where colours are shown."""
     shown, position = Text(), 0
     for entity in entities:

@@ -100,15 +100,13 @@ class Prediction:
 
     id: str
     text: str
-    entities: tuple[Entity, ...]
+    entities: list[Entity]
     relation: float | None
     image: ImageStatus
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON types, keys as in the public contract."""
-        found = asdict(self)
-        found["entities"] = list(found["entities"])
-        return found
+        return asdict(self)
 
 
 @dataclass(slots=True)
