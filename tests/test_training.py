@@ -19,7 +19,14 @@ from rpbert.config import RunSettings, TrainingSettings, load_run, write_yaml
 from rpbert.data import Post
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
-from rpbert.training import BlockSchedule, RelationTask, TaggingTask, rate_factor, train
+from rpbert.training import (
+    BlockSchedule,
+    InterleavedSchedule,
+    RelationTask,
+    TaggingTask,
+    rate_factor,
+    train,
+)
 from tests.conftest import TAGGER, TINY, made_posts
 
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
@@ -75,6 +82,18 @@ def test_an_epoch_is_all_of_task_1_then_all_of_task_2() -> None:
         [post.id for _, batch in schedule.epoch(number) for post in batch] for number in (1, 2)
     )
     assert first != second
+
+
+def test_interleaved_tasks_take_turns_however_long_they_are() -> None:
+    long, short = made_posts(8), made_posts(4)
+    rates = settings(Path()).training.tagging
+    schedule = InterleavedSchedule([RelationTask(short, rates), TaggingTask(long, rates)], 2, 1)
+    steps = list(schedule.epoch(1))
+    names = [task.name for task, _ in steps]
+    assert names == ["tagging", "relation", "tagging", "tagging", "relation", "tagging"]
+    for name, posts in (("relation", short), ("tagging", long)):
+        seen = [post.id for task, batch in steps for post in batch if task.name == name]
+        assert sorted(seen) == sorted(post.id for post in posts)
 
 
 @pytest.mark.parametrize(
