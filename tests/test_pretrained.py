@@ -117,6 +117,9 @@ def test_real_weights_load(tmp_path: Path) -> None:
     folder = Path(str(package.__file__)).parent / "model"
     model = made(folder)
     system = model.system
+    model.save(tmp_path / "model")
+    loaded = TaggingModel.load(tmp_path / "model").system.state_dict()
+    assert all(torch.equal(t, loaded[name]) for name, t in system.state_dict().items())
     assert isinstance(system, BertTagger)
     assert (system.encoder.width, len(system.encoder.bert.encoder.layer)) == (384, 6)
     assert model.tokenizer is not None

@@ -192,11 +192,16 @@ def _has_encoder(options: SystemSettings) -> bool:
 
 
 def _shape_of(config: Any) -> dict[str, Any]:
-    """The fields of a transformers configuration that differ from its defaults."""
+    """The fields of a transformers configuration that differ from its defaults.
+
+    Published files also carry fields that the configuration does not know, and where they come
+    from; neither shapes the network.
+    """
+    known = type(config)().to_dict()
+    apart = {"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"}
     fields: dict[str, Any] = config.to_diff_dict()
-    for key in ("architectures", "dtype", "torch_dtype", "transformers_version", "model_type"):
-        fields.pop(key, None)
-    return {key: value for key, value in fields.items() if not key.startswith("_")}
+    kept = (key for key in fields if key in known and key not in apart and key[0] != "_")
+    return {key: fields[key] for key in kept}
 
 
 def _word_table(
