@@ -18,7 +18,7 @@ ROOMS = [
     {"scoring"},
     {"modules"},
     {"models"},
-    {"inference", "checkpoint", "progress"},
+    {"inference", "checkpoint", "progress", "repeatable", "tasks"},
     {"training"},
     {"evaluation"},
     {"demo"},

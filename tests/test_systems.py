@@ -12,7 +12,7 @@ from rpbert.config import Rates, TrainingSettings
 from rpbert.data import Post
 from rpbert.inference import Decoder, Tagger
 from rpbert.models import SYSTEMS
-from rpbert.training import BlockSchedule, RelationTask, TaggingTask, Task
+from rpbert.tasks import BlockSchedule, RelationTask, TaggingTask, Task
 from tests.conftest import TINY, VARIANTS, made_posts, named, picture, tiny
 
 Variant = tuple[str, dict[str, Any]]

@@ -1,15 +1,13 @@
-"""Algorithm 1: two tasks, their parameters and rates, and one loop for every system."""
+"""One training loop for every system: the steps of Algorithm 1, scored after every epoch."""
 
 from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -17,158 +15,20 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from rpbert.checkpoint import load_checkpoint, save_checkpoint, seed_everything
-from rpbert.config import Rates, RunSettings, TrainingSettings, read_yaml, write_yaml
-from rpbert.data import Batch, Post
-from rpbert.data.collate import Collator, shuffled_batches
+from rpbert.checkpoint import load_checkpoint, save_checkpoint
+from rpbert.config import RunSettings, TrainingSettings, read_yaml, write_yaml
+from rpbert.data import Post
+from rpbert.data.collate import Collator
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.inference import Decoded, Decoder
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
-from rpbert.models.tagger import System
 from rpbert.progress import Reporter
+from rpbert.repeatable import repeatable, seed_everything
 from rpbert.scoring import RelationScores, TagScores, score_relations, score_tags
-
-
-class Task(ABC):
-    """A loss, the posts it is computed on, and the parameters it updates.
-
-    Args:
-        posts: the posts of an epoch.
-        rates: learning rate of each group of parameters.
-    """
-
-    name: ClassVar[str]
-    groups: ClassVar[Mapping[str, str]]
-    """Parameter groups of `System.part_of` that this task updates → the rate that they take."""
-
-    def __init__(self, posts: Sequence[Post], rates: Rates) -> None:
-        self.posts = posts
-        self.rates = rates
-
-    @abstractmethod
-    def losses(self, system: System, batch: Batch) -> Tensor:
-        """The loss of each post that counts. Shape: (at most B,)."""
-
-    def optimizer(self, system: System, settings: TrainingSettings) -> torch.optim.Optimizer:
-        """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
-        groups: dict[str, dict[str, Any]] = {}
-        for part, parameter in system.parts():
-            rate = getattr(self.rates, self.groups[part]) if part in self.groups else 0.0
-            if rate > 0:
-                group = groups.setdefault(part, {"params": [], "lr": rate, "rate": rate})
-                group["params"].append(parameter)
-        if not groups:
-            raise InputError(f"training.{self.name}", "rates of 0 only", "a rate above 0")
-        kinds: dict[str, type[torch.optim.Adam]] = {
-            "adam": torch.optim.Adam,
-            "adamw": torch.optim.AdamW,
-        }
-        return kinds[settings.optimizer](list(groups.values()), fused=True)
-
-
-class RelationTask(Task):
-    """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6."""
-
-    name = "relation"
-    groups: ClassVar[Mapping[str, str]] = {
-        "relation": "head",
-        "encoder": "encoder",
-        "projection": "projection",
-        "visual": "visual",
-    }
-
-    def losses(self, system: System, batch: Batch) -> Tensor:
-        """Cross entropy of the relation, of the posts whose image could be read."""
-        if batch.relations is None:
-            raise ValueError("Task#1 needs the relation of every post")
-        shown = batch.image_of_post >= 0
-        adds = batch.relations[shown]
-        target = torch.stack([1 - adds, adds], dim=1)  # a label, or a probability
-        logits = system.relation_logits(batch)[shown]
-        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
-
-
-class TaggingTask(Task):
-    """Task#2, MNER via relation propagation: Eq. 9, Algorithm 1, lines 7 to 13.
-
-    The relation classifier is not among its parameters, though the gradient flows through r.
-    """
-
-    name = "tagging"
-    groups: ClassVar[Mapping[str, str]] = {
-        "head": "head",
-        "encoder": "encoder",
-        "projection": "projection",
-        "visual": "visual",
-    }
-
-    def losses(self, system: System, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each post's tags."""
-        losses = system(batch).losses
-        if losses is None:
-            raise ValueError("Task#2 needs the tags of every post")
-        return losses  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Schedule(ABC):
-    """The order in which the tasks' batches are trained on."""
-
-    tasks: Sequence[Task]
-    batch_size: int
-    seed: int
-
-    @abstractmethod
-    def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """The steps of an epoch, in order; an epoch's batches depend on nothing before it."""
-
-    def batches(self, task: Task, number: int) -> list[list[Post]]:
-        """A task's batches of an epoch: each of its posts once."""
-        seed = f"{self.seed}/{task.name}/{number}"
-        return shuffled_batches(task.posts, self.batch_size, seed)
-
-    def steps(self, task: Task) -> int:
-        """Steps of a task in an epoch."""
-        return -(-len(task.posts) // self.batch_size)
-
-
-class BlockSchedule(Schedule):
-    """Algorithm 1 as printed: in every epoch all batches of Task#1, then all of Task#2."""
-
-    def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """Task after task."""
-        for task in self.tasks:
-            for posts in self.batches(task, number):
-                yield task, posts
-
-
-class InterleavedSchedule(Schedule):
-    """The tasks take turns, each spread evenly over the epoch.
-
-    Algorithm 1 ends an epoch with a long block that moves the encoder and not the relation
-    classifier, which then reads an encoder it was not trained on. At the paper's rate of 1e-6
-    that hardly matters; at higher rates turns keep the two together.
-    """
-
-    def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """Turn by turn; of two steps that fall together the earlier task's comes first."""
-        turns = []
-        for order, task in enumerate(self.tasks):
-            batches = self.batches(task, number)
-            turns += [
-                ((step + 0.5) / len(batches), order, posts) for step, posts in enumerate(batches)
-            ]
-        for _, order, posts in sorted(turns, key=lambda turn: turn[:2]):
-            yield self.tasks[order], posts
-
-
-SCHEDULES: dict[str, type[Schedule]] = {
-    "blocks": BlockSchedule,
-    "interleaved": InterleavedSchedule,
-}
+from rpbert.tasks import SCHEDULES, RelationTask, Schedule, TaggingTask, Task
 
 
 def rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
@@ -399,7 +259,7 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
     accelerator.wait_for_everyone()
     if resume:
         trainer.resume(reporter)
-    with reporter:
+    with reporter, repeatable(accelerator.device):
         return trainer.fit(dev, reporter)
 
 

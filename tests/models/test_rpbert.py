@@ -8,7 +8,7 @@ import torch
 from rpbert.config import Rates, TrainingSettings
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
-from rpbert.training import RelationTask, TaggingTask, Task
+from rpbert.tasks import RelationTask, TaggingTask, Task
 from tests.conftest import made_posts, tiny
 
 RATES = Rates(head=1e-2, encoder=1e-2, projection=1e-2, visual=1e-2)

@@ -17,6 +17,7 @@ from rpbert.errors import InputError
 from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.published import load_published
 from rpbert.modules.visual import RESNET_SHAPES, ResNetBlocks
 
 if TYPE_CHECKING:
@@ -99,27 +100,15 @@ class Parts:
 
 
 def published_bert(name: str) -> BertModel:
-    """A BERT by hub name or folder, in float32, all of its weights from there.
+    """A BERT by hub name or folder.
 
     Raises:
-        InputError: it is no BERT, or weights are missing, which would be drawn at random.
+        InputError: see `load_published`.
     """
-    import torch
-    from transformers import AutoConfig, BertModel
+    from transformers import BertModel
 
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if config.model_type != "bert":
-        raise InputError(name, f"a model of type {config.model_type}", "a BERT")
-    bert, loading = BertModel.from_pretrained(
-        name,
-        config=config,
-        add_pooling_layer=False,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    if missing := sorted(loading["missing_keys"]):
-        raise InputError(name, f"no weights for {missing[0]} and so on", "all weights of a BERT")
+    expected = "a BERT with safetensors weights, by hub name or folder"
+    bert: BertModel = load_published(BertModel, name, expected, add_pooling_layer=False)
     return bert
 
 

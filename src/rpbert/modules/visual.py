@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rpbert.errors import InputError
+from rpbert.modules.published import load_published
 
 if TYPE_CHECKING:
     from transformers import ResNetModel
@@ -120,30 +121,12 @@ class ResNetBlocks(nn.Module):
         """A published ResNet, by hub name (``microsoft/resnet-152``) or folder.
 
         Raises:
-            InputError: there is no such model, it is not a ResNet, or its weights are not
-                safetensors (pickled weights can run code and are never loaded).
+            InputError: see `load_published`.
         """
-        from transformers import AutoConfig, ResNetModel
+        from transformers import ResNetModel
 
         expected = "a ResNet with safetensors weights, by hub name or folder"
-        try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            if config.model_type != "resnet":
-                raise InputError(source, f"a model of type {config.model_type}", expected)
-            resnet, loading = ResNetModel.from_pretrained(
-                source,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-        except OSError as error:
-            raise InputError(source, f"none that can be loaded ({error})", expected) from error
-        # Otherwise weights that the file lacks would be drawn at random without a word.
-        if missing := sorted(loading["missing_keys"]):
-            raise InputError(source, f"no weights for {missing[0]} and so on", expected)
-        return cls(resnet, image_size, statistics)
+        return cls(load_published(ResNetModel, source, expected), image_size, statistics)
 
     @classmethod
     def from_config(

@@ -1,0 +1,51 @@
+"""Published weights, from a hub or a folder: the right architecture, whole, and never a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_published(
+    network: type[PreTrainedModel], source: str | Path, expected: str, **fields: Any
+) -> PreTrainedModel:
+    """A network of transformers with published weights, in float32.
+
+    Args:
+        network: the class; its ``config_class`` says which type of model is taken.
+        source: hub name or folder.
+        expected: what a message asks for.
+        fields: further arguments of `network`.
+
+    Raises:
+        InputError: there is no such model, it is of another type, its weights are not
+            safetensors (pickled weights can run code and are never loaded), or some are missing.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if config.model_type != network.config_class.model_type:
+            raise InputError(source, f"a model of type {config.model_type}", expected)
+        model, loading = network.from_pretrained(
+            source,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **fields,
+        )
+    except OSError as error:
+        raise InputError(source, f"none that can be loaded ({error})", expected) from error
+    # Otherwise weights that the file lacks would be drawn at random without a word.
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(source, f"no weights for {missing[0]} and so on", expected)
+    return model
