@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,38 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     assert len([line for line in err.splitlines() if line.startswith("rpbert: ")]) == 1
     assert "Traceback" not in err
     assert Path("FILE").read_text() == "something"
+
+
+def test_a_single_file_is_evaluated_as_it_is(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    row = {"id": "1", "tokens": ["Ada", "Lovelace"], "tags": ["B-PER", "I-PER"]}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
+    code, out, _ = run(capsys, "evaluate", model, tmp_path / "posts.jsonl", "--json")
+    assert (code, json.loads(out)["tags"]["strict"]["support"]) == (0, 1)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_stopped_run_prints_the_command_that_goes_on(
+    capsys: pytest.CaptureFixture[str],
+    config: Path,
+    tmp_path: Path,
+    begun: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    late, early = "rpbert.training.Trainer.fit", "rpbert.training.open_data"
+    monkeypatch.setattr(late if begun else early, interrupted)
+    given = ["train", config, "model.tagger={dropout: 0.1}", "--output", tmp_path / "a run"]
+    code, _, err = run(capsys, *given)
+    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
+    again = shlex.split(line.removeprefix("to go on: "))
+    assert code == 130
+    assert again == ["rpbert", *map(str, given), *(["--resume"] if begun else [])]
+    monkeypatch.undo()
+    assert run(capsys, *again[1:])[0] == 0
 
 
 def test_stopping_is_no_traceback(

@@ -12,14 +12,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seqeval.metrics.sequence_labeling import get_entities
 
-from rpbert import Post, Tagger
+from rpbert import Entity, Post, Tagger
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
-from rpbert.inference import Decoder
+from rpbert.inference import Decoded, Decoder
 from tests.conftest import made_posts, picture, tiny
 
 TAGGER = Tagger(tiny("rpbert"), "cpu")
+
+
+def finder() -> Tagger:
+    """A tagger that calls most words part of a name."""
+    model = tiny("rpbert")
+    with torch.no_grad():
+        for tag, row in model.vocabulary.tag_rows.items():
+            model.system.tagger.to_tags.bias[row] = {"O": -1.0, "B": 0.0, "I": 0.6}[tag[0]]
+    return Tagger(model, "cpu")
+
+
+FINDER = finder()
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
@@ -33,6 +46,35 @@ def test_offsets_are_exact_on_any_text(text: str) -> None:
         assert end <= entity.start < entity.end
         assert 0 <= entity.score <= 1
         end = entity.end
+
+
+def test_the_offsets_of_an_entity_are_those_of_its_words() -> None:
+    post = Post.from_words("1", ("Nice", "image", "of", "Kevin", "Love", "at", "the", "Finals"))
+    tags = ("O", "O", "O", "B-PER", "I-PER", "O", "O", "B-MISC")
+    prediction = Tagger._prediction(post, Decoded(tags, (0.98, 0.5), 0.13, "used"))
+    assert prediction.entities == [
+        Entity("Kevin Love", "PER", 14, 24, 0.98),
+        Entity("Finals", "MISC", 32, 38, 0.5),
+    ]
+
+
+def test_predictions_hold_the_entities_that_seqeval_reads_from_the_tags() -> None:
+    """Of a model whose weights find something: names of several words are among it."""
+    posts = made_posts(24)
+    decoded = list(FINDER.decode(posts))
+    found = FINDER.predict_batch([{"tokens": list(post.words)} for post in posts])
+    words_found = 0
+    for post, answer, prediction in zip(posts, decoded, found, strict=True):
+        read = get_entities(list(answer.tags))
+        expected = [(label, " ".join(post.words[a : b + 1])) for label, a, b in read]
+        assert [(entity.label, entity.text) for entity in prediction.entities] == expected
+        starts = [len(" ".join([*post.words[:a], ""])) for _, a, _ in read]
+        ends = [len(" ".join(post.words[: b + 1])) for _, _, b in read]
+        assert [(e.start, e.end) for e in prediction.entities] == list(
+            zip(starts, ends, strict=True)
+        )
+        words_found += sum(b > a for _, a, b in read)
+    assert words_found > 0
 
 
 def test_order_is_kept_whatever_the_lengths() -> None:

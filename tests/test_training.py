@@ -18,9 +18,13 @@ from safetensors.torch import load_file
 from rpbert.config import RunSettings, TrainingSettings, load_run, write_yaml
 from rpbert.data import Post
 from rpbert.data.controlled import make
+from rpbert.data.readers import open_data
 from rpbert.demo import settings_of as demo_settings
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
+from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
+from rpbert.repeatable import seed_everything
 from rpbert.tasks import BlockSchedule, InterleavedSchedule, RelationTask, TaggingTask
 from rpbert.training import rate_factor, train
 from tests.conftest import TAGGER, TINY, made_posts
@@ -170,6 +174,35 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_anew(tmp_path: Path) -
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_run_killed_while_it_wrote_a_record_or_its_model_goes_on(tmp_path: Path) -> None:
+    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
+    train(settings(data, "bilstm_crf", epochs=2), run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "secon')
+    (run / "model").rename(run / ".model.old-1234")  # between the two renames of a save
+    (run / ".model.new-1234").mkdir()
+    result = train(settings(data, "bilstm_crf", epochs=2), run, resume=True)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert Tagger.from_pretrained(result.model).predict("Ada").text == "Ada"
+    assert not list(run.glob(".model*"))
+
+
+def test_a_finished_run_without_its_model_says_so(tmp_path: Path) -> None:
+    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
+    train(settings(data, "bilstm_crf", epochs=1), run)
+    shutil.rmtree(run / "model")
+    with pytest.raises(InputError, match="no model"):
+        train(settings(data, "bilstm_crf", epochs=1), run, resume=True)
+
+
+def test_a_damaged_record_is_named_by_its_line(tmp_path: Path) -> None:
+    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
+    train(settings(data, "bilstm_crf", epochs=1), run)
+    (run / "metrics.jsonl").write_text("{broken\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl:1"):
+        train(settings(data, "bilstm_crf", epochs=1), run, resume=True)
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     data = data_folder(tmp_path / "data")
     chosen = settings(data, "bilstm_crf", epochs=1)
@@ -254,6 +287,51 @@ def test_the_same_seed_gives_the_same_weights_with_two_threads(tmp_path: Path) -
         for name in first:
             assert torch.equal(first[name], other[name]), name
     assert not torch.are_deterministic_algorithms_enabled()  # left as it was found
+
+
+def test_the_temperature_has_fallen_to_its_end_when_training_ends(tmp_path: Path) -> None:
+    chosen = settings(data_folder(tmp_path / "data"), epochs=2)
+    run = chosen.model_copy(update={"model": {**chosen.model, "gate": "gumbel"}})
+    train(run, tmp_path / "run")
+    weights = load_file(tmp_path / "run/checkpoints/epoch-0002/system.safetensors")
+    assert float(weights["gate.temperature"]) == pytest.approx(0.1)
+
+
+def test_the_gradient_is_clipped(tmp_path: Path) -> None:
+    """With a norm of nearly 0, Adam's epsilon outweighs the gradient and nothing moves."""
+    data = data_folder(tmp_path / "data")
+    weights = {}
+    for norm in (1e-12, 1.0):
+        run = tmp_path / str(norm)
+        train(settings(data, "bilstm_crf", optimizer="adam", clip_norm=norm, epochs=1), run)
+        weights[norm] = load_file(run / "checkpoints/epoch-0001/system.safetensors")
+    start = TaggingModel.create  # drawn by the seed, as the runs drew theirs
+    seed_everything(0)
+    source = list(open_data(data).read("train"))
+    new = start(parse_options(settings(data, "bilstm_crf").model), source).system.state_dict()
+    moved = {n: max(float((w[k] - new[k]).abs().max()) for k in new) for n, w in weights.items()}
+    assert moved[1e-12] < 1e-5 < 1e-3 < moved[1.0]
+
+
+def test_a_system_without_a_relation_classifier_says_that_task_1_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = settings(data_folder(tmp_path / "data"), "bert", epochs=1)
+    other = chosen.data.model_copy(update={"relations": tmp_path / "trc"})
+    train(chosen.model_copy(update={"data": other}), tmp_path / "run")
+    assert "Task#1 is skipped; data.relations is not read" in capsys.readouterr().err
+
+
+def test_relations_may_come_from_posts_with_tags_of_other_types(tmp_path: Path) -> None:
+    data, other = data_folder(tmp_path / "data"), data_folder(tmp_path / "other")
+    for split in ("train", "valid", "test"):
+        file = other / f"{split}.txt"
+        file.write_text(file.read_text().replace("-PER", "-PERSON"))
+    chosen = settings(data, epochs=1)
+    relations = chosen.data.model_copy(update={"relations": other})
+    train(chosen.model_copy(update={"data": relations}), tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert line["loss"]["relation"] > 0
 
 
 def test_without_relation_labels_task_1_is_skipped_and_said(

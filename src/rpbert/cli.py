@@ -7,6 +7,7 @@ line on standard error and exit code 2.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -138,8 +139,10 @@ def train(
     try:
         result = run(settings, output, resume=resume)
     except KeyboardInterrupt:
-        given = " ".join([str(config), *(overrides or ())])
-        print(f"\nto go on: rpbert train {given} --output {output} --resume", file=sys.stderr)
+        again = ["rpbert", "train", str(config), *(overrides or ()), "--output", str(output)]
+        if (output / "config.yaml").exists():  # else nothing has begun that could go on
+            again.append("--resume")
+        print(f"\nto go on: {shlex.join(again)}", file=sys.stderr)
         raise
     if as_json:
         _print_json(
@@ -158,7 +161,10 @@ def train(
 def evaluate(
     model: ModelPath,
     data: Annotated[Path, typer.Argument(metavar="DATA")],
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, dev or test; all in a single file.", show_default="test"),
+    ] = None,
     by: Annotated[
         str | None, typer.Option(metavar="relation|type", help="Show these groups only.")
     ] = None,
@@ -212,7 +218,7 @@ def predict(
 
 
 def _predict_file(model: str, source: Path, output: Path | None, as_json: bool) -> None:
-    from rpbert.data.readers import open_data
+    from rpbert.data.readers import open_untagged
     from rpbert.data.words import SPLITTERS
     from rpbert.inference import Tagger
     from rpbert.writing import written_whole
@@ -221,7 +227,7 @@ def _predict_file(model: str, source: Path, output: Path | None, as_json: bool) 
         found = "a folder" if source.is_dir() else "no such file"
         raise InputError(source, found, "a .jsonl or .parquet file of posts")
     tagger = Tagger.from_pretrained(model)
-    opened = open_data(source, SPLITTERS[tagger.model.vocabulary.marks])
+    opened = open_untagged(source, SPLITTERS[tagger.model.vocabulary.marks])
     predictions = tagger.predict_stream(opened.read(opened.splits[0]))
     counts: Counter[str] = Counter()
 

@@ -37,12 +37,14 @@ class EncoderSettings(Settings):
     """Hub name or folder of a BERT with its tokenizer, such as ``bert-base-uncased``."""
     shape: dict[str, Any] | None = None
     """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
-    vocabulary: int = Field(8000, ge=100)
-    """With `shape`: WordPiece entries learnt from the training texts."""
+    vocabulary: int | None = Field(None, ge=100)
+    """With `shape`: WordPiece entries learnt from the training texts; 8,000 where None."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         _exactly_one(self, "pretrained", "shape")
+        if self.pretrained is not None:
+            _exactly_one(self, "pretrained", "vocabulary")
         return self
 
 

@@ -20,8 +20,6 @@ from rpbert.models.build import Parts
 from rpbert.scoring import (
     RELATION_THRESHOLD,
     Evaluation,
-    Lexicon,
-    entity_lexicon,
     score_familiarity,
     score_relations,
     score_tags,
@@ -31,8 +29,11 @@ GROUPINGS = ("relation", "type")
 ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
 
 
-def evaluate_model(name: str, data: Path, split: str = "test") -> Evaluation:
+def evaluate_model(name: str, data: Path, split: str | None = None) -> Evaluation:
     """Score the model of a folder or hub id on a split of a data set.
+
+    Args:
+        split: None is the test split, or the only one there is, as in a single file.
 
     Raises:
         InputError: model, data or split cannot be used, or a post has no tags.
@@ -41,17 +42,13 @@ def evaluate_model(name: str, data: Path, split: str = "test") -> Evaluation:
         raise InputError(data, "no such file or folder", "a data set")
     tagger = Tagger.from_pretrained(name)
     source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks])
-    posts = list(source.read(split))
-    train = list(source.read("train")) if "train" in source.splits and split != "train" else []
-    return evaluate_posts(tagger, posts, train)
+    if split is None:
+        split = source.splits[0] if len(source.splits) == 1 else "test"
+    return evaluate_posts(tagger, list(source.read(split)))
 
 
-def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] = ()) -> Evaluation:
-    """Score a model on posts.
-
-    Args:
-        posts: posts with tags.
-        train: the posts the model was trained on, to tell seen entities from unseen ones.
+def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
+    """Score a model on posts with tags, or with relations alone.
 
     Raises:
         InputError: there is nothing to score against, or some posts have tags and others not.
@@ -60,7 +57,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
     if tagged and len(tagged) < len(posts):
         bare = next(post for post in posts if post.tags is None)
         raise InputError(bare.origin or bare.id, "no tags", "tags or entities, as other posts have")
-    decoded = list(tagger.evaluate_posts(posts))
+    decoded = list(tagger.decode(posts))
     gold = [post.tags or () for post in posts]
     predicted = [answer.tags for answer in decoded]
     images = Counter(answer.image for answer in decoded)
@@ -68,10 +65,9 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post], train: Sequence[Post] 
         score_tags(gold, predicted, _groups(posts, decoded)) if tagged else None,
         images={status: images[status] for status in get_args(ImageStatus)},
     )
-    if train and tagged:
-        lexicon = _lexicon(train)
+    if tagged:
         words = [post.words for post in posts]
-        familiarity = score_familiarity(words, gold, predicted, lexicon)
+        familiarity = score_familiarity(words, gold, predicted, tagger.model.entities)
         evaluation = replace(evaluation, by_familiarity=familiarity)
     labelled = [
         (int(post.relation > RELATION_THRESHOLD), answer.relation)
@@ -164,7 +160,3 @@ def _groups(posts: Sequence[Post], decoded: Sequence[Decoded]) -> list[str | Non
         return None
     names = {True: ADDS, False: DOES_NOT_ADD}
     return [None if score is None else names[score > RELATION_THRESHOLD] for score in scores]
-
-
-def _lexicon(train: Sequence[Post]) -> Lexicon:
-    return entity_lexicon([post.words for post in train], [post.tags or () for post in train])

@@ -176,7 +176,7 @@ class Tagger:
         while chunk := list(islice(numbered, 16 * batch_size)):
             yield from self.predict_batch(chunk, batch_size)
 
-    def evaluate_posts(self, posts: Iterable[Post], batch_size: int = 32) -> Iterator[Decoded]:
+    def decode(self, posts: Iterable[Post], batch_size: int = 32) -> Iterator[Decoded]:
         """The tags of posts that are given as words, in their order."""
         for chunk in batches(posts, 64 * batch_size):
             yield from self._decoder.decode(chunk, batch_size)

@@ -42,10 +42,20 @@ class Reporter:
         """Drop what was said of epochs that are trained again."""
         if self.shown and self.metrics.exists():
             lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["epoch"] <= finished]
+            if lines and not lines[-1].endswith("\n"):  # the run was stopped while it wrote
+                lines.pop()
+            kept = [line for n, line in enumerate(lines, 1) if self._epoch_of(n, line) <= finished]
             with written_whole(self.metrics) as file:
                 file.writelines(kept)
         self.note(f"resuming after epoch {finished}")
+
+    def _epoch_of(self, number: int, line: str) -> int:
+        try:
+            return int(json.loads(line)["epoch"])
+        except (ValueError, LookupError, TypeError):
+            where = f"{self.metrics}:{number}"
+            mend = "take the line out to resume"
+            raise InputError(where, line.strip()[:80], "the record of an epoch", mend) from None
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ shown without its scorer and its support, the number of gold entities it is of.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from rpbert.errors import InputError
 
 Tags: TypeAlias = Sequence[str]
 SpanReader: TypeAlias = Callable[[Tags], list[Span]]
-Lexicon: TypeAlias = frozenset[tuple[str, tuple[str, ...]]]
-"""Entities as (label, lower-case words)."""
+Lexicon: TypeAlias = frozenset[str]
+"""Digests of entities, so that a model can know those of its training without their text."""
 
 SCORERS: Mapping[str, str] = {"strict": "seqeval, strict IOB2", "lenient": "conlleval"}
 RELATION_THRESHOLD = 0.5
@@ -385,9 +386,11 @@ def _relation_lines(scores: RelationScores) -> list[str]:
     ]
 
 
-def _entry(span: Span, words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def _entry(span: Span, words: Sequence[str]) -> str:
+    """The digest of an entity's label and lower-case words."""
     label, first, end = span
-    return label, tuple(word.lower() for word in words[first:end])
+    content = "\n".join([label, *(word.lower() for word in words[first:end])])
+    return hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _check_pairs(gold: Sequence[Tags], predicted: Sequence[Tags]) -> None:

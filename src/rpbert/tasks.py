@@ -37,12 +37,17 @@ class Task(ABC):
     def losses(self, system: System, batch: Batch) -> Tensor:
         """The loss of each post that counts. Shape: (at most B,)."""
 
+    @property
+    def parts(self) -> set[str]:
+        """The parameter groups that learn in this task: those whose rate is above 0."""
+        return {part for part, rate in self.groups.items() if getattr(self.rates, rate) > 0}
+
     def optimizer(self, system: System, settings: TrainingSettings) -> torch.optim.Optimizer:
         """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
         groups: dict[str, dict[str, Any]] = {}
         for part, parameter in system.parts():
-            rate = getattr(self.rates, self.groups[part]) if part in self.groups else 0.0
-            if rate > 0:
+            if part in self.parts:
+                rate = getattr(self.rates, self.groups[part])
                 group = groups.setdefault(part, {"params": [], "lr": rate, "rate": rate})
                 group["params"].append(parameter)
         if not groups:

@@ -24,7 +24,7 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.inference import Decoded, Decoder
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
+from rpbert.models.saved import TaggingModel, recover
 from rpbert.progress import Reporter
 from rpbert.repeatable import repeatable, seed_everything
 from rpbert.scoring import RelationScores, TagScores, score_relations, score_tags
@@ -72,6 +72,8 @@ class Trainer:
         self.accelerator = accelerator
         self.model, self.schedule, self.settings, self.run = model, schedule, settings, run
         self.system = model.system.to(self.accelerator.device)
+        learnt = set().union(*(task.parts for task in schedule.tasks))
+        self.system.freeze({part for part, _ in self.system.parts()} - learnt)
         self.collator: Collator = model.collator()
         # One collator, and so one store of decoded images, for both.
         self.decoder = Decoder(model, self.collator, self.accelerator.device)
@@ -87,6 +89,12 @@ class Trainer:
         if state is not None:
             self.finished, self.taken = state["epoch"], state["taken"]
             self.best = (state["best"][0], state["best"][1])
+        best = self.run / "model"
+        if self.finished and not (best / "manifest.json").is_file():
+            if self.finished == self.settings.epochs:
+                raise InputError(best, "no model", "that of the finished run", "train anew")
+            reporter.note(f"no model in {best}: the best of the epochs to come goes there")
+            self.best = (-1.0, 0)
         reporter.resume(self.finished)
 
     def fit(self, dev: Sequence[Post], reporter: Reporter) -> TrainingResult:
@@ -248,6 +256,9 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
                 f"{why_none}: Task#1 is skipped, and the gate learns from Task#2's gradient "
                 "through BERT alone"
             )
+    else:
+        unread = "; data.relations is not read" if settings.data.relations else ""
+        reporter.note(f"no relation classifier in this system: Task#1 is skipped{unread}")
     tasks.append(TaggingTask(posts, settings.training.tagging))
     for task in tasks:
         reporter.note(f"Task {task.name}: {len(task.posts):,} posts")
@@ -285,7 +296,8 @@ def _relation_posts(
             raise InputError(where, f"splits {', '.join(source.splits)}", "a training split")
         candidates = list(source.read(split))
     labelled = [post for post in candidates if post.relation is not None]
-    shown = [post for post in labelled if post.image is not None]
+    # Task#1 reads no tags, and those of other data may be of other types.
+    shown = [post.with_(tags=None) for post in labelled if post.image is not None]
     if where is not None and not shown:
         raise InputError(where, "no post with both image and relation", "relation labels")
     why = "relation labels but no image folder" if labelled else "no relation labels"
@@ -327,6 +339,8 @@ def _claim(run: Path, resume: bool) -> None:
         raise InputError(
             run, "an earlier run", "a new folder", "give --resume to go on or another --output"
         )
+    if resume:
+        recover(run / "model")
     if resume and not begun:
         raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
     try:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data import Post
-from rpbert.data.readers import open_data
+from rpbert.data.raw import Quirk
+from rpbert.data.readers import open_data, open_untagged
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from tests.data.files import jsonl, kinds, read
@@ -188,8 +189,15 @@ def with_(**changes: object) -> str:
         (with_(entities=[{"start": 3, "end": 6}]), "found the entity"),
         (with_(entities=[{"start": 3, "end": 99, "label": "LOC"}]), "offsets from 0 to 11"),
         (with_(entities=[{"start": 6, "end": 6, "label": "LOC"}]), "found the entity"),
-        (with_(entities=[{"start": 3, "end": 5, "label": "LOC"}]), "'Ne' at 3 to 5, which cuts a"),
-        (with_(entities=[{"start": 4, "end": 6, "label": "LOC"}]), "'ew' at 4 to 6, which cuts a"),
+        (
+            with_(entities=[{"start": 3, "end": 5, "label": "LOC"}], tokens=["in", "New", "York"]),
+            "'Ne' at 3 to 5, which cuts a",
+        ),
+        (
+            with_(entities=[{"start": 4, "end": 6, "label": "LOC"}], tokens=["in", "New", "York"]),
+            "'ew' at 4 to 6, which cuts a",
+        ),
+        (with_(entities=[{"start": 2, "end": 6, "label": "LOC"}]), "' New' at 2 to 6, which cuts"),
         (
             with_(entities=[{"start": s, "end": e, "label": "LOC"} for s, e in ((3, 11), (7, 11))]),
             "found two entities that overlap",
@@ -201,7 +209,7 @@ def with_(**changes: object) -> str:
         (with_(relation=10**400), "found the relation 1000"),
         (with_(caption=5), "found caption 5"),
         (with_(image=5), "found image 5"),
-        (with_(image=""), "found the image ''"),
+        (with_(image={"url": "x.jpg"}), "found image {'url'"),
         (with_(image="../x.jpg"), "found the image '../x.jpg'"),
         (with_(image="a/../../x.jpg"), "found the image"),
         (with_(image="/etc/x.jpg"), "found the image"),
@@ -218,6 +226,36 @@ def test_malformed_rows(tmp_path: Path, line: str, message: str) -> None:
         read(path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400 + len(str(path))
+
+
+def test_a_text_is_cut_into_words_where_an_entity_is_part_of_one(tmp_path: Path) -> None:
+    entities = [{"start": 4, "end": 7, "label": "ORG"}, {"start": 7, "end": 13, "label": "MISC"}]
+    row = {"id": "1", "text": "go #NBAFinals !", "entities": entities}
+    path = jsonl(tmp_path / "posts.jsonl", [row])
+    quirks: list[Quirk] = []
+    (post,) = open_data(path, SPLITTERS["joined"]).read("all", quirks)
+    assert post.words == ("go", "#", "NBA", "Finals", "!")
+    assert post.tags == ("O", "O", "B-ORG", "B-MISC", "O")
+    assert [quirk.kind for quirk in quirks] == ["entity inside a word"]
+
+
+def test_to_be_tagged_a_post_needs_no_usable_gold(tmp_path: Path) -> None:
+    rows = [{"id": "1", "text": "New York", "tags": ["O"], "entities": 5, "relation": "x"}]
+    (post,) = open_untagged(jsonl(tmp_path / "posts.jsonl", rows), SPLITTERS["joined"]).read("all")
+    assert (post.words, post.tags, post.relation) == (("New", "York"), None, None)
+    with pytest.raises(InputError):
+        read(tmp_path / "posts.jsonl")
+
+
+def test_images_as_other_tools_write_them(tmp_path: Path) -> None:
+    images = ["", {"bytes": b"jpeg", "path": None}, {"bytes": None, "path": "a.jpg"}, None]
+    path = tmp_path / "posts.parquet"
+    rows = [{"id": str(i), "text": "x", "image": im} for i, im in enumerate(images[1:])]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert [post.image for post in read(path)[0]] == [b"jpeg", tmp_path / "a.jpg", None]
+    (post,), quirks = read(jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "x", "image": ""}]))
+    assert post.image is None
+    assert kinds(quirks) == [(1, "empty image")]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

@@ -143,6 +143,25 @@ def test_a_rate_of_zero_freezes_its_group() -> None:
     assert not any(id(p) in updated for p in frozen)
 
 
+def test_a_frozen_resnet_keeps_its_weights_and_statistics() -> None:
+    """Of the parts that no task updates, nothing changes in training, gathered means included."""
+    model = tiny("rpbert")
+    before = {name: tensor.clone() for name, tensor in model.system.state_dict().items()}
+    task = TaggingTask(made_posts(), Rates(head=1e-2, encoder=1e-2, projection=1e-2, visual=0))
+    optimizer = task.optimizer(model.system, TrainingSettings())
+    model.system.freeze({"visual"})
+    model.system.train()
+    losses = task.losses(model.system, model.collator().with_gold(made_posts()))
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    changed = {
+        name.split(".")[0]
+        for name, tensor in model.system.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"encoder", "projection", "embeddings", "tagger"}
+
+
 def test_two_posts_with_one_image_share_it() -> None:
     model = tiny("rpbert")
     posts = made_posts(2)

@@ -10,12 +10,20 @@ from typing import Protocol
 from rpbert.data import Post
 from rpbert.data.conll import read_conll
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
-from rpbert.data.tables import read_jsonl, read_parquet
+from rpbert.data.tables import KEYS, NO_GOLD, read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.words import JoinedMarks, WordSplitter
 from rpbert.errors import InputError
 
-__all__ = ["DataSource", "PostFiles", "Quirk", "TrcFolder", "open_data", "read_trc"]
+__all__ = [
+    "DataSource",
+    "PostFiles",
+    "Quirk",
+    "TrcFolder",
+    "open_data",
+    "open_untagged",
+    "read_trc",
+]
 
 _SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -51,11 +59,13 @@ class PostFiles:
         path: the data folder, or the single file.
         files: the file of each split.
         splitter: cuts a text that comes without words.
+        keys: what is read of a row.
     """
 
     path: Path
     files: dict[str, Path]
     splitter: WordSplitter
+    keys: frozenset[str] = KEYS
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -88,8 +98,8 @@ class PostFiles:
         if file.suffix == ".txt":
             return read_conll(file, _image_folder(self.path), quirks)
         if file.suffix == ".jsonl":
-            return read_jsonl(file, self.splitter, quirks)
-        return read_parquet(file, self.splitter, quirks)
+            return read_jsonl(file, self.splitter, quirks, self.keys)
+        return read_parquet(file, self.splitter, quirks, self.keys)
 
 
 @dataclass(frozen=True)
@@ -146,15 +156,26 @@ def open_data(path: str | Path, splitter: WordSplitter | None = None) -> DataSou
         InputError: nothing of the kind is at `path`.
     """
     path, splitter = Path(path), splitter or JoinedMarks()
-    if path.is_dir():
-        return _open_folder(path, splitter)
+    return _open_folder(path, splitter) if path.is_dir() else _open_file(path, splitter, KEYS)
+
+
+def open_untagged(path: str | Path, splitter: WordSplitter) -> PostFiles:
+    """Open a ``.jsonl`` or ``.parquet`` file to be tagged: gold in it is not read.
+
+    Raises:
+        InputError: nothing of the kind is at `path`.
+    """
+    return _open_file(Path(path), splitter, NO_GOLD)
+
+
+def _open_file(path: Path, splitter: WordSplitter, keys: frozenset[str]) -> PostFiles:
     expected = "a data folder, a .jsonl or a .parquet file"
     if not path.is_file():
         raise InputError(path, "nothing", expected)
     if path.suffix not in (".jsonl", ".parquet"):
         mend = "give the folder of the file" if path.suffix == ".txt" else ""
         raise InputError(path, f"a file that ends in {shown(path.suffix)}", expected, mend)
-    return PostFiles(path, {_SPLITS.get(path.stem, "all"): path}, splitter)
+    return PostFiles(path, {_SPLITS.get(path.stem, "all"): path}, splitter, keys)
 
 
 def _open_folder(path: Path, splitter: WordSplitter) -> DataSource:

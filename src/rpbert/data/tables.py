@@ -37,13 +37,18 @@ from rpbert.data.words import WordSplitter, align
 from rpbert.errors import InputError
 
 KEYS = frozenset(("id", "text", "tokens", "image", "tags", "entities", "relation", "caption"))
+NO_GOLD = KEYS - {"tags", "entities", "relation"}
+"""What tagging reads: gold that cannot be used must not stop it."""
 _PARQUET_ROWS = 64  # rows held at once; a row may carry the bytes of an image
 
 
 def read_jsonl(
-    path: Path, splitter: WordSplitter, quirks: list[Quirk] | None = None
+    path: Path,
+    splitter: WordSplitter,
+    quirks: list[Quirk] | None = None,
+    keys: frozenset[str] = KEYS,
 ) -> Iterator[Post]:
-    """Posts of a file with one JSON object a line.
+    """Posts of a file with one JSON object a line; of its known keys only `keys` are read.
 
     Raises:
         InputError: the file is missing, empty or not UTF-8, or a line is no row of a post.
@@ -63,15 +68,18 @@ def read_jsonl(
         if not isinstance(values, dict):
             raise InputError(f"{path}:{number}", shown(values), "one JSON object on the line")
         empty = False
-        yield _post(_Row(values, path, number, quirks), splitter, seen)
+        yield _post(_Row(_only(values, keys), path, number, quirks), splitter, seen)
     if empty:
         raise InputError(path, "no rows", "one JSON object a line")
 
 
 def read_parquet(
-    path: Path, splitter: WordSplitter, quirks: list[Quirk] | None = None
+    path: Path,
+    splitter: WordSplitter,
+    quirks: list[Quirk] | None = None,
+    keys: frozenset[str] = KEYS,
 ) -> Iterator[Post]:
-    """Posts of a Parquet file; messages count its rows from 1.
+    """Posts of a Parquet file, `keys` as for JSON lines; messages count its rows from 1.
 
     Raises:
         InputError: the file is missing, empty or damaged, or a row is none of a post.
@@ -86,12 +94,17 @@ def read_parquet(
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 for values in batch.to_pylist():
                     number += 1
-                    yield _post(_Row(values, path, number, quirks), splitter, seen)
+                    row = _Row(_only(values, keys), path, number, quirks)
+                    yield _post(row, splitter, seen)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         found = f"no readable Parquet after row {number} ({shown(str(error))})"
         raise InputError(path, found, "a Parquet file") from error
     if number == 0:
         raise InputError(path, "no rows", "a row a post")
+
+
+def _only(values: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in keys or key not in KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +204,7 @@ def _words(
         post = Post.from_words("", words or ())
         return post.text, post.words, post.spans
     if words is None:
-        spans = splitter.split(text)
+        spans = _cut(row, splitter.split(text))
         return text, tuple(text[start:end] for start, end in spans), tuple(spans)
     aligned = align(words, text)
     if len(aligned) < len(words):
@@ -202,6 +215,21 @@ def _words(
     if any(text[end:start].strip() for end, start in list(pairwise(edges))[::2]):
         row.note("text between tokens", "belongs to no token, so it is never tagged")
     return text, words, tuple(aligned)
+
+
+def _cut(row: _Row, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The words of a text, cut further where an entity begins or ends inside one."""
+    given = row.values.get("entities")
+    entities = given if isinstance(given, list) else []  # what is wrong with them, _entities says
+    offsets = {e.get(key) for e in entities if isinstance(e, dict) for key in ("start", "end")}
+    edges = sorted(edge for edge in offsets if type(edge) is int)
+    cut: list[tuple[int, int]] = []
+    for start, end in spans:
+        inside = [edge for edge in edges if start < edge < end]
+        cut += pairwise([start, *inside, end])
+        if inside:
+            row.note("entity inside a word", "the word is cut at the entity's edge")
+    return cut
 
 
 def _tags(
@@ -277,6 +305,11 @@ def _relation(row: _Row) -> float | None:
 
 def _image(row: _Row) -> Path | bytes | None:
     image = row.values.get("image")
+    if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:  # as `datasets` writes it
+        image = image["path"] if image.get("bytes") is None else image["bytes"]
+    if image == "":
+        row.note("empty image", "read as no image")
+        return None
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, str):

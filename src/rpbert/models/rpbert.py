@@ -18,6 +18,7 @@ How the paper's open points are read:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -95,6 +96,12 @@ class RpBert(System):
     def has_relation(self) -> bool:
         """Without propagation nothing reads r, and Task#1 is left out (Table 6, "w/o Rp")."""
         return not isinstance(self.gate, OpenGate)
+
+    def freeze(self, parts: Collection[str]) -> None:
+        """A frozen ResNet keeps its statistics too."""
+        super().freeze(parts)
+        if "visual" in parts:
+            self.visual.freeze()
 
     def anneal(self, progress: float) -> None:
         """Anneal τ of Eq. 6."""

@@ -38,6 +38,7 @@ from rpbert.models.tagger import System
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.visual import ResNetBlocks
+from rpbert.scoring import Lexicon, entity_lexicon
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,7 @@ class TaggingModel:
     Attributes:
         options: the settings the system was built from.
         tokenizer: of the sub-word encoder, None for a system without one.
+        entities: those of the training posts, to tell seen ones from unseen ones.
         notes: what is worth keeping beside the weights, such as scores; JSON types.
     """
 
@@ -59,6 +61,7 @@ class TaggingModel:
     options: SystemSettings
     vocabulary: Vocabulary
     tokenizer: PreTrainedTokenizerBase | None
+    entities: Lexicon
     notes: dict[str, Any]
 
     @classmethod
@@ -86,7 +89,10 @@ class TaggingModel:
         )
         tokenizer = _tokenizer(options, train)
         parts = Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
-        return cls(build(options, parts), options, vocabulary, tokenizer, notes={})
+        entities = entity_lexicon(
+            [post.words for post in train], [post.tags or () for post in train]
+        )
+        return cls(build(options, parts), options, vocabulary, tokenizer, entities, notes={})
 
     def collator(self) -> Collator:
         """Packs posts for this model."""
@@ -154,7 +160,8 @@ class TaggingModel:
             raise InputError(
                 folder / "model.safetensors", str(error)[:200], "the weights model.json describes"
             ) from None
-        return cls(system.eval(), options, vocabulary, tokenizer, description["notes"])
+        entities = frozenset(description["entities"])
+        return cls(system.eval(), options, vocabulary, tokenizer, entities, description["notes"])
 
     def _description(self) -> str:
         content = {
@@ -164,6 +171,7 @@ class TaggingModel:
                 key: getattr(self.vocabulary, key)
                 for key in ("tags", "characters", "words", "marks")
             },
+            "entities": sorted(self.entities),
             "notes": {**self.notes, "built_from": self.options.model_dump(mode="json")},
         }
         return json.dumps(content, ensure_ascii=False)
@@ -227,7 +235,7 @@ def _tokenizer(options: SystemSettings, train: Sequence[Post]) -> PreTrainedToke
     if settings.pretrained is None:
         from rpbert.data.wordpiece import learn_wordpieces
 
-        return learn_wordpieces((post.words for post in train), settings.vocabulary)
+        return learn_wordpieces((post.words for post in train), settings.vocabulary or 8000)
     name = settings.pretrained
     return from_hub("model.encoder.pretrained", name, lambda: _load_tokenizer(name))
 
@@ -280,8 +288,17 @@ def _verify(folder: Path) -> None:
             raise InputError(path, "changed content", "the bytes that were saved", "copy it again")
 
 
+def recover(folder: Path) -> None:
+    """Mend what a process left that was stopped while it saved the model of this folder."""
+    earlier = sorted(folder.parent.glob(f".{folder.name}.old-*"))
+    if earlier and not folder.exists():
+        earlier.pop().rename(folder)
+    for left in (*earlier, *folder.parent.glob(f".{folder.name}.new-*")):
+        shutil.rmtree(left)
+
+
 def _replace(new: Path, folder: Path) -> None:
-    """Put a finished folder in the place of an older one."""
+    """Put a finished folder in the place of an older one; `recover` if stopped in between."""
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     if folder.exists():
         folder.rename(old)

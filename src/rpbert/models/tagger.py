@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -138,6 +138,12 @@ class System(nn.Module):
         """Every parameter with its group."""
         for name, parameter in self.named_parameters():
             yield self.part_of(name), parameter
+
+    def freeze(self, parts: Collection[str]) -> None:
+        """Keep the parameters of some groups, and what they gather in training, as they are."""
+        for part, parameter in self.parts():
+            if part in parts:
+                parameter.requires_grad_(False)
 
     def tag(
         self, batch: Batch, extra: Tensor | None = None, relation_score: Tensor | None = None

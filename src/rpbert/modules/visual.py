@@ -67,6 +67,9 @@ class VisualEncoder(Protocol):
     def __call__(self, pixels: Tensor) -> Tensor:
         """Shapes: (I, 3, height, width) → (I, V, d_v); I may be 0."""
 
+    def freeze(self) -> None:
+        """Keep what is gathered in training, such as batch statistics, as it is."""
+
 
 class VisualTokens(NamedTuple):
     """The visual tokens of each post.
@@ -169,6 +172,11 @@ class ResNetBlocks(nn.Module):
         super().train(mode)
         self.statistics(self.resnet)
         return self
+
+    def freeze(self) -> None:
+        """Batch normalisation keeps its statistics from here on."""
+        self.statistics = frozen_statistics
+        self.train(self.training)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Shapes: (I, 3, image_size, image_size) → (I, V, d_v); the network rests if I is 0."""

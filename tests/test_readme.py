@@ -1,0 +1,51 @@
+"""The commands of the README are commands of the program, and their settings are read."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from rpbert.cli import app
+from rpbert.config import load_run
+from rpbert.models import parse_options
+
+ROOT = Path(__file__).parents[1]
+VARIABLES = {"$V": "model.tagger.word_vectors=crawl-300d-2M.vec", "$G": "gumbel"}
+
+
+def commands() -> list[list[str]]:
+    """Every call of rpbert in the README's consoles, as words."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    consoles = "\n".join(re.findall(r"```console\n(.*?)```", readme, re.DOTALL))
+    joined = re.sub(r"\\\n(> )?\s*", "", consoles)
+    lines = [line.lstrip("$> ") for line in joined.splitlines() if line.startswith(("$ ", "> "))]
+    found = []
+    for line in lines:
+        for name, value in VARIABLES.items():
+            line = line.replace(name, value)
+        if line.startswith("rpbert "):
+            found.append(shlex.split(line, comments=True))
+    return found
+
+
+def test_the_readme_shows_commands() -> None:
+    shown = {words[1] for words in commands()}
+    assert shown >= {"train", "evaluate", "predict", "data"}
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
+    group = typer.main.get_command(app)
+    name, *rest = words[1:]
+    context = group.make_context("rpbert", [name], resilient_parsing=True)
+    command = group.get_command(context, name)  # type: ignore[attr-defined]
+    if hasattr(command, "get_command"):
+        command = command.get_command(context, rest.pop(0))
+    parsed = command.make_context(name, rest).params
+    if name == "train":
+        settings = load_run(ROOT / parsed["config"], parsed["overrides"] or ())
+        parse_options(settings.model)
