@@ -7,23 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
-from rpbert.config import load_run
 from rpbert.data import Entity, Prediction
-from rpbert.demo import demo, settings_of
+from rpbert.demo import VISUAL, demo
 from rpbert.errors import InputError
-from rpbert.models import parse_options
+from rpbert.modules.visual import ResNetBlocks
 from rpbert.show import print_demo, print_prediction, relation_gauge, tagged_text
 
 
-@pytest.mark.parametrize("system", ["rpbert", "bert"])
-def test_the_configs_of_the_controlled_data_are_the_demos(system: str) -> None:
-    config = load_run(Path(__file__).parents[1] / "configs" / f"controlled-{system}.yaml")
-    demos = settings_of(system, config.data.path, seed=0)
-    assert parse_options(config.model) == parse_options(demos.model)
-    assert config.training.tagging == demos.training.tagging
-    assert config.training.decay == demos.training.decay
+def test_the_demos_image_becomes_the_papers_grid() -> None:
+    """Table 2 and Eq. 1: 49 blocks."""
+    blocks = ResNetBlocks.from_config(VISUAL["shape"], VISUAL["image_size"])
+    assert blocks(torch.zeros(1, 3, VISUAL["image_size"], VISUAL["image_size"])).shape[1] == 49
 
 
 def shown(width: int = 120) -> tuple[Console, io.StringIO]:
