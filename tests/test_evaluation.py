@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from rpbert.data import ImageStatus, Post
 from rpbert.errors import InputError
 from rpbert.evaluation import ADDS, DOES_NOT_ADD, evaluate_model, evaluate_posts, only
 from rpbert.inference import Decoded, Tagger
+from rpbert.scoring import render
 from tests.conftest import tiny
 
 
@@ -112,4 +114,24 @@ def test_a_saved_model_knows_the_entities_of_its_training(tmp_path: Path) -> Non
     (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl").by_familiarity
     assert [found[name].strict.overall.support for name in ("seen", "unseen")] == [1, 1]
-    assert "Ada" not in (tmp_path / "model" / "model.json").read_text().split('"entities"')[1]
+    saved = json.loads((tmp_path / "model" / "model.json").read_text())["entities"]
+    assert len(saved) == 2
+    assert all(re.fullmatch("[0-9a-f]{16}", entry) for entry in saved)  # no text of the posts
+
+
+def test_words_cut_at_gold_entities_are_counted(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    row = {"id": "1", "text": "so #AdaNow", "entities": [{"start": 4, "end": 7, "label": "PER"}]}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
+    found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl")
+    assert found.cut_words == 1
+    assert "1 words cut at gold entities" in render(found)
+
+
+def test_a_folder_is_scored_on_its_test_split_alone(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    row = {"id": "1", "tokens": ["so"], "tags": ["O"]}
+    (tmp_path / "data" / "train.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match="no split 'test'"):
+        evaluate_model(str(tmp_path / "model"), tmp_path / "data")

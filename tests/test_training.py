@@ -187,6 +187,13 @@ def test_a_run_killed_while_it_wrote_a_record_or_its_model_goes_on(tmp_path: Pat
     assert not list(run.glob(".model*"))
 
 
+def test_resuming_what_is_no_run_leaves_it_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run" / ".model.old-1").mkdir(parents=True)
+    with pytest.raises(InputError, match="no run"):
+        train(settings(tmp_path, "bilstm_crf"), tmp_path / "run", resume=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".model.old-1"]
+
+
 def test_a_finished_run_without_its_model_says_so(tmp_path: Path) -> None:
     data, run = data_folder(tmp_path / "data"), tmp_path / "run"
     train(settings(data, "bilstm_crf", epochs=1), run)

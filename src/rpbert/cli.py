@@ -223,7 +223,7 @@ def _predict_file(model: str, source: Path, output: Path | None, as_json: bool) 
     from rpbert.inference import Tagger
     from rpbert.writing import written_whole
 
-    if source.is_dir() or not source.exists():
+    if source.is_dir() or not source.exists():  # before the model is loaded, which takes longer
         found = "a folder" if source.is_dir() else "no such file"
         raise InputError(source, found, "a .jsonl or .parquet file of posts")
     tagger = Tagger.from_pretrained(model)

@@ -38,7 +38,14 @@ class EncoderSettings(Settings):
     shape: dict[str, Any] | None = None
     """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
     vocabulary: int | None = Field(None, ge=100)
-    """With `shape`: WordPiece entries learnt from the training texts; 8,000 where None."""
+    """With `shape`: WordPiece entries learnt from the training texts, else None."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_vocabulary(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("shape") is not None:
+            given = {"vocabulary": 8000, **given}
+        return given
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -14,6 +14,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, where: object, found: str, expected: str, mend: str = "") -> None:
+        self.where, self.found, self.expected, self.mend = where, found, expected, mend
         line = f"{where}: found {found}; expected {expected}"
         if mend:
             line += f"; {mend}"

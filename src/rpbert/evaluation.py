@@ -10,7 +10,9 @@ from typing import Any, get_args
 
 from rpbert.config import SystemSettings
 from rpbert.data import ImageStatus, Post
+from rpbert.data.raw import Quirk
 from rpbert.data.readers import open_data
+from rpbert.data.tables import CUT_WORD
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
@@ -33,7 +35,7 @@ def evaluate_model(name: str, data: Path, split: str | None = None) -> Evaluatio
     """Score the model of a folder or hub id on a split of a data set.
 
     Args:
-        split: None is the test split, or the only one there is, as in a single file.
+        split: None is the test split, or all posts of a single file.
 
     Raises:
         InputError: model, data or split cannot be used, or a post has no tags.
@@ -43,8 +45,10 @@ def evaluate_model(name: str, data: Path, split: str | None = None) -> Evaluatio
     tagger = Tagger.from_pretrained(name)
     source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks])
     if split is None:
-        split = source.splits[0] if len(source.splits) == 1 else "test"
-    return evaluate_posts(tagger, list(source.read(split)))
+        split = source.splits[0] if data.is_file() else "test"
+    quirks: list[Quirk] = []
+    evaluation = evaluate_posts(tagger, list(source.read(split, quirks)))
+    return replace(evaluation, cut_words=sum(quirk.kind == CUT_WORD for quirk in quirks))
 
 
 def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:

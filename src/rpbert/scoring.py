@@ -179,12 +179,15 @@ class Evaluation:
         relation: scores of the relation classifier on the posts whose image could be read; None
             without a classifier, or without labels.
         images: posts by what became of their image: used, none, missing, unreadable.
+        cut_words: words of raw texts that were cut where a gold entity begins or ends inside
+            them; tagging the same text, without the gold, does not cut them.
     """
 
     tags: TagScores | None
     by_familiarity: Mapping[str, TagScores] = field(default_factory=dict)
     relation: RelationScores | None = None
     images: Mapping[str, int] = field(default_factory=dict)
+    cut_words: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
@@ -193,6 +196,7 @@ class Evaluation:
             "by_familiarity": {k: scores.to_dict() for k, scores in self.by_familiarity.items()},
             "relation": self.relation.to_dict() if self.relation else None,
             "images": dict(self.images),
+            "cut_words": self.cut_words,
         }
 
 
@@ -338,6 +342,10 @@ def render(evaluation: Evaluation) -> str:
     if evaluation.images:
         counts = ", ".join(f"{count:,} {status}" for status, count in evaluation.images.items())
         lines += [f"images: {counts}"]
+    if evaluation.cut_words:
+        lines += [
+            f"{evaluation.cut_words:,} words cut at gold entities: tagging would not cut them"
+        ]
     return "\n".join(lines).rstrip()
 
 

@@ -339,10 +339,10 @@ def _claim(run: Path, resume: bool) -> None:
         raise InputError(
             run, "an earlier run", "a new folder", "give --resume to go on or another --output"
         )
-    if resume:
-        recover(run / "model")
     if resume and not begun:
         raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
+    if resume:
+        recover(run / "model")
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:

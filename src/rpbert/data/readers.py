@@ -156,7 +156,11 @@ def open_data(path: str | Path, splitter: WordSplitter | None = None) -> DataSou
         InputError: nothing of the kind is at `path`.
     """
     path, splitter = Path(path), splitter or JoinedMarks()
-    return _open_folder(path, splitter) if path.is_dir() else _open_file(path, splitter, KEYS)
+    if path.is_dir():
+        return _open_folder(path, splitter)
+    mend = "give the folder of the file" if path.suffix == ".txt" else ""
+    expected = "a data folder, a .jsonl or a .parquet file"
+    return PostFiles(path, _only_file(path, expected, mend), splitter)
 
 
 def open_untagged(path: str | Path, splitter: WordSplitter) -> PostFiles:
@@ -165,17 +169,19 @@ def open_untagged(path: str | Path, splitter: WordSplitter) -> PostFiles:
     Raises:
         InputError: nothing of the kind is at `path`.
     """
-    return _open_file(Path(path), splitter, NO_GOLD)
+    files = _only_file(Path(path), "a .jsonl or .parquet file of posts")
+    return PostFiles(Path(path), files, splitter, NO_GOLD)
 
 
-def _open_file(path: Path, splitter: WordSplitter, keys: frozenset[str]) -> PostFiles:
-    expected = "a data folder, a .jsonl or a .parquet file"
+def _only_file(path: Path, expected: str, mend: str = "") -> dict[str, Path]:
+    """A single file under the split that its name tells."""
+    if path.is_dir():
+        raise InputError(path, "a folder", expected, mend)
     if not path.is_file():
         raise InputError(path, "nothing", expected)
     if path.suffix not in (".jsonl", ".parquet"):
-        mend = "give the folder of the file" if path.suffix == ".txt" else ""
         raise InputError(path, f"a file that ends in {shown(path.suffix)}", expected, mend)
-    return PostFiles(path, {_SPLITS.get(path.stem, "all"): path}, splitter, keys)
+    return {_SPLITS.get(path.stem, "all"): path}
 
 
 def _open_folder(path: Path, splitter: WordSplitter) -> DataSource:

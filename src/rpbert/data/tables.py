@@ -39,6 +39,8 @@ from rpbert.errors import InputError
 KEYS = frozenset(("id", "text", "tokens", "image", "tags", "entities", "relation", "caption"))
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
+CUT_WORD = "entity inside a word"
+"""The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 _PARQUET_ROWS = 64  # rows held at once; a row may carry the bytes of an image
 
 
@@ -221,14 +223,14 @@ def _cut(row: _Row, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """The words of a text, cut further where an entity begins or ends inside one."""
     given = row.values.get("entities")
     entities = given if isinstance(given, list) else []  # what is wrong with them, _entities says
-    offsets = {e.get(key) for e in entities if isinstance(e, dict) for key in ("start", "end")}
-    edges = sorted(edge for edge in offsets if type(edge) is int)
+    offsets = [e.get(key) for e in entities if isinstance(e, dict) for key in ("start", "end")]
+    edges = sorted({edge for edge in offsets if type(edge) is int})
     cut: list[tuple[int, int]] = []
     for start, end in spans:
         inside = [edge for edge in edges if start < edge < end]
         cut += pairwise([start, *inside, end])
         if inside:
-            row.note("entity inside a word", "the word is cut at the entity's edge")
+            row.note(CUT_WORD, "the word is cut at the entity's edge")
     return cut
 
 
@@ -305,8 +307,11 @@ def _relation(row: _Row) -> float | None:
 
 def _image(row: _Row) -> Path | bytes | None:
     image = row.values.get("image")
-    if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:  # as `datasets` writes it
-        image = image["path"] if image.get("bytes") is None else image["bytes"]
+    if isinstance(image, dict) and image.keys() == {"bytes", "path"}:  # as `datasets` writes it
+        held = image["bytes"]
+        if held is not None and not isinstance(held, bytes):
+            raise row.refuse(f"image bytes {shown(held)}", "bytes, as Parquet has them")
+        image = image["path"] if held is None else held
     if image == "":
         row.note("empty image", "read as no image")
         return None

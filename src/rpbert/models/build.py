@@ -161,7 +161,8 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
         with quiet_transformers():
             return load()
     except InputError as error:
-        raise InputError(key, str(error), "published weights that can be used") from None
+        where = f"{key}: {error.where}"
+        raise InputError(where, error.found, error.expected, error.mend) from None
     except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"

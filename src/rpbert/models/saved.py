@@ -43,7 +43,7 @@ from rpbert.scoring import Lexicon, entity_lexicon
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -235,7 +235,7 @@ def _tokenizer(options: SystemSettings, train: Sequence[Post]) -> PreTrainedToke
     if settings.pretrained is None:
         from rpbert.data.wordpiece import learn_wordpieces
 
-        return learn_wordpieces((post.words for post in train), settings.vocabulary or 8000)
+        return learn_wordpieces((post.words for post in train), settings.vocabulary or 0)
     name = settings.pretrained
     return from_hub("model.encoder.pretrained", name, lambda: _load_tokenizer(name))
 
@@ -290,7 +290,8 @@ def _verify(folder: Path) -> None:
 
 def recover(folder: Path) -> None:
     """Mend what a process left that was stopped while it saved the model of this folder."""
-    earlier = sorted(folder.parent.glob(f".{folder.name}.old-*"))
+    left_over = folder.parent.glob(f".{folder.name}.old-*")
+    earlier = sorted(left_over, key=lambda path: path.stat().st_mtime)
     if earlier and not folder.exists():
         earlier.pop().rename(folder)
     for left in (*earlier, *folder.parent.glob(f".{folder.name}.new-*")):

@@ -44,7 +44,8 @@ def load_published(
             **fields,
         )
     except OSError as error:
-        raise InputError(source, f"none that can be loaded ({error})", expected) from error
+        mend = "without internet access give a folder"
+        raise InputError(source, f"none that can be loaded ({error})", expected, mend) from error
     # Otherwise weights that the file lacks would be drawn at random without a word.
     if missing := sorted(loading["missing_keys"]):
         raise InputError(source, f"no weights for {missing[0]} and so on", expected)
