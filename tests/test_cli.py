@@ -147,7 +147,8 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["train", "NOWHERE.yaml", "--output", "RUN"], "NOWHERE.yaml"),
         (["train", "CONFIG"], "--output"),
         (["train", "CONFIG", "model.gat=soft", "--output", "RUN"], "gat"),
-        (["train", "CONFIG", "training.epochs=x", "--output", "RUN"], "training.epochs"),
+        (["train", "CONFIG", "training.epochs=x", "--output", "RUN"], "command line: found tr"),
+        (["train", "CONFIG", "training.epoch=3", "--output", "RUN"], "did you mean epochs?"),
         (["train", "CONFIG", "data.path=NOWHERE", "--output", "RUN"], "NOWHERE"),
         (["train", "CONFIG", "--output", "FILE"], "FILE"),
         (["train", "CONFIG", "--output", "RUN", "--resume"], "RUN"),
@@ -165,6 +166,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["predict", "MODEL", "--input", "DATA"], "folder"),
         (["predict", "MODEL", "--input", "EMPTY.jsonl"], "EMPTY.jsonl"),
         (["predict", "MODEL", "--text", "a", "--output", "FILE"], "--output"),
+        (["predict", "MODEL", "--text", "a", "--image", "NOWHERE.jpg"], "NOWHERE.jpg"),
         (["predict", "DATA", "--text", "a"], "manifest"),
         (["tag"], "tag"),
         (["predict", "MODEL", "--txt", "a"], "--txt"),
@@ -193,6 +195,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     assert len([line for line in err.splitlines() if line.startswith("rpbert: ")]) == 1
     assert "Traceback" not in err
     assert Path("FILE").read_text() == "something"
+    assert not Path("RUN").exists()  # nothing is left of what never began
 
 
 def test_a_single_file_is_evaluated_as_it_is(

@@ -71,10 +71,10 @@ def test_a_prediction_reads_with_its_entities_in_place() -> None:
     ("image", "relation", "words"),
     [
         ("used", 0.0, "░░░░░░░░░░ 0.00"),
-        ("used", None, "image not weighed"),
-        ("none", 0.0, "no image"),
-        ("missing", 0.0, "image missing"),
-        ("unreadable", 0.0, "image unreadable"),
+        ("used", None, "not weighed"),
+        ("none", 0.0, "none"),
+        ("missing", 0.0, "missing"),
+        ("unreadable", 0.0, "unreadable"),
     ],
 )
 def test_what_became_of_the_image_is_said(image: str, relation: float | None, words: str) -> None:

@@ -203,6 +203,8 @@ def predict(
         raise InputError("--image", "beside --input", "--text, or `image` in the rows of the file")
     if output is not None and source is None:
         raise InputError("--output", "beside --text", "--input")
+    if image is not None and not image.is_file():
+        raise InputError("--image", f"no file {image}", "an image file")
     if source is not None:
         _predict_file(model, source, output, as_json)
         return

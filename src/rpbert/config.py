@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -208,16 +208,31 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
                 _anchor(model, part, "pretrained", path.parent)
     for override in overrides:
         _set(given, override)
-    return parse(RunSettings, given, path)
+    typed = {override.partition("=")[0] for override in overrides}
+    return parse(RunSettings, given, path, typed)
 
 
-def parse(kind: type[AnySettings], given: Mapping[str, Any], where: object) -> AnySettings:
-    """Validate `given` as settings of `kind`; the first fault becomes one clear line."""
+def parse(
+    kind: type[AnySettings],
+    given: Mapping[str, Any],
+    where: object,
+    typed: Collection[str] = (),
+) -> AnySettings:
+    """Validate `given` as settings of `kind`; the first fault becomes one clear line.
+
+    Args:
+        where: named in the message, unless the fault is with one of the keys `typed`.
+
+    Raises:
+        InputError: a key or value is not accepted.
+    """
     try:
         return kind.model_validate(given)
     except ValidationError as fault:
         # A misspelt key is also a missing one; the misspelling is what the user can see.
         faults = sorted(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
+        key = ".".join(str(part) for part in faults[0]["loc"])
+        where = "command line" if key in typed else where
         raise _as_input_error(kind, faults[0], where) from None
 
 
@@ -281,7 +296,7 @@ def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputErr
     key = ".".join(str(part) for part in fault["loc"]) or "settings"
     if fault["type"] == "extra_forbidden":
         known = sorted(_known_keys(kind, fault["loc"][:-1]))
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         mend = f"did you mean {near[0]}?" if near else ""
         return InputError(where, f"unknown key {key}", f"one of {', '.join(known)}", mend)
     if fault["type"] == "missing":

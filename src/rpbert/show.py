@@ -33,11 +33,9 @@ def tagged_text(text: str, entities: list[Entity]) -> Text:
 def relation_gauge(prediction: Prediction) -> str:
     """r as a bar and a number, or why there is none."""
     if prediction.image != "used":
-        return {"none": "no image", "missing": "image missing"}.get(
-            prediction.image, "image unreadable"
-        )
+        return {"none": "none", "missing": "missing"}.get(prediction.image, "unreadable")
     if prediction.relation is None:
-        return "image not weighed"
+        return "not weighed"
     filled = round(prediction.relation * GAUGE)
     return "█" * filled + "░" * (GAUGE - filled) + f" {prediction.relation:.2f}"
 

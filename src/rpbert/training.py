@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -266,6 +267,7 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
     schedule = chosen(tasks, settings.training.batch_size, settings.training.seed)
     trainer = Trainer(accelerator, model, schedule, settings.training, run)
     if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
         _keep_settings(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
     if resume:
@@ -333,7 +335,7 @@ def _keep_settings(settings: RunSettings, path: Path) -> None:
 
 
 def _claim(run: Path, resume: bool) -> None:
-    """Make RUN, and never write over another run."""
+    """See that RUN can be written and is no other run; it is made once the run can begin."""
     begun = (run / "metrics.jsonl").exists() or (run / "config.yaml").exists()
     if begun and not resume:
         raise InputError(
@@ -343,7 +345,6 @@ def _claim(run: Path, resume: bool) -> None:
         raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
     if resume:
         recover(run / "model")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(run, str(error), "a folder that can be written") from None
+    there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(there, "no folder that can be written", "one for RUN")

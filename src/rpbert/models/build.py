@@ -137,16 +137,21 @@ def random_bert(shape: Mapping[str, Any], subword_count: int) -> BertModel:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and load reports out of a run's own lines."""
+    """Keep transformers' and the hub's bars and reports out of a run's own lines."""
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_verbosity = hub.get_verbosity()
     logging.set_verbosity_error()
+    # The hub tells of each retry; the one line that counts comes when all have failed.
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        hub.set_verbosity(hub_verbosity)
         if bars:
             logging.enable_progress_bar()
 
