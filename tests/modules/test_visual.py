@@ -69,6 +69,40 @@ def test_blocks_are_the_last_feature_map_row_by_row(shape: dict[str, Any], size:
                 )
 
 
+@pytest.mark.parametrize("narrowest", [4, 8, 12, 16, 32])
+def test_gradients_are_transformers_own_at_any_width(narrowest: int) -> None:
+    """With two threads, where a narrow strided convolution of oneDNN leaves its memory."""
+    shape = {
+        "layer_type": "basic",
+        "depths": [1, 1],
+        "hidden_sizes": [narrowest, 2 * narrowest],
+        "embedding_size": narrowest,
+    }
+    blocks = ResNetBlocks.from_config(shape, 64)
+    oracle = OracleModel(ResNetConfig(**shape)).double()
+    oracle.load_state_dict(blocks.resnet.state_dict())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for images in (5, 4, 3):
+            blocks.zero_grad()
+            oracle.zero_grad()
+            blocks(pixels(images, 64)).square().mean().backward()
+            found = oracle(pixels(images, 64).double()).last_hidden_state
+            found.square().mean().backward()
+            expected = dict(oracle.named_parameters())
+            for name, parameter in blocks.resnet.named_parameters():
+                gradient = expected[name].grad
+                assert parameter.grad is not None
+                assert gradient is not None
+                scale = float(gradient.abs().max())
+                torch.testing.assert_close(
+                    parameter.grad.double(), gradient, atol=1e-4 * max(scale, 1e-3), rtol=1e-3
+                )
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_row_and_column_are_not_exchanged() -> None:
     blocks = made(TINY[0], 64)
     image = torch.zeros(1, 3, 64, 64)

@@ -107,6 +107,11 @@ class ResNetBlocks(nn.Module):
         self.statistics = statistics
         config = resnet.config
         self.width: int = config.hidden_sizes[-1]  # d_v
+        # Convolutions are fastest with channels last; the weights follow by themselves, and stay
+        # in the usual order for saving. But of fewer than 16 channels oneDNN then takes the
+        # gradient of a strided 1 × 1 convolution beyond its memory (uxlfoundation/oneDNN#6035).
+        narrow = min(config.embedding_size, *config.hidden_sizes) < 16
+        self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         # The stem halves twice, each stage after the first once; every halving rounds up.
         side = image_size
         for _ in range(len(config.depths) + 1 + config.downsample_in_first_stage):
@@ -185,9 +190,7 @@ class ResNetBlocks(nn.Module):
             raise InputError("pixels", f"shape {tuple(pixels.shape)}", f"(I, 3, {size}, {size})")
         if not len(pixels):
             return pixels.new_zeros(0, self.tokens, self.width)
-        # Convolutions are fastest with channels last; the weights follow by themselves, and stay
-        # in the usual order for saving.
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = pixels.contiguous(memory_format=self.memory_format)
         blocks: Tensor = self.resnet(pixels).last_hidden_state  # (I, d_v, rows, columns)
         return blocks.permute(0, 2, 3, 1).flatten(1, 2)
 
