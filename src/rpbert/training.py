@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import time
@@ -279,10 +280,14 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
 def _accelerator(settings: TrainingSettings) -> Accelerator:
     # Accelerate keeps one state a process, and a second run in it may want another precision.
     AcceleratorState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="bf16" if settings.precision == "bf16" else "no",
         cpu=settings.device == "cpu",
     )
+    if accelerator.num_processes > 1:
+        # Threads of the process group that outlive the interpreter can abort it.
+        atexit.register(accelerator.state.destroy_process_group)
+    return accelerator
 
 
 def _relation_posts(
