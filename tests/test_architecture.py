@@ -22,7 +22,7 @@ ROOMS = [
     {"training"},
     {"evaluation"},
     {"demo"},
-    {"show"},
+    {"show", "score_table"},
     {"cli"},
     {"__main__"},
 ]

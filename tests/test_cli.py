@@ -166,6 +166,8 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["predict", "MODEL", "--input", "DATA"], "folder"),
         (["predict", "MODEL", "--input", "EMPTY.jsonl"], "EMPTY.jsonl"),
         (["predict", "MODEL", "--text", "a", "--output", "FILE"], "--output"),
+        (["predict", "MODEL", "--input", "EMPTY.jsonl", "--output", "DATA"], "found a folder"),
+        (["train", "EMPTY.jsonl", "--output", "RUN"], "EMPTY.jsonl: found nothing"),
         (["predict", "MODEL", "--text", "a", "--image", "NOWHERE.jpg"], "NOWHERE.jpg"),
         (["predict", "DATA", "--text", "a"], "manifest"),
         (["tag"], "tag"),

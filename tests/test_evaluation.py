@@ -12,7 +12,7 @@ from rpbert.data import ImageStatus, Post
 from rpbert.errors import InputError
 from rpbert.evaluation import ADDS, DOES_NOT_ADD, evaluate_model, evaluate_posts, only
 from rpbert.inference import Decoded, Tagger
-from rpbert.scoring import render
+from rpbert.score_table import render
 from tests.conftest import tiny
 
 

@@ -14,12 +14,12 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from rpbert.data.labels import normalise
 from rpbert.errors import InputError
+from rpbert.score_table import render
 from rpbert.scoring import (
     Counts,
     Evaluation,
     SpanScores,
     entity_lexicon,
-    render,
     score_familiarity,
     score_relations,
     score_spans,

@@ -172,7 +172,7 @@ def evaluate(
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
     from rpbert.evaluation import GROUPINGS, evaluate_model, only
-    from rpbert.scoring import render
+    from rpbert.score_table import render
 
     if by is not None and by not in GROUPINGS:
         raise InputError("--by", by, " or ".join(GROUPINGS))

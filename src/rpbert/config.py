@@ -247,7 +247,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(path, f"broken YAML: {error}", "a YAML mapping") from None
     if not isinstance(content, dict):
-        raise InputError(path, type(content).__name__, "a YAML mapping with model, data, training")
+        found = "nothing" if content is None else type(content).__name__
+        raise InputError(path, found, "a YAML mapping with model, data, training")
     return content
 
 

@@ -25,7 +25,6 @@ Lexicon: TypeAlias = frozenset[str]
 SCORERS: Mapping[str, str] = {"strict": "seqeval, strict IOB2", "lenient": "conlleval"}
 RELATION_THRESHOLD = 0.5
 """An image adds where r is above this."""
-_COLUMNS = f"{'precision':>12}{'recall':>8}{'F1':>7}{'support':>9}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,68 +329,6 @@ def score_relations(gold: Sequence[int], predicted_scores: Sequence[float]) -> R
     adds = Counts(sum(gold), sum(found), pairs[1, 1])
     does_not_add = Counts(len(gold) - adds.gold, len(gold) - adds.predicted, pairs[0, 0])
     return RelationScores(adds, does_not_add)
-
-
-def render(evaluation: Evaluation) -> str:
-    """The evaluation as an aligned table of text: percentages, and the support of each."""
-    lines = (
-        [] if evaluation.tags is None else _tag_lines(evaluation.tags, evaluation.by_familiarity)
-    )
-    if evaluation.relation is not None:
-        lines += _relation_lines(evaluation.relation)
-    if evaluation.images:
-        counts = ", ".join(f"{count:,} {status}" for status, count in evaluation.images.items())
-        lines += [f"images: {counts}"]
-    if evaluation.cut_words:
-        lines += [
-            f"{evaluation.cut_words:,} words cut at gold entities: tagging would not cut them"
-        ]
-    return "\n".join(lines).rstrip()
-
-
-def _tag_lines(tags: TagScores, by_familiarity: Mapping[str, TagScores]) -> list[str]:
-    labels = sorted(tags.strict.by_type.keys() | tags.lenient.by_type.keys())
-    by_type = [
-        (label, tags.strict.by_type.get(label, Counts()), tags.lenient.by_type.get(label, Counts()))
-        for label in labels
-    ]
-    sections = [
-        [_overall("all entities", tags)],
-        by_type,
-        [_overall(f"{name} ({s.posts:,} posts)", s) for name, s in tags.by_group.items()],
-        [_overall(f"{name} in training", s) for name, s in by_familiarity.items()],
-    ]
-    title = f"{tags.posts:,} posts, %"
-    width = max(len(title), *(len(name) for section in sections for name, _, _ in section))
-    lines = [
-        f"{title:{width}}" + "".join(f"{name:>{len(_COLUMNS)}}" for name in SCORERS.values()),
-        " " * width + _COLUMNS * len(SCORERS),
-    ]
-    for section in filter(None, sections):
-        lines += [f"{name:{width}}{_cells(one)}{_cells(two)}" for name, one, two in section] + [""]
-    return lines
-
-
-def _overall(name: str, scores: TagScores) -> tuple[str, Counts, Counts]:
-    return name, scores.strict.overall, scores.lenient.overall
-
-
-def _cells(counts: Counts) -> str:
-    shares = (counts.precision, counts.recall, counts.f1)
-    precision, recall, f1 = (f"{100 * share:.1f}" for share in shares)
-    return f"{precision:>12}{recall:>8}{f1:>7}{counts.support:>9,}"
-
-
-def _relation_lines(scores: RelationScores) -> list[str]:
-    classes = (("image adds", scores.adds), ("image doesn't add", scores.does_not_add))
-    title = f"relation, r > {RELATION_THRESHOLD}, %"
-    width = max(len(title), *(len(name) for name, _ in classes))
-    return [
-        f"{title:{width}}{_COLUMNS}",
-        *(f"{name:{width}}{_cells(counts)}" for name, counts in classes),
-        f"accuracy {100 * scores.accuracy:.1f}, macro F1 {100 * scores.macro_f1:.1f}, "
-        f"weighted F1 {100 * scores.weighted_f1:.1f}, {scores.support:,} posts",
-    ]
 
 
 def _entry(span: Span, words: Sequence[str]) -> str:

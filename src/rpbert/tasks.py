@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,8 +26,10 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    groups: ClassVar[Mapping[str, str]]
-    """Parameter groups of `System.part_of` that this task updates → the rate that they take."""
+    head: ClassVar[str]
+    """The parameter group (`System.part_of`) that is this task's alone."""
+    shared: ClassVar[tuple[str, ...]] = ("encoder", "projection", "visual")
+    """The parameter groups that both tasks update, each at the rate of its name."""
 
     def __init__(self, posts: Sequence[Post], rates: Rates) -> None:
         self.posts = posts
@@ -40,14 +42,19 @@ class Task(ABC):
     @property
     def parts(self) -> set[str]:
         """The parameter groups that learn in this task: those whose rate is above 0."""
-        return {part for part, rate in self.groups.items() if getattr(self.rates, rate) > 0}
+        return {part for part in (self.head, *self.shared) if self.rate(part) > 0}
+
+    def rate(self, part: str) -> float:
+        """The learning rate of a parameter group in this task."""
+        chosen: float = getattr(self.rates, "head" if part == self.head else part)
+        return chosen
 
     def optimizer(self, system: System, settings: TrainingSettings) -> torch.optim.Optimizer:
         """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
         groups: dict[str, dict[str, Any]] = {}
         for part, parameter in system.parts():
             if part in self.parts:
-                rate = getattr(self.rates, self.groups[part])
+                rate = self.rate(part)
                 group = groups.setdefault(part, {"params": [], "lr": rate, "rate": rate})
                 group["params"].append(parameter)
         if not groups:
@@ -63,12 +70,7 @@ class RelationTask(Task):
     """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6."""
 
     name = "relation"
-    groups: ClassVar[Mapping[str, str]] = {
-        "relation": "head",
-        "encoder": "encoder",
-        "projection": "projection",
-        "visual": "visual",
-    }
+    head = "relation"
 
     def losses(self, system: System, batch: Batch) -> Tensor:
         """Cross entropy of the relation, of the posts whose image could be read."""
@@ -88,12 +90,7 @@ class TaggingTask(Task):
     """
 
     name = "tagging"
-    groups: ClassVar[Mapping[str, str]] = {
-        "head": "head",
-        "encoder": "encoder",
-        "projection": "projection",
-        "visual": "visual",
-    }
+    head = "head"
 
     def losses(self, system: System, batch: Batch) -> Tensor:
         """Negative log-likelihood of each post's tags."""

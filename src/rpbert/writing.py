@@ -16,8 +16,10 @@ def written_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes its name only once it is complete and on the disk.
 
     Raises:
-        InputError: the folder is missing or cannot be written.
+        InputError: `path` is a folder, or its folder is missing or cannot be written.
     """
+    if path.is_dir():
+        raise InputError(path, "a folder", "a file that can be written")
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         file = new.open("w", encoding="utf-8")
