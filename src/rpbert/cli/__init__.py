@@ -1,0 +1,68 @@
+"""The command line: each command is a typed function that calls one library function.
+
+Results go to standard output, progress to standard error. Whatever a user can mend ends with one
+line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from rpbert.cli import data, demo, evaluate, predict, systems, train
+from rpbert.errors import InputError
+
+# Typer names only the leaf of its usage errors; all of them carry `format_message`.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+app = typer.Typer(
+    name="rpbert",
+    help="Named entities from social posts with images.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
+app.command("systems")(systems.systems)
+app.add_typer(data_app, name="data")
+data_app.command("check")(data.check)
+data_app.command("make")(data.make)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("demo")(demo.demo)
+
+
+def main() -> NoReturn:
+    """Run a command and exit: 0 done, 2 the user can mend it, 130 stopped by the user."""
+    try:
+        arguments = sys.argv[1:]
+        if arguments in ([], ["data"]):
+            arguments.append("--help")
+        # Ctrl-C comes back as a code or as an exception, as the version of Typer has it.
+        code = app(arguments, standalone_mode=False)
+        if code == STOPPED:
+            raise KeyboardInterrupt
+    except UsageError as error:
+        _fail(f"{error.format_message()}  (rpbert --help shows what there is)")  # type: ignore[attr-defined]
+    except InputError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'system'}: {error.strerror or error}")
+    except (KeyboardInterrupt, typer.Abort):
+        print("rpbert: stopped", file=sys.stderr)
+        sys.exit(STOPPED)
+    sys.exit(0)
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"rpbert: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(2)

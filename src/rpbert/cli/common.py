@@ -1,0 +1,23 @@
+"""What several commands share: options, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model or a hub id.")]
+
+
+def print_json(content: Any) -> None:
+    """A result as one JSON document on standard output."""
+    print(json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def console() -> Any:
+    """Where tables and tagged posts are printed."""
+    from rich.console import Console
+
+    return Console(highlight=False)

@@ -1,0 +1,42 @@
+"""`rpbert data`: check data, or make some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rpbert.cli.common import Json, print_json
+
+
+def check(path: Annotated[Path, typer.Argument(metavar="PATH")], as_json: Json = False) -> None:
+    """Report what a data set holds: posts, entities, images, labels, and every quirk."""
+    from rpbert.data.check import check as run
+    from rpbert.data.check import render
+
+    report = run(path)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print(render(report))
+
+
+def make(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    posts: Annotated[int, typer.Option(help="How many posts, over all splits.")] = 3000,
+    relevant: Annotated[float, typer.Option(help="Share of images that add to the text.")] = 0.44,
+    ambiguous: Annotated[
+        float, typer.Option(help="Share of relevant posts whose text does not tell the type.")
+    ] = 0.65,
+    seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the controlled data set: made posts, made images, known truth."""
+    from rpbert.data.controlled import make as run
+
+    run(folder, posts=posts, relevant=relevant, ambiguous=ambiguous, seed=seed)
+    if as_json:
+        print_json({"folder": str(folder), "posts": posts})
+    else:
+        print(f"{posts:,} made posts in {folder}")

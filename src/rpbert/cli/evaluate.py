@@ -1,0 +1,36 @@
+"""`rpbert evaluate`: the scores of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rpbert.cli.common import Json, ModelPath, print_json
+from rpbert.errors import InputError
+
+
+def evaluate(
+    model: ModelPath,
+    data: Annotated[Path, typer.Argument(metavar="DATA")],
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, dev or test; all in a single file.", show_default="test"),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="relation|type", help="Show these groups only.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model: precision, recall and F1, overall and by group."""
+    from rpbert.evaluation import GROUPINGS, evaluate_model, only
+    from rpbert.score_table import render
+
+    if by is not None and by not in GROUPINGS:
+        raise InputError("--by", by, " or ".join(GROUPINGS))
+    evaluation = only(evaluate_model(model, data, split), by)
+    if as_json:
+        print_json(evaluation.to_dict())
+    else:
+        print(render(evaluation))

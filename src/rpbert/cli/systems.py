@@ -1,0 +1,27 @@
+"""`rpbert systems`: what there is to train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rpbert.cli.common import Json, console, print_json
+
+
+def systems(as_json: Json = False) -> None:
+    """List every system with its paper, table row, evidence and parameters."""
+    from rpbert.evaluation import describe_systems
+
+    rows = describe_systems()
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table("system", "paper", "row", "evidence", "parameters", box=None)
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("name", "paper", "row", "evidence")), _count(row))
+    console().print(table)
+
+
+def _count(row: dict[str, Any]) -> str:
+    return f"{row['parameters'] / 1e6:.1f} M"

@@ -1,0 +1,48 @@
+"""`rpbert train`: a run from a file of settings."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rpbert.cli.common import Json, print_json
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of settings.")],
+    output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.epochs=3 …")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on after the last finished epoch.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a system and keep its best model by the development F1."""
+    from rpbert.config import load_run
+
+    settings = load_run(config, overrides or ())  # a slip in the file shows before PyTorch loads
+    from rpbert.training import train as run
+
+    try:
+        result = run(settings, output, resume=resume)
+    except KeyboardInterrupt:
+        again = ["rpbert", "train", str(config), *(overrides or ()), "--output", str(output)]
+        if (output / "config.yaml").exists():  # else nothing has begun that could go on
+            again.append("--resume")
+        print(f"\nto go on: {shlex.join(again)}", file=sys.stderr)
+        raise
+    if as_json:
+        print_json(
+            {
+                "model": str(result.model),
+                "epoch": result.epoch,
+                "dev_f1": result.f1,
+                "seconds": round(result.seconds, 1),
+            }
+        )
+    else:
+        print(f"best development F1 {100 * result.f1:.2f} in epoch {result.epoch}: {result.model}")
