@@ -32,7 +32,7 @@ unit: install
 	$(BIN)/pytest
 
 soak: install
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --soak docs/reliability.md
 
 benchmark: install
 	$(BIN)/python benchmarks/crf.py

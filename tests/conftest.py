@@ -17,6 +17,8 @@ from rpbert.data import Post
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.models.saved import TaggingModel
 
+pytest_plugins = ["pytester", "tests.soak"]
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 ENCODER: dict[str, Any] = {

