@@ -20,7 +20,7 @@ ROOMS = [
     {"models"},
     {"inference", "checkpoint", "progress", "repeatable", "tasks"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "analysis"},
     {"demo"},
     {"show", "score_table"},
     {"cli"},

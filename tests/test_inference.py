@@ -17,7 +17,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from rpbert import Entity, Post, Tagger
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
-from rpbert.inference import Decoded, Decoder
+from rpbert.inference import Decoded, Decoder, prediction_of
 from tests.conftest import made_posts, picture, tiny
 
 TAGGER = Tagger(tiny("rpbert"), "cpu")
@@ -51,7 +51,7 @@ def test_offsets_are_exact_on_any_text(text: str) -> None:
 def test_the_offsets_of_an_entity_are_those_of_its_words() -> None:
     post = Post.from_words("1", ("Nice", "image", "of", "Kevin", "Love", "at", "the", "Finals"))
     tags = ("O", "O", "O", "B-PER", "I-PER", "O", "O", "B-MISC")
-    prediction = Tagger._prediction(post, Decoded(tags, (0.98, 0.5), 0.13, "used"))
+    prediction = prediction_of(post, Decoded(tags, (0.98, 0.5), 0.13, "used"))
     assert prediction.entities == [
         Entity("Kevin Love", "PER", 14, 24, 0.98),
         Entity("Finals", "MISC", 32, 38, 0.5),

@@ -78,11 +78,12 @@ class Decoder:
         with torch.inference_mode():
             batch = batch.to(self.device)
             output = system(batch)
-            decoded = self._read(batch, output)
+            decoded = self.read(batch, output)
         system.train(was_training)
         return decoded
 
-    def _read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
+    def read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
+        """What a system's output says of each post of its batch."""
         crf, names = self.model.system.tagger.crf, self.model.vocabulary.tags
         paths = crf.decode(output.emissions, batch.word_mask, self.constraint)
         tags = [tuple(names[tag] for tag in path) for path in paths]
@@ -120,7 +121,7 @@ class Tagger:
         self.model = model
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model.system.to(self.device).eval()
-        self._decoder = Decoder(model, model.collator(), self.device)
+        self.decoder = Decoder(model, model.collator(), self.device)
         self._splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     @classmethod
@@ -161,17 +162,17 @@ class Tagger:
 
     def predict_batch(self, posts: Sequence[PostLike], batch_size: int = 32) -> list[Prediction]:
         """Tag posts, each a `Post`, a text, or a mapping as in a JSON lines file; same order."""
-        read = [self._as_post(post, index) for index, post in enumerate(posts)]
+        read = [self.as_post(post, index) for index, post in enumerate(posts)]
         return [
-            self._prediction(post, decoded)
-            for post, decoded in zip(read, self._decoder.decode(read, batch_size), strict=True)
+            prediction_of(post, decoded)
+            for post, decoded in zip(read, self.decoder.decode(read, batch_size), strict=True)
         ]
 
     def predict_stream(
         self, posts: Iterable[PostLike], batch_size: int = 32
     ) -> Iterator[Prediction]:
         """Tag any number of posts in constant memory, in their order."""
-        numbered = (self._as_post(post, index) for index, post in enumerate(posts))
+        numbered = (self.as_post(post, index) for index, post in enumerate(posts))
         # Some batches at a time, so that posts of similar length meet in a batch.
         while chunk := list(islice(numbered, 16 * batch_size)):
             yield from self.predict_batch(chunk, batch_size)
@@ -179,9 +180,17 @@ class Tagger:
     def decode(self, posts: Iterable[Post], batch_size: int = 32) -> Iterator[Decoded]:
         """The tags of posts that are given as words, in their order."""
         for chunk in batches(posts, 64 * batch_size):
-            yield from self._decoder.decode(chunk, batch_size)
+            yield from self.decoder.decode(chunk, batch_size)
 
-    def _as_post(self, given: PostLike, index: int) -> Post:
+    def as_post(self, given: PostLike, index: int = 0) -> Post:
+        """A `Post`, a text or a mapping as a post, its words split as the model knows them.
+
+        Args:
+            index: names the post in messages, and is its id where it has none.
+
+        Raises:
+            InputError: it is none of these, or a mapping without a text.
+        """
         if isinstance(given, Post):
             return given
         if isinstance(given, str):
@@ -195,14 +204,15 @@ class Tagger:
         post = post_of_values(values, Path("posts"), index, self._splitter)
         return post.with_(image=Path(image) if isinstance(image, str) else image)
 
-    @staticmethod
-    def _prediction(post: Post, decoded: Decoded) -> Prediction:
-        entities = []
-        found = strict_spans(decoded.tags)
-        for (label, first, end), score in zip(found, decoded.scores, strict=True):
-            start, stop = post.spans[first][0], post.spans[end - 1][1]
-            entities.append(Entity(post.text[start:stop], label, start, stop, score))
-        return Prediction(post.id, post.text, entities, decoded.relation, decoded.image)
+
+def prediction_of(post: Post, decoded: Decoded) -> Prediction:
+    """Tags as the entities of a text."""
+    entities = []
+    found = strict_spans(decoded.tags)
+    for (label, first, end), score in zip(found, decoded.scores, strict=True):
+        start, stop = post.spans[first][0], post.spans[end - 1][1]
+        entities.append(Entity(post.text[start:stop], label, start, stop, score))
+    return Prediction(post.id, post.text, entities, decoded.relation, decoded.image)
 
 
 def _download(name: str) -> Path:

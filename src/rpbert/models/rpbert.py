@@ -18,8 +18,8 @@ How the paper's open points are read:
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Callable, Collection
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.gates import GATES, Gate, OpenGate
 from rpbert.modules.visual import VisualEncoder, VisualTokens, gather_tokens
+
+Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
+"""Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
 
 
 class RpBertOptions(SystemSettings):
@@ -110,22 +113,45 @@ class RpBert(System):
     def forward(self, batch: Batch) -> TaggerOutput:
         """Algorithm 1, lines 8 to 11."""
         text = self.encoder.embed(batch.subwords)  # T
-        image = self._blocks(batch)  # V
-        score = None
-        if self.has_relation:
-            logits = self._relation_logits(batch, text, image)
-            score = self.gate(logits)[:, 1] * image.mask.any(1)  # r, Eq. 2; 0 without an image
+        image = self.blocks(batch)  # V
+        return self.read(batch, text, image, self.relation_score(batch, text, image), self.encoder)
+
+    def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
+        """r (Eq. 2), 0 where a post has no image; None without propagation. Shape: (B,)."""
+        if not self.has_relation:
+            return None
+        logits = self._relation_logits(batch, text, image)
+        r: Tensor = self.gate(logits)[:, 1] * image.mask.any(1)
+        return r
+
+    def read(
+        self,
+        batch: Batch,
+        text: Tensor,
+        image: VisualTokens,
+        score: Tensor | None,
+        encode: Encode,
+    ) -> TaggerOutput:
+        """The second pass: tag words by T and R ⊙ V.
+
+        Args:
+            text: T, one row a row of the encoder. Shape: (S, L, H).
+            image: V, one row a post. Shape: (B, V, H).
+            score: r, None for the whole image. Shape: (B,).
+            encode: the encoder, or one that also looks at what it does.
+        """
+        if score is not None:
             image = VisualTokens(score[:, None, None] * image.values, image.mask)  # R ⊙ V, Eq. 3
         rows = VisualTokens(image.values[batch.post_of_row], image.mask[batch.post_of_row])
-        hidden = self.encoder(text, batch.subword_mask, rows)
+        hidden = encode(text, batch.subword_mask, rows)
         words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)  # e_k^RpBERT
         return self.tag(batch, words, score)
 
     def relation_logits(self, batch: Batch) -> Tensor:
         """Task#1, Algorithm 1, line 3. Shape: (B, 2)."""
-        return self._relation_logits(batch, self.encoder.embed(batch.subwords), self._blocks(batch))
+        return self._relation_logits(batch, self.encoder.embed(batch.subwords), self.blocks(batch))
 
-    def _blocks(self, batch: Batch) -> VisualTokens:
+    def blocks(self, batch: Batch) -> VisualTokens:
         """Block embeddings b = f W^v; V = 0 if no post has an image. Shape: (B, V, H)."""
         if not len(batch.pixels):
             empty = self.projection.weight.new_zeros(len(batch), 0, self.encoder.width)

@@ -50,7 +50,7 @@ class TextImageEncoder(nn.Module):
             The hidden states of the last layer at the text tokens. Shape: (S, L, H). Row 0 of a
             post is its [CLS]; what stands at padding is meaningless.
         """
-        hidden, mask = self._embedded(text, text_mask, image)
+        hidden, mask = self.embedded(text, text_mask, image)
         for layer in self.bert.encoder.layer:
             hidden = bert_layer(layer, hidden, hidden, mask)
         return hidden[:, : text.shape[1]]
@@ -60,13 +60,13 @@ class TextImageEncoder(nn.Module):
 
         Shape: (S, L, H), (S, L), (S, V, H) → (S, H).
         """
-        hidden, mask = self._embedded(text, text_mask, image)
+        hidden, mask = self.embedded(text, text_mask, image)
         *layers, last = self.bert.encoder.layer
         for layer in layers:
             hidden = bert_layer(layer, hidden, hidden, mask)
         return bert_layer(last, hidden[:, :1], hidden, mask)[:, 0]
 
-    def _embedded(
+    def embedded(
         self, text: Tensor, text_mask: Tensor, image: VisualTokens | None
     ) -> tuple[Tensor, Tensor]:
         """What the first layer reads (S, N, H), and what of it is real (S, N)."""

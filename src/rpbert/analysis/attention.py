@@ -1,0 +1,202 @@
+"""How much of a text's attention goes to its image: S_TV (Eq. 10) and a_j^v (Eq. 11).
+
+Both are sums of one quantity, the attention of a word to a block averaged over layers and heads:
+
+    A[i, j] = 1/(LH) Σ_l Σ_h Att^(l,h)(w_i, v_j)    a_j^v = Σ_i A[i, j]    S_TV = Σ_j a_j^v
+
+The words w_1 … w_n of Eq. 1 are word pieces; [CLS] and [SEP] are none of them. Here the pieces of
+a word are summed, so that a word has one row of A and the sums stay those of the equations. The
+paper's Fig. 3 shows S_TV below 1, which a sum over words hardly is; S_TV divided by the number of
+words is therefore given beside it.
+
+Attention is that of the second pass, which reads R ⊙ V. It is worked out only here, from the
+same layers: tagging itself never forms the probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rpbert.data import Batch, Post, Prediction
+from rpbert.data.collate import batches
+from rpbert.errors import InputError
+from rpbert.inference import Tagger, prediction_of
+from rpbert.models.rpbert import RpBert
+from rpbert.models.tagger import TaggerOutput
+from rpbert.modules.encoder import TextImageEncoder, bert_layer
+from rpbert.modules.visual import VisualTokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers.models.bert.modeling_bert import BertLayer
+
+    from rpbert.inference import PostLike
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """A prediction with the attention that led to it.
+
+    Attributes:
+        post: the post as it was read; word i of `attention` is ``post.words[i]``.
+        attention: A of each word on the grid of blocks, row 0 at the top of the image. None
+            where the post has no usable image, or the system is no RpBERT. Shape:
+            (W, rows, columns).
+    """
+
+    post: Post
+    prediction: Prediction
+    attention: NDArray[np.float64] | None
+
+    @property
+    def heat(self) -> NDArray[np.float64] | None:
+        """a_j^v of every block: attention of all words (Eq. 11). Shape: (rows, columns)."""
+        return None if self.attention is None else self.attention.sum(0)
+
+    @property
+    def s_tv(self) -> float | None:
+        """S_TV (Eq. 10); None where there is no attention to sum."""
+        return None if self.attention is None else float(self.attention.sum())
+
+    @property
+    def s_tv_per_word(self) -> float | None:
+        """S_TV divided by the number of words W; 0 for a post without words."""
+        return None if self.s_tv is None else self.s_tv / max(1, len(self.post.words))
+
+
+def explain(tagger: Tagger, post: PostLike, relation: float | None = None) -> Explanation:
+    """Tag a post and show where on its image the words look.
+
+    Args:
+        post: a `Post`, a text, or a mapping as in a JSON lines file.
+        relation: r in [0, 1] instead of the model's own, which for a model without propagation
+            is 1. A post without a usable image keeps 0.
+
+    Raises:
+        InputError: `post` is no post, `relation` lies outside [0, 1] or the system has no image
+            whose share could be set.
+    """
+    return explain_batch(tagger, [tagger.as_post(post)], relation)[0]
+
+
+def explain_stream(
+    tagger: Tagger, posts: Iterable[Post], batch_size: int = 16
+) -> Iterator[Explanation]:
+    """Explain any number of posts in constant memory, in their order."""
+    for batch in batches(posts, batch_size):
+        yield from explain_batch(tagger, batch)
+
+
+def explain_batch(
+    tagger: Tagger, posts: Sequence[Post], relation: float | None = None
+) -> list[Explanation]:
+    """`explain` for several posts at once, in their order.
+
+    Raises:
+        InputError: see `explain`.
+    """
+    if relation is not None and not 0 <= relation <= 1:
+        raise InputError("relation", f"{relation:g}", "a share of the image between 0 and 1")
+    system, decoder = tagger.model.system, tagger.decoder
+    with torch.inference_mode():
+        batch = decoder.collator(posts).to(tagger.device)
+        attention: Sequence[NDArray[np.float64] | None] = [None] * len(posts)
+        if isinstance(system, RpBert):
+            output, shares = _attended(system, batch, relation)
+            attention = _on_grid(batch, shares)
+        elif relation is not None:
+            name = tagger.model.options.system
+            raise InputError("relation", f"a model of {name}", "one of rpbert, whose r can be set")
+        else:
+            output = system(batch)
+        decoded = decoder.read(batch, output)
+    return [
+        Explanation(post, prediction_of(post, answer), of_post)
+        for post, answer, of_post in zip(posts, decoded, attention, strict=True)
+    ]
+
+
+class AttentionRecorder:
+    """Encodes as `TextImageEncoder` does, and keeps how the text attends to the image.
+
+    Attributes:
+        shares: attention of every text token to every visual token, averaged over layers and
+            heads; 0 where either is padding. Shape: (S, L, V), float64.
+    """
+
+    shares: Tensor
+
+    def __init__(self, encoder: TextImageEncoder) -> None:
+        self.encoder = encoder
+
+    def __call__(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
+        """Shapes: (S, L, H), (S, L), (S, V, H) → (S, L, H)."""
+        longest = text_mask.shape[1]
+        hidden, mask = self.encoder.embedded(text, text_mask, image)
+        if image is None:
+            image = VisualTokens(text[:, :0], text_mask[:, :0])
+        # `pack` puts visual token j of a row right after its text: at n + 2 + j.
+        place = text_mask.sum(1, keepdim=True) + torch.arange(image.mask.shape[1]).to(mask.device)
+        place = place.clamp(max=mask.shape[1] - 1)[:, None, :].expand(-1, longest, -1)  # (S, L, V)
+        layers = self.encoder.bert.encoder.layer
+        self.shares = torch.zeros(place.shape, dtype=torch.float64, device=mask.device)
+        for layer in layers:
+            over_heads = attention(layer, hidden[:, :longest], hidden, mask).double().mean(1)
+            self.shares += over_heads.gather(2, place) / len(layers)
+            hidden = bert_layer(layer, hidden, hidden, mask)
+        self.shares *= text_mask[:, :, None] & image.mask[:, None, :]
+        return hidden[:, :longest]
+
+
+def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Att^(l,h), the probabilities with which a layer of BERT reads (Vaswani et al. 2017, Eq. 1).
+
+    Args:
+        queries: the rows that read. Shape: (S, Q, H).
+        hidden: what is read. Shape: (S, N, H).
+        mask: real tokens of `hidden`. Shape: (S, N).
+
+    Returns:
+        Each row sums to 1 over the real tokens. Shape: (S, heads, Q, N).
+    """
+    own = layer.attention.self
+    heads, width = own.num_attention_heads, own.attention_head_size
+    query = own.query(queries).unflatten(2, (heads, width)).transpose(1, 2)
+    key = own.key(hidden).unflatten(2, (heads, width)).transpose(1, 2)
+    scores: Tensor = query @ key.transpose(2, 3) / width**0.5
+    return scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1)
+
+
+def _attended(system: RpBert, batch: Batch, relation: float | None) -> tuple[TaggerOutput, Tensor]:
+    """The second pass, and A of the batch: attention of words to blocks. Shape: (B, W, V)."""
+    text, image = system.encoder.embed(batch.subwords), system.blocks(batch)
+    if relation is None:
+        score = system.relation_score(batch, text, image)
+    else:
+        score = relation * image.mask.any(1).to(text.dtype)
+    recorder = AttentionRecorder(system.encoder)
+    output = system.read(batch, text, image, score, recorder)
+    posts, words = batch.forms.shape
+    counted = batch.word_of_subword >= 0
+    shares = recorder.shares.new_zeros(posts * words, recorder.shares.shape[2])
+    shares.index_add_(0, batch.word_of_subword[counted], recorder.shares[counted])
+    return output, shares.view(posts, words, shares.shape[1])
+
+
+def _on_grid(batch: Batch, shares: Tensor) -> list[NDArray[np.float64] | None]:
+    """A of each post on the square grid of its blocks, None where it has no image."""
+    side = isqrt(shares.shape[2])
+    grids = shares.view(*shares.shape[:2], side, side).cpu().numpy() if side else None
+    return [
+        None if grids is None or image < 0 else grids[i, : len(post.words)]
+        for i, (post, image) in enumerate(
+            zip(batch.posts, batch.image_of_post.tolist(), strict=True)
+        )
+    ]

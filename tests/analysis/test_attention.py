@@ -1,0 +1,168 @@
+"""Eq. 10 and 11 against a triple loop over the attentions of transformers' own BertModel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertModel
+
+from rpbert import Tagger
+from rpbert.analysis import Explanation, explain, explain_batch
+from rpbert.data import Post
+from rpbert.errors import InputError
+from rpbert.models.rpbert import RpBert
+from tests.conftest import made_posts, picture, tiny
+
+GATES = ["soft", "straight_through", "gumbel", "none"]
+
+
+def tagger_of(gate: str) -> Tagger:
+    return Tagger(tiny("rpbert", gate=gate), "cpu")
+
+
+def looped(tagger: Tagger, post: Post, r: float) -> np.ndarray[Any, Any]:
+    """A[i, j] of a post, by loops over layers, heads, word pieces and blocks."""
+    system = tagger.model.system
+    assert isinstance(system, RpBert)
+    batch = tagger.decoder.collator([post])
+    assert batch.subwords.shape[0] == 1
+    eager = BertModel(system.encoder.bert.config, add_pooling_layer=False).eval()
+    eager.load_state_dict(system.encoder.bert.state_dict())
+    eager.set_attn_implementation("eager")
+    text = eager.embeddings.word_embeddings(batch.subwords)
+    image = r * (system.visual(batch.pixels) @ system.projection.weight.T)
+    length, blocks = text.shape[1], image.shape[1]
+    attentions = eager(
+        inputs_embeds=torch.cat([text, image], 1),
+        token_type_ids=torch.tensor([[0] * length + [1] * blocks]),
+        position_ids=torch.tensor([[*range(length), *[length] * blocks]]),
+        output_attentions=True,
+    ).attentions
+    found = np.zeros((len(post.words), blocks))
+    for layer in attentions:
+        for head in layer[0].detach().double().numpy():
+            for position, word in enumerate(batch.word_of_subword[0].tolist()):
+                for block in range(blocks):
+                    if word >= 0:
+                        found[word, block] += head[position, length + block]
+    mean: np.ndarray[Any, Any] = found / (len(attentions) * attentions[0].shape[1])
+    return mean
+
+
+def held_to(found: Explanation, expected: np.ndarray[Any, Any]) -> None:
+    assert found.attention is not None
+    assert found.heat is not None
+    words, rows, columns = found.attention.shape
+    assert (words, rows * columns) == expected.shape
+    np.testing.assert_allclose(found.attention.reshape(expected.shape), expected, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(found.heat.ravel(), expected.sum(0), atol=1e-6, rtol=0)
+    assert found.s_tv == pytest.approx(expected.sum(), abs=1e-6)
+    assert found.s_tv_per_word == pytest.approx(expected.sum() / words, abs=1e-6)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_attention_equals_a_triple_loop(gate: str) -> None:
+    """Posts of different lengths, of which one has words of several pieces, in one batch."""
+    tagger = tagger_of(gate)
+    posts = made_posts(6)
+    posts[1] = Post.from_words("1", ("Lovelaceagain", "comouser", "!"), image=posts[1].image)
+    together = explain_batch(tagger, posts)
+    assert tagger.decoder.collator([posts[1]]).subwords.shape[1] > 5
+    for post, found in zip(posts, together, strict=True):
+        r = found.prediction.relation
+        held_to(found, looped(tagger, post, 1.0 if r is None else r))
+
+
+@pytest.mark.parametrize("relation", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("gate", ["soft", "none"])
+def test_r_set_by_hand_is_the_r_of_the_second_pass(gate: str, relation: float) -> None:
+    tagger, post = tagger_of(gate), made_posts(1)[0]
+    found = explain(tagger, post, relation=relation)
+    assert found.prediction.relation == pytest.approx(relation)
+    held_to(found, looped(tagger, post, relation))
+
+
+@pytest.mark.parametrize("system", ["rpbert", "bert", "bilstm_crf"])
+def test_the_prediction_is_that_of_the_tagger(system: str) -> None:
+    tagger = Tagger(tiny(system), "cpu")
+    posts = made_posts(5)
+    posts[3] = posts[3].with_(image=None)
+    assert [e.prediction for e in explain_batch(tagger, posts)] == tagger.predict_batch(posts)
+
+
+def test_r_of_one_is_the_model_without_propagation() -> None:
+    gated, post = tagger_of("soft"), made_posts(1)[0]
+    open_ = tagger_of("none")
+    open_.model.system.load_state_dict(gated.model.system.state_dict())
+    by_hand, whole = explain(gated, post, relation=1.0), explain(open_, post)
+    np.testing.assert_array_equal(by_hand.attention, whole.attention)
+    assert whole.prediction.relation is None
+
+
+def test_a_post_longer_than_the_encoder_counts_each_word_once() -> None:
+    """A word's attention is that of the one window it is read from."""
+    tagger = tagger_of("none")
+    words = tuple(f"again{i % 7}" for i in range(90))
+    post = Post.from_words("long", words, image=picture(3))
+    batch = tagger.decoder.collator([post])
+    assert len(batch.subwords) > 1
+    found = explain(tagger, post)
+    assert found.attention is not None
+    pieces = np.zeros(len(words))
+    expected = np.zeros(found.attention.shape)
+    for row in range(len(batch.subwords)):
+        counted = batch.word_of_subword[row]
+        real = int(batch.subword_mask[row].sum())
+        system = tagger.model.system
+        assert isinstance(system, RpBert)
+        text = system.encoder.embed(batch.subwords[row : row + 1, :real])
+        image = system.blocks(batch).values
+        bert = system.encoder.bert
+        bert.set_attn_implementation("eager")
+        attentions = bert(
+            inputs_embeds=torch.cat([text, image], 1),
+            token_type_ids=torch.tensor([[0] * real + [1] * image.shape[1]]),
+            position_ids=torch.tensor([[*range(real), *[real] * image.shape[1]]]),
+            output_attentions=True,
+        ).attentions
+        mean = torch.stack(attentions).mean((0, 2))[0].detach().numpy()
+        for position, word in enumerate(counted.tolist()):
+            if word >= 0:
+                pieces[word] += 1
+                expected[word] += mean[position, real:].reshape(expected.shape[1:])
+    assert pieces.min() >= 1
+    np.testing.assert_allclose(found.attention, expected, atol=1e-6, rtol=0)
+
+
+def test_without_image_or_without_rpbert_there_is_no_attention() -> None:
+    tagger = tagger_of("soft")
+    with_image, without = explain_batch(
+        tagger, [made_posts(1)[0], made_posts(1, images=False)[0]], relation=0.7
+    )
+    assert with_image.heat is not None
+    assert (without.attention, without.heat, without.s_tv, without.s_tv_per_word) == (None,) * 4
+    assert without.prediction.relation == 0.0
+    assert explain(tagger, "a text alone").attention is None
+    text_only = explain(Tagger(tiny("bert"), "cpu"), made_posts(1)[0])
+    assert text_only.attention is None
+
+
+def test_a_post_without_words() -> None:
+    found = explain(tagger_of("soft"), Post.from_words("empty", (), image=picture(1)))
+    assert found.attention is not None
+    assert found.attention.shape[0] == 0
+    assert (found.s_tv, found.s_tv_per_word) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("relation", [-0.1, 1.1, float("nan")])
+def test_r_is_a_share(relation: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        explain(tagger_of("soft"), "Ada", relation=relation)
+
+
+def test_r_of_a_system_without_image_cannot_be_set() -> None:
+    with pytest.raises(InputError, match="a model of bert"):
+        explain(Tagger(tiny("bert"), "cpu"), "Ada", relation=0.5)
