@@ -21,6 +21,7 @@ from rpbert.models.tagger import TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL.Image import Image
 
     PostLike: TypeAlias = "Post | str | Mapping[str, Any]"
@@ -176,6 +177,14 @@ class Tagger:
         # Some batches at a time, so that posts of similar length meet in a batch.
         while chunk := list(islice(numbered, 16 * batch_size)):
             yield from self.predict_batch(chunk, batch_size)
+
+    def predict_frame(
+        self, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
+    ) -> pd.DataFrame:
+        """Tag the rows of a pandas frame; see `rpbert.frames.predict_frame`."""
+        from rpbert.frames import predict_frame
+
+        return predict_frame(self, frame, prefix, batch_size)
 
     def decode(self, posts: Iterable[Post], batch_size: int = 32) -> Iterator[Decoded]:
         """The tags of posts that are given as words, in their order."""

@@ -108,6 +108,18 @@ class Prediction:
         """The prediction as JSON types, keys as in the public contract."""
         return asdict(self)
 
+    def to_displacy(self) -> dict[str, Any]:
+        """The prediction as ``spacy.displacy.render(…, style="ent", manual=True)`` takes it."""
+        from rpbert.data.markup import displacy
+
+        return displacy(self)
+
+    def _repr_html_(self) -> str:
+        """How notebooks show a prediction."""
+        from rpbert.data.markup import prediction_html
+
+        return prediction_html(self)
+
 
 @dataclass(slots=True)
 class Batch:
