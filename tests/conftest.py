@@ -9,11 +9,13 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub library is loaded: no test asks the network
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from rpbert.data import Post
+from rpbert.data.regions import Regions
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.models.saved import TaggingModel
 
@@ -31,15 +33,36 @@ ENCODER: dict[str, Any] = {
     },
     "vocabulary": 200,
 }
-VISUAL: dict[str, Any] = {
-    "shape": {
-        "layer_type": "basic",
-        "embedding_size": 4,
-        "depths": [1, 1],
-        "hidden_sizes": [4, 8],
-    },
-    "image_size": 32,
+RESNET: dict[str, Any] = {
+    "layer_type": "basic",
+    "embedding_size": 4,
+    "depths": [1, 1],
+    "hidden_sizes": [4, 8],
 }
+DETR: dict[str, Any] = {
+    "model_type": "detr",
+    "use_timm_backbone": False,
+    "backbone_config": {"model_type": "resnet", **RESNET, "out_features": ["stage2"]},
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "num_queries": 5,
+    "num_labels": 3,
+}
+BLOCKS: dict[str, Any] = {"blocks": {"shape": RESNET, "image_size": 32}}
+EVIDENCE: dict[str, dict[str, Any]] = {
+    "blocks": BLOCKS,
+    "global": {"global": {"shape": RESNET, "image_size": 32}},
+    "stored-vector": {"global": {}},
+    "regions": {"regions": {"shape": DETR, "image_size": 32, "most": 3}},
+    "stored-regions": {"regions": {}},
+    "captions": {"captions": {}},
+}
+"""The smallest settings of every kind of evidence."""
 TAGGER: dict[str, Any] = {
     "word_dimension": 12,
     "character_dimension": 5,
@@ -50,10 +73,11 @@ TAGGER: dict[str, Any] = {
 TINY: dict[str, dict[str, Any]] = {
     "bilstm_crf": {},
     "bert": {"encoder": ENCODER},
-    "rpbert": {"encoder": ENCODER, "visual": VISUAL},
+    "rpbert": {"encoder": ENCODER, "evidence": BLOCKS},
 }
 """The smallest settings of every system of the registry."""
 
+CAPTION_WORDS = ["a", "man", "and", "woman", "with", "two", "dogs", "front", "red", "blue", "tower"]
 NAMES = {"PER": "Ada Lovelace", "LOC": "Lake Como", "ORG": "Acme", "MISC": "Ulysses"}
 
 
@@ -78,8 +102,26 @@ def picture(seed: int, size: int = 40) -> Image.Image:
     return image.resize((size, size))
 
 
+def evidence(seed: int) -> dict[str, Any]:
+    """A picture of random blocks, a caption and regions, as a post has them."""
+    draw = np.random.default_rng(seed)
+    corners = np.sort(draw.random((2, 2 + seed % 3, 2), dtype=np.float32), axis=0)
+    regions = Regions(
+        features=draw.standard_normal((corners.shape[1], 6), dtype=np.float32),
+        boxes=np.concatenate(list(corners), axis=1),
+    )
+    return {
+        "image": picture(seed),
+        "caption": " ".join(draw.choice(CAPTION_WORDS, 4 + seed % 3)),
+        "regions": regions,
+    }
+
+
+NO_EVIDENCE = {"image": None, "caption": None, "regions": None}
+
+
 def made_posts(count: int = 8, images: bool = True) -> list[Post]:
-    """Different posts with one entity each, and a picture each."""
+    """Different posts with one entity each, and a picture, a caption and regions each."""
     posts = []
     for i in range(count):
         label, name = list(NAMES.items())[i % 4]
@@ -91,7 +133,7 @@ def made_posts(count: int = 8, images: bool = True) -> list[Post]:
                 str(i),
                 tuple(words),
                 tags=tuple(tags),
-                image=picture(i) if images else None,
+                **(evidence(i) if images else NO_EVIDENCE),
                 relation=float(i % 2),
                 origin=f"made:{i}",
             )
@@ -107,12 +149,13 @@ def tiny(system: str, posts: list[Post] | None = None, **options: Any) -> Taggin
     return model
 
 
-VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    (name, {}) for name in SYSTEMS if name != "rpbert"
-] + [("rpbert", {"gate": gate}) for gate in ("soft", "straight_through", "gumbel", "none")]
-"""Every system, and `rpbert` once for each gate."""
+VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in SYSTEMS if name != "rpbert"]
+VARIANTS += [("rpbert", {"gate": gate}) for gate in ("soft", "straight_through", "gumbel", "none")]
+VARIANTS += [("rpbert", {"evidence": EVIDENCE[kind]}) for kind in EVIDENCE if kind != "blocks"]
+"""Every system, and `rpbert` once for each gate and kind of evidence."""
 
 
 def named(variant: tuple[str, dict[str, Any]]) -> str:
     """A variant as test ids show it."""
-    return "-".join([variant[0], *variant[1].values()])
+    kinds = {id(settings): kind for kind, settings in EVIDENCE.items()}
+    return "-".join([variant[0], *(kinds.get(id(v), str(v)) for v in variant[1].values())])

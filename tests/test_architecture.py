@@ -14,6 +14,7 @@ PACKAGE = Path(rpbert.__file__).parent
 # From the front of the house to its back; a module imports from its own room or from one before.
 ROOMS = [
     {"errors", "__init__"},
+    {"settings"},
     {"config", "data", "writing"},
     {"scoring"},
     {"modules"},

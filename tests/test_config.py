@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 MINIMAL: dict[str, Any] = {"model": {"system": "bilstm_crf"}, "data": {"path": "posts"}}
 
 
+def with_evidence(evidence: Any) -> dict[str, Any]:
+    return {"system": "rpbert", "encoder": {"pretrained": "x"}, "evidence": evidence}
+
+
 def written(folder: Path, **changes: Any) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
@@ -110,7 +114,21 @@ def test_a_broken_override_is_one_line(tmp_path: Path, override: str) -> None:
         ({"system": "bilstm_crf", "gate": "soft"}, "unknown key gate"),
         ({"system": "bert"}, "no key encoder"),
         ({"system": "bert", "encoder": {}}, "exactly one of pretrained and shape"),
-        ({"system": "rpbert", "encoder": {"pretrained": "x"}, "visual": {"shap": 1}}, "shape?"),
+        (
+            {
+                "system": "rpbert",
+                "encoder": {"pretrained": "x"},
+                "evidence": {"blocks": {"shap": 1}},
+            },
+            "shape?",
+        ),
+        ({"system": "bert", "evidence": "captions"}, "unknown key evidence"),
+        (with_evidence("block"), "one of blocks, captions, global, regions; did you mean blocks"),
+        (with_evidence({}), "evidence with no kind; expected one of blocks, global"),
+        (with_evidence({"captions": {}, "regions": {}}), "evidence with regions and captions"),
+        (with_evidence("blocks"), "exactly one of pretrained and shape"),
+        (with_evidence({"global": {"widht": 3}}), "unknown key evidence.global.widht"),
+        (with_evidence({"regions": {"width": 3, "shape": {}}}), "at most one of pretrained"),
     ],
 )
 def test_a_system_refuses_what_it_does_not_read(model: dict[str, Any], words: str) -> None:
@@ -121,3 +139,31 @@ def test_a_system_refuses_what_it_does_not_read(model: dict[str, Any], words: st
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_config_of_the_project_is_valid(path: Path) -> None:
     parse_options(load_run(path).model)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("captions", {"captions": {"longest": 64}}),
+        ({"captions": None}, {"captions": {"longest": 64}}),
+        ({"captions": {"longest": 5}}, {"captions": {"longest": 5}}),
+        (
+            "global",
+            {"global": {"pretrained": None, "shape": None, "image_size": 224, "width": None}},
+        ),
+    ],
+)
+def test_evidence_is_a_kind_by_name_or_with_settings(given: Any, expected: Any) -> None:
+    options = parse_options(with_evidence(given))
+    written = options.model_dump(mode="json")
+    assert written["evidence"] == expected
+    assert parse_options(written) == options
+
+
+def test_a_folder_of_weights_beside_the_file_is_found_for_any_evidence(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    evidence = {"global": {"pretrained": "weights"}}
+    content = {"model": {"system": "rpbert", "evidence": evidence}, "data": {"path": "."}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    model = load_run(tmp_path / "run.yaml").model
+    assert model["evidence"] == {"global": {"pretrained": str(tmp_path / "weights")}}

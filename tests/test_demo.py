@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from rpbert.data import Entity, Prediction
-from rpbert.demo import VISUAL, demo
+from rpbert.demo import BLOCKS, demo
 from rpbert.errors import InputError
 from rpbert.modules.visual import ResNetBlocks
 from rpbert.show import print_demo, print_prediction, relation_gauge, tagged_text
@@ -19,8 +19,8 @@ from rpbert.show import print_demo, print_prediction, relation_gauge, tagged_tex
 
 def test_the_demos_image_becomes_the_papers_grid() -> None:
     """Table 2 and Eq. 1: 49 blocks."""
-    blocks = ResNetBlocks.from_config(VISUAL["shape"], VISUAL["image_size"])
-    assert blocks(torch.zeros(1, 3, VISUAL["image_size"], VISUAL["image_size"])).shape[1] == 49
+    blocks = ResNetBlocks.from_config(BLOCKS["shape"], BLOCKS["image_size"])
+    assert blocks(torch.zeros(1, 3, BLOCKS["image_size"], BLOCKS["image_size"])).shape[1] == 49
 
 
 def shown(width: int = 120) -> tuple[Console, io.StringIO]:

@@ -18,7 +18,7 @@ from rpbert import Entity, Post, Tagger
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
 from rpbert.inference import Decoded, Decoder, prediction_of
-from tests.conftest import made_posts, picture, tiny
+from tests.conftest import EVIDENCE, made_posts, picture, tiny
 
 TAGGER = Tagger(tiny("rpbert"), "cpu")
 
@@ -158,6 +158,17 @@ def test_what_became_of_an_image_is_said(tmp_path: Path) -> None:
     assert TAGGER.predict("Ada", image=tmp_path / "broken.jpg").image == "unreadable"
     assert TAGGER.predict("Ada", image=b"").image == "unreadable"
     assert TAGGER.predict("Ada", image=tmp_path / "broken.jpg").relation == 0.0
+
+
+def test_a_caption_in_place_of_the_image() -> None:
+    tagger = Tagger(tiny("rpbert", evidence=EVIDENCE["captions"]), "cpu")
+    used = tagger.predict("Ada", caption="two dogs")
+    assert used.image == "used"
+    assert used.relation
+    assert tagger.predict_batch([{"id": "0", "text": "Ada", "caption": "two dogs"}]) == [used]
+    for caption in (None, "", "\u200d"):
+        unseen = tagger.predict("Ada", image=picture(1), caption=caption)
+        assert (unseen.image, unseen.relation) == ("none", 0.0)
 
 
 def test_a_text_only_system_has_no_relation() -> None:

@@ -33,14 +33,14 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
         {
             "system": "rpbert",
             "encoder": {"shape": {}, "vocabulary": 500},
-            "visual": {"shape": "resnet-152"},
+            "evidence": {"blocks": {"shape": "resnet-152"}},
             "tagger": {"lstm_hidden": 1024},
         }
     )
     model = TaggingModel.create(options, posts)
     model.system.train()
     batch = model.collator().with_gold(posts)
-    assert batch.pixels.shape == (3, 3, 224, 224)
+    assert batch.evidence.values.shape == (3, 3, 224, 224)
     losses = model.system(batch).losses
     losses.mean().backward()
     for part, parameter in model.system.parts():
@@ -77,14 +77,16 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
             "model": {
                 "system": "rpbert",
                 "encoder": {"shape": shape, "vocabulary": 500},
-                "visual": {
-                    "shape": {
-                        "layer_type": "basic",
-                        "embedding_size": 8,
-                        "depths": [1, 1, 1],
-                        "hidden_sizes": [8, 16, 32],
+                "evidence": {
+                    "blocks": {
+                        "shape": {
+                            "layer_type": "basic",
+                            "embedding_size": 8,
+                            "depths": [1, 1, 1],
+                            "hidden_sizes": [8, 16, 32],
+                        },
+                        "image_size": 112,
                     },
-                    "image_size": 112,
                 },
                 "tagger": {"word_dimension": 32, "lstm_hidden": 32, "dropout": 0.0},
             },

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from rpbert.config import RunSettings, TrainingSettings, load_run, write_yaml
 from rpbert.data import Post
 from rpbert.data.controlled import make
 from rpbert.data.readers import open_data
+from rpbert.data.regions import Regions
 from rpbert.demo import settings_of as demo_settings
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
@@ -27,7 +29,7 @@ from rpbert.models.saved import TaggingModel
 from rpbert.repeatable import seed_everything
 from rpbert.tasks import BlockSchedule, InterleavedSchedule, RelationTask, TaggingTask
 from rpbert.training import rate_factor, train
-from tests.conftest import TAGGER, TINY, made_posts
+from tests.conftest import EVIDENCE, TAGGER, TINY, made_posts
 
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
 
@@ -247,7 +249,31 @@ def test_labels_without_images_are_told_from_no_labels(
     data = data_folder(tmp_path / "data")
     shutil.rmtree(data / "images")
     train(settings(data, epochs=1), tmp_path / "run")
-    assert "relation labels but no image folder" in capsys.readouterr().err
+    assert "relation labels but no image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["captions", "stored-regions"])
+def test_the_relation_is_learnt_from_evidence_that_is_no_image(tmp_path: Path, kind: str) -> None:
+    """Task#1 trains on the posts that have the evidence, whatever it is."""
+    data = data_folder(tmp_path / "data")
+    shutil.rmtree(data / "images")
+    regions, captions = {}, []
+    for post in made_posts(8)[:6]:
+        assert isinstance(post.regions, Regions)
+        regions[f"{post.id}/features"] = post.regions.features
+        regions[f"{post.id}/boxes"] = post.regions.boxes
+        captions.append(f"{post.id}\t{post.caption}")
+    save_file(regions, data / "regions.safetensors")
+    (data / "captions.tsv").write_text("\n".join(captions))
+    chosen = settings(data, epochs=1)
+    model = {**chosen.model, "evidence": EVIDENCE[kind]}
+    train(chosen.model_copy(update={"model": model}), tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert line["images"] == {"relation": {"used": 6}, "tagging": {"used": 6, "none": 2}}
+    assert line["loss"]["relation"] > 0
+    assert line["dev_relation"]["support"] == 6
+    predictions = Tagger.from_pretrained(tmp_path / "run").predict_batch(made_posts(8)[5:7])
+    assert [p.image for p in predictions] == ["used", "used"]
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:

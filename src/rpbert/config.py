@@ -1,4 +1,4 @@
-"""Settings of a run: typed, documented where they stand, unknown keys refused by name.
+"""Settings of a run, read from YAML: what is wrong with them is one line that says how to mend it.
 
 A run is one YAML file of three blocks, ``model``, ``data`` and ``training``, above them optionally
 ``preset``. The file is saved beside every model, complete with the defaults that were in force.
@@ -10,89 +10,52 @@ import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rpbert.errors import InputError
+from rpbert.settings import (
+    AbsolutePath,
+    BlockSettings,
+    CaptionSettings,
+    EncoderSettings,
+    EvidenceKind,
+    EvidenceSettings,
+    GlobalSettings,
+    ImageSettings,
+    RegionSettings,
+    Settings,
+    SystemSettings,
+    TaggerSettings,
+)
 
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and a key nobody reads is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
+__all__ = [
+    "PRESETS",
+    "BlockSettings",
+    "CaptionSettings",
+    "DataSettings",
+    "EncoderSettings",
+    "EvidenceKind",
+    "EvidenceSettings",
+    "GlobalSettings",
+    "ImageSettings",
+    "Rates",
+    "RegionSettings",
+    "RunSettings",
+    "Settings",
+    "SystemSettings",
+    "TaggerSettings",
+    "TrainingSettings",
+    "load_run",
+    "parse",
+    "read_yaml",
+    "write_yaml",
+]
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
-
-# Saved settings are read again from another folder, so a path is kept from the root on.
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]  # noqa: PTH100
-
-
-class EncoderSettings(Settings):
-    """The text encoder: a published BERT by name or folder, or a shape with random weights."""
-
-    pretrained: str | None = None
-    """Hub name or folder of a BERT with its tokenizer, such as ``bert-base-uncased``."""
-    shape: dict[str, Any] | None = None
-    """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
-    vocabulary: int | None = Field(None, ge=100)
-    """With `shape`: WordPiece entries learnt from the training texts, else None."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_vocabulary(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("shape") is not None:
-            given = {"vocabulary": 8000, **given}
-        return given
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _exactly_one(self, "pretrained", "shape")
-        if self.pretrained is not None:
-            _exactly_one(self, "pretrained", "vocabulary")
-        return self
-
-
-class VisualSettings(Settings):
-    """The image encoder: a published ResNet by name or folder, or a shape with random weights."""
-
-    pretrained: str | None = None
-    """Hub name or folder of a ResNet, such as ``microsoft/resnet-152``."""
-    shape: str | dict[str, Any] | None = None
-    """A published shape (``resnet-18`` … ``resnet-152``) or fields of ``ResNetConfig``."""
-    image_size: int = Field(224, ge=32)
-    """Images are resized to this many pixels square."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _exactly_one(self, "pretrained", "shape")
-        return self
-
-
-class TaggerSettings(Settings):
-    """Word and character embeddings and the biLSTM-CRF every system ends in (Table 2)."""
-
-    word_dimension: int = Field(300, ge=1)
-    """Width of the word vectors; with a file, the file's width."""
-    word_vectors: AbsolutePath | None = None
-    """A fastText ``.vec`` file; without one the vectors are learnt."""
-    character_dimension: int = Field(25, ge=1)
-    """Character embedding, and hidden size per direction of the character biLSTM."""
-    lstm_hidden: int = Field(256, ge=1)
-    """Hidden size per direction."""
-    lstm_layers: int = Field(2, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
-    iob2_decoding: bool = True
-    """Decode only well-formed IOB2; the training loss never knows of it."""
-
-
-class SystemSettings(Settings):
-    """What every system has; a system adds the parts it reads."""
-
-    system: str
-    tagger: TaggerSettings = TaggerSettings()
 
 
 class DataSettings(Settings):
@@ -201,11 +164,15 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     model = given.get("model")
     if isinstance(model, dict):
         _anchor(model, "tagger", "word_vectors", path.parent)
-        for part in ("encoder", "visual"):  # a hub id, unless a folder of that name is there
-            inner = model.get(part)
+        evidence = model.get("evidence")
+        kinds: dict[str, Any] = evidence if isinstance(evidence, dict) else {}
+        parts: list[tuple[dict[str, Any], str]] = [(kinds, kind) for kind in kinds]
+        for holder, part in [(model, "encoder"), *parts]:
+            inner = holder.get(part)
             name = inner.get("pretrained") if isinstance(inner, dict) else None
+            # A hub id, unless a folder of that name is there.
             if isinstance(name, str) and (path.parent / name).is_dir():
-                _anchor(model, part, "pretrained", path.parent)
+                _anchor(holder, part, "pretrained", path.parent)
     for override in overrides:
         _set(given, override)
     typed = {override.partition("=")[0] for override in overrides}
@@ -258,11 +225,6 @@ def write_yaml(settings: Settings, path: Path) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _exactly_one(settings: Settings, first: str, second: str) -> None:
-    if (getattr(settings, first) is None) == (getattr(settings, second) is None):
-        raise ValueError(f"exactly one of {first} and {second}")
-
-
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
@@ -303,14 +265,17 @@ def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputErr
     if fault["type"] == "missing":
         return InputError(where, f"no key {key}", "a value for it")
     if fault["type"] == "value_error":
-        return InputError(where, f"{key} with both or neither", str(fault["ctx"]["error"]))
+        found, expected = fault["ctx"]["error"].args
+        return InputError(where, f"{key} with {found}", expected)
     shown = repr(fault["input"])
     return InputError(where, f"{key} = {shown[:80]}", fault["msg"].removeprefix("Input should be "))
 
 
 def _known_keys(kind: type[Settings], path: Sequence[Any]) -> list[str]:
     for part in path:
-        annotation = kind.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, Settings):
-            kind = annotation
-    return list(kind.model_fields)
+        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+        annotation = fields[str(part)].annotation
+        options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+        inner = [o for o in options if isinstance(o, type) and issubclass(o, Settings)]
+        kind = inner[0] if inner else kind
+    return [field.alias or name for name, field in kind.model_fields.items()]

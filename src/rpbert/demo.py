@@ -35,7 +35,7 @@ ENCODER: dict[str, Any] = {
     },
     "vocabulary": 3000,
 }
-VISUAL: dict[str, Any] = {
+BLOCKS: dict[str, Any] = {
     "shape": {
         "layer_type": "basic",
         "embedding_size": 16,
@@ -46,11 +46,12 @@ VISUAL: dict[str, Any] = {
     # posts are seen in the time than with larger images.
     "image_size": 56,
 }
+EVIDENCE = {"blocks": BLOCKS}
 TAGGER = {"word_dimension": 64, "lstm_hidden": 64, "lstm_layers": 1, "dropout": 0.2}
 RATES = {"head": 2e-3, "encoder": 7e-4, "projection": 7e-4, "visual": 1e-3}
 SYSTEMS: dict[str, dict[str, Any]] = {
-    "rpbert": {"system": "rpbert", "gate": "soft", "encoder": ENCODER, "visual": VISUAL},
-    "none": {"system": "rpbert", "gate": "none", "encoder": ENCODER, "visual": VISUAL},
+    "rpbert": {"system": "rpbert", "gate": "soft", "encoder": ENCODER, "evidence": EVIDENCE},
+    "none": {"system": "rpbert", "gate": "none", "encoder": ENCODER, "evidence": EVIDENCE},
     "bert": {"system": "bert", "encoder": ENCODER},
 }
 TITLES = {

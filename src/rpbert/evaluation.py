@@ -138,7 +138,7 @@ def describe_systems() -> list[dict[str, Any]]:
                 "name": name,
                 "paper": entry.paper,
                 "row": entry.row,
-                "evidence": entry.evidence,
+                "evidence": list(entry.evidence),
                 "parameters": sum(p.numel() for p in system.parameters()) - tables,
             }
         )
@@ -148,7 +148,10 @@ def describe_systems() -> list[dict[str, Any]]:
 def _published_sizes(name: str) -> SystemSettings:
     """Table 2's settings of a system, with random weights of the published shapes."""
     fields = SYSTEMS[name].system.Options.model_fields
-    parts = {"encoder": {"shape": {}}, "visual": {"shape": "resnet-152"}}
+    kind = next(iter(SYSTEMS[name].evidence), None)
+    # A detector found the regions beforehand; Faster R-CNN's features have that size.
+    source = {"width": 2048} if kind == "regions" else {"shape": "resnet-152"}
+    parts = {"encoder": {"shape": {}}, "evidence": {kind: source}}
     # Table 2: an LSTM over BERT's vectors too has 1024 units.
     tagger = {"lstm_hidden": 1024 if "encoder" in fields else 256}
     chosen = {key: value for key, value in parts.items() if key in fields}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     PostLike: TypeAlias = "Post | str | Mapping[str, Any]"
 
 
-_READ = {"id", "text", "tokens"}
+_READ = {"id", "text", "tokens", "caption"}
 """Keys of a mapping that tagging reads, beside `image`."""
 
 
@@ -152,14 +152,21 @@ class Tagger:
             api.upload_folder(repo_id=name, folder_path=Path(folder) / "model")
         return str(url)
 
-    def predict(self, text: str, image: str | Path | bytes | Image | None = None) -> Prediction:
+    def predict(
+        self,
+        text: str,
+        image: str | Path | bytes | Image | None = None,
+        caption: str | None = None,
+    ) -> Prediction:
         """Tag one post.
 
         Args:
             text: raw text; its words are split as those of the training data were.
             image: a path, the bytes of an image file, a PIL image, or None.
+            caption: a sentence that describes the image, for a model that reads captions.
         """
-        return self.predict_batch([{"id": "0", "text": text, "image": image}])[0]
+        post = {"id": "0", "text": text, "image": image, "caption": caption}
+        return self.predict_batch([post])[0]
 
     def predict_batch(self, posts: Sequence[PostLike], batch_size: int = 32) -> list[Prediction]:
         """Tag posts, each a `Post`, a text, or a mapping as in a JSON lines file; same order."""

@@ -73,10 +73,10 @@ class RelationTask(Task):
     head = "relation"
 
     def losses(self, system: System, batch: Batch) -> Tensor:
-        """Cross entropy of the relation, of the posts whose image could be read."""
+        """Cross entropy of the relation, of the posts whose image (or caption) could be read."""
         if batch.relations is None:
             raise ValueError("Task#1 needs the relation of every post")
-        shown = batch.image_of_post >= 0
+        shown = batch.evidence.of_post >= 0
         adds = batch.relations[shown]
         target = torch.stack([1 - adds, adds], dim=1)  # a label, or a probability
         logits = system.relation_logits(batch)[shown]

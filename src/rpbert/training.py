@@ -250,7 +250,7 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
     model = TaggingModel.create(options, posts, others)
     tasks: list[Task] = []
     if model.system.has_relation:
-        labelled, why_none = _relation_posts(settings, posts, model.vocabulary.marks)
+        labelled, why_none = _relation_posts(settings, posts, model)
         if labelled:
             tasks.append(RelationTask(labelled, settings.training.relation))
         else:
@@ -291,23 +291,25 @@ def _accelerator(settings: TrainingSettings) -> Accelerator:
 
 
 def _relation_posts(
-    settings: RunSettings, posts: Sequence[Post], marks: str
+    settings: RunSettings, posts: Sequence[Post], model: TaggingModel
 ) -> tuple[list[Post], str]:
     """Task#1's posts, those of `data.relations` or else of the training split; or why none."""
     candidates: Sequence[Post] = posts
     where = settings.data.relations
     if where is not None:
-        source = open_data(where, SPLITTERS[marks])
+        source = open_data(where, SPLITTERS[model.vocabulary.marks])
         split = next((name for name in ("train", "all") if name in source.splits), None)
         if split is None:
             raise InputError(where, f"splits {', '.join(source.splits)}", "a training split")
         candidates = list(source.read(split))
     labelled = [post for post in candidates if post.relation is not None]
     # Task#1 reads no tags, and those of other data may be of other types.
-    shown = [post.with_(tags=None) for post in labelled if post.image is not None]
+    evidence = model.collator().evidence
+    shown = [post.with_(tags=None) for post in labelled if evidence.has(post)]
     if where is not None and not shown:
-        raise InputError(where, "no post with both image and relation", "relation labels")
-    why = "relation labels but no image folder" if labelled else "no relation labels"
+        found = f"no post with both {evidence.wanted} and relation"
+        raise InputError(where, found, "relation labels")
+    why = f"relation labels but no {evidence.wanted}" if labelled else "no relation labels"
     return shown, why
 
 

@@ -14,7 +14,7 @@ from rpbert.analysis import Explanation, explain, explain_batch
 from rpbert.data import Post
 from rpbert.errors import InputError
 from rpbert.models.rpbert import RpBert
-from tests.conftest import made_posts, picture, tiny
+from tests.conftest import EVIDENCE, made_posts, picture, tiny
 
 GATES = ["soft", "straight_through", "gumbel", "none"]
 
@@ -33,7 +33,7 @@ def looped(tagger: Tagger, post: Post, r: float) -> np.ndarray[Any, Any]:
     eager.load_state_dict(system.encoder.bert.state_dict())
     eager.set_attn_implementation("eager")
     text = eager.embeddings.word_embeddings(batch.subwords)
-    image = r * (system.visual(batch.pixels) @ system.projection.weight.T)
+    image = r * system.projection(system.evidence(batch).values)
     length, blocks = text.shape[1], image.shape[1]
     attentions = eager(
         inputs_embeds=torch.cat([text, image], 1),
@@ -74,6 +74,17 @@ def test_attention_equals_a_triple_loop(gate: str) -> None:
     for post, found in zip(posts, together, strict=True):
         r = found.prediction.relation
         held_to(found, looped(tagger, post, 1.0 if r is None else r))
+
+
+@pytest.mark.parametrize("kind", ["global", "stored-regions", "captions"])
+def test_other_evidence_stands_in_one_row(kind: str) -> None:
+    tagger = Tagger(tiny("rpbert", evidence=EVIDENCE[kind]), "cpu")
+    posts = made_posts(4)
+    for post, found in zip(posts, explain_batch(tagger, posts), strict=True):
+        assert found.attention is not None
+        assert found.attention.shape[1] == 1
+        assert found.prediction.relation is not None
+        held_to(found, looped(tagger, post, found.prediction.relation))
 
 
 @pytest.mark.parametrize("relation", [0.0, 0.4, 1.0])

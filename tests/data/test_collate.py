@@ -14,12 +14,12 @@ from rpbert.data import Post
 from rpbert.data.collate import (
     BertSubwords,
     Collator,
-    ImageStore,
     NoSubwords,
     _windows,
     batches,
     shuffled_batches,
 )
+from rpbert.data.evidence import ImageReader, ImageStore, NoEvidence
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
@@ -77,7 +77,7 @@ def test_every_word_counts_in_exactly_one_row(words: list[str]) -> None:
 
 
 def test_characters_and_words_of_each_distinct_word_once() -> None:
-    collate = Collator(VOCABULARY, NoSubwords(), None)
+    collate = Collator(VOCABULARY, NoSubwords(), NoEvidence())
     batch = collate([post("ab", "C", "ab"), post("ab", "zz")])
     assert batch.form_characters.tolist() == [[2, 3], [1, 0], [1, 1]]
     assert batch.form_vectors.tolist() == [2, 3, 1]  # known, known in lower case, unknown
@@ -86,7 +86,7 @@ def test_characters_and_words_of_each_distinct_word_once() -> None:
 
 
 def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
-    collate = Collator(VOCABULARY, NoSubwords(), None)
+    collate = Collator(VOCABULARY, NoSubwords(), NoEvidence())
     posts = [post("ab").with_(tags=("B-PER",), relation=1.0)]
     assert collate(posts).tags is None
     gold = collate.with_gold(posts)
@@ -97,7 +97,7 @@ def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
 
 
 def test_an_unknown_gold_tag_is_named_with_its_line() -> None:
-    collate = Collator(VOCABULARY, NoSubwords(), None)
+    collate = Collator(VOCABULARY, NoSubwords(), NoEvidence())
     strange = post("ab").with_(tags=("B-GPE",), origin="train.txt:3")
     with pytest.raises(InputError, match=r"^train.txt:3: found tag B-GPE; expected"):
         collate.with_gold([strange])
@@ -108,10 +108,10 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
     posts = [post("ab").with_(image=image) for image in [*sources, None]]
-    batch = Collator(VOCABULARY, NoSubwords(), ImageStore(32))(posts)
+    batch = Collator(VOCABULARY, NoSubwords(), ImageReader(ImageStore(32)))(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
-    assert batch.image_of_post.tolist() == [0, 0, -1, -1, -1]
-    assert batch.pixels.shape == (1, 3, 32, 32)
+    assert batch.evidence.of_post.tolist() == [0, 0, -1, -1, -1]
+    assert batch.evidence.values.shape == (1, 3, 32, 32)
 
 
 def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_batches_keep_the_order() -> None:
 
 
 def test_a_batch_moves_with_its_tensors() -> None:
-    batch = Collator(VOCABULARY, NoSubwords(), None)([post("ab")]).to("meta")
+    batch = Collator(VOCABULARY, NoSubwords(), NoEvidence())([post("ab")]).to("meta")
     assert batch.forms.device.type == "meta"
     assert batch.image_status == ("none",)
     assert isinstance(batch.word_mask, torch.Tensor)

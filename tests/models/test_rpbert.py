@@ -50,7 +50,7 @@ def test_r_of_zero_equals_zeroed_blocks() -> None:
     gated = model.system(batch)
     zeroed = gate_none_of(model)
     with torch.no_grad():
-        system_of(zeroed).projection.weight.zero_()
+        system_of(zeroed).get_parameter("projection.weight").zero_()
     assert torch.equal(gated.relation_score, torch.zeros(8))
     torch.testing.assert_close(
         gated.emissions, zeroed.system(batch).emissions, atol=1e-6, rtol=1e-6
@@ -86,8 +86,8 @@ def test_r_is_the_softmax_of_the_classifier_on_cls() -> None:
         one = model.collator()([post])
         length = one.subwords.shape[1]
         text = system.encoder.bert.embeddings.word_embeddings(one.subwords)
-        grid = system.visual(one.pixels)
-        image = grid @ system.projection.weight.T
+        grid = system.evidence(one).values
+        image = grid @ system.get_parameter("projection.weight").T
         blocks = image.shape[1]
         hidden = system.encoder.bert(
             inputs_embeds=torch.cat([text, image], 1),
@@ -167,5 +167,5 @@ def test_two_posts_with_one_image_share_it() -> None:
     posts = made_posts(2)
     posts[1] = posts[1].with_(image=posts[0].image)
     batch = model.collator()(posts)
-    assert batch.pixels.shape[0] == 1
-    assert batch.image_of_post.tolist() == [0, 0]
+    assert len(batch.evidence.values) == 1
+    assert batch.evidence.of_post.tolist() == [0, 0]

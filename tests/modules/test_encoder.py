@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from rpbert.modules.encoder import TextImageEncoder, pack, pool_words
-from rpbert.modules.visual import VisualTokens
+from rpbert.modules.evidence import VisualTokens
 
 WIDTH = 16
 
@@ -33,16 +33,17 @@ def text() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def tokens(rows: int, blocks: int) -> VisualTokens:
-    return VisualTokens(
-        torch.randn(rows, blocks, WIDTH), torch.ones(rows, blocks, dtype=torch.bool)
-    )
+    mask = torch.ones(rows, blocks, dtype=torch.bool)
+    return VisualTokens(torch.randn(rows, blocks, WIDTH), mask, torch.rand(rows, blocks, 4))
 
 
 def test_without_image_it_is_bert(bert: BertModel, text: tuple[torch.Tensor, torch.Tensor]) -> None:
     ids, mask = text
     encoder = TextImageEncoder(bert)
     expected = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    none = VisualTokens(torch.zeros(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.bool))
+    none = VisualTokens(
+        torch.zeros(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.bool), torch.zeros(3, 4, 4)
+    )
     for image in (None, tokens(3, 0), none):
         hidden = encoder(encoder.embed(ids), mask, image)
         torch.testing.assert_close(hidden[mask], expected[mask], atol=1e-6, rtol=1e-5)

@@ -16,7 +16,6 @@ from rpbert.modules.visual import (
     RESNET_SHAPES,
     ResNetBlocks,
     frozen_statistics,
-    gather_tokens,
     trained_statistics,
 )
 
@@ -258,27 +257,3 @@ def test_a_whole_configuration_builds_the_network_again() -> None:
     again.load_state_dict(blocks.state_dict())
     with torch.no_grad():
         assert torch.equal(again(pixels(1, 32)), blocks(pixels(1, 32)))
-
-
-def test_posts_get_the_tokens_of_their_image() -> None:
-    tokens = torch.randn(3, 4, 5, requires_grad=True)
-    posts = [2, -1, 0, 2, -1]
-    values, mask = gather_tokens(tokens, torch.tensor(posts))
-    assert values.shape == (5, 4, 5)
-    assert mask.shape == (5, 4)
-    assert mask.dtype == torch.bool
-    for post, image in enumerate(posts):
-        expected = torch.zeros(4, 5) if image < 0 else tokens[image]
-        assert torch.equal(values[post], expected)
-        assert mask[post].tolist() == [image >= 0] * 4
-    torch.autograd.backward(values.sum())
-    assert tokens.grad is not None
-    assert tokens.grad[:, 0, 0].tolist() == [1.0, 0.0, 2.0]
-
-
-def test_posts_of_a_batch_without_images() -> None:
-    values, mask = gather_tokens(torch.zeros(0, 4, 5), torch.tensor([-1, -1]))
-    assert values.shape == (2, 4, 5)
-    assert not values.any()
-    assert mask.shape == (2, 4)
-    assert not mask.any()

@@ -30,7 +30,7 @@ from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
 from rpbert.modules.encoder import TextImageEncoder, bert_layer
-from rpbert.modules.visual import VisualTokens
+from rpbert.modules.evidence import ImageBlocks, VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +46,9 @@ class Explanation:
 
     Attributes:
         post: the post as it was read; word i of `attention` is ``post.words[i]``.
-        attention: A of each word on the grid of blocks, row 0 at the top of the image. None
-            where the post has no usable image, or the system is no RpBERT. Shape:
-            (W, rows, columns).
+        attention: A of each word on the grid of blocks, row 0 at the top of the image; other
+            evidence stands in one row, token by token. None where the post has none that can be
+            used, or the system is no RpBERT. Shape: (W, rows, columns).
     """
 
     post: Post
@@ -109,8 +109,8 @@ def explain_batch(
         batch = decoder.collator(posts).to(tagger.device)
         attention: Sequence[NDArray[np.float64] | None] = [None] * len(posts)
         if isinstance(system, RpBert):
-            output, shares = _attended(system, batch, relation)
-            attention = _on_grid(batch, shares)
+            output, shares, mask = _attended(system, batch, relation)
+            attention = _on_grid(system, batch, shares, mask)
         elif relation is not None:
             name = tagger.model.options.system
             raise InputError("relation", f"a model of {name}", "one of rpbert, whose r can be set")
@@ -141,7 +141,7 @@ class AttentionRecorder:
         longest = text_mask.shape[1]
         hidden, mask = self.encoder.embedded(text, text_mask, image)
         if image is None:
-            image = VisualTokens(text[:, :0], text_mask[:, :0])
+            image = VisualTokens(text[:, :0], text_mask[:, :0], text[:, :0, :4])
         # `pack` puts visual token j of a row right after its text: at n + 2 + j.
         place = text_mask.sum(1, keepdim=True) + torch.arange(image.mask.shape[1]).to(mask.device)
         place = place.clamp(max=mask.shape[1] - 1)[:, None, :].expand(-1, longest, -1)  # (S, L, V)
@@ -174,8 +174,13 @@ def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -
     return scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1)
 
 
-def _attended(system: RpBert, batch: Batch, relation: float | None) -> tuple[TaggerOutput, Tensor]:
-    """The second pass, and A of the batch: attention of words to blocks. Shape: (B, W, V)."""
+def _attended(
+    system: RpBert, batch: Batch, relation: float | None
+) -> tuple[TaggerOutput, Tensor, Tensor]:
+    """The second pass, A of the batch, attention of words to blocks, and which blocks are real.
+
+    Shapes of the last two: (B, W, V), (B, V).
+    """
     text, image = system.encoder.embed(batch.subwords), system.blocks(batch)
     if relation is None:
         score = system.relation_score(batch, text, image)
@@ -187,16 +192,16 @@ def _attended(system: RpBert, batch: Batch, relation: float | None) -> tuple[Tag
     counted = batch.word_of_subword >= 0
     shares = recorder.shares.new_zeros(posts * words, recorder.shares.shape[2])
     shares.index_add_(0, batch.word_of_subword[counted], recorder.shares[counted])
-    return output, shares.view(posts, words, shares.shape[1])
+    return output, shares.view(posts, words, shares.shape[1]), image.mask
 
 
-def _on_grid(batch: Batch, shares: Tensor) -> list[NDArray[np.float64] | None]:
+def _on_grid(
+    system: RpBert, batch: Batch, shares: Tensor, mask: Tensor
+) -> list[NDArray[np.float64] | None]:
     """A of each post on the square grid of its blocks, None where it has no image."""
-    side = isqrt(shares.shape[2])
-    grids = shares.view(*shares.shape[:2], side, side).cpu().numpy() if side else None
-    return [
-        None if grids is None or image < 0 else grids[i, : len(post.words)]
-        for i, (post, image) in enumerate(
-            zip(batch.posts, batch.image_of_post.tolist(), strict=True)
-        )
-    ]
+    grids: list[NDArray[np.float64] | None] = []
+    for post, share, tokens in zip(batch.posts, shares.cpu(), mask.sum(1).tolist(), strict=True):
+        columns = isqrt(tokens) if isinstance(system.evidence, ImageBlocks) else tokens
+        of_words = share[: len(post.words), :tokens]
+        grids.append(of_words.unflatten(1, (-1, columns)).numpy() if tokens else None)
+    return grids

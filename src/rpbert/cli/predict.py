@@ -19,6 +19,9 @@ def predict(
     model: ModelPath,
     text: Annotated[str | None, typer.Option(help="The text of one post.")] = None,
     image: Annotated[Path | None, typer.Option(help="The image of that post.")] = None,
+    caption: Annotated[
+        str | None, typer.Option(help="What that image shows, for a model that reads captions.")
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--input", metavar="FILE", help="Posts as .jsonl or .parquet.")
     ] = None,
@@ -32,6 +35,8 @@ def predict(
         raise InputError("predict", "both or neither of --text and --input", "one of them")
     if image is not None and source is not None:
         raise InputError("--image", "beside --input", "--text, or `image` in the rows of the file")
+    if caption is not None and source is not None:
+        raise InputError("--caption", "beside --input", "--text, or `caption` in the file's rows")
     if output is not None and source is None:
         raise InputError("--output", "beside --text", "--input")
     if image is not None and not image.is_file():
@@ -41,7 +46,7 @@ def predict(
         return
     from rpbert.inference import Tagger
 
-    prediction = Tagger.from_pretrained(model).predict(str(text), image=image)
+    prediction = Tagger.from_pretrained(model).predict(str(text), image, caption)
     if as_json:
         print_json(prediction.to_dict())
     else:

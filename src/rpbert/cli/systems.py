@@ -19,7 +19,8 @@ def systems(as_json: Json = False) -> None:
 
     table = Table("system", "paper", "row", "evidence", "parameters", box=None)
     for row in rows:
-        table.add_row(*(str(row[key]) for key in ("name", "paper", "row", "evidence")), _count(row))
+        evidence = ", ".join(row["evidence"]) or "none"
+        table.add_row(row["name"], row["paper"], row["row"], evidence, _count(row))
     console().print(table)
 
 

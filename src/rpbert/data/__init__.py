@@ -13,7 +13,7 @@ Shape letters, used in every docstring of the package:
 ``K``   tags
 ``U``   distinct words of a batch
 ``C``   characters of the longest distinct word
-``I``   distinct images of a batch
+``I``   distinct images of a batch, or distinct captions, or sets of regions
 ======  =====================================================================
 
 Masks are bool and True is real.
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
+
+    from rpbert.data.regions import Regions, StoredRegions
 
 ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
 
@@ -47,6 +49,7 @@ class Post:
         caption: a sentence that describes the image, or None.
         relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
         origin: where the post was read, for messages, such as ``train.txt:17``.
+        regions: what a detector found in the image, or where that is stored, or None.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Post:
     caption: str | None = None
     relation: float | None = None
     origin: str = ""
+    regions: Regions | StoredRegions | None = None
 
     @classmethod
     def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Self:
@@ -95,7 +99,8 @@ class Prediction:
         relation: the relation score r (Eq. 2) in [0, 1]: how much of the image was let through,
             0.0 for a post whose image is none, missing or unreadable; None for a system without
             a relation gate.
-        image: what became of the post's image.
+        image: what became of the post's image; where a system takes regions or captions in its
+            place, ``used`` if the post has some, else ``none``.
     """
 
     id: str
@@ -122,6 +127,30 @@ class Prediction:
 
 
 @dataclass(slots=True)
+class EvidenceInput:
+    """What the visual tokens of a batch are made from; what several posts share stands once.
+
+    Attributes:
+        values: normalised pixels (I, 3, height, width), or features of regions (I, V, d_v), or
+            ids of a caption's pieces (I, V); I is 0 where no post has any.
+        mask: real regions or pieces, those of an image first; one column for pixels.
+            Shape: (I, V).
+        boxes: of regions, ``x0, y0, x1, y1`` as shares of the image; None for what covers all of
+            it. Shape: (I, V, 4).
+        of_post: row of each post's evidence, -1 where it has none. Shape: (B,).
+    """
+
+    values: Tensor
+    mask: Tensor
+    boxes: Tensor | None
+    of_post: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EvidenceInput:
+        """The same on `device`."""
+        return replace(self, **_moved(self, device, non_blocking))
+
+
+@dataclass(slots=True)
 class Batch:
     """Posts packed as tensors, everything a system needs and nothing twice.
 
@@ -142,9 +171,8 @@ class Batch:
         forms: index of each word among the distinct words of the batch. Shape: (B, W).
         form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
         form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
-        pixels: distinct images, normalised. Shape: (I, 3, height, width).
-        image_of_post: index into `pixels`, -1 where the post has no usable image. Shape: (B,).
-        image_status: what became of each post's image.
+        evidence: what the visual tokens are made from.
+        image_status: what became of each post's image, or of what stands in its place.
         tags: index of each gold tag, 0 on padding; None unless every post has tags. Shape: (B, W).
         relations: probability that the image adds; None unless every post has it. Shape: (B,).
     """
@@ -159,8 +187,7 @@ class Batch:
     forms: Tensor
     form_vectors: Tensor
     form_characters: Tensor
-    pixels: Tensor
-    image_of_post: Tensor
+    evidence: EvidenceInput
     image_status: tuple[ImageStatus, ...]
     tags: Tensor | None = None
     relations: Tensor | None = None
@@ -170,9 +197,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with every tensor on `device`."""
-        moved = {
-            field.name: value.to(device, non_blocking=True)
-            for field in fields(self)
-            if hasattr(value := getattr(self, field.name), "to")
-        }
-        return replace(self, **moved)
+        return replace(self, **_moved(self, device, non_blocking=True))
+
+
+def _moved(
+    packed: EvidenceInput | Batch, device: torch.device | str, non_blocking: bool
+) -> dict[str, Any]:
+    """Those fields of `packed` that can be moved, on `device`."""
+    return {
+        field.name: value.to(device, non_blocking=non_blocking)
+        for field in fields(packed)
+        if hasattr(value := getattr(packed, field.name), "to")
+    }

@@ -1,9 +1,8 @@
-"""Posts to a `Batch`: words to sub-words, characters and tags, images to pixels."""
+"""Posts to a `Batch`: words to sub-words, characters and tags; evidence by its own reader."""
 
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rpbert.data import Batch, ImageStatus, Post
-from rpbert.data.images import LoadedImage, fingerprint, load_image, normalise_batch
-from rpbert.data.vocabulary import PADDING, Vocabulary
+from rpbert.data import Batch, Post
+from rpbert.data.evidence import EvidenceReader
+from rpbert.data.packing import pad
+from rpbert.data.vocabulary import Vocabulary
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,59 +119,21 @@ def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
     return list(zip(windows, counted, strict=True))
 
 
-class ImageStore:
-    """Decodes images, and keeps the last ones within a budget of bytes.
-
-    Training sees every image once per task and epoch; decoding it once is enough where it fits.
-    """
-
-    def __init__(self, size: int, budget: int = 1 << 30) -> None:
-        self.size = size
-        self.budget = budget
-        self._held = 0
-        self._kept: OrderedDict[str, LoadedImage] = OrderedDict()
-
-    def load(self, post: Post) -> tuple[str | None, LoadedImage]:
-        """The image's identity, None where there is none to identify, and the decoded image."""
-        key = fingerprint(post.image)
-        if key is None or isinstance(post.image, bytes):
-            return key, load_image(post.image, self.size)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return key, self._kept[key]
-        image = load_image(post.image, self.size)
-        if not hasattr(post.image, "getpixel"):  # a PIL image may change or be freed: never kept
-            self._keep(key, image)
-        return key, image
-
-    def _keep(self, key: str, image: LoadedImage) -> None:
-        self._kept[key] = image
-        self._held += _bytes(image)
-        while self._held > self.budget:
-            _, dropped = self._kept.popitem(last=False)
-            self._held -= _bytes(dropped)
-
-
-def _bytes(image: LoadedImage) -> int:
-    overhead = 1024  # the entry itself, so that failures do not pile up either
-    return overhead + (0 if image.pixels is None else int(image.pixels.nbytes))
-
-
 class Collator:
     """Packs posts into a `Batch` for one model.
 
     Args:
         vocabulary: tags, characters and words of the model.
         subwords: the encoder's splitting of words.
-        images: decodes images; None for a text-only system, whose posts all have status `none`.
+        evidence: reads what the system sees of an image.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, subwords: Subwords, images: ImageStore | None
+        self, vocabulary: Vocabulary, subwords: Subwords, evidence: EvidenceReader
     ) -> None:
         self.vocabulary = vocabulary
         self.subwords = subwords
-        self.images = images
+        self.evidence = evidence
 
     def with_gold(self, posts: Sequence[Post]) -> Batch:
         """Pack posts with the tags and relations they have, for training.
@@ -188,19 +150,18 @@ class Collator:
         """Pack what a system may see of posts, in their order; gold labels stay behind."""
         width = max((1, *(len(post.words) for post in posts)))
         forms = {form: i for i, form in enumerate(dict.fromkeys(w for p in posts for w in p.words))}
-        pixels, image_of_post, status = self._pixels(posts)
+        evidence, status = self.evidence.read(posts)
         lengths = torch.tensor([len(post.words) for post in posts], dtype=torch.long)
         return Batch(
             posts=tuple(posts),
             **self._subwords(posts, width),
             word_mask=torch.arange(width)[None, :] < lengths[:, None],
-            forms=_pad([[forms[word] for word in post.words] for post in posts], width),
+            forms=pad([[forms[word] for word in post.words] for post in posts], width),
             form_vectors=torch.tensor(
                 [self.vocabulary.word_row(form) for form in forms], dtype=torch.long
             ),
-            form_characters=_pad([self.vocabulary.character_rows(form) for form in forms]),
-            pixels=pixels,
-            image_of_post=image_of_post,
+            form_characters=pad([self.vocabulary.character_rows(form) for form in forms]),
+            evidence=evidence,
             image_status=status,
         )
 
@@ -217,37 +178,12 @@ class Collator:
         lengths = torch.tensor([len(row.ids) for row in rows], dtype=torch.long)
         longest = max((len(row.ids) for row in rows), default=0)
         return {
-            "subwords": _pad([row.ids for row in rows]),
+            "subwords": pad([row.ids for row in rows]),
             "subword_mask": torch.arange(longest)[None, :] < lengths[:, None],
-            "word_of_subword": _pad([row.words for row in rows], filler=-1),
+            "word_of_subword": pad([row.words for row in rows], filler=-1),
             "post_of_row": torch.tensor(post_of_row, dtype=torch.long),
             "first_row": torch.tensor(first_row, dtype=torch.long),
         }
-
-    def _pixels(self, posts: Sequence[Post]) -> tuple[Tensor, Tensor, tuple[ImageStatus, ...]]:
-        if self.images is None:
-            unseen: list[ImageStatus] = ["none"] * len(posts)
-            nowhere = torch.full((len(posts),), -1, dtype=torch.long)
-            return torch.zeros(0, 3, 1, 1), nowhere, tuple(unseen)
-        distinct: dict[str, int] = {}
-        arrays: list[np.ndarray] = []
-        image_of_post: list[int] = []
-        status: list[ImageStatus] = []
-        for index, post in enumerate(posts):
-            key, image = self.images.load(post)
-            status.append(image.status)
-            if image.pixels is None:
-                image_of_post.append(-1)
-                continue
-            slot = distinct.setdefault(key or f"post {index}", len(arrays))
-            if slot == len(arrays):
-                arrays.append(image.pixels)
-            image_of_post.append(slot)
-        if arrays:
-            pixels = normalise_batch(arrays)
-        else:
-            pixels = torch.zeros(0, 3, self.images.size, self.images.size)
-        return pixels, torch.tensor(image_of_post, dtype=torch.long), tuple(status)
 
     def _tags(self, posts: Sequence[Post], width: int) -> Tensor | None:
         rows: list[list[int]] = []
@@ -262,22 +198,12 @@ class Collator:
                     f"tag {unknown.args[0]}",
                     f"one of the model's tags {' '.join(self.vocabulary.tags)}",
                 ) from None
-        return _pad(rows, width)
+        return pad(rows, width)
 
 
 def _relations(posts: Sequence[Post]) -> Tensor | None:
     known = [post.relation for post in posts if post.relation is not None]
     return torch.tensor(known, dtype=torch.float32) if len(known) == len(posts) else None
-
-
-def _pad(rows: Sequence[Sequence[int]], width: int | None = None, filler: int = PADDING) -> Tensor:
-    """Rows of different lengths as one tensor. Shape: (rows, longest)."""
-    if width is None:
-        width = max(map(len, rows), default=0)
-    padded = np.full((len(rows), width), filler, dtype=np.int64)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return torch.from_numpy(padded)
 
 
 def batches(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:

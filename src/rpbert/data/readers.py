@@ -10,6 +10,8 @@ from typing import Protocol
 from rpbert.data import Post
 from rpbert.data.conll import read_conll
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
+from rpbert.data.regions import FILE as REGIONS
+from rpbert.data.regions import StoredRegions, stored_ids
 from rpbert.data.tables import KEYS, NO_GOLD, read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.words import JoinedMarks, WordSplitter
@@ -75,12 +77,20 @@ class PostFiles:
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
         """Posts of `split`; ``captions.tsv`` and ``relations.tsv`` of a folder fill gaps.
 
+        Regions are those of ``regions.safetensors`` in the folder, or beside a single file.
+
         Raises:
             InputError: there is no such split, or what is read is malformed.
         """
         file = self.files[_canonical(split, self)]
+        stored = file.parent / REGIONS
+        known = stored_ids(stored)
+        posts = (
+            post.with_(regions=StoredRegions(stored, post.id)) if post.id in known else post
+            for post in self._rows(file, quirks)
+        )
         if self.path.is_file():
-            return self._rows(file, quirks)
+            return posts
         captions = _companion(self.path / "captions.tsv", quirks)
         relations = {
             id: relation_of(value, where)
@@ -91,7 +101,7 @@ class PostFiles:
                 caption=post.caption or captions.get(post.id, (None, ""))[0],
                 relation=relations.get(post.id) if post.relation is None else post.relation,
             )
-            for post in self._rows(file, quirks)
+            for post in posts
         )
 
     def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:

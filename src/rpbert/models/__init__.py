@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, get_args
 
-from rpbert.config import SystemSettings, parse
+from rpbert.config import EvidenceKind, EvidenceSettings, SystemSettings, parse
 from rpbert.errors import InputError
 from rpbert.models.bert import BertTagger
 from rpbert.models.bilstm_crf import BiLstmCrfTagger
@@ -31,24 +31,25 @@ class Registered:
 
     Attributes:
         row: the row of the RpBERT paper's tables that it fills.
-        evidence: what it takes of an image, none for a text-only system.
+        evidence: the kinds it takes, none for a text-only system; the first is its paper's own.
     """
 
     system: SystemClass
     paper: str
     row: str
-    evidence: Literal["none", "blocks"]
+    evidence: tuple[EvidenceKind, ...]
+
+
+ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 
 
 SYSTEMS: dict[str, Registered] = {
     "bilstm_crf": Registered(
-        BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF", evidence="none"
+        BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF", evidence=()
     ),
-    "bert": Registered(
-        BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence="none"
-    ),
+    "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence=()),
     "rpbert": Registered(
-        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence="blocks"
+        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY
     ),
 }
 
@@ -68,9 +69,16 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     """Validate the ``model`` block of a run by the settings its system reads.
 
     Raises:
-        InputError: an unknown system, a key the system does not read, or a value not accepted.
+        InputError: an unknown system, a key the system does not read, a value not accepted, or a
+            kind of evidence that the system does not take.
     """
-    return parse(registered(given.get("system"), where).system.Options, given, where)
+    entry = registered(given.get("system"), where)
+    options = parse(entry.system.Options, given, where)
+    evidence: EvidenceSettings | None = getattr(options, "evidence", None)
+    if evidence is not None and evidence.kind not in entry.evidence:
+        found = f"{evidence.kind} as evidence for {options.system}"
+        raise InputError(where, found, " or ".join(entry.evidence))
+    return options
 
 
 def build(options: SystemSettings, parts: Parts) -> System:

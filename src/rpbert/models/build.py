@@ -10,13 +10,35 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
+from torch import nn
 
-from rpbert.config import EncoderSettings, TaggerSettings, VisualSettings
+from rpbert.config import (
+    BlockSettings,
+    CaptionSettings,
+    EncoderSettings,
+    EvidenceSettings,
+    GlobalSettings,
+    ImageSettings,
+    RegionSettings,
+    TaggerSettings,
+)
 from rpbert.data.vocabulary import Vocabulary
 from rpbert.errors import InputError
 from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
+from rpbert.modules.detector import Detector
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.evidence import (
+    CaptionPieces,
+    CaptionWords,
+    DetectedRegions,
+    Evidence,
+    ImageBlocks,
+    ImageVector,
+    PieceEmbedding,
+    StoredRegionFeatures,
+    StoredVector,
+)
 from rpbert.modules.published import load_published
 from rpbert.modules.visual import RESNET_SHAPES, ResNetBlocks
 
@@ -48,16 +70,19 @@ class Parts:
         self.vocabulary = vocabulary
         self.subword_count = subword_count
         self.matrix = matrix
+        self._embeddings: WordEmbeddings | None = None
 
     def embeddings(self) -> WordEmbeddings:
-        """e_k: word vectors and the character biLSTM."""
-        words = len(self.vocabulary.words)
-        dimension = self.settings.word_dimension if self.matrix is None else self.matrix.shape[1]
-        characters = self.settings.character_dimension
-        return WordEmbeddings(
-            WordVectors(words, dimension, self.matrix),
-            CharacterEncoder(len(self.vocabulary.characters), characters, characters),
-        )
+        """e_k: word vectors and the character biLSTM, the same at every call."""
+        if self._embeddings is None:
+            words, matrix = len(self.vocabulary.words), self.matrix
+            dimension = self.settings.word_dimension if matrix is None else matrix.shape[1]
+            characters = self.settings.character_dimension
+            self._embeddings = WordEmbeddings(
+                WordVectors(words, dimension, matrix),
+                CharacterEncoder(len(self.vocabulary.characters), characters, characters),
+            )
+        return self._embeddings
 
     def tagger(self, width: int) -> BiLstmCrf:
         """The biLSTM-CRF over inputs of the given width."""
@@ -82,21 +107,71 @@ class Parts:
             bert = checked("model.encoder.shape", lambda: random_bert(shape, self.subword_count))
         return TextImageEncoder(bert)
 
-    def visual(self, settings: VisualSettings) -> ResNetBlocks:
-        """ResNet blocks with published or random weights."""
-        name, shape = settings.pretrained, settings.shape
-        size = settings.image_size
-        if name is not None:
-            return from_hub(
-                "model.visual.pretrained", name, lambda: ResNetBlocks.from_pretrained(name, size)
-            )
-        if isinstance(shape, str):
-            if shape not in RESNET_SHAPES:
-                known = ", ".join(RESNET_SHAPES)
-                raise InputError("model.visual.shape", shape, f"one of {known}, or a mapping")
-            shape = RESNET_SHAPES[shape]
-        fields: dict[str, Any] = shape or {}
-        return checked("model.visual.shape", lambda: ResNetBlocks.from_config(fields, size))
+    def evidence(
+        self, settings: EvidenceSettings, encoder: PieceEmbedding | None = None
+    ) -> Evidence:
+        """What the system sees of an image.
+
+        Args:
+            encoder: whose embeddings captions take; None: the word vectors of `embeddings`.
+        """
+        match settings.source:
+            case BlockSettings() as source:
+                return ImageBlocks(_resnet("model.evidence.blocks", source))
+            case GlobalSettings() as source if source.pretrained or source.shape is not None:
+                return ImageVector(_resnet("model.evidence.global", source))
+            case GlobalSettings() as source:
+                return StoredVector(_known_width("model.evidence.global", source.width))
+            case RegionSettings() as source if source.pretrained or source.shape is not None:
+                return DetectedRegions(_detector("model.evidence.regions", source))
+            case RegionSettings() as source:
+                return StoredRegionFeatures(_known_width("model.evidence.regions", source.width))
+            case CaptionSettings() if encoder is not None:
+                return CaptionPieces(encoder.embed, encoder.width)
+            case CaptionSettings():
+                vectors = self.embeddings().vectors
+                return CaptionWords(vectors.forward, vectors.width)
+
+    def projection(self, evidence: Evidence, width: int) -> nn.Module:
+        """W^v, without bias; none for pieces that already are embeddings of the text encoder."""
+        if isinstance(evidence, CaptionPieces):
+            return nn.Identity()
+        return nn.Linear(evidence.width, width, bias=False)
+
+
+def _resnet(key: str, settings: ImageSettings) -> ResNetBlocks:
+    """A ResNet with published or random weights."""
+    name, shape, size = settings.pretrained, settings.shape, settings.image_size
+    if name is not None:
+        return from_hub(f"{key}.pretrained", name, lambda: ResNetBlocks.from_pretrained(name, size))
+    if isinstance(shape, str):
+        if shape not in RESNET_SHAPES:
+            known = ", ".join(RESNET_SHAPES)
+            raise InputError(f"{key}.shape", shape, f"one of {known}, or a mapping")
+        shape = RESNET_SHAPES[shape]
+    fields: dict[str, Any] = shape or {}
+    return checked(f"{key}.shape", lambda: ResNetBlocks.from_config(fields, size))
+
+
+def _detector(key: str, settings: RegionSettings) -> Detector:
+    """An object detector with published or random weights."""
+    name, shape, size, most = (
+        settings.pretrained,
+        settings.shape or {},
+        settings.image_size,
+        settings.most,
+    )
+    if name is not None:
+        return from_hub(
+            f"{key}.pretrained", name, lambda: Detector.from_pretrained(name, size, most)
+        )
+    return checked(f"{key}.shape", lambda: Detector.from_config(shape, size, most))
+
+
+def _known_width(key: str, width: int | None) -> int:
+    if width is None:
+        raise InputError(key, "no regions in the training posts", "regions.safetensors beside them")
+    return width
 
 
 def published_bert(name: str) -> BertModel:
@@ -168,7 +243,14 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
     except InputError as error:
         where = f"{key}: {error.where}"
         raise InputError(where, error.found, error.expected, error.mend) from None
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        ImportError,  # some detectors need a library of their own
+        SafetensorError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
         raise InputError(

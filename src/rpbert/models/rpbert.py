@@ -18,31 +18,31 @@ How the paper's open points are read:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import EncoderSettings, SystemSettings, VisualSettings
+from rpbert.config import EncoderSettings, EvidenceSettings, SystemSettings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
+from rpbert.modules.evidence import Evidence, VisualTokens
 from rpbert.modules.gates import GATES, Gate, OpenGate
-from rpbert.modules.visual import VisualEncoder, VisualTokens, gather_tokens
 
 Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
 """Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
 
 
 class RpBertOptions(SystemSettings):
-    """Text encoder, image encoder and gate."""
+    """Text encoder, evidence and gate."""
 
     gate: Literal["soft", "straight_through", "gumbel", "none"] = "soft"
     """G of Eq. 4, 5, 6; ``none`` is the paper's "w/o Rp": the whole image, no Task#1."""
     encoder: EncoderSettings
-    visual: VisualSettings
+    evidence: EvidenceSettings
     classifier_relu: bool = False
     """A ReLU between the relation classifier and the gate, as "FC layers" may be read."""
 
@@ -52,7 +52,7 @@ class RpBert(System):
 
     Args:
         encoder: the BERT both passes share, θ_RpBERT.
-        visual: image to blocks f_{i,j}, θ_ResNet.
+        evidence: image to blocks f_{i,j}, θ_ResNet; or other visual tokens in their place.
         projection: W^v, without bias, so that a closed gate leaves nothing of the image.
         classifier: [CLS] to the logits of (does not add, adds), θ_FCs.
         gate: G (Eq. 4, 5, 6).
@@ -63,8 +63,8 @@ class RpBert(System):
     def __init__(
         self,
         encoder: TextImageEncoder,
-        visual: VisualEncoder,
-        projection: nn.Linear,
+        evidence: Evidence,
+        projection: nn.Module,
         classifier: nn.Module,
         gate: Gate,
         embeddings: WordEmbeddings,
@@ -72,7 +72,7 @@ class RpBert(System):
     ) -> None:
         super().__init__(embeddings, tagger)
         self.encoder = encoder
-        self.visual = visual
+        self.evidence = evidence
         self.projection = projection
         self.classifier = classifier
         self.gate = gate
@@ -80,15 +80,16 @@ class RpBert(System):
     @classmethod
     def build(cls, options: RpBertOptions, parts: Parts) -> RpBert:
         """Assemble the system from its settings."""
-        encoder, visual = parts.encoder(options.encoder), parts.visual(options.visual)
+        encoder = parts.encoder(options.encoder)
+        evidence = parts.evidence(options.evidence, encoder)
         embeddings = parts.embeddings()
         classifier: nn.Module = nn.Linear(encoder.width, 2)
         if options.classifier_relu:
             classifier = nn.Sequential(classifier, nn.ReLU())
         return cls(
             encoder=encoder,
-            visual=visual,
-            projection=nn.Linear(visual.width, encoder.width, bias=False),
+            evidence=evidence,
+            projection=parts.projection(evidence, encoder.width),
             classifier=classifier,
             gate=GATES[options.gate](),
             embeddings=embeddings,
@@ -99,12 +100,6 @@ class RpBert(System):
     def has_relation(self) -> bool:
         """Without propagation nothing reads r, and Task#1 is left out (Table 6, "w/o Rp")."""
         return not isinstance(self.gate, OpenGate)
-
-    def freeze(self, parts: Collection[str]) -> None:
-        """A frozen ResNet keeps its statistics too."""
-        super().freeze(parts)
-        if "visual" in parts:
-            self.visual.freeze()
 
     def anneal(self, progress: float) -> None:
         """Anneal τ of Eq. 6."""
@@ -141,8 +136,8 @@ class RpBert(System):
             encode: the encoder, or one that also looks at what it does.
         """
         if score is not None:
-            image = VisualTokens(score[:, None, None] * image.values, image.mask)  # R ⊙ V, Eq. 3
-        rows = VisualTokens(image.values[batch.post_of_row], image.mask[batch.post_of_row])
+            image = image._replace(values=score[:, None, None] * image.values)  # R ⊙ V, Eq. 3
+        rows = VisualTokens(*(part[batch.post_of_row] for part in image))
         hidden = encode(text, batch.subword_mask, rows)
         words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)  # e_k^RpBERT
         return self.tag(batch, words, score)
@@ -152,12 +147,9 @@ class RpBert(System):
         return self._relation_logits(batch, self.encoder.embed(batch.subwords), self.blocks(batch))
 
     def blocks(self, batch: Batch) -> VisualTokens:
-        """Block embeddings b = f W^v; V = 0 if no post has an image. Shape: (B, V, H)."""
-        if not len(batch.pixels):
-            empty = self.projection.weight.new_zeros(len(batch), 0, self.encoder.width)
-            return VisualTokens(empty, empty.new_zeros(len(batch), 0, dtype=torch.bool))
-        blocks = self.projection(self.visual(batch.pixels))
-        return gather_tokens(blocks, batch.image_of_post)
+        """Block embeddings b = f W^v, or what stands in their place. Shape: (B, V, H)."""
+        tokens: VisualTokens = self.evidence(batch)
+        return tokens._replace(values=self.projection(tokens.values))
 
     def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
         """The first pass: only the row that speaks for each post is read. Shape: (B, 2)."""

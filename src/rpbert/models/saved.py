@@ -20,9 +20,18 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rpbert.config import EncoderSettings, SystemSettings, VisualSettings
+from rpbert.config import EncoderSettings, EvidenceSettings, SystemSettings
 from rpbert.data import Post
-from rpbert.data.collate import BertSubwords, Collator, ImageStore, NoSubwords
+from rpbert.data.collate import BertSubwords, Collator, NoSubwords
+from rpbert.data.evidence import (
+    CaptionReader,
+    EvidenceReader,
+    ImageReader,
+    ImageStore,
+    NoEvidence,
+    RegionReader,
+)
+from rpbert.data.regions import StoredRegions
 from rpbert.data.vocabulary import (
     Vocabulary,
     entity_types,
@@ -30,20 +39,29 @@ from rpbert.data.vocabulary import (
     frequent_words,
     tag_set,
 )
-from rpbert.data.words import marks_style
+from rpbert.data.words import JoinedMarks, marks_style
 from rpbert.errors import InputError
 from rpbert.models import build, parse_options
 from rpbert.models.build import Parts, from_hub
 from rpbert.models.tagger import System
+from rpbert.modules.detector import DETECTORS
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
-from rpbert.modules.visual import ResNetBlocks
+from rpbert.modules.evidence import (
+    CaptionPieces,
+    CaptionWords,
+    DetectedRegions,
+    Evidence,
+    ImageBlocks,
+    ImageVector,
+    StoredRegionFeatures,
+)
 from rpbert.scoring import Lexicon, entity_lexicon
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -80,14 +98,16 @@ class TaggingModel:
         types = entity_types(train)
         if not types:
             raise InputError("training posts", "no entity in their tags", "tagged posts")
-        words, matrix = _word_table(options, train, others)
+        options = _with_width(options, train)
+        texts, further = _with_captions(options, train), _with_captions(options, others)
+        words, matrix = _word_table(options, texts, further)
         vocabulary = Vocabulary(
             tags=tag_set(types),
             characters=frequent_characters(train),
             words=words,
             marks=marks_style(train),
         )
-        tokenizer = _tokenizer(options, train)
+        tokenizer = _tokenizer(options, texts)
         parts = Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
         entities = entity_lexicon(
             [post.words for post in train], [post.tags or () for post in train]
@@ -96,12 +116,38 @@ class TaggingModel:
 
     def collator(self) -> Collator:
         """Packs posts for this model."""
-        visual: VisualSettings | None = getattr(self.options, "visual", None)
-        images = ImageStore(visual.image_size) if visual else None
         encoder = getattr(self.system, "encoder", None)
+        evidence = self._evidence_reader()
         if self.tokenizer is None or encoder is None:
-            return Collator(self.vocabulary, NoSubwords(), images)
-        return Collator(self.vocabulary, BertSubwords(self.tokenizer, encoder.longest), images)
+            return Collator(self.vocabulary, NoSubwords(), evidence)
+        return Collator(self.vocabulary, BertSubwords(self.tokenizer, encoder.longest), evidence)
+
+    def _evidence_reader(self) -> EvidenceReader:
+        """Reads what the system's evidence is made from."""
+        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
+        longest = settings.captions.longest if settings and settings.captions else 0
+        match getattr(self.system, "evidence", None):
+            case ImageBlocks(network=network) | ImageVector(network=network):
+                return ImageReader(ImageStore(network.image_size))
+            case DetectedRegions(detector=detector):
+                return ImageReader(ImageStore(detector.image_size))
+            case StoredRegionFeatures(width=width):
+                return RegionReader(width)
+            case CaptionPieces():
+                return CaptionReader(self._piece_ids, longest)
+            case CaptionWords():
+                return CaptionReader(self._word_ids, longest)
+            case _:
+                return NoEvidence()
+
+    def _piece_ids(self, caption: str) -> list[int]:
+        assert self.tokenizer is not None  # pieces are those of the text encoder
+        clean = caption.encode("utf-8", "replace").decode()
+        ids: list[int] = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _word_ids(self, caption: str) -> list[int]:
+        return [self.vocabulary.word_row(word) for word in _words_of(caption)]
 
     def save(self, folder: Path) -> None:
         """Write the model folder: all of it or, if anything fails, nothing.
@@ -186,13 +232,51 @@ class TaggingModel:
                 }
             )
         }
-        encoder, visual = (getattr(self.system, part, None) for part in ("encoder", "visual"))
+        encoder = getattr(self.system, "encoder", None)
         if isinstance(encoder, TextImageEncoder):
             changes["encoder"] = EncoderSettings(shape=_shape_of(encoder.bert.config))
-        if isinstance(visual, ResNetBlocks):
-            shape = _shape_of(visual.resnet.config)
-            changes["visual"] = VisualSettings(shape=shape, image_size=visual.image_size)
+        config = _network_config(getattr(self.system, "evidence", None))
+        if config is not None:
+            settings: EvidenceSettings = getattr(self.options, "evidence")  # noqa: B009
+            changes["evidence"] = settings.with_source(pretrained=None, shape=_shape_of(config))
         return self.options.model_copy(update=changes)
+
+
+def _network_config(evidence: Evidence | None) -> Any:
+    """The configuration of the network of transformers that makes the evidence, if one does."""
+    match evidence:
+        case ImageBlocks(network=network) | ImageVector(network=network):
+            return network.resnet.config
+        case DetectedRegions(detector=detector):
+            return detector.network.config
+        case _:
+            return None
+
+
+def _with_width(options: SystemSettings, train: Sequence[Post]) -> SystemSettings:
+    """The settings with the size of the features that the training posts have in their file."""
+    settings: EvidenceSettings | None = getattr(options, "evidence", None)
+    stored = [settings.pooled, settings.regions] if settings else []
+    given = [s for s in stored if s and (s.pretrained, s.shape, s.width) == (None, None, None)]
+    found = next((post.regions for post in train if post.regions is not None), None)
+    if settings is None or not given or found is None:
+        return options
+    regions = found.load() if isinstance(found, StoredRegions) else found
+    known = settings.with_source(width=regions.features.shape[1])
+    return options.model_copy(update={"evidence": known})
+
+
+def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
+    """The posts and, for a system that reads captions, these as if they were posts."""
+    settings: EvidenceSettings | None = getattr(options, "evidence", None)
+    captions = [post.caption for post in posts if post.caption]
+    if settings is None or settings.captions is None:
+        captions = []
+    return [*posts, *(Post.from_words("caption", _words_of(caption)) for caption in captions)]
+
+
+def _words_of(caption: str) -> tuple[str, ...]:
+    return tuple(caption[start:end] for start, end in JoinedMarks().split(caption))
 
 
 def _has_encoder(options: SystemSettings) -> bool:
@@ -209,7 +293,8 @@ def _shape_of(config: Any) -> dict[str, Any]:
     apart = {"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"}
     fields: dict[str, Any] = config.to_diff_dict()
     kept = (key for key in fields if key in known and key not in apart and key[0] != "_")
-    return {key: fields[key] for key in kept}
+    family = {"model_type": config.model_type} if config.model_type in DETECTORS else {}
+    return {**family, **{key: fields[key] for key in kept}}
 
 
 def _word_table(

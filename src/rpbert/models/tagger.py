@@ -13,6 +13,7 @@ from rpbert.config import SystemSettings
 from rpbert.data import Batch
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
+from rpbert.modules.evidence import Evidence
 
 
 @dataclass(slots=True)
@@ -128,10 +129,10 @@ class System(nn.Module):
         """Which group of Algorithm 1 a parameter is of, by its name.
 
         One of ``head`` (embeddings, θ_biLSTM, θ_CRF), ``relation`` (θ_FCs), ``encoder``
-        (θ_RpBERT), ``projection`` (W^v) and ``visual`` (θ_ResNet).
+        (θ_RpBERT), ``projection`` (W^v) and ``visual`` (θ_ResNet, in `evidence`).
         """
         first = name.split(".")[0]
-        groups = {"encoder": "encoder", "projection": "projection", "visual": "visual"}
+        groups = {"encoder": "encoder", "projection": "projection", "evidence": "visual"}
         return "relation" if first == "classifier" else groups.get(first, "head")
 
     def parts(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -144,6 +145,9 @@ class System(nn.Module):
         for part, parameter in self.parts():
             if part in parts:
                 parameter.requires_grad_(False)
+        for module in self.children():
+            if isinstance(module, Evidence) and "visual" in parts:
+                module.freeze()
 
     def tag(
         self, batch: Batch, extra: Tensor | None = None, relation_score: Tensor | None = None

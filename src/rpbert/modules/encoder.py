@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rpbert.modules.visual import VisualTokens
+from rpbert.modules.evidence import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertModel

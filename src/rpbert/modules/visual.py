@@ -1,13 +1,12 @@
-"""What an image becomes: a series of visual tokens, encoded once per distinct image."""
+"""A ResNet over images: the blocks of its last feature map."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -53,36 +52,6 @@ def trained_statistics(network: nn.Module) -> None:
     """Batch normalisation learns its statistics in training, as networks from scratch need."""
 
 
-class VisualEncoder(Protocol):
-    """Turns images into visual tokens.
-
-    Attributes:
-        width: size of a visual token, d_v.
-        tokens: visual tokens of an image, V.
-    """
-
-    width: int
-    tokens: int
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Shapes: (I, 3, height, width) → (I, V, d_v); I may be 0."""
-
-    def freeze(self) -> None:
-        """Keep what is gathered in training, such as batch statistics, as it is."""
-
-
-class VisualTokens(NamedTuple):
-    """The visual tokens of each post.
-
-    Attributes:
-        values: zeros for a post without image. Shape: (B, V, d_v).
-        mask: False for a post without image. Shape: (B, V).
-    """
-
-    values: Tensor
-    mask: Tensor
-
-
 class ResNetBlocks(nn.Module):
     """The blocks f_{i,j} of the last feature map of a ResNet, row by row (Eq. 1 and below it).
 
@@ -113,10 +82,10 @@ class ResNetBlocks(nn.Module):
         narrow = min(config.embedding_size, *config.hidden_sizes) < 16
         self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         # The stem halves twice, each stage after the first once; every halving rounds up.
-        side = image_size
+        self.side = image_size  # blocks in a row, and in a column
         for _ in range(len(config.depths) + 1 + config.downsample_in_first_stage):
-            side = (side + 1) // 2
-        self.tokens = side * side  # V
+            self.side = (self.side + 1) // 2
+        self.tokens = self.side**2  # V
         self.train(self.training)
 
     @classmethod
@@ -193,16 +162,3 @@ class ResNetBlocks(nn.Module):
         pixels = pixels.contiguous(memory_format=self.memory_format)
         blocks: Tensor = self.resnet(pixels).last_hidden_state  # (I, d_v, rows, columns)
         return blocks.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def gather_tokens(tokens: Tensor, image_of_post: Tensor) -> VisualTokens:
-    """Gives every post the tokens of its image.
-
-    Args:
-        tokens: of the distinct images of the batch. Shape: (I, V, d_v); I may be 0.
-        image_of_post: index of each post's image, -1 where there is none. Shape: (B,).
-    """
-    # A row of zeros at the end is what index -1 finds.
-    values = F.pad(tokens, (0, 0, 0, 0, 0, 1))[image_of_post]
-    mask = (image_of_post >= 0)[:, None].expand(-1, tokens.shape[1])
-    return VisualTokens(values, mask)

@@ -1,0 +1,201 @@
+"""Settings of a model's parts: typed, documented where they stand, unknown keys refused by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a key nobody reads is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+# Saved settings are read again from another folder, so a path is kept from the root on.
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(path)))]  # noqa: PTH100
+
+
+class EncoderSettings(Settings):
+    """The text encoder: a published BERT by name or folder, or a shape with random weights."""
+
+    pretrained: str | None = None
+    """Hub name or folder of a BERT with its tokenizer, such as ``bert-base-uncased``."""
+    shape: dict[str, Any] | None = None
+    """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
+    vocabulary: int | None = Field(None, ge=100)
+    """With `shape`: WordPiece entries learnt from the training texts, else None."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_vocabulary(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("shape") is not None:
+            given = {"vocabulary": 8000, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, "pretrained", "shape")
+        if self.pretrained is not None:
+            _exactly_one(self, "pretrained", "vocabulary")
+        return self
+
+
+class ImageSettings(Settings):
+    """The image encoder: a published ResNet by name or folder, or a shape with random weights."""
+
+    pretrained: str | None = None
+    """Hub name or folder of a ResNet, such as ``microsoft/resnet-152``."""
+    shape: str | dict[str, Any] | None = None
+    """A published shape (``resnet-18`` … ``resnet-152``) or fields of ``ResNetConfig``."""
+    image_size: int = Field(224, ge=32)
+    """Images are resized to this many pixels square."""
+
+
+class BlockSettings(ImageSettings):
+    """The blocks of an image, of which the network makes 7 × 7 in the paper."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, "pretrained", "shape")
+        return self
+
+
+class GlobalSettings(ImageSettings):
+    """One vector an image: the network's mean, or without one that of ``regions.safetensors``."""
+
+    width: int | None = Field(None, ge=1)
+    """Size of the file's features; None: as the training data has it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _at_most_one(self, "pretrained", "shape", "width")
+        return self
+
+
+class RegionSettings(Settings):
+    """Regions of an image: those of ``regions.safetensors``, or those of a detector."""
+
+    pretrained: str | None = None
+    """Hub name or folder of a detector, such as ``hustvl/yolos-tiny``."""
+    shape: dict[str, Any] | None = None
+    """Fields of a detector's configuration, with its ``model_type`` (``detr`` or ``yolos``)."""
+    image_size: int = Field(512, ge=32)
+    """For a detector, images are resized to this many pixels square."""
+    most: int = Field(36, ge=1)
+    """How many regions of a detector are kept, the surest ones."""
+    width: int | None = Field(None, ge=1)
+    """Size of the file's features; None: as the training data has it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _at_most_one(self, "pretrained", "shape", "width")
+        return self
+
+
+class CaptionSettings(Settings):
+    """The caption of an image, word piece by word piece."""
+
+    longest: int = Field(64, ge=1)
+    """Pieces of a caption that are read; a machine caption has some 15."""
+
+
+EvidenceKind: TypeAlias = Literal["blocks", "global", "regions", "captions"]
+SourceSettings: TypeAlias = BlockSettings | GlobalSettings | RegionSettings | CaptionSettings
+
+
+class EvidenceSettings(Settings):
+    """What a system sees of an image: one kind by name, or as a mapping ``{kind: settings}``."""
+
+    blocks: BlockSettings | None = None
+    pooled: GlobalSettings | None = Field(None, alias="global")
+    regions: RegionSettings | None = None
+    captions: CaptionSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {given: None}
+        if isinstance(given, dict):
+            given = {kind: {} if value is None else value for kind, value in given.items()}
+        return given
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [kind for kind, source in self._sources().items() if source is not None]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "no kind"
+            raise ValueError(found, "one of blocks, global, regions, captions")
+        return self
+
+    @model_serializer
+    def _as_mapping(self) -> dict[str, Any]:
+        return {self.kind: self.source}
+
+    @property
+    def kind(self) -> EvidenceKind:
+        """Which kind it is."""
+        return next(kind for kind, source in self._sources().items() if source is not None)
+
+    @property
+    def source(self) -> SourceSettings:
+        """The settings of that kind."""
+        return next(source for source in self._sources().values() if source is not None)
+
+    def with_source(self, **changes: Any) -> Self:
+        """The same kind with some settings changed."""
+        return type(self).model_validate({self.kind: {**self.source.model_dump(), **changes}})
+
+    def _sources(self) -> dict[EvidenceKind, SourceSettings | None]:
+        return {
+            "blocks": self.blocks,
+            "global": self.pooled,
+            "regions": self.regions,
+            "captions": self.captions,
+        }
+
+
+class TaggerSettings(Settings):
+    """Word and character embeddings and the biLSTM-CRF every system ends in (Table 2)."""
+
+    word_dimension: int = Field(300, ge=1)
+    """Width of the word vectors; with a file, the file's width."""
+    word_vectors: AbsolutePath | None = None
+    """A fastText ``.vec`` file; without one the vectors are learnt."""
+    character_dimension: int = Field(25, ge=1)
+    """Character embedding, and hidden size per direction of the character biLSTM."""
+    lstm_hidden: int = Field(256, ge=1)
+    """Hidden size per direction."""
+    lstm_layers: int = Field(2, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    iob2_decoding: bool = True
+    """Decode only well-formed IOB2; the training loss never knows of it."""
+
+
+class SystemSettings(Settings):
+    """What every system has; a system adds the parts it reads."""
+
+    system: str
+    tagger: TaggerSettings = TaggerSettings()
+
+
+def _exactly_one(settings: Settings, first: str, second: str) -> None:
+    if (getattr(settings, first) is None) == (getattr(settings, second) is None):
+        raise ValueError("both or neither", f"exactly one of {first} and {second}")
+
+
+def _at_most_one(settings: Settings, *names: str) -> None:
+    given = [name for name in names if getattr(settings, name) is not None]
+    if len(given) > 1:
+        raise ValueError(" and ".join(given), f"at most one of {', '.join(names)}")
