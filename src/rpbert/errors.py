@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn, TypeAlias
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is a single line.
@@ -19,3 +22,12 @@ class InputError(ValueError):
         if mend:
             line += f"; {mend}"
         super().__init__(" ".join(line.split()))
+
+
+Faults: TypeAlias = "Callable[[InputError], object]"
+"""What is told of each faulty row of a file; if it returns, the reading goes on behind the row."""
+
+
+def refuse(fault: InputError) -> NoReturn:
+    """Stop at the first fault."""
+    raise fault

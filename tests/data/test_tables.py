@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data import Post
-from rpbert.data.raw import Quirk
+from rpbert.data.raw import LINE_LIMIT, Quirk, lines_of
 from rpbert.data.readers import open_data, open_untagged
+from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from tests.data.files import jsonl, kinds, read
@@ -84,6 +85,91 @@ def test_damaged_parquet(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.parquet: found no readable Parquet"):
         read(tmp_path / "x.parquet")
+
+
+class Loader(pa.ExtensionType):  # type: ignore[misc]
+    """What Ray brings along: a column of this type loads whatever its bytes ask for."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.binary(), "tests.loader")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: Any, serialized: bytes) -> Loader:
+        return cls()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_column_that_brings_its_own_code_is_refused(tmp_path: Path, nested: bool) -> None:
+    pa.register_extension_type(Loader())
+    try:
+        image: pa.Array = pa.ExtensionArray.from_storage(Loader(), pa.array([b"\x80\x04."]))
+        if nested:
+            image = pa.StructArray.from_arrays([image, pa.array(["x"])], ["bytes", "path"])
+        pq.write_table(
+            pa.table({"id": ["1"], "text": ["x"], "image": image}), tmp_path / "x.parquet"
+        )
+        with pytest.raises(InputError, match=r"x\.parquet: found the column 'image' of type"):
+            read(tmp_path / "x.parquet")
+    finally:
+        pa.unregister_extension_type("tests.loader")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pa.table({"id": [1], "text": pa.array([2**62], pa.timestamp("ns"))}), "'text' of type"),
+        (
+            pa.table({"id": [1], "tokens": pa.array([[("a", "b")]], pa.map_("string", "string"))}),
+            "of",
+        ),
+        (pa.table({"text": ["x"]}), "no column id"),
+        (pa.table([[1], ["x"], ["y"]], names=["id", "text", "text"]), "a column twice"),
+    ],
+)
+def test_parquet_of_other_columns_is_refused(tmp_path: Path, table: Any, message: str) -> None:
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=rf"x\.parquet: found .*{message}"):
+        read(tmp_path / "x.parquet")
+
+
+def test_a_parquet_column_that_is_no_ones_is_not_read(tmp_path: Path) -> None:
+    table = pa.table(
+        {"id": [1, 2], "text": ["x", "y"], "when": pa.array([0, 1], pa.timestamp("s"))}
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    posts, quirks = read(tmp_path / "x.parquet")
+    assert [post.text for post in posts] == ["x", "y"]
+    assert kinds(quirks) == [(1, "unknown key")]
+
+
+def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
+    good = [{"id": str(i), "text": "x"} for i in range(3)]
+    lines = [json.dumps(row).encode() for row in good]
+    lines[1:1] = [b"{", b"\xff", b'{"id": 5}', b'"' + b"x" * LINE_LIMIT + b'"']
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
+    broken = pa.array([b"x", b"\xff", b"x", b"x"]).view(pa.string())
+    ids = pa.array(["0", "bad", "1", "2"])
+    pq.write_table(pa.table({"id": ids, "text": broken}), tmp_path / "x.parquet")
+    faults: list[InputError] = []
+    for read_rows, name in ((read_jsonl, "x.jsonl"), (read_parquet, "x.parquet")):
+        posts = read_rows(tmp_path / name, SPLITTERS["joined"], faults=faults.append)
+        assert [post.id for post in posts] == ["0", "1", "2"]
+    places = [str(fault.where).removeprefix(f"{tmp_path}/") for fault in faults]
+    assert places == ["x.jsonl:2", "x.jsonl:3", "x.jsonl:4", "x.jsonl:5", "x.parquet:2"]
+    assert f"more than {LINE_LIMIT:,} bytes" in str(faults[3])
+
+
+@pytest.mark.parametrize("length", [LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_a_line_up_to_the_limit_is_read(tmp_path: Path, length: int, end: bytes) -> None:
+    (tmp_path / "x").write_bytes(b"a\n" + b"b" * length + end)
+    faults: list[InputError] = []
+    lines = [(number, len(line)) for number, line in lines_of(tmp_path / "x", None, faults.append)]
+    assert lines == [(1, 1)] + [(2, length)] * (length == LINE_LIMIT)
+    assert len(faults) == (length > LINE_LIMIT)
 
 
 def test_a_parquet_without_rows(tmp_path: Path) -> None:

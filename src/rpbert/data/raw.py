@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import BinaryIO
 
 from rpbert.data.labels import lone_inside
-from rpbert.errors import InputError
+from rpbert.errors import Faults, InputError, refuse
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
+LINE_LIMIT = 16 * 2**20
+"""Bytes of a line; a longer one is passed over without being held."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _URL_SCHEME = re.compile(r"https?:?/{0,2}")
@@ -45,13 +48,18 @@ def note(quirks: list[Quirk] | None, path: Path, line: int, kind: str, detail: s
         quirks.append(Quirk(path.name, line, kind, detail))
 
 
-def lines_of(path: Path, quirks: list[Quirk] | None = None) -> Iterator[tuple[int, str]]:
+def lines_of(
+    path: Path, quirks: list[Quirk] | None = None, faults: Faults = refuse
+) -> Iterator[tuple[int, str]]:
     """Each line of a UTF-8 file with its number, without BOM and line end.
 
     Only a line feed ends a line: other separators occur inside tweets.
 
+    Args:
+        faults: told of a line that is no UTF-8 or too long.
+
     Raises:
-        InputError: the file cannot be opened, or a line is no UTF-8.
+        InputError: the file cannot be opened.
     """
     try:
         file = path.open("rb")
@@ -59,7 +67,7 @@ def lines_of(path: Path, quirks: list[Quirk] | None = None) -> Iterator[tuple[in
         raise InputError(path, f"no readable file ({error.strerror})", "a text file") from error
     carriage_return_seen = False
     with file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(_bounded_lines(file), start=1):
             if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
                 note(quirks, path, 1, "byte order mark", "skipped")
@@ -69,15 +77,27 @@ def lines_of(path: Path, quirks: list[Quirk] | None = None) -> Iterator[tuple[in
                 if not carriage_return_seen:
                     carriage_return_seen = True
                     note(quirks, path, number, "CRLF line ends", "from this line on; read as LF")
+            if len(raw) > LINE_LIMIT:
+                found = f"a line of more than {LINE_LIMIT:,} bytes"
+                faults(InputError(f"{path}:{number}", found, "a line a post"))
+                continue
             try:
-                yield number, raw.decode("utf-8")
+                line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}:{number}",
-                    f"the byte 0x{raw[error.start]:02x} at column {error.start + 1}",
-                    "UTF-8 text",
-                    "save the file as UTF-8",
-                ) from error
+                found = f"the byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+                expected, mend = "UTF-8 text", "save the file as UTF-8"
+                faults(InputError(f"{path}:{number}", found, expected, mend))
+                continue
+            yield number, line
+
+
+def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long, its first `LINE_LIMIT` bytes and one more."""
+    while line := file.readline(LINE_LIMIT + 2):  # room for a line feed, and for one too many
+        rest = line
+        while len(rest) == LINE_LIMIT + 2 and not rest.endswith(b"\n"):
+            rest = file.readline(LINE_LIMIT + 2)
+        yield line
 
 
 def without_surrogates(text: str, where: tuple[Path, int], quirks: list[Quirk] | None) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "PostFiles",
     "Quirk",
     "TrcFolder",
+    "at_least_one",
     "open_data",
     "open_untagged",
     "read_trc",
@@ -108,8 +109,10 @@ class PostFiles:
         if file.suffix == ".txt":
             return read_conll(file, _image_folder(self.path), quirks)
         if file.suffix == ".jsonl":
-            return read_jsonl(file, self.splitter, quirks, self.keys)
-        return read_parquet(file, self.splitter, quirks, self.keys)
+            rows = read_jsonl(file, self.splitter, quirks, self.keys)
+        else:
+            rows = read_parquet(file, self.splitter, quirks, self.keys)
+        return at_least_one(rows, file)
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,20 @@ def open_untagged(path: str | Path, splitter: WordSplitter) -> PostFiles:
     """
     files = _only_file(Path(path), "a .jsonl or .parquet file of posts")
     return PostFiles(Path(path), files, splitter, NO_GOLD)
+
+
+def at_least_one(rows: Iterator[Post], path: Path) -> Iterator[Post]:
+    """The posts of a file.
+
+    Raises:
+        InputError: there is none.
+    """
+    empty = True
+    for post in rows:
+        empty = False
+        yield post
+    if empty:
+        raise InputError(path, "no rows", "a row a post")
 
 
 def _only_file(path: Path, expected: str, mend: str = "") -> dict[str, Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rpbert.data.labels import (
     strict_spans,
     tags_of,
 )
+from rpbert.data.parquet import parquet_rows
 from rpbert.data.raw import (
     Quirk,
     lines_of,
@@ -34,14 +35,13 @@ from rpbert.data.raw import (
     without_surrogates,
 )
 from rpbert.data.words import WordSplitter, align
-from rpbert.errors import InputError
+from rpbert.errors import Faults, InputError, refuse
 
 KEYS = frozenset(("id", "text", "tokens", "image", "tags", "entities", "relation", "caption"))
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
 CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
-_PARQUET_ROWS = 64  # rows held at once; a row may carry the bytes of an image
 
 
 def read_jsonl(
@@ -49,30 +49,45 @@ def read_jsonl(
     splitter: WordSplitter,
     quirks: list[Quirk] | None = None,
     keys: frozenset[str] = KEYS,
+    faults: Faults = refuse,
 ) -> Iterator[Post]:
     """Posts of a file with one JSON object a line; of its known keys only `keys` are read.
 
+    Args:
+        faults: told of a line that is no row of a post.
+
     Raises:
-        InputError: the file is missing, empty or not UTF-8, or a line is no row of a post.
+        InputError: the file is missing.
     """
     seen: set[str] = set()
-    empty = True
-    for number, line in lines_of(path, quirks):
+    for number, line in lines_of(path, quirks, faults):
         if not line.strip():
             note(quirks, path, number, "blank line", "skipped")
             continue
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "out of range"
-            found = f"no JSON ({reason}): {shown(line)}"
-            raise InputError(f"{path}:{number}", found, "one JSON object on the line") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}", shown(values), "one JSON object on the line")
-        empty = False
-        yield _post(_Row(_only(values, keys), path, number, quirks), splitter, seen)
-    if empty:
-        raise InputError(path, "no rows", "one JSON object a line")
+            values = json_object(line, f"{path}:{number}")
+            post = _post(_Row(_only(values, keys), path, number, quirks), splitter, seen)
+        except InputError as fault:
+            faults(fault)
+            continue
+        yield post
+
+
+def json_object(text: str, where: object) -> dict[str, Any]:
+    """The JSON object that a text holds.
+
+    Raises:
+        InputError: it holds none.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "out of range"
+        found = f"no JSON ({reason}): {shown(text)}"
+        raise InputError(where, found, "one JSON object") from error
+    if not isinstance(values, dict):
+        raise InputError(where, shown(values), "one JSON object")
+    return values
 
 
 def read_parquet(
@@ -80,29 +95,29 @@ def read_parquet(
     splitter: WordSplitter,
     quirks: list[Quirk] | None = None,
     keys: frozenset[str] = KEYS,
+    faults: Faults = refuse,
 ) -> Iterator[Post]:
     """Posts of a Parquet file, `keys` as for JSON lines; messages count its rows from 1.
 
-    Raises:
-        InputError: the file is missing, empty or damaged, or a row is none of a post.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    Args:
+        faults: told of a row that is none of a post.
 
+    Raises:
+        InputError: the file is missing or damaged.
+    """
     seen: set[str] = set()
-    number = 0
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                for values in batch.to_pylist():
-                    number += 1
-                    row = _Row(_only(values, keys), path, number, quirks)
-                    yield _post(row, splitter, seen)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        found = f"no readable Parquet after row {number} ({shown(str(error))})"
-        raise InputError(path, found, "a Parquet file") from error
-    if number == 0:
-        raise InputError(path, "no rows", "a row a post")
+    for number, scalars in enumerate(parquet_rows(path, keys, KEYS, quirks), start=1):
+        row = _Row({}, path, number, quirks)
+        try:
+            values = {key: scalar.as_py() for key, scalar in scalars.items()}
+            post = _post(replace(row, values=values), splitter, seen)
+        except UnicodeDecodeError:
+            faults(row.refuse("a string that is no UTF-8", "UTF-8 text"))
+            continue
+        except InputError as fault:
+            faults(fault)
+            continue
+        yield post
 
 
 def _only(values: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
