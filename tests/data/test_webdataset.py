@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpbert.data import Post
@@ -75,6 +75,7 @@ NAME_SIGNS = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="
     names=st.lists(st.text(NAME_SIGNS, min_size=1, max_size=150), unique=True, max_size=6),
     kind=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
 )
+@settings(deadline=None)
 def test_any_name_and_every_kind_of_tar(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], kind: int
 ) -> None:
