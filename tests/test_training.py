@@ -28,7 +28,8 @@ from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
 from rpbert.repeatable import seed_everything
 from rpbert.tasks import BlockSchedule, InterleavedSchedule, RelationTask, TaggingTask
-from rpbert.training import rate_factor, train
+from rpbert.trainer import Trainer, rate_factor
+from rpbert.training import train
 from tests.conftest import EVIDENCE, TAGGER, TINY, made_posts
 
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
@@ -131,7 +132,8 @@ def test_a_run_leaves_config_metrics_model_and_checkpoint(tmp_path: Path) -> Non
     assert result.f1 == best["dev"]["strict"]["f1"]
     assert result.epoch == best["epoch"]
     assert load_run(run / "config.yaml").training.epochs == 3
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0003"]
+    kept = {"epoch-0002", "epoch-0003", f"epoch-{result.epoch:04d}"}  # the last two, and the best
+    assert {path.name for path in (run / "checkpoints").iterdir()} == kept
     assert Tagger.from_pretrained(run).predict("RT @ user1 Lake Como").text
     assert not list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.bin"))
 
@@ -146,17 +148,15 @@ def test_resuming_gives_the_weights_of_the_undisturbed_run(system: str, tmp_path
     class Stop(Exception):
         pass
 
-    from rpbert import training
+    epoch = Trainer._epoch
 
-    epoch = training.Trainer._epoch
-
-    def stopping(self: Any, number: int, reporter: Any) -> Any:
-        if number == 2:
+    def stopping(self: Trainer, *rest: Any) -> None:
+        if self.progress.epoch == 1:
             raise Stop
-        return epoch(self, number, reporter)
+        epoch(self, *rest)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(training.Trainer, "_epoch", stopping)
+        patch.setattr(Trainer, "_epoch", stopping)
         train(stopped, tmp_path / "resumed")
     torch.manual_seed(99)
     train(stopped, tmp_path / "resumed", resume=True)
@@ -196,12 +196,29 @@ def test_resuming_what_is_no_run_leaves_it_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".model.old-1"]
 
 
-def test_a_finished_run_without_its_model_says_so(tmp_path: Path) -> None:
+def test_a_lost_model_is_written_again_from_the_checkpoint_of_the_best_epoch(
+    tmp_path: Path,
+) -> None:
     data, run = data_folder(tmp_path / "data"), tmp_path / "run"
-    train(settings(data, "bilstm_crf", epochs=1), run)
+    result = train(settings(data, "bilstm_crf", epochs=1), run)
+    before = load_file(result.model / "model.safetensors")
     shutil.rmtree(run / "model")
-    with pytest.raises(InputError, match="no model"):
-        train(settings(data, "bilstm_crf", epochs=1), run, resume=True)
+    again = train(settings(data, "bilstm_crf", epochs=1), run, resume=True)
+    after = load_file(again.model / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert (again.epoch, again.f1) == (result.epoch, result.f1)
+
+
+def test_a_finished_run_without_its_model_and_its_best_checkpoint_says_so(tmp_path: Path) -> None:
+    """The weights of the last epoch are not those of the best."""
+    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
+    chosen = settings(data, "bilstm_crf", epochs=4, keep_checkpoints=1)
+    result = train(chosen, run)
+    assert result.epoch < 4
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "checkpoints" / f"epoch-{result.epoch:04d}")
+    with pytest.raises(InputError, match="no whole model"):
+        train(chosen, run, resume=True)
 
 
 def test_a_damaged_record_is_named_by_its_line(tmp_path: Path) -> None:

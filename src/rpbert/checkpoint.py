@@ -1,124 +1,127 @@
-"""Checkpoints of a run: written whole or not at all, and never a pickle.
+"""Checkpoints of a run: folders that are written whole or not at all, and never a pickle.
 
-A checkpoint is a folder ``epoch-0003`` with the weights, the state of each optimiser and of every
-random generator, and ``state.json``, which is written last and makes it complete.
+``epoch-0003`` is the state after three epochs, ``epoch-0003-step-000150`` after 150 steps of the
+fourth. A checkpoint holds files of tensors, ``progress.json`` and a manifest (`rpbert.manifest`),
+which is written last; one without a manifest that holds is not a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from rpbert.errors import InputError
+from rpbert.manifest import folder_written_whole, verify
+
+Tensors: TypeAlias = Mapping[str, Tensor]
+
+_NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
+_PROGRESS = "progress.json"
 
 
-def save_checkpoint(
-    folder: Path,
-    epoch: int,
-    system: nn.Module,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    progress: Mapping[str, Any],
-    keep: int,
-) -> None:
-    """Write the checkpoint of a finished epoch and drop all but the last `keep`.
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a run stands: whole epochs, and steps taken of the one after them."""
 
-    Args:
-        folder: RUN/checkpoints.
-        progress: what else is needed to go on, as JSON types.
+    epoch: int
+    step: int = 0
+
+    def __str__(self) -> str:
+        within = f"-step-{self.step:06d}" if self.step else ""
+        return f"epoch-{self.epoch:04d}{within}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved at a place.
+
+    Attributes:
+        files: tensors by name, by the name of their file.
+        progress: the rest, as JSON types.
     """
-    final = folder / f"epoch-{epoch:04d}"
-    new = folder / f".{final.name}.new-{os.getpid()}"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    save_file(_contiguous(system.state_dict()), new / "system.safetensors")
-    for name, optimizer in optimizers.items():
-        save_file(_flat(optimizer), new / f"optimizer-{name}.safetensors")
-    save_file(_generators(), new / "generators.safetensors")
-    state = {"epoch": epoch, "python": random.getstate(), **progress}
-    (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    new.rename(final)
-    for old in _complete(folder)[:-keep]:
-        shutil.rmtree(old)
+
+    place: Place
+    files: Mapping[str, Tensors]
+    progress: Mapping[str, Any]
 
 
-def load_checkpoint(
-    folder: Path, system: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]
-) -> dict[str, Any] | None:
-    """Restore the newest checkpoint and return its progress, None where there is none yet.
+class Checkpoints:
+    """The checkpoints in a folder, such as RUN/checkpoints."""
 
-    Raises:
-        InputError: the checkpoint is damaged or of another configuration.
-    """
-    for unfinished in folder.glob(".epoch-*"):  # of a process that was killed while saving
-        shutil.rmtree(unfinished)
-    complete = _complete(folder)
-    if not complete:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, checkpoint: Checkpoint, keep: int, besides: Collection[Place] = ()) -> None:
+        """Write a checkpoint, then drop all others but the last `keep` and those `besides`.
+
+        Raises:
+            InputError: the disk is full or fails; the checkpoints before are as they were.
+        """
+        with folder_written_whole(self.folder / str(checkpoint.place)) as new:
+            for name, tensors in checkpoint.files.items():
+                there = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+                save_file(there, new / f"{name}.safetensors")
+            (new / _PROGRESS).write_text(json.dumps(checkpoint.progress), encoding="utf-8")
+        # What lies further on was passed over as damaged: this run has not been there.
+        earlier = [place for place in self.places() if place <= checkpoint.place]
+        kept = {*earlier[-keep:], *besides}
+        for place in self.places():
+            if place not in kept:
+                shutil.rmtree(self.folder / str(place), ignore_errors=True)
+        for left in self.folder.glob(".epoch-*"):  # of a process that was killed while saving
+            shutil.rmtree(left, ignore_errors=True)
+
+    def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
+        """The newest whole checkpoint, None where none was ever written.
+
+        Args:
+            note: told of each damaged one that is passed over.
+
+        Raises:
+            InputError: all that were written are damaged; the line names the newest.
+        """
+        damage: list[InputError] = []
+        for place in reversed(self.places()):
+            try:
+                found = self.load(place)
+            except InputError as fault:
+                damage.append(fault)
+                continue
+            for passed in damage:
+                note(f"{passed}; passed over for {place}")
+            return found
+        if damage:
+            raise InputError(
+                damage[0].where, damage[0].found, "one whole checkpoint at least", "train anew"
+            )
         return None
-    newest = complete[-1]
-    try:
-        state: dict[str, Any] = json.loads((newest / "state.json").read_text("utf-8"))
-        system.load_state_dict(load_file(newest / "system.safetensors"))
-        for name, optimizer in optimizers.items():
-            _restore(optimizer, load_file(newest / f"optimizer-{name}.safetensors"))
-        generators = load_file(newest / "generators.safetensors")
-    except (RuntimeError, OSError, LookupError, ValueError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise InputError(
-            newest,
-            reason,
-            "a whole checkpoint of this configuration",
-            "remove this folder to resume from the one before, or train anew",
-        ) from error
-    torch.set_rng_state(generators["torch"])
-    if "cuda" in generators and torch.cuda.is_available():
-        torch.cuda.set_rng_state(generators["cuda"])
-    version, internal, gauss = state.pop("python")
-    random.setstate((version, tuple(internal), gauss))
-    return state
 
+    def load(self, place: Place) -> Checkpoint:
+        """The checkpoint of a place.
 
-def _complete(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("epoch-*/state.json"))
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        folder = self.folder / str(place)
+        listed = verify(folder, (_PROGRESS,), "resume from an earlier one, or train anew")
+        try:
+            tensors = [folder / name for name in listed if name.endswith(".safetensors")]
+            files = {path.stem: load_file(path) for path in tensors}
+            progress = json.loads((folder / _PROGRESS).read_text("utf-8"))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(folder, str(error)[:160], "a whole checkpoint") from error
+        return Checkpoint(place, files, progress)
 
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's moments as ``parameter number / name``."""
-    state = optimizer.state_dict()["state"]
-    return _contiguous(
-        {
-            f"{number}/{name}": torch.as_tensor(value)
-            for number, moments in state.items()
-            for name, value in moments.items()
-        }
-    )
-
-
-def _restore(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    state = optimizer.state_dict()
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in flat.items():
-        number, name = key.split("/")
-        moments.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-
-
-def _generators() -> dict[str, Tensor]:
-    states = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
+    def places(self) -> list[Place]:
+        """What is there, whole or not, the earliest first."""
+        names = (_NAME.fullmatch(path.name) for path in self.folder.glob("epoch-*"))
+        return sorted(Place(int(name[1]), int(name[2] or 0)) for name in names if name)

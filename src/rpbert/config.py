@@ -31,6 +31,7 @@ from rpbert.settings import (
     SystemSettings,
     TaggerSettings,
 )
+from rpbert.writing import written_whole
 
 __all__ = [
     "PRESETS",
@@ -103,8 +104,12 @@ class TrainingSettings(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu"] = "auto"
     evaluation_batch_size: int = Field(32, ge=1)
-    keep_checkpoints: int = Field(1, ge=1)
-    """How many of the last checkpoints stay in RUN/checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """How many of the last checkpoints stay in RUN/checkpoints, beside that of the best epoch."""
+    checkpoint_minutes: float = Field(15.0, gt=0)
+    """A checkpoint is written after every epoch, and within one this long after the last."""
+    checkpoint_steps: int | None = Field(None, ge=1)
+    """Within an epoch also after each multiple of this many steps."""
     tensorboard: bool = False
     """Also write TensorBoard events to RUN/tensorboard (extra ``track``)."""
 
@@ -222,7 +227,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def write_yaml(settings: Settings, path: Path) -> None:
     """Write settings with every default spelt out."""
     content = settings.model_dump(mode="json")
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with written_whole(path) as file:
+        yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

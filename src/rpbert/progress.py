@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rpbert.config import TrainingSettings
 from rpbert.errors import InputError
-from rpbert.writing import written_whole
+from rpbert.writing import cannot_write, written_whole
 
 Advance = Callable[[str, float, int], None]
 """Called after a step with the task, its loss and how many posts it took."""
@@ -38,8 +39,8 @@ class Reporter:
         wanted = settings.tensorboard and shown
         self._events = _tensorboard(run / "tensorboard") if wanted else None
 
-    def resume(self, finished: int) -> None:
-        """Drop what was said of epochs that are trained again."""
+    def resume(self, finished: int, steps: int) -> None:
+        """Drop what was said of epochs that are trained again; `steps` of the next are done."""
         if self.shown and self.metrics.exists():
             lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
             if lines and not lines[-1].endswith("\n"):  # the run was stopped while it wrote
@@ -47,7 +48,8 @@ class Reporter:
             kept = [line for n, line in enumerate(lines, 1) if self._epoch_of(n, line) <= finished]
             with written_whole(self.metrics) as file:
                 file.writelines(kept)
-        self.note(f"resuming after epoch {finished}")
+        within = f" and {steps:,} steps of the next" if steps else ""
+        self.note(f"resuming after epoch {finished}{within}")
 
     def _epoch_of(self, number: int, line: str) -> int:
         try:
@@ -74,8 +76,14 @@ class Reporter:
         self.console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
-    def epoch(self, number: int, steps: int, best: float) -> Iterator[Advance]:
-        """A bar over the steps of an epoch with loss, best F1 so far, posts/s and time left."""
+    def epoch(self, number: int, done: int, steps: int, best: float) -> Iterator[Advance]:
+        """A bar over the steps of an epoch with loss, best F1 so far, posts/s and time left.
+
+        Args:
+            number: of the epoch, from 1.
+            done: steps that were taken before the run was resumed.
+            steps: all of the epoch.
+        """
         columns = (
             TextColumn("epoch {task.fields[number]}/{task.fields[epochs]} {task.description:8}"),
             BarColumn(bar_width=24),
@@ -86,7 +94,14 @@ class Reporter:
         shown = f"{100 * best:.1f}" if best >= 0 else "-"
         with Progress(*columns, console=self.console, transient=True) as bar:
             line = bar.add_task(
-                "", total=steps, number=number, epochs=self.epochs, loss=0.0, best=shown, speed=0.0
+                "",
+                total=steps,
+                completed=done,
+                number=number,
+                epochs=self.epochs,
+                loss=0.0,
+                best=shown,
+                speed=0.0,
             )
             started, posts = time.monotonic(), 0
 
@@ -102,8 +117,14 @@ class Reporter:
         """Keep and show what an epoch came to."""
         if not self.shown:
             return
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            mend = "free some space or mend the disk, then give --resume"
+            raise cannot_write(self.metrics, error, mend) from error
         losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())
         line = f"epoch {record['epoch']}/{self.epochs}: loss {losses} · dev F1 "
         line += f"{100 * record['dev']['strict']['f1']:.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,15 @@ class Schedule(ABC):
         """A task's batches of an epoch: each of its posts once."""
         seed = f"{self.seed}/{task.name}/{number}"
         return shuffled_batches(task.posts, self.batch_size, seed)
+
+    def fingerprint(self) -> str:
+        """Tells the posts of the tasks, in their order, from any others."""
+        digest = hashlib.sha256()
+        for task in self.tasks:
+            for post in task.posts:
+                shown = (task.name, post.id, post.words, post.tags, post.relation)
+                digest.update(ascii(shown).encode())
+        return digest.hexdigest()
 
     def steps(self, task: Task) -> int:
         """Steps of a task in an epoch."""

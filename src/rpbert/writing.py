@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the one line where a disk refuses them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,38 @@ from typing import TextIO
 
 from rpbert.errors import InputError
 
+FREE_SPACE = "free some space or mend the disk, and try again; what stood there before is whole"
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before anything that builds on them."""
+    if path.is_dir() and os.name != "posix":
+        return  # other systems cannot open a folder, and keep its names by themselves
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_disk_fault(error: Exception) -> bool:
+    """Whether a disk or system refused to write; libraries in Rust wrap what it said."""
+    return isinstance(error, OSError) or "(os error " in str(error)
+
+
+def cannot_write(path: Path, error: Exception, mend: str = FREE_SPACE) -> InputError:
+    """The line that says why `path` could not be written."""
+    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return InputError(path, f"{reason[:160]} while it was written", "a disk that takes it", mend)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes its name only once it is complete and on the disk.
 
     Raises:
-        InputError: `path` is a folder, or its folder is missing or cannot be written.
+        InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
+            is full or fails.
     """
     if path.is_dir():
         raise InputError(path, "a folder", "a file that can be written")
@@ -31,5 +56,10 @@ def written_whole(path: Path) -> Iterator[TextIO]:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.filename is not None and str(error.filename) != str(new):
+            raise  # not of this file: the caller was reading something
+        raise cannot_write(path, error) from error
     finally:
         new.unlink(missing_ok=True)

@@ -18,17 +18,19 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.epochs=3 …")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on after the last finished epoch.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a system and keep its best model by the development F1."""
     from rpbert.config import load_run
+    from rpbert.stopping import StopSignals
 
     settings = load_run(config, overrides or ())  # a slip in the file shows before PyTorch loads
-    from rpbert.training import train as run
-
     try:
-        result = run(settings, output, resume=resume)
+        with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is
+            from rpbert.training import train as run
+
+            result = run(settings, output, resume=resume)
     except KeyboardInterrupt:
         again = ["rpbert", "train", str(config), *(overrides or ()), "--output", str(output)]
         if (output / "config.yaml").exists():  # else nothing has begun that could go on

@@ -123,15 +123,20 @@ def relation_of(value: object, where: object) -> float:
     return number
 
 
+def stays_below(name: str) -> bool:
+    """Whether a relative path stays below the folder it is relative to."""
+    # The Windows reading splits at both slashes and knows drives, so it refuses on all systems.
+    path = PureWindowsPath(name)
+    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
+
+
 def safe_relative(name: str, where: object) -> Path:
     """`name` as a path that stays below the folder it is relative to.
 
     Raises:
         InputError: it is empty, absolute, climbs with ``..``, or is no path at all.
     """
-    # The Windows reading splits at both slashes and knows drives, so it refuses on all systems.
-    path = PureWindowsPath(name)
-    if not path.parts or path.anchor or ".." in path.parts or "\0" in name or "://" in name:
+    if not stays_below(name) or "://" in name:
         raise InputError(where, f"the image {shown(name)}", "a path below the folder of the data")
     return Path(name)
 

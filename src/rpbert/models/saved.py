@@ -1,16 +1,14 @@
 """A system with all that using it takes: settings, vocabulary and tokenizer; saved and loaded.
 
 A model folder holds ``model.json`` (settings, tags, vocabulary), ``model.safetensors`` (weights),
-``tokenizer/`` and ``manifest.json`` (SHA-256 of every other file). Nothing in it is a pickle, and
-nothing in it is executed.
+``tokenizer/`` and ``manifest.json`` (`rpbert.manifest`). Nothing in it is a pickle, and nothing in
+it is executed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +39,7 @@ from rpbert.data.vocabulary import (
 )
 from rpbert.data.words import JoinedMarks, marks_style
 from rpbert.errors import InputError
+from rpbert.manifest import MANIFEST, folder_written_whole, verify
 from rpbert.models import build, parse_options
 from rpbert.models.build import Parts, from_hub
 from rpbert.models.tagger import System
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMAT = 3
+_NO_MODEL = "give the RUN or RUN/model folder that `rpbert train` wrote"
 
 
 @dataclass
@@ -158,12 +158,9 @@ class TaggingModel:
             InputError: the folder holds other things than a model, which are never replaced.
         """
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a name even for "."
-        if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
             raise InputError(folder, "other files", "a new folder, or that of an earlier model")
-        new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        try:
+        with folder_written_whole(folder) as new:
             save_file(
                 {k: v.detach().cpu().contiguous() for k, v in self.system.state_dict().items()},
                 new / "model.safetensors",
@@ -171,10 +168,6 @@ class TaggingModel:
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(new / "tokenizer")
             (new / "model.json").write_text(self._description(), encoding="utf-8")
-            (new / "manifest.json").write_text(json.dumps(_checksums(new), indent=1), "utf-8")
-            _replace(new, folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path) -> TaggingModel:
@@ -183,20 +176,16 @@ class TaggingModel:
         Raises:
             InputError: no model is there, or a file of it is missing, changed or of a later format.
         """
-        if not (folder / "manifest.json").is_file() and (folder / "model").is_dir():
+        if not (folder / MANIFEST).is_file() and (folder / "model").is_dir():
             folder = folder / "model"
-        _verify(folder)
-        description = json.loads((folder / "model.json").read_text("utf-8"))
-        if description["format"] != FORMAT:
-            raise InputError(
-                folder / "model.json",
-                f"format {description['format']}",
-                f"format {FORMAT}",
-                "update rpbert or train the model anew",
+        verify(folder, ("model.json", "model.safetensors"), _NO_MODEL)
+        description = _read_description(folder / "model.json")
+        options, vocabulary = description["options"], description["vocabulary"]
+        tokenizer = None
+        if _has_encoder(options):
+            tokenizer = from_hub(
+                "tokenizer", str(folder), lambda: _load_tokenizer(folder / "tokenizer")
             )
-        options = parse_options(description["options"], folder / "model.json")
-        vocabulary = Vocabulary(**{k: _frozen(v) for k, v in description["vocabulary"].items()})
-        tokenizer = _load_tokenizer(folder / "tokenizer") if _has_encoder(options) else None
         system = build(
             options, Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
         )
@@ -206,8 +195,8 @@ class TaggingModel:
             raise InputError(
                 folder / "model.safetensors", str(error)[:200], "the weights model.json describes"
             ) from None
-        entities = frozenset(description["entities"])
-        return cls(system.eval(), options, vocabulary, tokenizer, entities, description["notes"])
+        entities, notes = description["entities"], description["notes"]
+        return cls(system.eval(), options, vocabulary, tokenizer, entities, notes)
 
     def _description(self) -> str:
         content = {
@@ -279,6 +268,40 @@ def _words_of(caption: str) -> tuple[str, ...]:
     return tuple(caption[start:end] for start, end in JoinedMarks().split(caption))
 
 
+def _read_description(path: Path) -> dict[str, Any]:
+    """What ``model.json`` holds, with options, vocabulary and entities as their types.
+
+    A whole manifest tells that nothing changed, not that its author means well.
+
+    Raises:
+        InputError: it is of another format, incomplete, or names something outside the folder.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] != FORMAT:
+            found, mend = f"format {content['format']}", "update rpbert or train the model anew"
+            raise InputError(path, found, f"format {FORMAT}", mend)
+        outside = _named_sources(content["options"])
+        vocabulary = Vocabulary(**{k: _frozen(v) for k, v in content["vocabulary"].items()})
+        entities, notes = frozenset(content["entities"]), dict(content["notes"])
+    except (LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(path, f"no whole description ({error!r})", "what was saved") from error
+    if outside:
+        raise InputError(path, f"{outside[0]} to load", "shapes: a model is all in its folder")
+    options = parse_options(content["options"], path)
+    return {"options": options, "vocabulary": vocabulary, "entities": entities, "notes": notes}
+
+
+def _named_sources(options: Any) -> list[str]:
+    """What in saved options names weights or vectors of elsewhere; a saved model has none."""
+    if not isinstance(options, dict):
+        return []
+    named = [v for k, v in options.items() if k in ("pretrained", "word_vectors") and v is not None]
+    return [ascii(v) for v in named] + [n for v in options.values() for n in _named_sources(v)]
+
+
 def _has_encoder(options: SystemSettings) -> bool:
     return getattr(options, "encoder", None) is not None
 
@@ -333,63 +356,6 @@ def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(source, "no vocabulary", "a folder with tokenizer.json or vocab.txt")
     return tokenizer
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): _sha256(path)
-        for path in files
-        if path.name != "manifest.json"
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _verify(folder: Path) -> None:
-    """Hold every file of a model to the manifest."""
-    manifest = folder / "manifest.json"
-    try:
-        expected = json.loads(manifest.read_text("utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            manifest,
-            "no readable manifest",
-            "a model folder",
-            "give the RUN or RUN/model folder that `rpbert train` wrote",
-        ) from None
-    if not isinstance(expected, dict) or not {"model.json", "model.safetensors"} <= set(expected):
-        raise InputError(manifest, "no list of a model's files", "a manifest of rpbert")
-    for name, checksum in expected.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(manifest, f"{name}, outside the model", "files of the model folder")
-        if not path.is_file():
-            raise InputError(path, "no such file", "the file the manifest lists", "copy it again")
-        if _sha256(path) != checksum:
-            raise InputError(path, "changed content", "the bytes that were saved", "copy it again")
-
-
-def recover(folder: Path) -> None:
-    """Mend what a process left that was stopped while it saved the model of this folder."""
-    left_over = folder.parent.glob(f".{folder.name}.old-*")
-    earlier = sorted(left_over, key=lambda path: path.stat().st_mtime)
-    if earlier and not folder.exists():
-        earlier.pop().rename(folder)
-    for left in (*earlier, *folder.parent.glob(f".{folder.name}.new-*")):
-        shutil.rmtree(left)
-
-
-def _replace(new: Path, folder: Path) -> None:
-    """Put a finished folder in the place of an older one; `recover` if stopped in between."""
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _frozen(value: Any) -> Any:
