@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
-import rpbert.checkpoint
 from rpbert.config import write_yaml
 from rpbert.errors import InputError
 from rpbert.stopping import StopSignals
@@ -183,17 +183,17 @@ def test_a_full_disk_is_one_line_that_says_what_is_kept_and_how_to_go_on(
     data, expected = undisturbed
     write_yaml(settings(data, checkpoint_steps=3), tmp_path / "run.yaml")
     given = ["train", tmp_path / "run.yaml", "--output", tmp_path / "run"]
-    saves, save = 0, rpbert.checkpoint.save_file
+    saves = 0
 
     def full(*arguments: Any) -> None:
         nonlocal saves
         saves += 1
         if saves == 4 * 2 + 2:  # the second of four files of the third checkpoint
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(*arguments)
+        save_file(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rpbert.checkpoint, "save_file", full)
+        patch.setattr("rpbert.checkpoint.save_file", full)
         code, out, err = command(capsys, *given)
     (line,) = [line for line in err.splitlines() if line.startswith("rpbert: ")]
     assert (code, out) == (2, "")
