@@ -21,6 +21,7 @@ from rpbert.data.images import (
     LoadedImage,
     fingerprint,
     load_image,
+    load_small,
     normalise,
     normalise_batch,
 )
@@ -121,6 +122,34 @@ def test_exif_orientation_is_applied(kind: str, orientation: int, scale: int) ->
         assert np.abs(got - plainly(picture())).mean() < 3.0
     else:
         assert np.abs(got - plainly(picture())).mean() > 20.0
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shape"),
+    [(1, (160, 240)), (3, (160, 240)), (6, (240, 160)), (8, (240, 160))],
+)
+@pytest.mark.parametrize("scale", [8, 20])
+def test_a_small_image_keeps_its_proportions_upright(
+    orientation: int, shape: tuple[int, int], scale: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(picture(96 * scale, 64 * scale), "JPEG", exif=exif, quality=98)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    small = load_small(content, 240).pixels
+    assert small is not None
+    assert small.shape == (*shape, 3)
+    expected = np.asarray(upright.resize(shape[::-1], Image.Resampling.BICUBIC), dtype=np.int64)
+    assert np.abs(small - expected).mean() < 1.0
+
+
+def test_a_small_image_is_never_enlarged_and_never_empty() -> None:
+    for size, shape in [((30, 20), (20, 30, 3)), ((5000, 3), (1, 240, 3))]:
+        small = load_small(picture(*size), 240).pixels
+        assert small is not None
+        assert small.shape == shape
+    assert load_small(b"no picture", 240).status == "unreadable"
+    assert load_small(None, 240).status == "none"
 
 
 @pytest.mark.parametrize("size", [(4000, 2998), (1203, 907), (899, 2001), (448, 448)])

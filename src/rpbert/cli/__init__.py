@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from rpbert.cli import data, demo, evaluate, predict, systems, train
+from rpbert.cli import analyze, data, demo, evaluate, predict, systems, train
 from rpbert.errors import InputError
 
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
@@ -35,6 +35,7 @@ data_app.command("make")(data.make)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("analyze")(analyze.analyze)
 app.command("demo")(demo.demo)
 
 

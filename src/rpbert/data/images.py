@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,9 @@ SCAN_LIMIT = 4_000_000_000
 # Shrink cheaply to no less than twice the wanted size, then resample properly.
 REDUCING_GAP = 2.0
 
+Fit: TypeAlias = Callable[[int, int], tuple[int, int]]
+"""From an image's width and height to those it is shrunk to."""
+
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which every published ResNet was trained with
 DEVIATION = (0.229, 0.224, 0.225)
 
@@ -47,7 +50,7 @@ class LoadedImage:
 
     Attributes:
         status: "used", "none" (the post has no image), "missing" (no such file) or "unreadable".
-        pixels: RGB. Shape: (size, size, 3), uint8. None unless `status` is "used".
+        pixels: RGB. Shape: (height, width, 3), uint8. None unless `status` is "used".
         reason: why the image is missing or unreadable, in one line; empty otherwise.
     """
 
@@ -66,17 +69,35 @@ def load_image(source: Path | bytes | Image | None, size: int = 224) -> LoadedIm
     Raises:
         InputError: `source` is of another type. Bad image data never raises.
     """
+    return _load(source, lambda width, height: (size, size))
+
+
+def load_small(source: Path | bytes | Image | None, side: int) -> LoadedImage:
+    """Decodes an image as `load_image` does, but in its own proportions and at most `side` long.
+
+    Raises:
+        InputError: `source` is of another type. Bad image data never raises.
+    """
+
+    def within(width: int, height: int) -> tuple[int, int]:
+        scale = min(1.0, side / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    return _load(source, within)
+
+
+def _load(source: Path | bytes | Image | None, fit: Fit) -> LoadedImage:
     from PIL import Image as pil
 
     if source is None:
         return LoadedImage("none")
     if isinstance(source, Path):
         content = _read(source)
-        return content if isinstance(content, LoadedImage) else _load_encoded(content, size)
+        return content if isinstance(content, LoadedImage) else _load_encoded(content, fit)
     if isinstance(source, bytes):
-        return _load_encoded(source, size)
+        return _load_encoded(source, fit)
     if isinstance(source, pil.Image):
-        return _guarded(source, size)
+        return _guarded(source, fit)
     raise InputError("image", type(source).__name__, "a path, bytes, a PIL image or None")
 
 
@@ -146,19 +167,19 @@ def _read(path: Path) -> bytes | LoadedImage:
         return LoadedImage("unreadable", reason=error.strerror or type(error).__name__)
 
 
-def _load_encoded(content: bytes, size: int) -> LoadedImage:
+def _load_encoded(content: bytes, fit: Fit) -> LoadedImage:
     if not content:
         return LoadedImage("unreadable", reason="empty file")
     if len(content) > BYTE_LIMIT:
         return LoadedImage("unreadable", reason=_too_large(len(content)))
-    return _guarded(content, size)
+    return _guarded(content, fit)
 
 
-def _guarded(source: bytes | Image, size: int) -> LoadedImage:
+def _guarded(source: bytes | Image, fit: Fit) -> LoadedImage:
     from PIL import UnidentifiedImageError
 
     try:
-        pixels = _decode(source, size)
+        pixels = _decode(source, fit)
     except UnidentifiedImageError:  # its own text holds a memory address
         return LoadedImage("unreadable", reason=f"not an image of {', '.join(FORMATS)}")
     except Exception as error:
@@ -170,32 +191,33 @@ def _guarded(source: bytes | Image, size: int) -> LoadedImage:
     return LoadedImage("used", pixels)
 
 
-def _decode(source: bytes | Image, size: int) -> NDArray[np.uint8]:
-    """Pixels of shape (size, size, 3); raises whatever the decoder raises."""
+def _decode(source: bytes | Image, fit: Fit) -> NDArray[np.uint8]:
+    """Pixels of shape (height, width, 3); raises whatever the decoder raises."""
     from PIL import Image as pil
 
     if not isinstance(source, bytes):
         _check_pixels(source)
-        return _square(source, size, None)
+        return _shrunk(source, fit(*source.size), None)
     with pil.open(io.BytesIO(source), formats=FORMATS) as image:
         _check_pixels(image)
         scans = source.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
         if scans * image.width * image.height > SCAN_LIMIT:
             raise ValueError(f"{scans} scans of {image.width} × {image.height} pixels")
         # A JPEG can leave out the detail that shrinking would discard, and decodes the faster.
-        drafted = image.draft(None, (int(REDUCING_GAP * size), int(REDUCING_GAP * size)))
-        return _square(image, size, drafted[1] if drafted else None)
+        size = fit(*image.size)
+        drafted = image.draft(None, (int(REDUCING_GAP * size[0]), int(REDUCING_GAP * size[1])))
+        return _shrunk(image, size, drafted[1] if drafted else None)
 
 
-def _square(
-    image: Image, size: int, box: tuple[float, float, float, float] | None
+def _shrunk(
+    image: Image, size: tuple[int, int], box: tuple[float, float, float, float] | None
 ) -> NDArray[np.uint8]:
-    """Shrinks, then turns upright: the result is square, so that the order does not matter."""
+    """Shrinks to `size`, which is of the image as it is stored, then turns it upright."""
     from PIL import Image as pil
 
     turn = _turn(image)
     image = _in_colour(image)
-    image = image.resize((size, size), pil.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
+    image = image.resize(size, pil.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
     if image.mode == "RGBA":
         white = pil.new("RGBA", image.size, "white")
         image = pil.alpha_composite(white, image).convert("RGB")

@@ -1,0 +1,152 @@
+"""The report: one HTML page that opens from disk and asks no network for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from rpbert.analysis.attention import Explanation
+from rpbert.analysis.errors import OUTCOMES, Outcome, entity_errors
+from rpbert.analysis.statistics import Sample, shares
+from rpbert.analysis.summary import MEASURES, Measure, Seen, Summary, spans_of
+from rpbert.data.images import load_small
+
+if TYPE_CHECKING:
+    from rpbert.data import Post
+
+SIDE = 256
+"""Longest side of an image in the page, in pixels."""
+IMAGE_BYTES = 24 * 2**20
+"""What all images of a page may take; a post beyond it is shown without its image."""
+
+
+class Report:
+    """Keeps some of the posts as they come, and writes them as a page.
+
+    Of every outcome it keeps an equal share as far as there are posts of it, drawn at random, so
+    that what is rare and telling (a mended or a broken post) is not lost among what is right.
+
+    Args:
+        names: of the model, and of the one it is compared with if there is one.
+        room: most posts on the page.
+    """
+
+    def __init__(self, names: Sequence[str], room: int, seed: int = 0) -> None:
+        self.names = tuple(names)
+        self.room = room
+        self._kept: dict[Outcome, Sample[dict[str, Any]]] = {
+            outcome: Sample(room, seed) for outcome in OUTCOMES
+        }
+        self._read = 0
+
+    def add(self, seen: Seen) -> None:
+        """One post more."""
+        number = self._read
+        self._read += 1
+        self._kept[seen.outcome].offer(lambda: {"number": number, **_shown(seen)})
+
+    def posts(self) -> list[dict[str, Any]]:
+        """The posts of the page, in the order of the data."""
+        kept = {outcome: sample.items() for outcome, sample in self._kept.items()}
+        taken = shares({outcome: len(posts) for outcome, posts in kept.items()}, self.room)
+        chosen = [post for outcome, posts in kept.items() for post in posts[: taken[outcome]]]
+        chosen.sort(key=lambda post: post["number"])
+        left = IMAGE_BYTES
+        for post in chosen:
+            left -= len(post["picture"] or "")
+            if left < 0:
+                post["picture"] = None
+        return chosen
+
+    def write(
+        self, file: TextIO, source: str, summary: Summary, figures: Mapping[Measure, str]
+    ) -> None:
+        """Write the page.
+
+        Args:
+            source: names the posts.
+            figures: an SVG for each measure, to stand inside the page.
+        """
+        from jinja2 import Environment, PackageLoader
+        from markupsafe import Markup
+
+        templates = files("rpbert.analysis") / "templates"
+        script, style = (
+            (templates / name).read_text(encoding="utf-8") for name in ("report.js", "report.css")
+        )
+        posts = self.posts()
+        environment = Environment(
+            loader=PackageLoader("rpbert.analysis"), autoescape=True, trim_blocks=True
+        )
+        page = environment.get_template("report.html").render(
+            source=source,
+            names=self.names,
+            summary=summary.to_dict(),
+            measures=MEASURES,
+            figures={measure: Markup(svg) for measure, svg in figures.items()},
+            shown=len(posts),
+            data={"names": self.names, "outcomes": OUTCOMES, "posts": posts},
+            style=Markup(style),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+        file.write(page)
+
+
+def _shown(seen: Seen) -> dict[str, Any]:
+    """A post as the page's script reads it; places are characters of the text."""
+    return {
+        "id": seen.post.id,
+        "text": seen.post.text,
+        "words": seen.post.spans,
+        "gold": seen.gold,
+        "label": seen.label,
+        "r": seen.r,
+        "outcome": seen.outcome,
+        "picture": _picture(seen.post),
+        "image": seen.explanations[0].prediction.image,
+        "models": [_model(seen, explanation) for explanation in seen.explanations],
+    }
+
+
+def _model(seen: Seen, explanation: Explanation) -> dict[str, Any]:
+    entities = explanation.prediction.entities
+    errors = [] if seen.gold is None else entity_errors(seen.gold, spans_of(entities))
+    return {
+        "r": explanation.prediction.relation,
+        "s_tv": explanation.s_tv,
+        "s_tv_per_word": explanation.s_tv_per_word,
+        "entities": [[e.label, e.start, e.end, round(e.score, 3)] for e in entities],
+        "errors": [[error.kind, error.gold, error.found] for error in errors],
+        "attention": _quantised(explanation),
+    }
+
+
+def _quantised(explanation: Explanation) -> dict[str, Any] | None:
+    """A as bytes: a value is that of its byte times `unit`."""
+    attention = explanation.attention
+    if attention is None:
+        return None
+    unit = float(attention.max(initial=0.0)) / 255 or 1.0
+    values = np.round(attention / unit).astype(np.uint8)
+    _, rows, columns = attention.shape
+    coded = base64.b64encode(values.tobytes()).decode()
+    return {"rows": rows, "columns": columns, "unit": unit, "values": coded}
+
+
+def _picture(post: Post) -> str | None:
+    """The image as a small JPEG, by its data URL; what a camera wrote beside it is left behind."""
+    from PIL import Image
+
+    pixels = load_small(post.image, SIDE).pixels
+    if pixels is None:
+        return None
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=72, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,128 @@
+"""`analyze`: every post of a split through one model or two, and what comes of it as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rpbert.analysis.attention import explain_batch
+from rpbert.analysis.figure import draw, inline_svg, png, svg
+from rpbert.analysis.report import Report
+from rpbert.analysis.summary import MEASURES, Seen, Summary
+from rpbert.analysis.tables import BlockTable, PostTable, WordTable
+from rpbert.data import Post
+from rpbert.data.collate import batches
+from rpbert.data.readers import open_data
+from rpbert.data.words import SPLITTERS
+from rpbert.errors import InputError
+from rpbert.inference import Tagger
+from rpbert.models.rpbert import RpBert
+from rpbert.writing import written_whole
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What `analyze` came to: the figures, and the files that hold them."""
+
+    summary: Summary
+    report: Path
+    files: tuple[Path, ...]
+
+
+def analyze(
+    model: str,
+    data: Path,
+    output: Path,
+    against: str | None = None,
+    split: str | None = None,
+    posts: int = 200,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Analysis:
+    """Write what a model looks at, beside another one if there is one.
+
+    Memory does not grow with the number of posts.
+
+    Args:
+        output: a folder; files of an earlier analysis in it are replaced.
+        against: the model to compare with, usually the same without propagation.
+        split: None is the test split, or all posts of a single file.
+        posts: most posts in the report.
+        advance: told how many posts were read.
+
+    Raises:
+        InputError: model, data or split cannot be used, or `model` has no attention to images.
+    """
+    if not data.exists():  # before the models are loaded, which takes longer
+        raise InputError(data, "no such file or folder", "a data set")
+    if posts < 1:
+        raise InputError("posts", str(posts), "at least 1")
+    if output.exists() and not output.is_dir():
+        raise InputError(output, "a file", "a folder to write to")
+    names = [model] if against is None else [model, against]
+    taggers = [Tagger.from_pretrained(name) for name in names]
+    if not isinstance(taggers[0].model.system, RpBert):
+        found = f"a model of {taggers[0].model.options.system}"
+        raise InputError(model, found, "one of rpbert, whose attention to images can be shown")
+    source = open_data(data, SPLITTERS[taggers[0].model.vocabulary.marks])
+    if split is None:
+        split = source.splits[0] if data.is_file() else "test"
+    output.mkdir(parents=True, exist_ok=True)
+    shown = short_names(names)
+    summary, report = Summary(shown), Report(shown, posts)
+    with ExitStack() as stack:
+        names_of_tables = ("posts.csv", "blocks.csv", "words.csv")
+        files = [stack.enter_context(written_whole(output / name)) for name in names_of_tables]
+        tables = (
+            PostTable(files[0], len(names)),
+            BlockTable(files[1], shown),
+            WordTable(files[2], shown),
+        )
+        for seen in _seen(taggers, source.read(split), advance):
+            for sink in (summary, report, *tables):
+                sink.add(seen)
+    return _written(output, f"{data}, {split}", summary, report)
+
+
+def short_names(names: list[str]) -> list[str]:
+    """What tells models apart, such as ``rpbert`` and ``none`` for runs/rpbert and runs/none."""
+    parts = [[p for p in Path(name).parts if p != "model"] or [name] for name in names]
+    for length in range(1, max(map(len, parts)) + 1):
+        short = ["/".join(part[-length:]) for part in parts]
+        if len(set(short)) == len(names):
+            return short
+    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
+
+
+def _seen(
+    taggers: list[Tagger], posts: Iterator[Post], advance: Callable[[int], None]
+) -> Iterator[Seen]:
+    for batch in batches(posts, BATCH):
+        explained = [explain_batch(tagger, batch) for tagger in taggers]
+        for post, *of_models in zip(batch, *explained, strict=True):
+            yield Seen(post, tuple(of_models))
+        advance(len(batch))
+
+
+def _written(output: Path, source: str, summary: Summary, report: Report) -> Analysis:
+    """The figures, the report and the summary, once every post is read."""
+    files = [output / name for name in ("posts.csv", "blocks.csv", "words.csv")]
+    inline = {}
+    for measure in MEASURES:
+        figure = draw(summary, measure)
+        document = svg(figure)
+        inline[measure] = inline_svg(document)
+        with written_whole(output / f"{measure}.svg") as file:
+            file.write(document)
+        (output / f"{measure}.png").write_bytes(png(figure))
+        files += [output / f"{measure}.svg", output / f"{measure}.png"]
+    with written_whole(output / "summary.json") as file:
+        json.dump(summary.to_dict(), file, indent=1, ensure_ascii=False)
+    page = output / "report.html"
+    with written_whole(page) as file:
+        report.write(file, source, summary, inline)
+    return Analysis(summary, page, (*files, output / "summary.json"))

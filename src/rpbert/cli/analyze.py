@@ -1,0 +1,77 @@
+"""`rpbert analyze`: what a model looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rpbert.cli.common import Json, ModelPath, console, print_json
+
+if TYPE_CHECKING:
+    from rpbert.analysis.run import Analysis
+
+
+def analyze(
+    model: ModelPath,
+    data: Annotated[Path, typer.Argument(metavar="DATA")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where tables, figures, report go.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Compare with this one, such as one of gate=none."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, dev or test; all in a single file.", show_default="test"),
+    ] = None,
+    posts: Annotated[int, typer.Option(metavar="N", help="Most posts in the report.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Show what a model looks at: relation score against S_TV, heat maps, one HTML report."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from rpbert.analysis.run import analyze as run
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} posts"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("posts", total=None)
+        analysis = run(
+            model, data, output, against, split, posts, lambda n: progress.advance(task, n)
+        )
+    if as_json:
+        files = [str(analysis.report), *map(str, analysis.files)]
+        print_json({**analysis.summary.to_dict(), "files": files})
+    else:
+        _print(analysis)
+
+
+def _print(analysis: Analysis) -> None:
+    from rich.table import Table
+
+    figures = analysis.summary.to_dict()
+    compared = len(figures["models"]) > 1
+    table = Table("image", "posts", *reversed(figures["models"]), box=None)
+    for column in ("change", "paper: w/o, with") if compared else ():
+        table.add_column(column)
+    for column in table.columns:
+        column.no_wrap = True
+    titles = {"s_tv": "mean S_TV (Eq. 10)", "s_tv_per_word": "mean S_TV / words"}
+    for measure, title in titles.items():
+        table.add_row(title)
+        for row in (row for row in figures["means"] if row["measure"] == measure):
+            means = [f"{m['mean']:.4f}" if m else "" for m in reversed(row["models"])]
+            cells = [f"  {row['relation']} by {row['by']}", f"{row['posts']:,}", *means]
+            if compared:
+                change = row["change"]
+                cells.append(f"{change['mean']:+.4f} ± {change['error'] or 0:.4f}" if change else "")
+                cells.append("{:.3f}, {:.3f}".format(*figures["paper"][row["relation"]]))
+            table.add_row(*cells)
+    screen = console()
+    screen.print(table)
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in figures["outcomes"].items())
+    screen.print(f"{figures['posts']:,} posts: {outcomes}", markup=False)
+    screen.print(f"Report: {analysis.report}", markup=False, soft_wrap=True)
