@@ -18,6 +18,7 @@ from rpbert.data import Post
 from rpbert.data.regions import Regions
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.models.saved import TaggingModel
+from tests.browser import browser, open_page  # noqa: F401
 
 pytest_plugins = ["pytester", "tests.soak"]
 

@@ -12,6 +12,7 @@ from transformers import BertModel
 from rpbert import Tagger
 from rpbert.analysis import Explanation, explain, explain_batch
 from rpbert.data import Post
+from rpbert.data.regions import Regions
 from rpbert.errors import InputError
 from rpbert.models.rpbert import RpBert
 from tests.conftest import EVIDENCE, made_posts, picture, tiny
@@ -85,6 +86,34 @@ def test_other_evidence_stands_in_one_row(kind: str) -> None:
         assert found.attention.shape[1] == 1
         assert found.prediction.relation is not None
         held_to(found, looped(tagger, post, found.prediction.relation))
+        if kind == "captions":
+            assert found.pieces is not None
+            assert post.caption is not None
+            joined = "".join(piece.removeprefix("##") for piece in found.pieces)
+            assert joined == post.caption.replace(" ", "").lower()
+        else:
+            assert found.pieces is None
+
+
+def test_boxes_say_what_each_token_shows() -> None:
+    tagger = tagger_of("soft")
+    post = made_posts(1)[0]
+    found = explain(tagger, post)
+    assert found.attention is not None
+    assert found.boxes is not None
+    _, rows, columns = found.attention.shape
+    cells = [
+        [column / columns, row / rows, (column + 1) / columns, (row + 1) / rows]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    np.testing.assert_allclose(found.boxes, cells, atol=1e-6)
+    regions = Tagger(tiny("rpbert", evidence=EVIDENCE["stored-regions"]), "cpu")
+    assert isinstance(post.regions, Regions)
+    of_regions = explain(regions, post).boxes
+    assert of_regions is not None
+    assert isinstance(post.regions.boxes, np.ndarray)
+    np.testing.assert_allclose(of_regions, post.regions.boxes, atol=1e-6)
 
 
 @pytest.mark.parametrize("relation", [0.0, 0.4, 1.0])

@@ -15,22 +15,21 @@ same layers: tagging itself never forms the probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rpbert.data import Batch, Post, Prediction
-from rpbert.data.collate import batches
 from rpbert.errors import InputError
 from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
 from rpbert.modules.encoder import TextImageEncoder, bert_layer
-from rpbert.modules.evidence import ImageBlocks, VisualTokens
+from rpbert.modules.evidence import CaptionPieces, ImageBlocks, VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +48,16 @@ class Explanation:
         attention: A of each word on the grid of blocks, row 0 at the top of the image; other
             evidence stands in one row, token by token. None where the post has none that can be
             used, or the system is no RpBERT. Shape: (W, rows, columns).
+        boxes: what each block or token shows of the image, ``x0, y0, x1, y1`` in [0, 1] from the
+            upper left corner; None where `attention` is. Shape: (rows * columns, 4).
+        pieces: the word pieces of the caption where the tokens are these, else None.
     """
 
     post: Post
     prediction: Prediction
-    attention: NDArray[np.float64] | None
+    attention: NDArray[np.float64] | None = None
+    boxes: NDArray[np.float32] | None = None
+    pieces: tuple[str, ...] | None = None
 
     @property
     def heat(self) -> NDArray[np.float64] | None:
@@ -86,14 +90,6 @@ def explain(tagger: Tagger, post: PostLike, relation: float | None = None) -> Ex
     return explain_batch(tagger, [tagger.as_post(post)], relation)[0]
 
 
-def explain_stream(
-    tagger: Tagger, posts: Iterable[Post], batch_size: int = 16
-) -> Iterator[Explanation]:
-    """Explain any number of posts in constant memory, in their order."""
-    for batch in batches(posts, batch_size):
-        yield from explain_batch(tagger, batch)
-
-
 def explain_batch(
     tagger: Tagger, posts: Sequence[Post], relation: float | None = None
 ) -> list[Explanation]:
@@ -105,12 +101,15 @@ def explain_batch(
     if relation is not None and not 0 <= relation <= 1:
         raise InputError("relation", f"{relation:g}", "a share of the image between 0 and 1")
     system, decoder = tagger.model.system, tagger.decoder
+    seen: Sequence[dict[str, Any]] = [{}] * len(posts)
     with torch.inference_mode():
         batch = decoder.collator(posts).to(tagger.device)
-        attention: Sequence[NDArray[np.float64] | None] = [None] * len(posts)
         if isinstance(system, RpBert):
-            output, shares, mask = _attended(system, batch, relation)
-            attention = _on_grid(system, batch, shares, mask)
+            output, shares, image = _attended(system, batch, relation)
+            seen = [
+                _seen(tagger, system, batch, post, shares[post], image)
+                for post in range(len(posts))
+            ]
         elif relation is not None:
             name = tagger.model.options.system
             raise InputError("relation", f"a model of {name}", "one of rpbert, whose r can be set")
@@ -118,8 +117,8 @@ def explain_batch(
             output = system(batch)
         decoded = decoder.read(batch, output)
     return [
-        Explanation(post, prediction_of(post, answer), of_post)
-        for post, answer, of_post in zip(posts, decoded, attention, strict=True)
+        Explanation(post, prediction_of(post, answer), **of_post)
+        for post, answer, of_post in zip(posts, decoded, seen, strict=True)
     ]
 
 
@@ -176,11 +175,8 @@ def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -
 
 def _attended(
     system: RpBert, batch: Batch, relation: float | None
-) -> tuple[TaggerOutput, Tensor, Tensor]:
-    """The second pass, A of the batch, attention of words to blocks, and which blocks are real.
-
-    Shapes of the last two: (B, W, V), (B, V).
-    """
+) -> tuple[TaggerOutput, Tensor, VisualTokens]:
+    """The second pass, A of the batch (B, W, V) on the CPU, and the visual tokens it is of."""
     text, image = system.encoder.embed(batch.subwords), system.blocks(batch)
     if relation is None:
         score = system.relation_score(batch, text, image)
@@ -192,16 +188,25 @@ def _attended(
     counted = batch.word_of_subword >= 0
     shares = recorder.shares.new_zeros(posts * words, recorder.shares.shape[2])
     shares.index_add_(0, batch.word_of_subword[counted], recorder.shares[counted])
-    return output, shares.view(posts, words, shares.shape[1]), image.mask
+    return output, shares.view(posts, words, shares.shape[1]).cpu(), image
 
 
-def _on_grid(
-    system: RpBert, batch: Batch, shares: Tensor, mask: Tensor
-) -> list[NDArray[np.float64] | None]:
-    """A of each post on the square grid of its blocks, None where it has no image."""
-    grids: list[NDArray[np.float64] | None] = []
-    for post, share, tokens in zip(batch.posts, shares.cpu(), mask.sum(1).tolist(), strict=True):
-        columns = isqrt(tokens) if isinstance(system.evidence, ImageBlocks) else tokens
-        of_words = share[: len(post.words), :tokens]
-        grids.append(of_words.unflatten(1, (-1, columns)).numpy() if tokens else None)
-    return grids
+def _seen(
+    tagger: Tagger, system: RpBert, batch: Batch, post: int, shares: Tensor, image: VisualTokens
+) -> dict[str, Any]:
+    """What an `Explanation` holds of one post's attention (W, V); nothing without any token."""
+    tokens = int(image.mask[post].sum())
+    if not tokens:
+        return {}
+    columns = isqrt(tokens) if isinstance(system.evidence, ImageBlocks) else tokens
+    words = len(batch.posts[post].words)
+    grid = shares[:words, :tokens].reshape(words, tokens // columns, columns)
+    pieces = None
+    if isinstance(system.evidence, CaptionPieces) and tagger.model.tokenizer is not None:
+        ids = batch.evidence.values[batch.evidence.of_post[post], :tokens].tolist()
+        pieces = tuple(tagger.model.tokenizer.convert_ids_to_tokens(ids))
+    return {
+        "attention": grid.numpy(),
+        "boxes": image.boxes[post, :tokens].cpu().numpy(),
+        "pieces": pieces,
+    }

@@ -43,7 +43,8 @@ def draw(summary: Summary, measure: Measure) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
         panel.spines[["bottom", "left"]].set_color(COLOURS["ink"])
     panels[0].set_ylabel(AXES[measure], color=COLOURS["ink"])
-    panels[-1].legend(frameon=False, labelcolor=COLOURS["ink"], loc="best", fontsize="small")
+    if panels[-1].has_data():
+        panels[-1].legend(frameon=False, labelcolor=COLOURS["ink"], loc="best", fontsize="small")
     return figure
 
 

@@ -129,7 +129,7 @@ def _model(seen: Seen, explanation: Explanation) -> dict[str, Any]:
 
 
 def _quantised(explanation: Explanation) -> dict[str, Any] | None:
-    """A as bytes: a value is that of its byte times `unit`."""
+    """A as bytes: a value is its byte times `unit`; and where its tokens lie, if on no grid."""
     attention = explanation.attention
     if attention is None:
         return None
@@ -137,7 +137,15 @@ def _quantised(explanation: Explanation) -> dict[str, Any] | None:
     values = np.round(attention / unit).astype(np.uint8)
     _, rows, columns = attention.shape
     coded = base64.b64encode(values.tobytes()).decode()
-    return {"rows": rows, "columns": columns, "unit": unit, "values": coded}
+    boxes = None if rows > 1 or explanation.boxes is None else explanation.boxes.round(4).tolist()
+    return {
+        "rows": rows,
+        "columns": columns,
+        "unit": unit,
+        "values": coded,
+        "boxes": boxes,
+        "pieces": explanation.pieces,
+    }
 
 
 def _picture(post: Post) -> str | None:

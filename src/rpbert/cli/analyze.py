@@ -55,8 +55,8 @@ def _print(analysis: Analysis) -> None:
     figures = analysis.summary.to_dict()
     compared = len(figures["models"]) > 1
     table = Table("image", "posts", *reversed(figures["models"]), box=None)
-    for column in ("change", "paper: w/o, with") if compared else ():
-        table.add_column(column)
+    for name in ("change", "paper: w/o, with") if compared else ():
+        table.add_column(name)
     for column in table.columns:
         column.no_wrap = True
     titles = {"s_tv": "mean S_TV (Eq. 10)", "s_tv_per_word": "mean S_TV / words"}
@@ -67,7 +67,9 @@ def _print(analysis: Analysis) -> None:
             cells = [f"  {row['relation']} by {row['by']}", f"{row['posts']:,}", *means]
             if compared:
                 change = row["change"]
-                cells.append(f"{change['mean']:+.4f} ± {change['error'] or 0:.4f}" if change else "")
+                cells.append(
+                    f"{change['mean']:+.4f} ± {change['error'] or 0:.4f}" if change else ""
+                )
                 cells.append("{:.3f}, {:.3f}".format(*figures["paper"][row["relation"]]))
             table.add_row(*cells)
     screen = console()

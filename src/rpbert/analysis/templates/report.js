@@ -14,7 +14,7 @@
   // Everything of a post goes into the page as text.
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
-    element.append(...children.filter((child) => child !== null));
+    element.append(...children.filter((child) => child != null));
     return element;
   };
 
@@ -47,6 +47,33 @@
     return RAMP[low].map((value, i) => value + (place - low) * (RAMP[low + 1][i] - value));
   };
 
+  /** Blocks of a grid run into each other; regions are drawn as their boxes, weakest first. */
+  const draw = (canvas, { rows, columns, boxes }, map, peak) => {
+    const context = canvas.getContext("2d");
+    const { width, height } = canvas;
+    context.clearRect(0, 0, width, height);
+    const rgba = (share) => [...colour(share), 45 + 165 * share];
+    if (boxes) {
+      const order = Array.from(map.keys()).sort((a, b) => map[a] - map[b]);
+      for (const token of order) {
+        const [red, green, blue, alpha] = rgba(map[token] / peak);
+        const [x0, y0, x1, y1] = boxes[token];
+        const place = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height];
+        context.fillStyle = `rgb(${red} ${green} ${blue} / ${(0.6 * alpha) / 255})`;
+        context.strokeStyle = `rgb(${red} ${green} ${blue})`;
+        context.fillRect(...place);
+        context.strokeRect(...place);
+      }
+      return;
+    }
+    const small = new OffscreenCanvas(columns, rows);
+    const pixels = new ImageData(columns, rows);
+    map.forEach((value, block) => pixels.data.set(rgba(value / peak), 4 * block));
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    context.imageSmoothingQuality = "high";
+    context.drawImage(small, 0, 0, width, height);
+  };
+
   /** Draw the maps of a post on one scale, so that two models can be compared by eye. */
   const paint = (article, post, word) => {
     const shown = tools.elements.heat.checked;
@@ -58,26 +85,20 @@
       if (!canvas) return;
       picture.classList.toggle("lit", shown);
       canvas.hidden = !shown;
+      draw(canvas, post.models[model].attention, maps[model], peak);
       const { rows, columns } = post.models[model].attention;
-      const small = new OffscreenCanvas(columns, rows);
-      const pixels = new ImageData(columns, rows);
-      maps[model].forEach((value, block) => {
-        const share = value / peak;
-        pixels.data.set([...colour(share), 45 + 165 * share], 4 * block);
-      });
-      small.getContext("2d").putImageData(pixels, 0, 0);
-      const context = canvas.getContext("2d");
-      context.clearRect(0, 0, canvas.width, canvas.height);
-      context.imageSmoothingEnabled = true;
-      context.imageSmoothingQuality = "high";
-      context.drawImage(small, 0, 0, canvas.width, canvas.height);
       const top = maps[model].indexOf(Math.max(...maps[model]));
       const what = word === null ? "all words" : `“${wordOf(post, word)}”`;
       canvas.setAttribute(
         "aria-label",
         `Attention of ${what}: most in row ${Math.floor(top / columns) + 1}, ` +
-          `column ${(top % columns) + 1} of ${rows} × ${columns} blocks`,
+          `column ${(top % columns) + 1} of ${rows} × ${columns}`,
       );
+    });
+    article.querySelectorAll(".pieces span").forEach((piece) => {
+      const share = maps[piece.dataset.model][piece.dataset.piece] / peak;
+      const [red, green, blue] = colour(share);
+      piece.style.background = shown ? `rgb(${red} ${green} ${blue} / ${0.1 + 0.5 * share})` : "";
     });
     article.querySelectorAll(".word").forEach((span) => {
       span.classList.toggle("on", word !== null && Number(span.dataset.word) === word);
@@ -147,12 +168,26 @@
     const image = make("img", { src: post.picture, alt: "The post's image", loading: "lazy" });
     const picture = make("figure", { className: "picture" }, image);
     picture.dataset.model = index;
-    if (model.attention) {
+    if (model.attention && !model.attention.pieces) {
       const canvas = make("canvas", { width: 224, height: 224 });
       canvas.setAttribute("role", "img");
       picture.append(canvas);
     }
     return picture;
+  };
+
+  /** The caption that the model reads in place of the image, piece by piece. */
+  const captionOf = (post, index) => {
+    const { pieces } = post.models[index].attention ?? {};
+    if (!pieces) return null;
+    const line = make("p", { className: "pieces" });
+    pieces.forEach((piece, number) => {
+      if (number && !piece.startsWith("##")) line.append(" ");
+      const span = make("span", {}, piece.replace(/^##/, ""));
+      Object.assign(span.dataset, { model: index, piece: number });
+      line.append(span);
+    });
+    return line;
   };
 
   const paneOf = (post, index) => {
@@ -170,7 +205,8 @@
     // A model that reads text alone has no map to show.
     const blind = post.image === "used" && !model.attention;
     if (blind) return make("div", { className: "pane textual" }, said);
-    return make("div", { className: "pane" }, pictureOf(post, index), said);
+    const seen = make("div", {}, pictureOf(post, index), captionOf(post, index));
+    return make("div", { className: "pane" }, seen, said);
   };
 
   const gaugeOf = (post) => {

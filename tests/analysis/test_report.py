@@ -1,0 +1,269 @@
+"""The report in a browser, opened from disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rpbert.analysis.run import analyze
+from rpbert.data.readers import open_data
+from tests.analysis.common import NASTY, finder, posts_file
+from tests.browser import Open, Watched
+from tests.conftest import EVIDENCE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    posts_file(folder / "data", 24)
+    finder(folder / "soft")
+    finder(folder / "open", gate="none")
+    data = folder / "data" / "posts.jsonl"
+    analyze(str(folder / "soft"), data, folder / "out", against=str(folder / "open"))
+    return folder
+
+
+def data_of(page: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found.group(1))
+
+
+def test_one_file_that_asks_for_nothing(folder: Path) -> None:
+    page = (folder / "out" / "report.html").read_text("utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    assert policy.group(1).startswith("default-src 'none'; img-src data:;")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy.group(1)
+    assert not re.search(r"<(link|iframe|object|embed)\b|\bsrc=[\"']?http|@import|url\(http", page)
+
+
+def test_maps_come_back_from_their_bytes_and_images_are_small(folder: Path) -> None:
+    from rpbert import Tagger
+    from rpbert.analysis import explain
+
+    tagger = Tagger.from_pretrained(folder / "soft", "cpu")
+    source = open_data(folder / "data" / "posts.jsonl")
+    posts = {post.id: post for post in source.read(source.splits[0])}
+    data = data_of((folder / "out" / "report.html").read_text("utf-8"))
+    assert len(data["posts"]) == 25
+    for shown in data["posts"]:
+        expected = explain(tagger, posts[shown["id"]]).attention
+        coded = shown["models"][0]["attention"]
+        assert (coded is None) == (expected is None) == (shown["picture"] is None)
+        if coded is None or expected is None:
+            continue
+        values = np.frombuffer(base64.b64decode(coded["values"]), dtype=np.uint8)
+        found = values.reshape(expected.shape) * coded["unit"]
+        np.testing.assert_allclose(found, expected, atol=coded["unit"])
+        kind, content = shown["picture"].split(",", 1)
+        assert kind == "data:image/jpeg;base64"
+        image = Image.open(io.BytesIO(base64.b64decode(content)))
+        assert (image.format, image.size) == ("JPEG", (40, 30))
+
+
+def test_a_page_has_room_for_so_many_posts_and_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rpbert.analysis.report.IMAGE_BYTES", 2500)
+    data = folder / "data" / "posts.jsonl"
+    page = analyze(str(folder / "soft"), data, folder / "few", posts=7).report.read_text("utf-8")
+    posts = data_of(page)["posts"]
+    assert len(posts) == 7
+    assert sum(len(post["picture"] or "") for post in posts) <= 2500
+    assert any(post["picture"] for post in posts)
+    assert "7 of 25 posts are on this page" in page
+
+
+@pytest.fixture
+def report(folder: Path, open_page: Open) -> Watched:
+    return open_page((folder / "out" / "report.html").as_uri())
+
+
+def ids(report: Watched) -> list[str]:
+    return report.page.locator("article > h3 > b").all_text_contents()
+
+
+def count(report: Watched) -> str:
+    return report.page.locator("#count").inner_text()
+
+
+def test_it_opens_without_an_error_or_a_request(report: Watched) -> None:
+    assert count(report) == "25 of 25 posts"
+    assert report.page.title() == "What the image did: soft against open"
+    assert report.page.locator("article").count() == 20
+    report.page.get_by_role("button", name="Show 5 more").click()
+    assert report.page.locator("article").count() == 25
+    assert not report.page.locator("#more").is_visible()
+    assert (report.errors, report.foreign) == ([], [])
+
+
+def test_a_script_in_a_post_is_text(report: Watched) -> None:
+    report.page.get_by_role("searchbox").fill("owned")
+    assert count(report) == "1 of 25 posts"
+    text = report.page.locator("article .text").first
+    # Labels stand between the words; without them the text is what was posted.
+    text.evaluate("line => line.querySelectorAll('.label').forEach(label => label.remove())")
+    assert text.text_content() == NASTY
+    assert report.page.title().startswith("What the image did")
+    assert report.page.locator("article script").count() == 0
+    assert not report.errors
+
+
+def test_search_filter_and_sort(report: Watched, folder: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    page = report.page
+    posts = {
+        p["id"]: p for p in data_of((folder / "out" / "report.html").read_text("utf-8"))["posts"]
+    }
+    page.get_by_role("searchbox").fill("lake USER5")
+    assert ids(report) == ["5"]
+    page.get_by_role("button", name="Reset").click()
+    sync_api.expect(page.locator("#count")).to_have_text("25 of 25 posts")
+
+    page.get_by_role("combobox", name="Image").select_option("adds")
+    adds = [post for post in posts.values() if post["label"]]
+    assert count(report) == f"{len(adds)} of 25 posts"
+    page.get_by_role("combobox", name="Image").select_option("none")
+    assert set(ids(report)) == {"3", "4"}
+    page.get_by_role("combobox", name="Image").select_option("")
+
+    def labels(post: dict[str, Any]) -> set[str]:
+        entities = [e for model in post["models"] for e in model["entities"]] + post["gold"]
+        return {entity[0] for entity in entities}
+
+    page.get_by_role("combobox", name="Type").select_option("LOC")
+    of_type = [post for post in posts.values() if "LOC" in labels(post)]
+    assert count(report) == f"{len(of_type)} of 25 posts"
+    page.get_by_role("combobox", name="Type").select_option("")
+    page.get_by_role("combobox", name="Error").select_option("spurious")
+    with_error = [
+        post
+        for post in posts.values()
+        if any(error[0] == "spurious" for model in post["models"] for error in model["errors"])
+    ]
+    assert with_error
+    assert count(report) == f"{len(with_error)} of 25 posts"
+    page.get_by_role("combobox", name="Error").select_option("")
+
+    page.get_by_role("button", name="Show").click()
+    page.get_by_role("combobox", name="Sort").select_option("r-down")
+    page.get_by_role("button", name="Show").click()
+    scores = [posts[id]["r"] for id in ids(report)]
+    known = [score for score in scores if score is not None]
+    assert known == sorted(known, reverse=True)
+    assert scores[len(known) :] == [None, None]
+    page.get_by_role("combobox", name="Sort").select_option("changed")
+    page.get_by_role("button", name="Show").click()
+    order = data_of((folder / "out" / "report.html").read_text("utf-8"))["outcomes"]
+    places = [order.index(posts[id]["outcome"]) for id in ids(report)]
+    assert places == sorted(places)
+    assert not report.errors
+
+
+def test_maps_are_drawn_for_all_words_and_for_the_one_under_the_pointer(report: Watched) -> None:
+    page = report.page
+    page.get_by_role("combobox", name="Sort").select_option("data")
+    article = page.locator("article").first
+    pixels = "canvas => canvas.toDataURL()"
+    canvases = article.locator("canvas")
+    assert canvases.count() == 2
+    whole = [canvases.nth(i).evaluate(pixels) for i in (0, 1)]
+    assert whole[0] != whole[1]
+    empty = page.evaluate(
+        "() => { const c = document.createElement('canvas'); c.width = c.height = 224;"
+        " return c.toDataURL(); }"
+    )
+    assert whole[0] != empty
+    assert whole[1] != empty
+    assert "Attention of all words" in (canvases.first.get_attribute("aria-label") or "")
+    article.locator(".word").nth(2).hover()
+    assert "Attention of “user0”" in (canvases.first.get_attribute("aria-label") or "")
+    assert canvases.first.evaluate(pixels) != whole[0]
+    page.get_by_label("Heat map").uncheck()
+    assert not canvases.first.is_visible()
+    assert not report.errors
+
+
+def test_the_keyboard_does_it_all(report: Watched) -> None:
+    page = report.page
+    page.keyboard.press("/")
+    page.keyboard.type("Como")
+    found = ids(report)
+    assert 0 < len(found) < 25
+    page.keyboard.press("Tab")
+    for _ in range(20):  # to the end of the tools
+        if page.evaluate("document.activeElement.tagName") == "BUTTON":
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    focused = "document.activeElement.querySelector('h3 b').textContent"
+    assert page.evaluate(focused) == found[1]
+    page.keyboard.press("k")
+    assert page.evaluate(focused) == found[0]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.word") == "1"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.dataset.word") == ""
+    page.keyboard.press("h")
+    assert not page.get_by_label("Heat map").is_checked()
+    assert not report.errors
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_stands_in_the_way(folder: Path, open_page: Open, scheme: str, width: int) -> None:
+    """Of people who see little or use no mouse, by axe-core; and nothing is cut on a phone."""
+    report = open_page(
+        (folder / "out" / "report.html").as_uri(),
+        color_scheme=scheme,
+        viewport={"width": width, "height": 800},
+    )
+    assert report.violations() == []
+    assert report.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not report.errors
+
+
+@pytest.mark.parametrize("kind", ["stored-regions", "captions"])
+def test_other_evidence_is_drawn_too(folder: Path, open_page: Open, kind: str) -> None:
+    from rpbert import Tagger
+    from rpbert.analysis.attention import explain_batch
+    from rpbert.analysis.figure import draw, inline_svg, svg
+    from rpbert.analysis.report import Report
+    from rpbert.analysis.summary import MEASURES, Seen, Summary
+    from tests.conftest import made_posts, tiny
+
+    tagger = Tagger(tiny("rpbert", evidence=EVIDENCE[kind]), "cpu")
+    posts = made_posts(6)
+    summary, report = Summary(["one"]), Report(["one"], 6)
+    for post, found in zip(posts, explain_batch(tagger, posts), strict=True):
+        summary.add(Seen(post, (found,)))
+        report.add(Seen(post, (found,)))
+    path = folder / f"{kind}.html"
+    figures = {measure: inline_svg(svg(draw(summary, measure))) for measure in MEASURES}
+    with path.open("w", encoding="utf-8") as file:
+        report.write(file, "made", summary, figures)
+    opened = open_page(path.as_uri())
+    article = opened.page.locator("article").first
+    assert article.locator("canvas").count() == (0 if kind == "captions" else 1)
+    if kind == "captions":
+        assert article.locator(".pieces").inner_text() == posts[0].caption
+        styles = article.locator(".pieces span").evaluate_all(
+            "all => all.map(s => s.style.background)"
+        )
+        assert all("rgb" in style for style in styles)
+    assert opened.errors == []

@@ -1,0 +1,101 @@
+"""A browser for the pages: Debian's chromium, driven by Playwright; without one, tests skip."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass
+class Watched:
+    """A page, and what it should not have done.
+
+    Attributes:
+        errors: what it wrote to the console as errors, and exceptions that nothing caught.
+        foreign: addresses it asked of another host than its own; none is let through.
+    """
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def hear(self, message: ConsoleMessage) -> None:
+        """Note an error on the console."""
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def violations(self) -> list[str]:
+        """What axe-core finds serious or critical."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+        found = axe.Axe().run(self.page).response["violations"]
+        return [
+            f"{rule['id']}: {node['html'][:120]}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"]
+        ]
+
+
+Open = Callable[..., Watched]
+"""Opens an address; further arguments are those of a browser context (`viewport`, …)."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no chromium on the path: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    contexts = []
+
+    def opened(url: str, **options: Any) -> Watched:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        watched = Watched(context.new_page())
+        own = urlsplit(url)
+
+        def let(route: Any) -> None:
+            asked = urlsplit(route.request.url)
+            if asked.scheme in ("data", "blob") or asked[:2] == own[:2]:
+                route.continue_()
+            else:
+                watched.foreign.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", let)
+        page = watched.page
+        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        page.on("console", watched.hear)
+        page.goto(url)
+        return watched
+
+    yield opened
+    for context in contexts:
+        context.close()
