@@ -91,22 +91,49 @@ def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) 
     Returns:
         Shape: (S, Q, H).
     """
-    attention, output = layer.attention.self, layer.attention.output
-    heads, width = attention.num_attention_heads, attention.attention_head_size
-
-    def by_head(rows: Tensor) -> Tensor:
-        return rows.view(*rows.shape[:2], heads, width).transpose(1, 2)  # (S, heads, rows, width)
-
-    context = nn.functional.scaled_dot_product_attention(
-        by_head(attention.query(queries)),
-        by_head(attention.key(hidden)),
-        by_head(attention.value(hidden)),
-        attn_mask=mask[:, None, None, :],
-        dropout_p=attention.dropout.p if layer.training else 0.0,
-    )
-    attended = output(context.transpose(1, 2).flatten(2), queries)
+    attended = layer.attention.output(attend(layer.attention.self, queries, hidden, mask), queries)
     found: Tensor = layer.output(layer.intermediate(attended), attended)
     return found
+
+
+def attend(attention: nn.Module, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    """Scaled dot-product attention of several heads (Vaswani et al. 2017, section 3.2.2).
+
+    Args:
+        attention: has `query`, `key`, `value`, `dropout`, `num_attention_heads` and
+            `attention_head_size`, as transformers' modules for BERT do.
+        queries: Shape: (S, Q, H).
+        context: what is attended to. Shape: (S, N, H').
+        mask: real tokens of `context`, at least one in every row. Shape: (S, N).
+
+    Returns:
+        The heads' findings side by side. Shape: (S, Q, heads · head size).
+    """
+
+    def by_head(rows: Tensor) -> Tensor:
+        heads, width = attention.num_attention_heads, attention.attention_head_size
+        return rows.view(*rows.shape[:2], heads, width).transpose(1, 2)  # (S, heads, rows, width)
+
+    found = nn.functional.scaled_dot_product_attention(
+        by_head(attention.query(queries)),
+        by_head(attention.key(context)),
+        by_head(attention.value(context)),
+        attn_mask=mask[:, None, None, :],
+        dropout_p=attention.dropout.p if attention.training else 0.0,
+    )
+    return found.transpose(1, 2).flatten(2)
+
+
+def attend_if_any(attention: nn.Module, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    """Attention that finds nothing, a vector of zeros, where nothing of the context is real.
+
+    Shapes as for `attend`; N may be 0.
+    """
+    nothing = ~mask.any(1, keepdim=True)
+    # A softmax over nothing is no number: one token more is there to be found, and dropped.
+    context = nn.functional.pad(context, (0, 0, 0, 1))
+    found = attend(attention, queries, context, torch.cat([mask, nothing], dim=1))
+    return found.masked_fill(nothing[:, :, None], 0.0)
 
 
 def pack(

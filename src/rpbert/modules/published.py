@@ -13,6 +13,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+BERT_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+    "layer_norm_eps",
+)
+"""The fields of transformers' BertConfig that shape an encoder; its relatives share them."""
+
+
+def bert_shape(config: Any) -> dict[str, Any]:
+    """The shape of a BERT, or of the part of a relative that is one, as BertConfig's fields."""
+    return {field: getattr(config, field) for field in BERT_FIELDS if hasattr(config, field)}
+
+
+def model_type(source: str | Path) -> str:
+    """What transformers calls the architecture of published weights, such as ``bert``.
+
+    Raises:
+        OSError: there is no such model.
+    """
+    from transformers import AutoConfig
+
+    found: str = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    return found
+
+
 def load_published(
     network: type[PreTrainedModel], source: str | Path, expected: str, **fields: Any
 ) -> PreTrainedModel:

@@ -1,0 +1,176 @@
+"""LXMERT before the biLSTM-CRF (Table 5's family of two-stream encoders).
+
+Tan, H.; and Bansal, M. 2019. LXMERT: Learning Cross-Modality Encoder Representations from
+Transformers. In EMNLP-IJCNLP, 5103-5114.
+
+Text goes through l layers of BERT and regions through r layers of their own. Then come x
+cross-modality layers (section 2.2), in each of which
+
+    text'    = attention of text over regions,  regions' = attention of regions over text
+    text''   = BERT's layer on text',           regions'' = BERT's layer on regions'
+
+where both attentions have the same weights. A region with feature f and box b = (x0, y0, x1, y1),
+as shares of the image, enters as the mean of LayerNorm(W^f f) and LayerNorm(W^b b) (Eq. 1).
+
+These are the modules of transformers' `LxmertModel`, which also loads its published weights.
+
+Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
+pooler, and what the last layer makes of the regions after they were attended to. Text without an
+image attends to nothing: that attention finds zeros. From a plain BERT of N layers the text has
+all N, the last x of them inside the cross-modality layers, in the published proportion of 9 : 5
+(and r = x); the authors trained from scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from rpbert.models.build import random_bert
+from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.modules.encoder import attend, attend_if_any, bert_layer
+from rpbert.modules.geometry import somewhere
+from rpbert.modules.published import bert_shape, load_published
+from rpbert.modules.evidence import VisualTokens
+
+if TYPE_CHECKING:
+    from transformers import BertModel, LxmertModel
+
+# Layers of the published model: of text (9 alone and 5 crossing), crossing, of regions alone.
+PUBLISHED = {"num_hidden_layers": 14, "x_layers": 5, "r_layers": 5}
+
+
+class LxmertEncoder(VisionLanguageEncoder):
+    """LXMERT's transformer, of which the text's end is read.
+
+    Its shape has two fields beside BertConfig's: `x_layers`, cross-modality layers, which are
+    among the text's `num_hidden_layers`, and `r_layers`, those of the regions alone.
+    """
+
+    region_parts = ("model.encoder.visn_fc",)
+    published_type = "lxmert"
+
+    def __init__(self, model: LxmertModel) -> None:
+        super().__init__()
+        config, encoder = model.config, model.encoder
+        model.pooler = None
+        last = encoder.x_layers[-1]
+        last.visn_self_att = last.visn_inter = last.visn_output = None
+        # Segment A and the first position are no padding, and learn like any other.
+        for table in (model.embeddings.token_type_embeddings, model.embeddings.position_embeddings):
+            table.padding_idx = None
+        self.model = model
+        self.width: int = config.hidden_size
+        self.longest: int = config.max_position_embeddings
+        self.region_width: int = config.visual_feat_dim
+
+    @classmethod
+    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+        """See `VisionLanguageEncoder.from_bert`."""
+        layers = bert.config.num_hidden_layers
+        crossing = max(1, round(layers * PUBLISHED["x_layers"] / PUBLISHED["num_hidden_layers"]))
+        return cls._around(bert, region_width, crossing, crossing)
+
+    @classmethod
+    def random(cls, shape: Mapping[str, Any], region_width: int, rows: int) -> Self:
+        """See `VisionLanguageEncoder.random`; without a number of layers, the published ones."""
+        if "num_hidden_layers" not in shape:
+            shape = {**PUBLISHED, **shape}
+        extra = {key: shape[key] for key in ("x_layers", "r_layers") if key in shape}
+        bert = random_bert({k: v for k, v in shape.items() if k not in extra}, rows)
+        if not extra:
+            return cls.from_bert(bert, region_width)
+        crossing = extra.get("x_layers", 1)
+        return cls._around(bert, region_width, crossing, extra.get("r_layers", crossing))
+
+    @classmethod
+    def from_published(cls, name: str) -> Self:
+        """See `VisionLanguageEncoder.from_published`."""
+        from transformers import LxmertModel
+
+        expected = "an LXMERT with safetensors weights, by hub name or folder"
+        return cls(load_published(LxmertModel, name, expected))
+
+    @classmethod
+    def _around(cls, bert: BertModel, region_width: int, crossing: int, alone: int) -> Self:
+        """An LXMERT whose text layers are those of a BERT; what that has not is random."""
+        from transformers import LxmertConfig, LxmertModel
+
+        fields = bert_shape(bert.config)
+        first = fields.pop("num_hidden_layers") - crossing
+        config = LxmertConfig(
+            **{key: value for key, value in fields.items() if key != "layer_norm_eps"},
+            l_layers=first,
+            x_layers=crossing,
+            r_layers=alone,
+            visual_feat_dim=region_width,
+        )
+        model = LxmertModel(config)
+        model.embeddings.load_state_dict(bert.embeddings.state_dict())
+        for ours, given in zip(model.encoder.layer, bert.encoder.layer, strict=False):
+            ours.load_state_dict(given.state_dict())
+        for ours, given in zip(model.encoder.x_layers, bert.encoder.layer[first:], strict=True):
+            ours.lang_self_att.load_state_dict(given.attention.state_dict())
+            ours.lang_inter.load_state_dict(given.intermediate.state_dict())
+            ours.lang_output.load_state_dict(given.output.state_dict())
+        return cls(model)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Fields of transformers' BertConfig, `x_layers` and `r_layers`."""
+        config = self.model.config
+        return {
+            **bert_shape(config),
+            "num_hidden_layers": config.l_layers + config.x_layers,
+            "x_layers": config.x_layers,
+            "r_layers": config.r_layers,
+        }
+
+    @property
+    def pieces(self) -> nn.Embedding:
+        """The sub-word table."""
+        table: nn.Embedding = self.model.embeddings.word_embeddings
+        return table
+
+    def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
+        """See `VisionLanguageEncoder.forward`."""
+        encoder = self.model.encoder
+        text = self.model.embeddings(subwords, torch.zeros_like(subwords))
+        regions = encoder.visn_fc(image.values, image.boxes)
+        seen = somewhere(image.mask)
+        for layer in encoder.layer:
+            text = bert_layer(layer, text, text, mask)
+        for layer in encoder.r_layers:
+            regions = bert_layer(layer, regions, regions, seen)
+        *crossing, last = encoder.x_layers
+        for layer in crossing:
+            cross = layer.visual_attention
+            text, regions = (
+                cross.output(attend_if_any(cross.att, text, regions, image.mask), text),
+                cross.output(attend(cross.att, regions, text, mask), regions),
+            )
+            text = _layer(layer.lang_self_att, layer.lang_inter, layer.lang_output, text, mask)
+            regions = _layer(
+                layer.visn_self_att, layer.visn_inter, layer.visn_output, regions, seen
+            )
+        cross = last.visual_attention
+        text = cross.output(attend_if_any(cross.att, text, regions, image.mask), text)
+        return _layer(last.lang_self_att, last.lang_inter, last.lang_output, text, mask)
+
+
+def _layer(
+    attention: nn.Module, inner: nn.Module, output: nn.Module, hidden: Tensor, mask: Tensor
+) -> Tensor:
+    """BERT's layer of three parts. Shape: (S, N, H), (S, N) → (S, N, H)."""
+    attended = attention.output(attend(attention.self, hidden, hidden, mask), hidden)
+    found: Tensor = output(inner(attended), attended)
+    return found
+
+
+class Lxmert(VisionLanguageTagger):
+    """LXMERT and biLSTM-CRF."""
+
+    Encoder = LxmertEncoder

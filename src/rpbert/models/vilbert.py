@@ -1,0 +1,212 @@
+"""ViLBERT before the biLSTM-CRF (Table 5: biLSTM-CRF + ViLBERT).
+
+Lu, J.; Batra, D.; Parikh, D.; and Lee, S. 2019. ViLBERT: Pretraining Task-Agnostic
+Visiolinguistic Representations for Vision-and-Language Tasks. In NeurIPS, 13-23.
+
+Text goes through BERT. Regions are a stream of their own, narrower or wider than the text's. Before
+each of the last C layers of the text a co-attentional layer (section 2.2, Fig. 2b) lets both look
+at each other at once:
+
+    text'    = FFN(LayerNorm(text + W_t attention(Q text, K regions, V regions)))
+    regions' = FFN(LayerNorm(regions + W_v attention(Q regions, K text, V text)))
+
+and between two of those the regions have a layer of their own. A region with feature f and box
+b = (x0, y0, x1, y1, area), as shares of the image, enters as LayerNorm(W^f f + W^b b); the first is
+the whole image, its feature the mean of the others.
+
+Verified against the authors' code (facebookresearch/vilbert-multi-task, `vilbert/vilbert.py`,
+`vilbert/datasets/_image_features_reader.py`, `config/bert_base_6layer_6conect.json`): these
+equations, the order of the layers, the published sizes, the names and shapes of the weights
+(`rpbert.convert`). The published weights themselves were not at hand.
+
+Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
+poolers, and what becomes of the regions after the text last looked at them. Text without an image
+attends to nothing: that attention finds zeros. Beside another BERT than BERT-base the image's
+stream is as wide as the text's, and C is half of its layers, as published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor, nn
+
+from rpbert.errors import InputError
+from rpbert.models.build import random_bert
+from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.modules.encoder import attend, attend_if_any, bert_layer
+from rpbert.modules.geometry import somewhere, with_area, with_whole_image
+from rpbert.modules.published import bert_shape
+from rpbert.modules.evidence import VisualTokens
+
+if TYPE_CHECKING:
+    from transformers import BertConfig, BertModel
+
+
+@dataclass(frozen=True)
+class ImageStream:
+    """The sizes of the image's stream and of co-attention; the authors' names, save the last.
+
+    Attributes:
+        bi_hidden_size: of co-attention, all heads together.
+        co_layers: how many times the streams look at each other, C.
+    """
+
+    v_hidden_size: int = 1024
+    v_num_attention_heads: int = 8
+    v_intermediate_size: int = 1024
+    bi_hidden_size: int = 1024
+    bi_num_attention_heads: int = 8
+    co_layers: int = 6
+
+    @classmethod
+    def beside(cls, text: BertConfig) -> Self:
+        """The published sizes beside BERT-base, the text's own beside another BERT."""
+        if (text.hidden_size, text.num_hidden_layers) == (768, 12):
+            return cls()
+        width, heads = text.hidden_size, text.num_attention_heads
+        return cls(width, heads, width, width, heads, max(1, text.num_hidden_layers // 2))
+
+
+class CoAttention(nn.Module):
+    """One stream looks at the other (Fig. 2b): attention, then a feed-forward network.
+
+    Args:
+        own: the stream that looks.
+        other: width of the stream that is looked at.
+    """
+
+    def __init__(self, own: BertConfig, other: int, sizes: ImageStream) -> None:
+        from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput
+
+        super().__init__()
+        width, inner = own.hidden_size, sizes.bi_hidden_size
+        self.num_attention_heads = sizes.bi_num_attention_heads
+        self.attention_head_size = inner // self.num_attention_heads
+        self.query = nn.Linear(width, inner)
+        self.key = nn.Linear(other, inner)
+        self.value = nn.Linear(other, inner)
+        self.dropout = nn.Dropout(own.attention_probs_dropout_prob)
+        self.dense = nn.Linear(inner, width)
+        self.dense_dropout = nn.Dropout(own.hidden_dropout_prob)
+        self.norm = nn.LayerNorm(width, eps=own.layer_norm_eps)
+        self.intermediate = BertIntermediate(own)
+        self.output = BertOutput(own)
+
+    def forward(self, stream: Tensor, found: Tensor) -> Tensor:
+        """What becomes of the stream. Shapes: (S, Q, H), (S, Q, bi_hidden_size) → (S, Q, H)."""
+        seen = self.norm(stream + self.dense_dropout(self.dense(found)))
+        output: Tensor = self.output(self.intermediate(seen), seen)
+        return output
+
+
+class VilbertRegions(nn.Module):
+    """LayerNorm(W^f f + W^b b).
+
+    Args:
+        region_width: d_v.
+        width: of the image's stream.
+    """
+
+    def __init__(self, region_width: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.feature = nn.Linear(region_width, width)
+        self.box = nn.Linear(5, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, image: VisualTokens) -> Tensor:
+        """Shape: (S, V, d_v) → (S, V, width)."""
+        embedded = self.feature(image.values) + self.box(with_area(image.boxes))
+        found: Tensor = self.dropout(self.norm(embedded))
+        return found
+
+
+class VilbertEncoder(VisionLanguageEncoder):
+    """ViLBERT's two transformers, of which the text's end is read.
+
+    Its shape has the fields of `ImageStream` beside BertConfig's.
+    """
+
+    def __init__(self, bert: BertModel, region_width: int, sizes: ImageStream) -> None:
+        from transformers import BertConfig
+        from transformers.models.bert.modeling_bert import BertLayer
+
+        super().__init__()
+        text = bert.config
+        image = BertConfig(
+            **{
+                **bert_shape(text),
+                "hidden_size": sizes.v_hidden_size,
+                "num_attention_heads": sizes.v_num_attention_heads,
+                "intermediate_size": sizes.v_intermediate_size,
+            }
+        )
+        width, turns = sizes.v_hidden_size, sizes.co_layers
+        self.sizes = sizes
+        self.bert = bert
+        self.regions = VilbertRegions(region_width, width, text.hidden_dropout_prob)
+        self.image_layers = nn.ModuleList(BertLayer(image) for _ in range(turns - 1))
+        self.text_looks = nn.ModuleList(CoAttention(text, width, sizes) for _ in range(turns))
+        self.image_looks = nn.ModuleList(
+            CoAttention(image, text.hidden_size, sizes) for _ in range(turns - 1)
+        )
+        self.width: int = text.hidden_size
+        self.longest: int = text.max_position_embeddings
+        self.region_width = region_width
+
+    @classmethod
+    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+        """See `VisionLanguageEncoder.from_bert`."""
+        return cls(bert, region_width, ImageStream.beside(bert.config))
+
+    @classmethod
+    def random(cls, shape: Mapping[str, Any], region_width: int, rows: int) -> Self:
+        """See `VisionLanguageEncoder.random`."""
+        names = {field.name for field in fields(ImageStream)}
+        extra = {key: value for key, value in shape.items() if key in names}
+        bert = random_bert({k: v for k, v in shape.items() if k not in names}, rows)
+        sizes = ImageStream(**{**asdict(ImageStream.beside(bert.config)), **extra})
+        layers = bert.config.num_hidden_layers
+        if not 1 <= sizes.co_layers <= layers:
+            expected = f"1 to {layers}, the layers of the text"
+            raise InputError("co_layers", str(sizes.co_layers), expected)
+        return cls(bert, region_width, sizes)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Fields of transformers' BertConfig and of `ImageStream`."""
+        return {**bert_shape(self.bert.config), **asdict(self.sizes)}
+
+    @property
+    def pieces(self) -> nn.Embedding:
+        """The sub-word table."""
+        table: nn.Embedding = self.bert.embeddings.word_embeddings
+        return table
+
+    def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
+        """See `VisionLanguageEncoder.forward`."""
+        image = with_whole_image(image)
+        text, regions = self.bert.embeddings(subwords), self.regions(image)
+        seen = somewhere(image.mask)
+        turns = self.sizes.co_layers
+        first = len(self.bert.encoder.layer) - turns
+        for layer in self.bert.encoder.layer[:first]:
+            text = bert_layer(layer, text, text, mask)
+        for turn, layer in enumerate(self.bert.encoder.layer[first:]):
+            looks = self.text_looks[turn]
+            looked = looks(text, attend_if_any(looks, text, regions, image.mask))
+            if turn < turns - 1:  # nobody looks at the regions any more after the last turn
+                looks, own = self.image_looks[turn], self.image_layers[turn]
+                regions = looks(regions, attend(looks, regions, text, mask))
+                regions = bert_layer(own, regions, regions, seen)
+            text = bert_layer(layer, looked, looked, mask)
+        return text
+
+
+class Vilbert(VisionLanguageTagger):
+    """ViLBERT and biLSTM-CRF."""
+
+    Encoder = VilbertEncoder

@@ -1,0 +1,101 @@
+"""VisualBERT before the biLSTM-CRF (Table 5's family of one-stream encoders).
+
+Li, L. H.; Yatskar, M.; Yin, D.; Hsieh, C.-J.; and Chang, K.-W. 2019. VisualBERT: A Simple and
+Performant Baseline for Vision and Language. arXiv:1908.03557.
+
+Text and regions are one sequence for one BERT. A region with feature f enters as
+
+    region = LayerNorm(W f + segment B' + position 0')        (section 3.2)
+
+where B' and 0' are tables of the image's own, and a sub-word as in BERT. A region's place in the
+image is not read.
+
+This is transformers' `VisualBertModel`, which also loads its published weights.
+
+Deviations: regions may be blocks of a grid (see `evidence`). Starting from a plain BERT, the
+image's segments and positions start from the text's, as the authors' did.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor, nn
+
+from rpbert.errors import InputError
+from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.modules.published import load_published, bert_shape
+from rpbert.modules.evidence import VisualTokens
+
+if TYPE_CHECKING:
+    from transformers import BertModel, VisualBertModel
+
+
+class VisualBertEncoder(VisionLanguageEncoder):
+    """transformers' VisualBERT, without pooler."""
+
+    region_parts = ("model.embeddings.visual_projection",)
+    published_type = "visual_bert"
+
+    def __init__(self, model: VisualBertModel) -> None:
+        super().__init__()
+        config = model.config
+        if config.bypass_transformer:
+            raise InputError("VisualBERT", "bypass_transformer", "regions in the transformer")
+        self.model = model
+        self.width: int = config.hidden_size
+        self.longest: int = config.max_position_embeddings
+        self.region_width: int = config.visual_embedding_dim
+
+    @classmethod
+    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+        """See `VisionLanguageEncoder.from_bert`."""
+        from transformers import VisualBertConfig, VisualBertModel
+
+        config = VisualBertConfig(
+            **bert_shape(bert.config), pad_token_id=0, visual_embedding_dim=region_width
+        )
+        model = VisualBertModel(config, add_pooling_layer=False)
+        model.load_state_dict(bert.state_dict(), strict=False)
+        tables = model.embeddings
+        for ours, given in (
+            (tables.visual_token_type_embeddings, tables.token_type_embeddings),
+            (tables.visual_position_embeddings, tables.position_embeddings),
+        ):
+            ours.load_state_dict(given.state_dict())
+        return cls(model)
+
+    @classmethod
+    def from_published(cls, name: str) -> Self:
+        """See `VisionLanguageEncoder.from_published`."""
+        from transformers import VisualBertModel
+
+        expected = "a VisualBERT with safetensors weights, by hub name or folder"
+        return cls(load_published(VisualBertModel, name, expected, add_pooling_layer=False))
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Fields of transformers' BertConfig."""
+        return bert_shape(self.model.config)
+
+    @property
+    def pieces(self) -> nn.Embedding:
+        """The sub-word table."""
+        table: nn.Embedding = self.model.embeddings.word_embeddings
+        return table
+
+    def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
+        """See `VisionLanguageEncoder.forward`."""
+        hidden: Tensor = self.model(
+            input_ids=subwords,
+            attention_mask=mask,
+            visual_embeds=image.values,
+            visual_attention_mask=image.mask,
+        ).last_hidden_state
+        return hidden[:, : subwords.shape[1]]
+
+
+class VisualBert(VisionLanguageTagger):
+    """VisualBERT and biLSTM-CRF."""
+
+    Encoder = VisualBertEncoder

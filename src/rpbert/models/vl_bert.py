@@ -1,0 +1,127 @@
+"""VL-BERT before the biLSTM-CRF (Table 5: biLSTM-CRF + VL-BERT).
+
+Su, W.; Zhu, X.; Cao, Y.; Li, B.; Lu, L.; Wei, F.; and Dai, J. 2020. VL-BERT: Pre-training of
+Generic Visual-Linguistic Representations. In ICLR.
+
+One BERT reads [CLS] T [SEP] regions [END], and every element of that sequence, text too, has a
+visual feature embedding. Of a region with feature f and box b that is
+
+    g(f, b) = ReLU(W [waves(b); f])        (section 3.2; `rpbert.modules.geometry.waves`)
+
+and of a sub-word it is g of the whole image, which also stands first among the regions:
+
+    text   = word + LayerNorm_t(g(whole image)) + segment A + position
+    region = the word [IMG] + LayerNorm_o(g(region)) + segment C + position n
+    [END]  = its own embedding + segment C + position n + 1
+
+for a text of n sub-words, each through BERT's LayerNorm. All regions share one position.
+
+Verified against the authors' code (jackroos/VL-BERT, `common/visual_linguistic_bert.py`,
+`common/fast_rcnn.py`, `cfgs/pretrain`): these equations, the wavelengths, the names and shapes of
+the weights (`rpbert.convert`). The published weights themselves were not at hand.
+
+Deviations: the feature of the whole image is the mean of its regions, where the authors pool it
+from its own box; regions may be blocks of a grid (see `evidence`). A post without an image has
+neither visual feature embeddings nor [END], where the authors give the texts of a text-only corpus
+a learnt one. Without the authors' weights the two LayerNorms start at BERT's own scale of 0.02:
+from the authors' zero nothing is learnt of an image in a small training set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpbert.models.vision_language import OneStream, VisionLanguageTagger
+from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
+from rpbert.modules.evidence import VisualTokens
+
+if TYPE_CHECKING:
+    from transformers import BertModel
+
+SEGMENTS = 3  # A and B of the text, C of the image
+
+
+class VlBertRegions(nn.Module):
+    """Visual feature embeddings, and what stands in the place of a region's word.
+
+    Args:
+        region_width: d_v.
+        width: H.
+        scale: of a visual feature embedding beside that of a word.
+    """
+
+    def __init__(self, region_width: int, width: int, dropout: float, scale: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(8 * COORDINATE_WIDTH + region_width, width)  # W
+        self.text_norm = nn.LayerNorm(width, eps=1e-12)
+        self.region_norm = nn.LayerNorm(width, eps=1e-12)
+        self.word = nn.Embedding(1, width)  # [IMG]
+        self.end = nn.Embedding(1, width)  # [END]
+        for table in (self.word, self.end):
+            nn.init.normal_(table.weight, std=scale)
+        for norm in (self.text_norm, self.region_norm):
+            nn.init.constant_(norm.weight, scale)
+
+    def forward(self, image: VisualTokens) -> Tensor:
+        """g of each region. Shape: (S, V, d_v) → (S, V, H)."""
+        both = torch.cat([waves(image.boxes), image.values], dim=-1)
+        return F.relu(self.projection(self.dropout(both)))
+
+
+class VlBertEncoder(OneStream):
+    """VL-BERT's transformer."""
+
+    def __init__(self, bert: BertModel, region_width: int) -> None:
+        super().__init__(_with_segments(bert), region_width)
+        config = bert.config
+        self.longest -= 2  # positions of the regions and of [END]
+        self.regions = VlBertRegions(
+            region_width, self.width, config.hidden_dropout_prob, config.initializer_range
+        )
+
+    def inputs(
+        self, subwords: Tensor, mask: Tensor, image: VisualTokens
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `OneStream.inputs`; the regions are the whole image, each region, [END]."""
+        tables, regions = self.bert.embeddings, self.regions
+        image = with_whole_image(image)
+        visual = regions(image)
+        shown = image.mask[:, :1]  # posts with an image, Shape: (S, 1)
+
+        whole = regions.text_norm(visual[:, :1]) * shown[:, :, None]
+        text = tables(inputs_embeds=tables.word_embeddings(subwords) + whole)
+
+        elements = regions.word.weight + regions.region_norm(visual)
+        end = regions.end.weight.expand(len(shown), 1, -1)
+        after = mask.sum(1, keepdim=True)  # n
+        positions = torch.cat([after.expand(-1, visual.shape[1]), after + 1], dim=1)
+        embedded = tables(
+            inputs_embeds=torch.cat([elements, end], dim=1),
+            token_type_ids=torch.full_like(positions, SEGMENTS - 1),
+            position_ids=positions,
+        )
+        return text, embedded, torch.cat([image.mask, shown], dim=1)
+
+
+def _with_segments(bert: BertModel) -> BertModel:
+    """A BERT that knows segment C; it is new where the BERT has A and B alone."""
+    known = bert.embeddings.token_type_embeddings
+    if known.num_embeddings < SEGMENTS:
+        table = nn.Embedding(SEGMENTS, bert.config.hidden_size)
+        nn.init.normal_(table.weight, std=bert.config.initializer_range)
+        with torch.no_grad():
+            table.weight[: known.num_embeddings] = known.weight
+        bert.embeddings.token_type_embeddings = table
+        bert.config.type_vocab_size = SEGMENTS
+    return bert
+
+
+class VlBert(VisionLanguageTagger):
+    """VL-BERT and biLSTM-CRF."""
+
+    Encoder = VlBertEncoder

@@ -1,0 +1,75 @@
+"""Where a region lies in its image, in the forms that vision-and-language BERTs read.
+
+A box is ``x0, y0, x1, y1`` as shares of the image's width and height, so each form is free of
+the image's size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rpbert.modules.evidence import VisualTokens
+
+COORDINATE_WIDTH = 256
+"""Wavelengths of each coordinate in `waves`, as VL-BERT was published."""
+
+
+def with_area(boxes: Tensor) -> Tensor:
+    """``(x0, y0, x1, y1, share of the image's area)``. Shape: (…, 4) → (…, 5).
+
+    Source: Lu et al. 2019 (ViLBERT), section 2.2; Li et al. 2020 (Unicoder-VL).
+    """
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return torch.stack([x0, y0, x1, y1, (x1 - x0) * (y1 - y0)], dim=-1)
+
+
+def with_sides(boxes: Tensor) -> Tensor:
+    """``(x0, y0, x1, y1, width, height, width · height)``. Shape: (…, 4) → (…, 7).
+
+    Source: Chen et al. 2020 (UNITER), section 3.1.
+    """
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    width, height = x1 - x0, y1 - y0
+    return torch.stack([x0, y0, x1, y1, width, height, width * height], dim=-1)
+
+
+def waves(boxes: Tensor, width: int = COORDINATE_WIDTH) -> Tensor:
+    """Sines and cosines of a box's centre and sides at many wavelengths.
+
+    For each c of (x centre, y centre, width, height), in hundredths of the image:
+    ``sin(c / 1000^(k / width))`` for k = 0 … width - 1, then the cosines.
+    Shape: (…, 4) → (…, 8 · width).
+
+    Source: Su et al. 2020 (VL-BERT), section 3.2, "visual geometry embedding", with the
+    wavelengths of the authors' code.
+    """
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    percent = 100 * torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
+    k = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+    angles = percent[..., None] / 1000 ** (k / width)  # (…, 4, width)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def with_whole_image(image: VisualTokens) -> VisualTokens:
+    """Puts a token of the whole image first: the mean of its regions, in a box of all of it.
+
+    A post without an image has none of this either. Shape: (S, V, d_v) → (S, 1 + V, d_v).
+    """
+    real = image.mask[:, :, None].to(image.values.dtype)
+    mean = (image.values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+    everything = image.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(mean), 1, 4)
+    return VisualTokens(
+        torch.cat([mean, image.values], dim=1),
+        torch.cat([image.mask.any(1, keepdim=True), image.mask], dim=1),
+        torch.cat([everything, image.boxes], dim=1),
+    )
+
+
+def somewhere(mask: Tensor) -> Tensor:
+    """A mask with something real in every row: where there was nothing, everything is.
+
+    For attention inside an image that is not there: its result is no number otherwise, and
+    nobody reads it. Shape: (S, V) → (S, V).
+    """
+    return mask | ~mask.any(1, keepdim=True)
