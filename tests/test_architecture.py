@@ -19,7 +19,7 @@ ROOMS = [
     {"scoring"},
     {"modules"},
     {"models"},
-    {"inference", "frames", "checkpoint", "state", "progress", "repeatable", "tasks"},
+    {"inference", "convert", "frames", "checkpoint", "state", "progress", "repeatable", "tasks"},
     {"trainer", "training"},
     {"evaluation", "analysis", "spacy_component"},
     {"demo"},

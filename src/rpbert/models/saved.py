@@ -184,7 +184,7 @@ class TaggingModel:
         tokenizer = None
         if _has_encoder(options):
             tokenizer = from_hub(
-                "tokenizer", str(folder), lambda: _load_tokenizer(folder / "tokenizer")
+                "tokenizer", str(folder), lambda: load_tokenizer(folder / "tokenizer")
             )
         system = build(
             options, Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
@@ -345,10 +345,15 @@ def _tokenizer(options: SystemSettings, train: Sequence[Post]) -> PreTrainedToke
 
         return learn_wordpieces((post.words for post in train), settings.vocabulary or 0)
     name = settings.pretrained
-    return from_hub("model.encoder.pretrained", name, lambda: _load_tokenizer(name))
+    return from_hub("model.encoder.pretrained", name, lambda: load_tokenizer(name))
 
 
-def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub name or folder.
+
+    Raises:
+        InputError: there is none.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

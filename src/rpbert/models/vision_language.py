@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CONVERTED = "converted.json"
 """In a folder of `rpbert convert`: which system its weights are for, and their shape."""
+WEIGHTS = "model.safetensors"
 
 
 class VisionLanguageEncoder(nn.Module, ABC):
@@ -275,5 +276,5 @@ def _converted(kind: type[VisionLanguageEncoder], folder: Path) -> VisionLanguag
     if described["encoder"] != kind.__name__:
         raise InputError(folder, f"weights of {described['system']}", "those of this system")
     encoder = kind.random(described["shape"], described["region_width"], rows=0)
-    encoder.load_state_dict(load_file(folder / "model.safetensors"))
+    encoder.load_state_dict(load_file(folder / WEIGHTS))
     return encoder
