@@ -74,6 +74,12 @@ TAGGER: dict[str, Any] = {
 TINY: dict[str, dict[str, Any]] = {
     "bilstm_crf": {},
     "bert": {"encoder": ENCODER},
+    "visualbert": {"encoder": ENCODER, "evidence": BLOCKS},
+    "unicoder_vl": {"encoder": ENCODER, "evidence": BLOCKS},
+    "uniter": {"encoder": ENCODER, "evidence": BLOCKS},
+    "vl_bert": {"encoder": ENCODER, "evidence": BLOCKS},
+    "vilbert": {"encoder": ENCODER, "evidence": BLOCKS},
+    "lxmert": {"encoder": ENCODER, "evidence": BLOCKS},
     "rpbert": {"encoder": ENCODER, "evidence": BLOCKS},
 }
 """The smallest settings of every system of the registry."""

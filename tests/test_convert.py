@@ -127,9 +127,7 @@ def vl_bert(size: dict[str, int], region: int = REGION) -> Names:
     }
 
 
-def vilbert(
-    size: dict[str, int], region: int = REGION, image: int = 256, turns: int = 2
-) -> Names:
+def vilbert(size: dict[str, int], region: int = REGION, image: int = 256, turns: int = 2) -> Names:
     """BertForMultiModalPreTraining of facebookresearch/vilbert-multi-task, vilbert/vilbert.py."""
     width, inner, both = size["width"], size["inner"], image
     names = {
@@ -222,8 +220,11 @@ class Reader:
         return self.norm(f"{output}.LayerNorm", self.linear(f"{output}.dense", middle) + x)
 
     def layer(self, name: str, x: Tensor, head: int = 64) -> Tensor:
-        roles = (self.linear(f"{name}.attention.self.{r}", x) for r in ("query", "key", "value"))
-        found = self.linear(f"{name}.attention.output.dense", self.attention(*roles, head))
+        query, key, value = (
+            self.linear(f"{name}.attention.self.{role}", x) for role in ("query", "key", "value")
+        )
+        found = self.attention(query, key, value, head)
+        found = self.linear(f"{name}.attention.output.dense", found)
         x = self.norm(f"{name}.attention.output.LayerNorm", found + x)
         return self.feed_forward(f"{name}.intermediate", f"{name}.output", x)
 
@@ -308,7 +309,7 @@ READERS = {"uniter": read_uniter, "vl_bert": read_vl_bert, "vilbert": read_vilbe
 
 def encoder_of(system: str, folder: Path, width: int = REGION) -> Any:
     settings = EncoderSettings(pretrained=str(folder))
-    return initial(PUBLISHED[system].encoder, settings, width, TINY["rows"]).eval()
+    return initial(PUBLISHED[system].encoder, settings, TINY["rows"], width).eval()
 
 
 @systems
@@ -388,7 +389,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_every_name(
 def test_the_checkpoint_of_another_system_is_refused(tokenizer: str, tmp_path: Path) -> None:
     path = saved(tmp_path, made(uniter(TINY)))
     for system in ("vl_bert", "vilbert", "visualbert", "lxmert"):
-        with pytest.raises(InputError, match="checkpoint.bin"):
+        with pytest.raises(InputError, match=r"checkpoint\.bin"):
             convert(system, path, tmp_path / "out", tokenizer)
 
 
@@ -450,9 +451,7 @@ def test_weights_that_were_never_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", ["visualbert", "lxmert"])
-def test_pickles_of_transformers_are_converted(
-    system: str, tokenizer: str, tmp_path: Path
-) -> None:
+def test_pickles_of_transformers_are_converted(system: str, tokenizer: str, tmp_path: Path) -> None:
     fields: dict[str, Any] = {
         "vocab_size": TINY["rows"],
         "hidden_size": 128,
@@ -465,7 +464,9 @@ def test_pickles_of_transformers_are_converted(
         model: Any = VisualBertForPreTraining(config).eval()
     else:
         layers = {"l_layers": 2, "x_layers": 2, "r_layers": 1}
-        model = LxmertForPreTraining(LxmertConfig(visual_feat_dim=REGION, **layers, **fields)).eval()
+        model = LxmertForPreTraining(
+            LxmertConfig(visual_feat_dim=REGION, **layers, **fields)
+        ).eval()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     result = convert(system, tmp_path, tmp_path / "out", tokenizer)
     assert all("encoder.layer" not in name for name in result.left_out)

@@ -222,7 +222,9 @@ class Conversion:
         }
 
 
-def convert(system: str, checkpoint: Path, folder: Path, tokenizer: str | None = None) -> Conversion:
+def convert(
+    system: str, checkpoint: Path, folder: Path, tokenizer: str | None = None
+) -> Conversion:
     """Write a folder that ``model.encoder.pretrained`` takes.
 
     Args:

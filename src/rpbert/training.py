@@ -54,6 +54,7 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     others = dev + (list(source.read("test")) if "test" in source.splits else [])
     reporter = Reporter(run, settings.training, shown=accelerator.is_main_process)
     model = TaggingModel.create(options, posts, others)
+    reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)
     trainer = Trainer(accelerator, model, schedule, settings.training, run, stop)
     if accelerator.is_main_process:

@@ -65,19 +65,18 @@ def made(kind: type[VisionLanguageEncoder], **shape: Any) -> Any:
     return encoder
 
 
-def norm(layer: nn.Module, vector: Tensor) -> Tensor:
+def norm(layer: Any, vector: Tensor) -> Tensor:
     """A LayerNorm of one vector by its definition."""
     values = vector.tolist()
     mean = sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / len(values)
     scaled = torch.tensor([(value - mean) / math.sqrt(variance + 1e-12) for value in values])
-    return scaled * layer.weight + layer.bias
+    found: Tensor = scaled * layer.weight + layer.bias
+    return found
 
 
-def linear(layer: nn.Module, vector: Tensor) -> Tensor:
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    return torch.stack([(row * vector).sum() for row in weight]) + bias
+def linear(layer: nn.Linear, vector: Tensor) -> Tensor:
+    return torch.stack([(row * vector).sum() for row in layer.weight]) + layer.bias
 
 
 def encode(encoder: Any, sequence: list[Tensor]) -> Tensor:
@@ -224,7 +223,9 @@ def test_vilbert_takes_streams_of_different_widths() -> None:
     with torch.no_grad():
         hidden = encoder(subwords, mask, image)
         seen = [(image.values[0, k], image.boxes[0, k].tolist()) for k in range(5)]
-        torch.testing.assert_close(hidden[0], vilbert(encoder, subwords[0], seen), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            hidden[0], vilbert(encoder, subwords[0], seen), atol=1e-5, rtol=0
+        )
 
 
 def test_visualbert_is_that_of_transformers(tmp_path: Path) -> None:

@@ -10,8 +10,14 @@ from rpbert.errors import InputError
 from rpbert.models.bert import BertTagger
 from rpbert.models.bilstm_crf import BiLstmCrfTagger
 from rpbert.models.build import Parts
+from rpbert.models.lxmert import Lxmert
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import System
+from rpbert.models.unicoder_vl import UnicoderVl
+from rpbert.models.uniter import Uniter
+from rpbert.models.vilbert import Vilbert
+from rpbert.models.visualbert import VisualBert
+from rpbert.models.vl_bert import VlBert
 
 
 class SystemClass(Protocol):
@@ -41,6 +47,7 @@ class Registered:
 
 
 ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
+REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions")
 
 
 SYSTEMS: dict[str, Registered] = {
@@ -48,6 +55,24 @@ SYSTEMS: dict[str, Registered] = {
         BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF", evidence=()
     ),
     "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence=()),
+    "visualbert": Registered(
+        VisualBert, "Li L. et al. 2019", "Table 5's family: one stream", evidence=REGIONS
+    ),
+    "unicoder_vl": Registered(
+        UnicoderVl, "Li G. et al. 2020", "Table 5's family: one stream", evidence=REGIONS
+    ),
+    "uniter": Registered(
+        Uniter, "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", evidence=REGIONS
+    ),
+    "vl_bert": Registered(
+        VlBert, "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", evidence=REGIONS
+    ),
+    "vilbert": Registered(
+        Vilbert, "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", evidence=REGIONS
+    ),
+    "lxmert": Registered(
+        Lxmert, "Tan and Bansal 2019", "Table 5's family: two streams", evidence=REGIONS
+    ),
     "rpbert": Registered(
         RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY
     ),

@@ -105,7 +105,7 @@ class Parts:
                 raise InputError(name, found, "a tokenizer and weights of one model")
         else:
             bert = checked("model.encoder.shape", lambda: random_bert(shape, self.subword_count))
-        return TextImageEncoder(bert)
+        return TextImageEncoder(bert, initial_weights=name or "random")
 
     def evidence(
         self, settings: EvidenceSettings, encoder: PieceEmbedding | None = None

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
+from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import somewhere
 from rpbert.modules.published import bert_shape, load_published
-from rpbert.modules.evidence import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertModel, LxmertModel
@@ -68,14 +68,14 @@ class LxmertEncoder(VisionLanguageEncoder):
         self.region_width: int = config.visual_feat_dim
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
         layers = bert.config.num_hidden_layers
         crossing = max(1, round(layers * PUBLISHED["x_layers"] / PUBLISHED["num_hidden_layers"]))
         return cls._around(bert, region_width, crossing, crossing)
 
     @classmethod
-    def random(cls, shape: Mapping[str, Any], region_width: int, rows: int) -> Self:
+    def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
         """See `VisionLanguageEncoder.random`; without a number of layers, the published ones."""
         if "num_hidden_layers" not in shape:
             shape = {**PUBLISHED, **shape}
@@ -95,7 +95,7 @@ class LxmertEncoder(VisionLanguageEncoder):
         return cls(load_published(LxmertModel, name, expected))
 
     @classmethod
-    def _around(cls, bert: BertModel, region_width: int, crossing: int, alone: int) -> Self:
+    def _around(cls, bert: BertModel, region_width: int | None, crossing: int, alone: int) -> Self:
         """An LXMERT whose text layers are those of a BERT; what that has not is random."""
         from transformers import LxmertConfig, LxmertModel
 
@@ -106,7 +106,7 @@ class LxmertEncoder(VisionLanguageEncoder):
             l_layers=first,
             x_layers=crossing,
             r_layers=alone,
-            visual_feat_dim=region_width,
+            visual_feat_dim=region_width or bert.config.hidden_size,
         )
         model = LxmertModel(config)
         model.embeddings.load_state_dict(bert.embeddings.state_dict())
@@ -161,10 +161,8 @@ class LxmertEncoder(VisionLanguageEncoder):
         return _layer(last.lang_self_att, last.lang_inter, last.lang_output, text, mask)
 
 
-def _layer(
-    attention: nn.Module, inner: nn.Module, output: nn.Module, hidden: Tensor, mask: Tensor
-) -> Tensor:
-    """BERT's layer of three parts. Shape: (S, N, H), (S, N) → (S, N, H)."""
+def _layer(attention: Any, inner: Any, output: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+    """A layer of BERT, given by its three modules. Shape: (S, N, H), (S, N) → (S, N, H)."""
     attended = attention.output(attend(attention.self, hidden, hidden, mask), hidden)
     found: Tensor = output(inner(attended), attended)
     return found

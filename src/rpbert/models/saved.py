@@ -43,6 +43,7 @@ from rpbert.manifest import MANIFEST, folder_written_whole, verify
 from rpbert.models import build, parse_options
 from rpbert.models.build import Parts, from_hub
 from rpbert.models.tagger import System
+from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.detector import DETECTORS
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
@@ -112,7 +113,9 @@ class TaggingModel:
         entities = entity_lexicon(
             [post.words for post in train], [post.tags or () for post in train]
         )
-        return cls(build(options, parts), options, vocabulary, tokenizer, entities, notes={})
+        system = build(options, parts)
+        notes = {"initial_weights": system.initial_weights}
+        return cls(system, options, vocabulary, tokenizer, entities, notes)
 
     def collator(self) -> Collator:
         """Packs posts for this model."""
@@ -224,6 +227,8 @@ class TaggingModel:
         encoder = getattr(self.system, "encoder", None)
         if isinstance(encoder, TextImageEncoder):
             changes["encoder"] = EncoderSettings(shape=_shape_of(encoder.bert.config))
+        if isinstance(encoder, VisionLanguageEncoder):
+            changes["encoder"] = EncoderSettings(shape=encoder.shape)
         config = _network_config(getattr(self.system, "evidence", None))
         if config is not None:
             settings: EvidenceSettings = getattr(self.options, "evidence")  # noqa: B009

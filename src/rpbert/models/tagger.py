@@ -122,6 +122,12 @@ class System(nn.Module):
         """Whether Task#1 trains this system."""
         return False
 
+    @property
+    def initial_weights(self) -> str:
+        """Where the encoder's weights were taken from, in words; of a loaded model, its file."""
+        found: str = getattr(getattr(self, "encoder", None), "initial_weights", "random")
+        return found
+
     def anneal(self, progress: float) -> None:
         """Tell the system how far training has come, from 0 to 1."""
 

@@ -23,12 +23,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.geometry import with_area
 from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.geometry import with_area
 
 if TYPE_CHECKING:
     from transformers import BertModel

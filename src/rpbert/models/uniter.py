@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.geometry import with_sides
 from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.geometry import with_sides
 
 if TYPE_CHECKING:
     from transformers import BertModel

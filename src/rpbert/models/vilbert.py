@@ -36,10 +36,10 @@ from torch import Tensor, nn
 from rpbert.errors import InputError
 from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
-from rpbert.modules.encoder import attend, attend_if_any, bert_layer
+from rpbert.modules.encoder import attend_if_any, bert_layer
+from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import somewhere, with_area, with_whole_image
 from rpbert.modules.published import bert_shape
-from rpbert.modules.evidence import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel
@@ -95,8 +95,9 @@ class CoAttention(nn.Module):
         self.intermediate = BertIntermediate(own)
         self.output = BertOutput(own)
 
-    def forward(self, stream: Tensor, found: Tensor) -> Tensor:
-        """What becomes of the stream. Shapes: (S, Q, H), (S, Q, bi_hidden_size) → (S, Q, H)."""
+    def forward(self, stream: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """What becomes of the stream. Shapes: (S, Q, own), (S, N, other), (S, N) → (S, Q, own)."""
+        found = attend_if_any(self, stream, context, mask)
         seen = self.norm(stream + self.dense_dropout(self.dense(found)))
         output: Tensor = self.output(self.intermediate(seen), seen)
         return output
@@ -158,12 +159,12 @@ class VilbertEncoder(VisionLanguageEncoder):
         self.region_width = region_width
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
-        return cls(bert, region_width, ImageStream.beside(bert.config))
+        return cls(bert, region_width or bert.config.hidden_size, ImageStream.beside(bert.config))
 
     @classmethod
-    def random(cls, shape: Mapping[str, Any], region_width: int, rows: int) -> Self:
+    def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
         """See `VisionLanguageEncoder.random`."""
         names = {field.name for field in fields(ImageStream)}
         extra = {key: value for key, value in shape.items() if key in names}
@@ -173,7 +174,7 @@ class VilbertEncoder(VisionLanguageEncoder):
         if not 1 <= sizes.co_layers <= layers:
             expected = f"1 to {layers}, the layers of the text"
             raise InputError("co_layers", str(sizes.co_layers), expected)
-        return cls(bert, region_width, sizes)
+        return cls(bert, region_width or bert.config.hidden_size, sizes)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -189,19 +190,18 @@ class VilbertEncoder(VisionLanguageEncoder):
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""
         image = with_whole_image(image)
-        text, regions = self.bert.embeddings(subwords), self.regions(image)
+        text: Tensor = self.bert.embeddings(subwords)
+        regions: Tensor = self.regions(image)
         seen = somewhere(image.mask)
         turns = self.sizes.co_layers
         first = len(self.bert.encoder.layer) - turns
         for layer in self.bert.encoder.layer[:first]:
             text = bert_layer(layer, text, text, mask)
         for turn, layer in enumerate(self.bert.encoder.layer[first:]):
-            looks = self.text_looks[turn]
-            looked = looks(text, attend_if_any(looks, text, regions, image.mask))
+            looked = self.text_looks[turn](text, regions, image.mask)
             if turn < turns - 1:  # nobody looks at the regions any more after the last turn
-                looks, own = self.image_looks[turn], self.image_layers[turn]
-                regions = looks(regions, attend(looks, regions, text, mask))
-                regions = bert_layer(own, regions, regions, seen)
+                regions = self.image_looks[turn](regions, text, mask)
+                regions = bert_layer(self.image_layers[turn], regions, regions, seen)
             text = bert_layer(layer, looked, looked, mask)
         return text
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,19 +21,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rpbert.config import EncoderSettings, SystemSettings
+from rpbert.config import EncoderSettings, EvidenceSettings, SystemSettings
 from rpbert.data import Batch
 from rpbert.errors import InputError
 from rpbert.models.build import Parts, checked, from_hub, published_bert, random_bert
 from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import bert_layer, pool_words
-from rpbert.modules.published import model_type, bert_shape
-from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.evidence import Evidence, VisualTokens
+from rpbert.modules.published import bert_shape, model_type
 
 if TYPE_CHECKING:
     from transformers import BertModel
-
-    from rpbert.modules.evidence import Evidence
 
 CONVERTED = "converted.json"
 """In a folder of `rpbert convert`: which system its weights are for, and their shape."""
@@ -61,16 +60,20 @@ class VisionLanguageEncoder(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
-        """The text's part is that of a BERT without pooler; what BERT has not is random."""
+    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
+        """The text's part is that of a BERT without pooler; what BERT has not is random.
+
+        Args:
+            region_width: size of a visual token, d_v; None: that of an embedded sub-word.
+        """
 
     @classmethod
-    def random(cls, shape: Mapping[str, Any], region_width: int, rows: int) -> Self:
+    def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
         """Random weights.
 
         Args:
             shape: fields of transformers' BertConfig, and those this encoder has beside them.
-            region_width: size of a visual token, d_v.
+            region_width: see `from_bert`.
             rows: fewest rows of the sub-word table.
 
         Raises:
@@ -133,9 +136,9 @@ class OneStream(VisionLanguageEncoder):
         self.region_width = region_width
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
-        return cls(bert, region_width)
+        return cls(bert, region_width or bert.config.hidden_size)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -173,8 +176,9 @@ class VisionLanguageOptions(SystemSettings):
     """A vision-and-language encoder and what it sees of the image."""
 
     encoder: EncoderSettings
-    """``pretrained`` takes a BERT, the system's own published weights where transformers loads
-    them, or a folder of ``rpbert convert``; what a BERT has not is then random."""
+    """``pretrained`` is a folder of ``rpbert convert``, the system's own weights where
+    transformers loads them, or a BERT: then what BERT has not is random."""
+    evidence: EvidenceSettings
 
 
 class VisionLanguageTagger(System):
@@ -202,8 +206,13 @@ class VisionLanguageTagger(System):
     @classmethod
     def build(cls, options: VisionLanguageOptions, parts: Parts) -> Self:
         """Assemble the system from its settings."""
-        evidence = parts.evidence(options.evidence)
-        encoder = initial(cls.Encoder, options.encoder, evidence.width, parts.subword_count)
+        start = partial(initial, cls.Encoder, options.encoder, parts.subword_count)
+        if options.evidence.kind == "captions":  # whose pieces are embedded as the text's are
+            encoder = start(None)
+            evidence = parts.evidence(options.evidence, encoder)
+        else:
+            evidence = parts.evidence(options.evidence)
+            encoder = start(evidence.width)
         embeddings = parts.embeddings()
         return cls(encoder, evidence, embeddings, parts.tagger(embeddings.width + encoder.width))
 
@@ -223,13 +232,16 @@ class VisionLanguageTagger(System):
 
 
 def initial(
-    kind: type[VisionLanguageEncoder], settings: EncoderSettings, region_width: int, rows: int
+    kind: type[VisionLanguageEncoder],
+    settings: EncoderSettings,
+    rows: int,
+    region_width: int | None,
 ) -> VisionLanguageEncoder:
     """An encoder with the weights it starts from; what these are stands in `initial_weights`.
 
     Args:
-        region_width: size of a visual token, d_v.
         rows: sub-words of the tokenizer.
+        region_width: size of a visual token, d_v; None: that of an embedded sub-word.
 
     Raises:
         InputError: weights or shape cannot be used.
@@ -240,6 +252,7 @@ def initial(
         return checked(key, lambda: kind.random(shape, region_width, rows))
     key = "model.encoder.pretrained"
     encoder = from_hub(key, name, lambda: _published(kind, name, region_width))
+    region_width = region_width or encoder.pieces.embedding_dim
     if encoder.region_width != region_width:
         found = f"visual tokens of size {region_width} for weights that read {encoder.region_width}"
         raise InputError(name, found, "evidence of the size the weights were trained with")
@@ -250,7 +263,7 @@ def initial(
 
 
 def _published(
-    kind: type[VisionLanguageEncoder], name: str, region_width: int
+    kind: type[VisionLanguageEncoder], name: str, region_width: int | None
 ) -> VisionLanguageEncoder:
     if (Path(name) / CONVERTED).is_file():
         encoder = _converted(kind, Path(name))

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from rpbert.errors import InputError
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
-from rpbert.modules.published import load_published, bert_shape
 from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.published import bert_shape, load_published
 
 if TYPE_CHECKING:
     from transformers import BertModel, VisualBertModel
@@ -48,12 +48,14 @@ class VisualBertEncoder(VisionLanguageEncoder):
         self.region_width: int = config.visual_embedding_dim
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
         from transformers import VisualBertConfig, VisualBertModel
 
         config = VisualBertConfig(
-            **bert_shape(bert.config), pad_token_id=0, visual_embedding_dim=region_width
+            **bert_shape(bert.config),
+            pad_token_id=0,
+            visual_embedding_dim=region_width or bert.config.hidden_size,
         )
         model = VisualBertModel(config, add_pooling_layer=False)
         model.load_state_dict(bert.state_dict(), strict=False)

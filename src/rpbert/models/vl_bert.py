@@ -36,8 +36,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
 from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
 
 if TYPE_CHECKING:
     from transformers import BertModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,15 @@ class TextImageEncoder(nn.Module):
     token the result is that of transformers' ``BertModel``.
 
     Source: "Model Design", Eq. 1, and the readings 1 and 4 of the paper's open points.
+
+    Args:
+        initial_weights: where the weights were taken from, in words.
     """
 
-    def __init__(self, bert: BertModel) -> None:
+    def __init__(self, bert: BertModel, initial_weights: str = "random") -> None:
         super().__init__()
         self.bert = bert
+        self.initial_weights = initial_weights
         self.width: int = bert.config.hidden_size
         # The last position is left to the visual tokens of a row that is full of text.
         self.longest: int = bert.config.max_position_embeddings - 1
@@ -96,12 +100,22 @@ def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) 
     return found
 
 
-def attend(attention: nn.Module, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+class Attention(Protocol):
+    """The projections of an attention, as transformers' modules for BERT and its kin have them."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    dropout: nn.Dropout
+    num_attention_heads: int
+    attention_head_size: int
+    training: bool
+
+
+def attend(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
     """Scaled dot-product attention of several heads (Vaswani et al. 2017, section 3.2.2).
 
     Args:
-        attention: has `query`, `key`, `value`, `dropout`, `num_attention_heads` and
-            `attention_head_size`, as transformers' modules for BERT do.
         queries: Shape: (S, Q, H).
         context: what is attended to. Shape: (S, N, H').
         mask: real tokens of `context`, at least one in every row. Shape: (S, N).
@@ -124,7 +138,7 @@ def attend(attention: nn.Module, queries: Tensor, context: Tensor, mask: Tensor)
     return found.transpose(1, 2).flatten(2)
 
 
-def attend_if_any(attention: nn.Module, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+def attend_if_any(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
     """Attention that finds nothing, a vector of zeros, where nothing of the context is real.
 
     Shapes as for `attend`; N may be 0.
