@@ -56,10 +56,10 @@ SYSTEMS: dict[str, Registered] = {
     ),
     "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence=()),
     "visualbert": Registered(
-        VisualBert, "Li L. et al. 2019", "Table 5's family: one stream", evidence=REGIONS
+        VisualBert, "Li L. et al. 2019", "none, as Table 5: one stream", evidence=REGIONS
     ),
     "unicoder_vl": Registered(
-        UnicoderVl, "Li G. et al. 2020", "Table 5's family: one stream", evidence=REGIONS
+        UnicoderVl, "Li G. et al. 2020", "none, as Table 5: one stream", evidence=REGIONS
     ),
     "uniter": Registered(
         Uniter, "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", evidence=REGIONS
@@ -71,7 +71,7 @@ SYSTEMS: dict[str, Registered] = {
         Vilbert, "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", evidence=REGIONS
     ),
     "lxmert": Registered(
-        Lxmert, "Tan and Bansal 2019", "Table 5's family: two streams", evidence=REGIONS
+        Lxmert, "Tan and Bansal 2019", "none, as Table 5: two streams", evidence=REGIONS
     ),
     "rpbert": Registered(
         RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from rpbert.errors import InputError
 from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
@@ -100,7 +101,12 @@ class LxmertEncoder(VisionLanguageEncoder):
         from transformers import LxmertConfig, LxmertModel
 
         fields = bert_shape(bert.config)
-        first = fields.pop("num_hidden_layers") - crossing
+        layers = fields.pop("num_hidden_layers")
+        if not (1 <= crossing <= layers and alone >= 0):
+            found = f"x_layers = {crossing}, r_layers = {alone}"
+            expected = f"1 to {layers} x_layers, the layers of the text, and some r_layers"
+            raise InputError("model.encoder.shape", found, expected)
+        first = layers - crossing
         config = LxmertConfig(
             **{key: value for key, value in fields.items() if key != "layer_norm_eps"},
             l_layers=first,

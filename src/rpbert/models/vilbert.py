@@ -170,10 +170,13 @@ class VilbertEncoder(VisionLanguageEncoder):
         extra = {key: value for key, value in shape.items() if key in names}
         bert = random_bert({k: v for k, v in shape.items() if k not in names}, rows)
         sizes = ImageStream(**{**asdict(ImageStream.beside(bert.config)), **extra})
-        layers = bert.config.num_hidden_layers
+        layers, key = bert.config.num_hidden_layers, "model.encoder.shape"
         if not 1 <= sizes.co_layers <= layers:
-            expected = f"1 to {layers}, the layers of the text"
-            raise InputError("co_layers", str(sizes.co_layers), expected)
+            found = f"co_layers = {sizes.co_layers}"
+            raise InputError(key, found, f"1 to {layers}, the layers of the text")
+        if sizes.bi_hidden_size % sizes.bi_num_attention_heads:
+            found = f"{sizes.bi_num_attention_heads} heads in {sizes.bi_hidden_size}"
+            raise InputError(key, found, "bi_hidden_size a multiple of bi_num_attention_heads")
         return cls(bert, region_width or bert.config.hidden_size, sizes)
 
     @property
