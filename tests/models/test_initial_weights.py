@@ -65,10 +65,9 @@ def started(system: str, folder: Path, **options: Any) -> TaggingModel:
 def test_all_of_a_plain_bert_is_in_it(system: str, bert: Path) -> None:
     """Every tensor of the BERT is somewhere in the encoder, and the order of its layers is kept."""
     model = started(system, bert)
-    held = {name: tensor for name, tensor in encoder_of(model).state_dict().items()}
-    for name, tensor in (
-        BertModel.from_pretrained(bert, add_pooling_layer=False).state_dict().items()
-    ):
+    held = encoder_of(model).state_dict()
+    given = BertModel.from_pretrained(bert, add_pooling_layer=False).state_dict()
+    for name, tensor in given.items():
         same = [
             key
             for key, value in held.items()
