@@ -22,7 +22,7 @@ from transformers import (
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.saved import TaggingModel
-from rpbert.models.vision_language import VisionLanguageEncoder
+from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from tests.conftest import EVIDENCE, NO_EVIDENCE, made_posts, tiny
 
 SYSTEMS = ["visualbert", "unicoder_vl", "uniter", "vl_bert", "vilbert", "lxmert"]
@@ -51,10 +51,13 @@ def bert(tmp_path: Path, tokenizer: Any) -> Path:
     return folder
 
 
+def system_of(model: TaggingModel) -> VisionLanguageTagger:
+    assert isinstance(model.system, VisionLanguageTagger)
+    return model.system
+
+
 def encoder_of(model: TaggingModel) -> VisionLanguageEncoder:
-    encoder = model.system.encoder
-    assert isinstance(encoder, VisionLanguageEncoder)
-    return encoder
+    return system_of(model).encoder
 
 
 def started(system: str, folder: Path, **options: Any) -> TaggingModel:
@@ -86,7 +89,7 @@ def test_a_one_stream_model_without_an_image_is_that_bert(system: str, bert: Pat
     expected = BertModel.from_pretrained(bert)(
         input_ids=batch.subwords, attention_mask=batch.subword_mask.long()
     ).last_hidden_state
-    image = model.system.evidence(batch)
+    image = system_of(model).evidence(batch)
     found = encoder_of(model)(batch.subwords, batch.subword_mask, image)
     real = batch.subword_mask
     torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-5)
