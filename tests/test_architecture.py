@@ -22,7 +22,7 @@ ROOMS = [
     {"inference", "convert", "frames", "checkpoint", "state", "progress", "repeatable", "tasks"},
     {"trainer", "training"},
     {"evaluation", "analysis", "spacy_component"},
-    {"demo"},
+    {"demo", "reproduce"},
     {"show", "score_table"},
     {"cli"},
     {"__main__"},

@@ -56,7 +56,7 @@ def test_help_names_every_command() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "rpbert", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for command in ("systems", "data", "train", "evaluate", "predict", "demo"):
+    for command in ("systems", "data", "train", "evaluate", "predict", "reproduce", "demo"):
         assert command in shown
 
 
@@ -175,6 +175,11 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["tag"], "tag"),
         (["predict", "MODEL", "--txt", "a"], "--txt"),
         (["demo", "--output", "DATA"], "other things"),
+        (["reproduce", "table7", "DATA", "--output", "R"], "found table7; expected one of table3"),
+        (["reproduce", "table4", "NOWHERE", "--output", "R"], "NOWHERE"),
+        (["reproduce", "table4", "DATA", "--output", "R", "--only", "bort"], "--only: found bort"),
+        (["reproduce", "table4", "DATA", "--output", "R", "--config", "NO.yaml"], "NO.yaml"),
+        (["reproduce", "table4", "DATA", "--output", "R", "--set", "model.tager=1"], "tagger?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -243,3 +248,23 @@ def test_stopping_is_no_traceback(
     monkeypatch.setattr("rpbert.models.saved.TaggingModel.load", interrupted)
     code, _, err = run(capsys, "predict", model, "--text", "a")
     assert (code, err) == (130, "rpbert: stopped\n")
+
+
+def test_reproduce_prints_the_table_it_writes(
+    capsys: pytest.CaptureFixture[str], data: Path, config: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["model"].pop("system")
+    content.pop("data")
+    config.write_text(yaml.safe_dump(content))
+    arguments = ["reproduce", "table6", data, "--output", tmp_path / "out", "--config", config]
+    code, out, err = run(capsys, *arguments, "--seeds", 1, "--set", "training.batch_size=8")
+    assert code == 0
+    assert out == (tmp_path / "out" / "table6.md").read_text()
+    assert "`rpbert-none`" in out
+    assert "2 runs, 0 of them done" in err
+    code, out, _ = run(capsys, *arguments, "--seeds", 1, "--set", "training.batch_size=8", "--json")
+    assert json.loads(out) == json.loads((tmp_path / "out" / "table6.json").read_text())
+    code, _, err = run(capsys, *arguments, "--seeds", 1)
+    assert code == 2
+    assert "other settings of training: batch_size" in err

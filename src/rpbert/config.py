@@ -24,10 +24,12 @@ from rpbert.settings import (
     EncoderSettings,
     EvidenceKind,
     EvidenceSettings,
+    EvidenceSources,
     GlobalSettings,
     ImageSettings,
     RegionSettings,
     Settings,
+    SourceSettings,
     SystemSettings,
     TaggerSettings,
 )
@@ -41,16 +43,22 @@ __all__ = [
     "EncoderSettings",
     "EvidenceKind",
     "EvidenceSettings",
+    "EvidenceSources",
     "GlobalSettings",
     "ImageSettings",
     "Rates",
     "RegionSettings",
     "RunSettings",
     "Settings",
+    "SourceSettings",
     "SystemSettings",
     "TaggerSettings",
     "TrainingSettings",
+    "anchor_model",
+    "fill_preset",
     "load_run",
+    "merged",
+    "override",
     "parse",
     "read_yaml",
     "write_yaml",
@@ -66,6 +74,8 @@ class DataSettings(Settings):
     """A data folder (or folder of JSON lines or Parquet) with train, dev and test splits."""
     relations: AbsolutePath | None = None
     """Task#1's posts (TRC or any data with relation labels); None: the labels in `path`."""
+    posts: int | None = Field(None, ge=1)
+    """For a quick pass, most posts of each split: its first ones; None: all."""
 
 
 class Rates(Settings):
@@ -145,13 +155,17 @@ class RunSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
-        name = given.get("preset", "paper") if isinstance(given, dict) else None
-        if isinstance(name, str) and name in PRESETS:
-            preset = PRESETS[name]
-            training = given.get("training") or {}
-            if isinstance(training, dict):
-                given = {**given, "training": _merged(preset, training)}
-        return given
+        return fill_preset(given)
+
+
+def fill_preset(given: Any) -> Any:
+    """Settings with a ``training`` block, filled from their preset."""
+    name = given.get("preset", "paper") if isinstance(given, dict) else None
+    if isinstance(name, str) and name in PRESETS:
+        training = given.get("training") or {}
+        if isinstance(training, dict):
+            given = {**given, "training": merged(PRESETS[name], training)}
+    return given
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
@@ -168,19 +182,10 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
         _anchor(given, block, key, path.parent)
     model = given.get("model")
     if isinstance(model, dict):
-        _anchor(model, "tagger", "word_vectors", path.parent)
-        evidence = model.get("evidence")
-        kinds: dict[str, Any] = evidence if isinstance(evidence, dict) else {}
-        parts: list[tuple[dict[str, Any], str]] = [(kinds, kind) for kind in kinds]
-        for holder, part in [(model, "encoder"), *parts]:
-            inner = holder.get(part)
-            name = inner.get("pretrained") if isinstance(inner, dict) else None
-            # A hub id, unless a folder of that name is there.
-            if isinstance(name, str) and (path.parent / name).is_dir():
-                _anchor(holder, part, "pretrained", path.parent)
-    for override in overrides:
-        _set(given, override)
-    typed = {override.partition("=")[0] for override in overrides}
+        anchor_model(model, path.parent)
+    for line in overrides:
+        override(given, line)
+    typed = {line.partition("=")[0] for line in overrides}
     return parse(RunSettings, given, path, typed)
 
 
@@ -231,12 +236,27 @@ def write_yaml(settings: Settings, path: Path) -> None:
         yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `base`, those of `over` counting where both have one; key by key."""
+    result = dict(base)
     for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if nested else value
-    return merged
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if nested else value
+    return result
+
+
+def anchor_model(model: dict[str, Any], folder: Path) -> None:
+    """Make the paths in a ``model`` block, which are relative to `folder`, absolute."""
+    _anchor(model, "tagger", "word_vectors", folder)
+    evidence = model.get("evidence")
+    kinds: dict[str, Any] = evidence if isinstance(evidence, dict) else {}
+    parts: list[tuple[dict[str, Any], str]] = [(kinds, kind) for kind in kinds]
+    for holder, part in [(model, "encoder"), (model, "large"), *parts]:
+        inner = holder.get(part)
+        name = inner.get("pretrained") if isinstance(inner, dict) else None
+        # A hub id, unless a folder of that name is there.
+        if isinstance(name, str) and (folder / name).is_dir():
+            _anchor(holder, part, "pretrained", folder)
 
 
 def _anchor(given: dict[str, Any], block: str, key: str, folder: Path) -> None:
@@ -245,20 +265,25 @@ def _anchor(given: dict[str, Any], block: str, key: str, folder: Path) -> None:
         inner[key] = os.path.abspath(folder / inner[key])  # noqa: PTH100
 
 
-def _set(given: dict[str, Any], override: str) -> None:
-    name, equals, value = override.partition("=")
+def override(given: dict[str, Any], line: str) -> None:
+    """Set one key, as ``block.key=value``.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    name, equals, value = line.partition("=")
     if not equals or not name:
-        raise InputError(repr(override), "no `=`", "key=value, such as training.epochs=3")
+        raise InputError(repr(line), "no `=`", "key=value, such as training.epochs=3")
     *parents, last = name.split(".")
     target = given
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
-            raise InputError(repr(override), f"{parent} is a value", "a block of settings")
+            raise InputError(repr(line), f"{parent} is a value", "a block of settings")
     try:
         target[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise InputError(repr(override), f"{value!r}", "a YAML value") from None
+        raise InputError(repr(line), f"{value!r}", "a YAML value") from None
 
 
 def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputError:

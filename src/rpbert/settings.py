@@ -114,8 +114,8 @@ EvidenceKind: TypeAlias = Literal["blocks", "global", "regions", "captions"]
 SourceSettings: TypeAlias = BlockSettings | GlobalSettings | RegionSettings | CaptionSettings
 
 
-class EvidenceSettings(Settings):
-    """What a system sees of an image: one kind by name, or as a mapping ``{kind: settings}``."""
+class EvidenceSources(Settings):
+    """Kinds of evidence with their settings: a name, or a mapping ``{kind: settings}``."""
 
     blocks: BlockSettings | None = None
     pooled: GlobalSettings | None = Field(None, alias="global")
@@ -131,39 +131,45 @@ class EvidenceSettings(Settings):
             given = {kind: {} if value is None else value for kind, value in given.items()}
         return given
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        kinds = [kind for kind, source in self._sources().items() if source is not None]
-        if len(kinds) != 1:
-            found = " and ".join(kinds) or "no kind"
-            raise ValueError(found, "one of blocks, global, regions, captions")
-        return self
-
     @model_serializer
     def _as_mapping(self) -> dict[str, Any]:
-        return {self.kind: self.source}
+        return {kind: source for kind, source in self.kinds.items()}  # noqa: C416
 
     @property
-    def kind(self) -> EvidenceKind:
-        """Which kind it is."""
-        return next(kind for kind, source in self._sources().items() if source is not None)
-
-    @property
-    def source(self) -> SourceSettings:
-        """The settings of that kind."""
-        return next(source for source in self._sources().values() if source is not None)
-
-    def with_source(self, **changes: Any) -> Self:
-        """The same kind with some settings changed."""
-        return type(self).model_validate({self.kind: {**self.source.model_dump(), **changes}})
-
-    def _sources(self) -> dict[EvidenceKind, SourceSettings | None]:
-        return {
+    def kinds(self) -> dict[EvidenceKind, SourceSettings]:
+        """Those that are given."""
+        every: dict[EvidenceKind, SourceSettings | None] = {
             "blocks": self.blocks,
             "global": self.pooled,
             "regions": self.regions,
             "captions": self.captions,
         }
+        return {kind: source for kind, source in every.items() if source is not None}
+
+
+class EvidenceSettings(EvidenceSources):
+    """What a system sees of an image: one kind."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if len(self.kinds) != 1:
+            found = " and ".join(self.kinds) or "no kind"
+            raise ValueError(found, "one of blocks, global, regions, captions")
+        return self
+
+    @property
+    def kind(self) -> EvidenceKind:
+        """Which kind it is."""
+        return next(iter(self.kinds))
+
+    @property
+    def source(self) -> SourceSettings:
+        """The settings of that kind."""
+        return self.kinds[self.kind]
+
+    def with_source(self, **changes: Any) -> Self:
+        """The same kind with some settings changed."""
+        return type(self).model_validate({self.kind: {**self.source.model_dump(), **changes}})
 
 
 class TaggerSettings(Settings):

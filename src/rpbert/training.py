@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -43,12 +44,13 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
 def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) -> TrainingResult:
     options = parse_options(settings.model)
     accelerator = _accelerator(settings.training)
-    complete = settings.model_copy(update={"model": options.model_dump(mode="json")})
+    complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, resume)
     seed_everything(settings.training.seed)
     source = open_data(settings.data.path)
-    posts, dev = list(source.read("train")), list(source.read("dev"))
+    most = settings.data.posts
+    posts, dev = (list(islice(source.read(split), most)) for split in ("train", "dev"))
     _need_tags(posts, f"{settings.data.path}, train")
     _need_tags(dev, f"{settings.data.path}, dev")
     others = dev + (list(source.read("test")) if "test" in source.splits else [])
@@ -59,7 +61,9 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     trainer = Trainer(accelerator, model, schedule, settings.training, run, stop)
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        _keep_settings(complete, run / "config.yaml")
+        if (run / "config.yaml").exists():
+            check_settings(complete, run / "config.yaml")
+        write_yaml(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
     if resume:
         trainer.resume(reporter)
@@ -115,7 +119,7 @@ def _relation_posts(
         split = next((name for name in ("train", "all") if name in source.splits), None)
         if split is None:
             raise InputError(where, f"splits {', '.join(source.splits)}", "a training split")
-        candidates = list(source.read(split))
+        candidates = list(islice(source.read(split), settings.data.posts))
     labelled = [post for post in candidates if post.relation is not None]
     # Task#1 reads no tags, and those of other data may be of other types.
     evidence = model.collator().evidence
@@ -135,25 +139,37 @@ def _need_tags(posts: Sequence[Post], where: str) -> None:
             raise InputError(post.origin or post.id, "no tags", "tags or entities for training")
 
 
-def _keep_settings(settings: RunSettings, path: Path) -> None:
-    """Write RUN/config.yaml; a run that goes on must go on with the settings it began with."""
-    if path.exists():
-        begun = read_yaml(path)
-        for block, keys in settings.model_dump(mode="json").items():
-            before = begun.get(block)
-            if isinstance(keys, dict) and isinstance(before, dict):
-                every = sorted({*keys, *before} - _MAY_CHANGE)
-                changed = [key for key in every if before.get(key) != keys.get(key)]
-            else:
-                changed = [block] if before != keys else []
-            if changed:
-                raise InputError(
-                    path,
-                    f"other settings of {block}: {', '.join(changed)}",
-                    "those the run began with",
-                    "resume with the same settings, or train into another --output",
-                )
-    write_yaml(settings, path)
+def check_settings(settings: RunSettings, path: Path) -> None:
+    """See that a run that goes on has the settings it began with.
+
+    Args:
+        settings: complete, as RUN/config.yaml has them.
+        path: that file.
+
+    Raises:
+        InputError: others.
+    """
+    begun = read_yaml(path)
+    for block, keys in settings.model_dump(mode="json").items():
+        before = begun.get(block)
+        if isinstance(keys, dict) and isinstance(before, dict):
+            every = sorted({*keys, *before} - _MAY_CHANGE)
+            changed = [key for key in every if before.get(key) != keys.get(key)]
+        else:
+            changed = [block] if before != keys else []
+        if changed:
+            raise InputError(
+                path,
+                f"other settings of {block}: {', '.join(changed)}",
+                "those the run began with",
+                "resume with the same settings, or train into another --output",
+            )
+
+
+def complete_settings(settings: RunSettings) -> RunSettings:
+    """The settings with every default of the system spelt out, as RUN/config.yaml has them."""
+    options = parse_options(settings.model)
+    return settings.model_copy(update={"model": options.model_dump(mode="json")})
 
 
 def _claim(run: Path, resume: bool) -> None:

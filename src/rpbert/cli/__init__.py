@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from rpbert.cli import analyze, convert, data, demo, evaluate, predict, systems, train
+from rpbert.cli import analyze, convert, data, demo, evaluate, predict, reproduce, systems, train
 from rpbert.errors import InputError
 
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
@@ -37,6 +37,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("analyze")(analyze.analyze)
 app.command("convert")(convert.convert)
+app.command("reproduce")(reproduce.reproduce)
 app.command("demo")(demo.demo)
 
 

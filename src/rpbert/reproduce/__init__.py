@@ -1,0 +1,5 @@
+"""The paper's tables made again: every row trained on given data, ours beside the paper's."""
+
+from rpbert.reproduce.make import Request, reproduce
+
+__all__ = ["Request", "reproduce"]

@@ -1,0 +1,261 @@
+"""From a table's name and data sets to the table: plans its runs, runs them, puts it together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rpbert.data import Post
+from rpbert.data.labels import strict_spans
+from rpbert.data.readers import open_data
+from rpbert.errors import InputError
+from rpbert.reproduce.markdown import render
+from rpbert.reproduce.plot import plot
+from rpbert.reproduce.result import (
+    DataResult,
+    RowResult,
+    TableResult,
+    needs_reference,
+    row_result,
+    this_machine,
+)
+from rpbert.reproduce.rows import ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
+from rpbert.reproduce.running import Job, probe
+from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
+from rpbert.training import complete_settings
+from rpbert.writing import written_whole
+
+Note = Callable[[str], None]
+PROBED_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced.
+
+    Attributes:
+        data: data folders, each with train, dev and test splits.
+        relations: Task#1's posts apart from `data`, and then Table 3's test posts too.
+        only: names of rows; empty for all.
+        epochs, posts: for a quick pass, in place of the settings' and of all posts.
+    """
+
+    table: str
+    data: Sequence[Path]
+    output: Path
+    shared: SharedSettings
+    seeds: int = 1
+    relations: Path | None = None
+    only: Sequence[str] = ()
+    epochs: int | None = None
+    posts: int | None = None
+
+
+@dataclass
+class DataSet:
+    """The posts of one data set, its jobs by row, and why rows cannot run."""
+
+    path: Path
+    train: Sequence[Post]
+    test: Sequence[Post]
+    jobs: dict[str, list[Job]] = field(default_factory=dict)
+    done: dict[str, list[Job]] = field(default_factory=dict)
+    why_not: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+
+def reproduce(request: Request, note: Note) -> TableResult:
+    """Run what is not done yet of a table, and write DIR/TABLE.md, .json and .png.
+
+    Args:
+        note: told how it goes, a line at a time.
+
+    Raises:
+        InputError: the request names what is not there, or DIR holds runs of other settings.
+        KeyboardInterrupt: stopped; the same request goes on from there.
+    """
+    table, rows = _chosen(request)
+    sets = [_opened(request, table, path) for path in request.data]
+    for data in sets:
+        for row in rows:
+            _plan(request, table, data, row)
+    jobs = [job for data in sets for row in data.jobs.values() for job in row]
+    for job in jobs:
+        job.check()
+    _estimate(request, jobs, note)
+    try:
+        # Seed by seed, so that a table stopped halfway has all its rows.
+        for job in sorted(jobs, key=lambda job: job.seed):
+            data = next(data for data in sets if data.name == job.data)
+            if job.row.name not in data.why_not:
+                _run(job, data, note)
+    finally:
+        result = _result(request, table, rows, sets)
+        _write(request, result)
+    for data in sets:
+        for name, reason in data.why_not.items():
+            note(f"{data.name}, {name}: not run: {reason}")
+    plot(result, request.output / f"{table.name}.png")
+    return result
+
+
+def _chosen(request: Request) -> tuple[Table, list[Row]]:
+    if request.table not in TABLES:
+        raise InputError("TABLE", request.table, f"one of {', '.join(TABLES)}")
+    table = TABLES[request.table]
+    if unknown := [name for name in request.only if name not in table.rows]:
+        raise InputError("--only", unknown[0], f"some of {', '.join(table.rows)}")
+    names = [path.resolve().name for path in request.data]
+    if len(set(names)) < len(names):
+        raise InputError("DATA", f"two folders named {names[0]}", "folders of different names")
+    return table, [ROWS[name] for name in table.rows if not request.only or name in request.only]
+
+
+def _opened(request: Request, table: Table, path: Path) -> DataSet:
+    """The posts of a data set; Table 3 is scored on those that have relation labels."""
+    source = open_data(path)
+    train = list(islice(source.read("train"), request.posts))
+    scored = source
+    if table.name == "table3" and request.relations is not None:
+        scored = open_data(request.relations)
+    return DataSet(path, train, list(islice(scored.read("test"), request.posts)))
+
+
+def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
+    """The jobs of a row, or why there are none."""
+    block = {"path": data.path, "relations": request.relations, "posts": request.posts}
+    relations = table.name == "table3"
+    if relations and all(post.relation is None for post in data.test):
+        data.why_not[row.name] = "no relation labels in the test split"
+        return
+    for seed in range(request.seeds):
+        changes: dict[str, Any] = {"seed": seed}
+        if request.epochs is not None:
+            changes["epochs"] = request.epochs
+        try:
+            settings = run_settings(row, request.shared, block, data.train, changes)
+        except CannotRun as reason:
+            data.why_not[row.name] = str(reason)
+            return
+        complete_settings(settings)  # a slip in them shows before anything runs
+        apart = relations and request.relations is not None
+        attention = table.name == "fig3"
+        job = Job(
+            row=row,
+            data=data.name,
+            seed=seed,
+            settings=settings,
+            folder=request.output / "runs" / data.name / row.name / f"seed-{seed}",
+            posts=len(data.train),
+            test=data.test,
+            scores="relations.json" if apart else "attention.json" if attention else "test.json",
+            attention=attention,
+        )
+        data.jobs.setdefault(row.name, []).append(job)
+
+
+def _estimate(request: Request, jobs: Sequence[Job], note: Note) -> None:
+    """Say how long the runs that are not done will take."""
+    left = [job for job in jobs if job.trained is None]
+    note(f"{len(jobs):,} runs, {len(jobs) - len(left):,} of them done")
+    seconds = {
+        (job.data, job.row.name): float(job.trained["seconds"]) for job in jobs if job.trained
+    }
+    total, probed = 0.0, 0
+    for job in left:
+        key = (job.data, job.row.name)
+        if key not in seconds:
+            posts = PROBED_BATCHES * job.settings.training.batch_size
+            if job.posts <= 2 * posts:
+                return  # as short as a probe
+            try:
+                seconds[key] = probe(job, posts)
+            except InputError:
+                seconds[key] = 0.0  # the run itself says what is wrong
+            probed += 1
+        total += seconds[key]
+    if left:
+        judged = f"judged by finished runs and a probe of {probed}" if probed else "as runs before"
+        note(f"about {duration(total)} to train, {judged}")
+
+
+def duration(seconds: float) -> str:
+    """A time a person can plan with."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _run(job: Job, data: DataSet, note: Note) -> None:
+    if job.trained is None:
+        note(f"{job.data}, {job.row.name}, seed {job.seed}")
+    try:
+        job.run()
+    except InputError as fault:
+        data.why_not[job.row.name] = str(fault)
+    else:
+        data.done.setdefault(job.row.name, []).append(job)
+
+
+def _result(
+    request: Request, table: Table, rows: Sequence[Row], sets: Sequence[DataSet]
+) -> TableResult:
+    """The table of all jobs that are done."""
+    return TableResult(
+        table=table.name,
+        title=table.title,
+        measures=table.measures,
+        data=[_data_result(request, table, rows, data) for data in sets],
+        machine=this_machine(),
+        settings=request.shared.model_dump(mode="json"),
+    )
+
+
+def _data_result(request: Request, table: Table, rows: Sequence[Row], data: DataSet) -> DataResult:
+    known = paper_set(data.path)
+    if table.name == "table3":
+        known = TRC if paper_set(request.relations or data.path) == TRC else None
+    references = {}
+    if needs_reference(table):
+        references = {job.seed: job.finished() for job in data.done.get(SOFT.name, ())}
+    results: list[RowResult] = []
+    above: Sequence[Job] = ()
+    for row in rows:
+        done = data.done.get(row.name, [])
+        if done:
+            results.append(row_result(table, row, done, above, references, known))
+            above = done
+        else:
+            reason = data.why_not.get(row.name, "not yet")
+            results.append(RowResult(row.name, row.label, row.system, reason))
+    grouped = set(table.measures) & {"adds", "does_not", "low", "high"}
+    labelled = any(post.relation is not None for post in data.test) and table.name != "fig3"
+    return DataResult(
+        name=data.name,
+        paper_set=known,
+        train=len(data.train),
+        test=len(data.test),
+        support=sum(len(strict_spans(post.tags or ())) for post in data.test),
+        groups=("their labels" if labelled else "the r of rpbert-soft") if grouped else "",
+        rows=results,
+    )
+
+
+def _write(request: Request, result: TableResult) -> None:
+    files: Mapping[str, str] = {
+        "md": render(result),
+        "json": json.dumps(result.to_dict(), ensure_ascii=False, indent=1) + "\n",
+    }
+    request.output.mkdir(parents=True, exist_ok=True)
+    for suffix, content in files.items():
+        with written_whole(request.output / f"{result.table}.{suffix}") as file:
+            file.write(content)

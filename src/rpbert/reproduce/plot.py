@@ -1,0 +1,50 @@
+"""A reproduced table as a plot: our means with their deviation, the paper's figures beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rpbert.reproduce.rows import TITLES
+
+if TYPE_CHECKING:
+    from rpbert.reproduce.result import DataResult, TableResult
+    from rpbert.reproduce.rows import Measure
+
+
+def plot(result: TableResult, path: Path) -> None:
+    """Write a PNG: a panel for each data set and measure, a line for each row that ran."""
+    from matplotlib.figure import Figure as Canvas
+
+    rows = max((len(data.rows) for data in result.data), default=1)
+    panels = len(result.data) * len(result.measures)
+    canvas = Canvas(figsize=(2.6 + 3.4 * panels, 1.6 + 0.32 * rows), layout="constrained")
+    axes = canvas.subplots(1, panels, squeeze=False)[0]
+    every = [(data, measure) for data in result.data for measure in result.measures]
+    for axis, (data, measure) in zip(axes, every, strict=True):
+        _panel(axis, data, measure)
+    canvas.suptitle(result.title, fontsize="medium")
+    canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
+
+
+def _panel(axis: object, data: DataResult, measure: Measure) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axis, Axes)
+    names: list[str] = []
+    for row in data.rows:
+        figure = (row.figures or {}).get(measure)
+        place = len(names)
+        names.append(row.label if figure else f"{row.label} (not run)")
+        if figure is None:
+            continue
+        axis.errorbar(figure.mean, place, xerr=figure.sd or 0, fmt="o", capsize=3, color="tab:blue")
+        if figure.paper is not None:
+            axis.plot(figure.paper, place, marker="D", fillstyle="none", color="tab:red")
+    axis.plot([], [], "o", color="tab:blue", label="ours, mean ± sd")
+    axis.plot([], [], "D", fillstyle="none", color="tab:red", label="paper")
+    axis.set_yticks(range(len(names)), names, fontsize="small")
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_title(f"{data.name}: {TITLES[measure]}", fontsize="small")
+    axis.legend(fontsize="x-small")

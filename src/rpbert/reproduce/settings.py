@@ -1,0 +1,171 @@
+"""What all rows of a table share, and the settings of one row's run on given data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rpbert.config import (
+    CaptionSettings,
+    EncoderSettings,
+    EvidenceKind,
+    EvidenceSources,
+    RunSettings,
+    Settings,
+    SourceSettings,
+    TaggerSettings,
+    TrainingSettings,
+    anchor_model,
+    fill_preset,
+    merged,
+    override,
+    parse,
+    read_yaml,
+)
+from rpbert.data import Post
+from rpbert.models import SYSTEMS
+from rpbert.reproduce.rows import Row
+
+
+class SharedParts(Settings):
+    """The parts that rows are made of; each row takes those that its system has."""
+
+    encoder: EncoderSettings | None = None
+    large: EncoderSettings | None = None
+    """The encoder of the row RpBERT-Large."""
+    evidence: EvidenceSources = EvidenceSources()
+    """Each row takes, of the kinds that the data has, the one its system takes first."""
+    tagger: TaggerSettings = TaggerSettings()
+
+
+class SharedSettings(Settings):
+    """A file of settings for ``rpbert reproduce``: that of a run without system and data."""
+
+    preset: Literal["paper", "tuned"] = "paper"
+    model: SharedParts = SharedParts()
+    systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What single systems have otherwise, such as ``uniter: {encoder: {pretrained: …}}``."""
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        return fill_preset(given)
+
+    @model_validator(mode="after")
+    def _known_systems(self) -> SharedSettings:
+        if unknown := sorted(set(self.systems) - set(SYSTEMS)):
+            raise ValueError(f"{unknown[0]}, which is no system", f"some of {', '.join(SYSTEMS)}")
+        return self
+
+
+def load_shared(path: Path | None, overrides: Sequence[str] = ()) -> SharedSettings:
+    """Read the settings that all rows share; without a file, the paper's (Table 2).
+
+    Raises:
+        InputError: the file is missing, or a key or value is not accepted.
+    """
+    if path is None:
+        given = _paper()
+    else:
+        given = read_yaml(path)
+        systems = given.get("systems")
+        for model in (given.get("model"), *(systems.values() if isinstance(systems, dict) else ())):
+            if isinstance(model, dict):
+                anchor_model(model, path.parent)
+    for line in overrides:
+        override(given, line)
+    typed = {line.partition("=")[0] for line in overrides}
+    return parse(SharedSettings, given, path or "the paper's settings", typed)
+
+
+def _paper() -> dict[str, Any]:
+    """Table 2: beside BERT's vectors the LSTM too is larger."""
+    encoders = [name for name, e in SYSTEMS.items() if "encoder" in e.system.Options.model_fields]
+    resnet = {"pretrained": "microsoft/resnet-152"}
+    return {
+        "preset": "paper",
+        "model": {
+            "encoder": {"pretrained": "bert-base-uncased"},
+            "large": {"pretrained": "bert-large-uncased"},
+            "evidence": {"blocks": resnet, "global": resnet},
+        },
+        "systems": {name: {"tagger": {"lstm_hidden": 1024}} for name in encoders},
+    }
+
+
+class CannotRun(Exception):
+    """Why a row cannot run on some data; the message says it in a few words."""
+
+
+def run_settings(
+    row: Row,
+    shared: SharedSettings,
+    data: Mapping[str, Any],
+    train: Sequence[Post],
+    changes: Mapping[str, Any],
+) -> RunSettings:
+    """The run of a row.
+
+    Args:
+        data: the run's block of that name.
+        train: posts of the training split, whose evidence decides.
+        changes: of the training settings, such as the seed.
+
+    Raises:
+        CannotRun: the system is not there, or a part of it cannot be had.
+    """
+    if row.system not in SYSTEMS:
+        raise CannotRun(f"no system {row.system} in this version")
+    entry = SYSTEMS[row.system]
+    fields = entry.system.Options.model_fields
+    own = {**shared.systems.get(row.system, {})}
+    model: dict[str, Any] = {"system": row.system, **row.options}
+    tagger = fields["tagger"].annotation
+    if isinstance(tagger, type) and issubclass(tagger, Settings):
+        given = shared.model.tagger.model_dump(mode="json", exclude_unset=True)
+        model["tagger"] = {k: v for k, v in given.items() if k in tagger.model_fields}
+    if "encoder" in fields and "encoder" not in own:
+        encoder = shared.model.large if row.large else shared.model.encoder
+        if encoder is None:
+            name = "large" if row.large else "encoder"
+            raise CannotRun(f"no model.{name} in the settings")
+        model["encoder"] = encoder.model_dump(mode="json")
+    if "evidence" in fields and "evidence" not in own:
+        model["evidence"] = _evidence(entry.evidence, shared, train)
+    training = shared.training.model_dump(mode="json")
+    return RunSettings.model_validate(
+        {
+            "preset": shared.preset,
+            "model": merged(model, own),
+            "data": dict(data),
+            "training": {**training, **changes},
+        }
+    )
+
+
+def _evidence(
+    taken: Sequence[EvidenceKind], shared: SharedSettings, train: Sequence[Post]
+) -> dict[str, Any]:
+    """Of the kinds that the training posts have, the one that the system takes first."""
+    there = shared.model.evidence.kinds
+    offered = [kind for kind in taken if kind in there]
+    if not offered:
+        settings = ", ".join(there) or "none"
+        raise CannotRun(f"takes {' or '.join(taken)} as evidence, the settings offer {settings}")
+    for kind in offered:
+        if any(has_evidence(there[kind], post) for post in train):
+            return {kind: there[kind].model_dump(mode="json")}
+    raise CannotRun(f"no training post has what {' or '.join(offered)} are made from")
+
+
+def has_evidence(source: SourceSettings, post: Post) -> bool:
+    """Whether a post comes with what some evidence is made from."""
+    if isinstance(source, CaptionSettings):
+        return bool(post.caption)
+    if source.pretrained is None and source.shape is None:
+        return post.regions is not None
+    return post.image is not None
