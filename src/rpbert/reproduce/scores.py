@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rpbert.analysis.attention import explain_batch
 from rpbert.data import Post
+from rpbert.data.collate import batches
 from rpbert.data.labels import strict_spans
 from rpbert.inference import Tagger
 from rpbert.scoring import RELATION_THRESHOLD
@@ -50,9 +52,8 @@ class PostScores:
         """
         s_tv: list[float | None] = [None] * len(posts)
         if attention:
-            from rpbert.analysis.attention import explain_stream
-
-            s_tv = [found.s_tv_per_word for found in explain_stream(tagger, posts)]
+            explained = (explain_batch(tagger, batch) for batch in batches(posts, 16))
+            s_tv = [found.s_tv_per_word for batch in explained for found in batch]
         decoded = list(tagger.decode(posts))
         return cls(
             [_entities(post.tags or (), d.tags) for post, d in zip(posts, decoded, strict=True)],
