@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import rpbert
@@ -61,6 +62,14 @@ def test_imports_run_one_way() -> None:
             if room(imported) > room(module):
                 wrong.append(f"{module} imports {imported}")
     assert not wrong
+
+
+def test_what_is_no_python_travels_with_the_package() -> None:
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["rpbert"]
+    taken = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    there = {path for path in PACKAGE.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert there <= taken
 
 
 def loaded_by(code: str) -> set[str]:

@@ -48,6 +48,7 @@ def test_a_correlation_with_a_constant_is_none() -> None:
 
 def test_a_sample_is_uniform_bounded_in_order_and_lazy() -> None:
     drawn: Counter[int] = Counter()
+    of_sample: Counter[int] = Counter()
     made = 0
     for seed in range(3000):
         sample: Sample[int] = Sample(3, seed)
@@ -62,8 +63,13 @@ def test_a_sample_is_uniform_bounded_in_order_and_lazy() -> None:
         kept = sample.items()
         assert (len(kept), kept) == (3, sorted(kept))
         drawn.update(kept)
+        (one,) = sample.items(1)
+        assert one in kept
+        of_sample[one] += 1
     # Each of 12 is kept with probability 1/4: 750 times of 3000, standard deviation 24.
     assert all(abs(drawn[number] - 750) < 5 * 24 for number in range(12))
+    # And alone with probability 1/12: 250 times, standard deviation 15.
+    assert all(abs(of_sample[number] - 250) < 5 * 15 for number in range(12))
     assert made < 3000 * 9
 
 

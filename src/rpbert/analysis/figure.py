@@ -43,7 +43,11 @@ def draw(summary: Summary, measure: Measure) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
         panel.spines[["bottom", "left"]].set_color(COLOURS["ink"])
     panels[0].set_ylabel(AXES[measure], color=COLOURS["ink"])
-    if panels[-1].has_data():
+    if not panels[-1].has_data():
+        panels[-1].text(
+            0.5, 0.5, "no post with a relation score", ha="center", color=COLOURS["ink"]
+        )
+    else:
         panels[-1].legend(frameon=False, labelcolor=COLOURS["ink"], loc="best", fontsize="small")
     return figure
 

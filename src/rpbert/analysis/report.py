@@ -53,9 +53,10 @@ class Report:
 
     def posts(self) -> list[dict[str, Any]]:
         """The posts of the page, in the order of the data."""
-        kept = {outcome: sample.items() for outcome, sample in self._kept.items()}
-        taken = shares({outcome: len(posts) for outcome, posts in kept.items()}, self.room)
-        chosen = [post for outcome, posts in kept.items() for post in posts[: taken[outcome]]]
+        taken = shares({outcome: len(sample) for outcome, sample in self._kept.items()}, self.room)
+        chosen = [
+            post for outcome, sample in self._kept.items() for post in sample.items(taken[outcome])
+        ]
         chosen.sort(key=lambda post: post["number"])
         left = IMAGE_BYTES
         for post in chosen:

@@ -85,7 +85,9 @@ def analyze(
         for seen in _seen(taggers, source.read(split), advance):
             for sink in (summary, report, *tables):
                 sink.add(seen)
-    return _written(output, f"{data}, {split}", summary, report)
+    # The page may be passed on: it names the data, not where it lies.
+    name = data.resolve().name
+    return _written(output, name if data.is_file() else f"{name}, {split}", summary, report)
 
 
 def short_names(names: list[str]) -> list[str]:

@@ -80,9 +80,15 @@ class Sample(Generic[Item]):
         elif (place := self._draw.randrange(self.offered)) < self.size:
             self._kept[place] = (number, make())
 
-    def items(self) -> list[Item]:
-        """What is kept, in the order in which it came."""
-        return [item for _, item in sorted(self._kept, key=lambda entry: entry[0])]
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def items(self, most: int | None = None) -> list[Item]:
+        """What is kept, or a uniform sample of it, in the order in which it came."""
+        kept = self._kept
+        if most is not None and most < len(kept):
+            kept = self._draw.sample(kept, most)
+        return [item for _, item in sorted(kept, key=lambda entry: entry[0])]
 
 
 def shares(offered: Mapping[Kind, int], room: int) -> dict[Kind, int]:
