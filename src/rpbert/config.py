@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -64,6 +64,9 @@ __all__ = [
     "write_yaml",
 ]
 
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+"""Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -111,7 +114,8 @@ class TrainingSettings(Settings):
     """After warm-up: constant rates, or linear or cosine decay to 0."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; None: no clipping."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """``bf16`` computes the heavy parts in bfloat16, ``auto`` does so where the device can."""
     device: Literal["auto", "cpu"] = "auto"
     evaluation_batch_size: int = Field(32, ge=1)
     keep_checkpoints: int = Field(2, ge=1)

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
 
+from rpbert.config import Precision
 from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
+from rpbert.data.ahead import ahead
 from rpbert.data.collate import Collator, batches
 from rpbert.data.labels import strict_spans
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import InputError
+from rpbert.models.fast import fast
 from rpbert.models.saved import TaggingModel
-from rpbert.models.tagger import TaggerOutput
+from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
 
 if TYPE_CHECKING:
@@ -48,12 +51,18 @@ class Decoder:
         model: put in evaluation mode for each batch, and back in the mode it was in.
         collator: packs posts for the model.
         device: where the model is.
+        system: computes in the place of the model's own system, such as a fast one.
     """
 
     def __init__(
-        self, model: TaggingModel, collator: Collator, device: torch.device | str = "cpu"
+        self,
+        model: TaggingModel,
+        collator: Collator,
+        device: torch.device | str = "cpu",
+        system: System | None = None,
     ) -> None:
         self.model = model
+        self.system = system or model.system
         self.collator = collator
         self.device = device
         tags = model.vocabulary.tags
@@ -63,17 +72,18 @@ class Decoder:
 
     def decode(self, posts: Sequence[Post], batch_size: int = 32) -> list[Decoded]:
         """Decode posts in batches of similar length; the answers keep the order of `posts`."""
-        order = sorted(range(len(posts)), key=lambda i: len(posts[i].words))
-        decoded: list[Decoded | None] = [None] * len(posts)
-        for indices in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
-            answers = self.decode_batch(self.collator([posts[i] for i in indices]))
-            for index, answer in zip(indices, answers, strict=True):
-                decoded[index] = answer
-        return [answer for answer in decoded if answer is not None]
+        lengths = self.collator.lengths(posts)
+        order = sorted(range(len(posts)), key=lengths.__getitem__)
+        groups = list(batches([posts[i] for i in order], batch_size))
+        read = map(self.collator, groups)
+        packed = ahead(read) if len(groups) > 1 else read
+        answers = (answer for batch in packed for answer in self.decode_batch(batch))
+        decoded = dict(zip(order, answers, strict=True))
+        return [decoded[i] for i in range(len(posts))]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
         """Decode one batch."""
-        system = self.model.system
+        system = self.system
         was_training = system.training
         system.eval()
         with torch.inference_mode():
@@ -118,22 +128,33 @@ class Tagger:
     ```
     """
 
-    def __init__(self, model: TaggingModel, device: str | None = None) -> None:
+    def __init__(
+        self, model: TaggingModel, device: str | None = None, precision: Precision = "fp32"
+    ) -> None:
         self.model = model
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model.system.to(self.device).eval()
-        self.decoder = Decoder(model, model.collator(), self.device)
+        system = fast(model.system.to(self.device).eval(), precision, self.device)
+        self.decoder = Decoder(model, model.collator(), self.device, system)
         self._splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, device: str | None = None) -> Self:
+    def from_pretrained(
+        cls, name: str | Path, device: str | None = None, precision: Precision = "fp32"
+    ) -> Self:
         """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
+
+        Args:
+            device: ``cpu`` or ``cuda``; None: a GPU if there is one.
+            precision: of the heavy parts. ``fp32`` gives what training saw; ``bf16`` is faster,
+                and scores differ from the second or third digit on; ``auto`` is ``bf16`` where
+                the device multiplies it.
 
         Raises:
             InputError: nothing is there, or it is not a whole, unchanged model.
         """
         folder = Path(name)
-        return cls(TaggingModel.load(folder if folder.exists() else _download(str(name))), device)
+        model = TaggingModel.load(folder if folder.exists() else _download(str(name)))
+        return cls(model, device, precision)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` reads."""

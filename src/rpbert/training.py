@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -18,6 +19,7 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.manifest import recover
 from rpbert.models import parse_options
+from rpbert.models.fast import resolved
 from rpbert.models.saved import TaggingModel
 from rpbert.progress import Reporter
 from rpbert.repeatable import repeatable, seed_everything
@@ -98,8 +100,10 @@ def _schedule(
 def _accelerator(settings: TrainingSettings) -> Accelerator:
     # Accelerate keeps one state a process, and a second run in it may want another precision.
     AcceleratorState._reset_state()
+    gpu = settings.device == "auto" and torch.cuda.is_available()
+    precision = resolved(settings.precision, "cuda" if gpu else "cpu")
     accelerator = Accelerator(
-        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        mixed_precision="bf16" if precision == "bf16" else "no",
         cpu=settings.device == "cpu",
     )
     if accelerator.num_processes > 1:

@@ -148,3 +148,11 @@ def test_a_batch_moves_with_its_tensors() -> None:
     assert batch.forms.device.type == "meta"
     assert batch.image_status == ("none",)
     assert isinstance(batch.word_mask, torch.Tensor)
+
+
+def test_lengths_are_what_the_encoder_reads_of_a_post() -> None:
+    posts = [post("ab", "cab", "zz"), post(), post("abc")]
+    subwords = BertSubwords(TOKENIZER, 64)
+    counts = Collator(VOCABULARY, subwords, NoEvidence()).lengths(posts)
+    assert counts == [len(subwords.rows(p.words)[0].ids) - 2 for p in posts]
+    assert Collator(VOCABULARY, NoSubwords(), NoEvidence()).lengths(posts) == [3, 0, 1]

@@ -36,6 +36,9 @@ class Subwords(Protocol):
     def rows(self, words: Sequence[str]) -> list[Row]:
         """At least one row; every word counts in exactly one of them."""
 
+    def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
+        """How long each post is for the encoder."""
+
 
 class NoSubwords:
     """For systems without a sub-word encoder: one empty row a post."""
@@ -43,6 +46,10 @@ class NoSubwords:
     def rows(self, words: Sequence[str]) -> list[Row]:
         """One row that holds nothing."""
         return [Row([], [])]
+
+    def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
+        """The words of each post, which the tagger reads."""
+        return [len(words) for words in posts]
 
 
 class BertSubwords:
@@ -71,6 +78,11 @@ class BertSubwords:
             return [self._row(pieces, range(len(words)), range(len(words)))]
         windows = _windows([len(piece) for piece in pieces], self.room)
         return [self._row(pieces, window, counted) for window, counted in windows]
+
+    def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
+        """The sub-words of each post, whose new words are split all at once."""
+        self._split([word for words in posts for word in words])
+        return [sum(map(len, self._split(words))) for words in posts]
 
     def _row(self, pieces: list[list[int]], window: range, counted: range) -> Row:
         ids = [self.tokenizer.cls_token_id]
@@ -145,6 +157,10 @@ class Collator:
         return replace(
             batch, tags=self._tags(posts, batch.forms.shape[1]), relations=_relations(posts)
         )
+
+    def lengths(self, posts: Sequence[Post]) -> list[int]:
+        """How much there is to compute for the text of each post, to batch equals together."""
+        return self.subwords.counts([post.words for post in posts])
 
     def __call__(self, posts: Sequence[Post]) -> Batch:
         """Pack what a system may see of posts, in their order; gold labels stay behind."""

@@ -55,9 +55,7 @@ class TextImageEncoder(nn.Module):
             post is its [CLS]; what stands at padding is meaningless.
         """
         hidden, mask = self.embedded(text, text_mask, image)
-        for layer in self.bert.encoder.layer:
-            hidden = bert_layer(layer, hidden, hidden, mask)
-        return hidden[:, : text.shape[1]]
+        return self.layers(hidden, mask, text.shape[1])
 
     def summary(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """The [CLS] row of `forward`, for which the last layer need not compute any other.
@@ -65,10 +63,17 @@ class TextImageEncoder(nn.Module):
         Shape: (S, L, H), (S, L), (S, V, H) → (S, H).
         """
         hidden, mask = self.embedded(text, text_mask, image)
+        return self.layers(hidden, mask, 1)[:, 0]
+
+    def layers(self, hidden: Tensor, mask: Tensor, rows: int) -> Tensor:
+        """The first rows of the last layer, which computes no other.
+
+        Shape: (S, N, H), (S, N) → (S, rows, H).
+        """
         *layers, last = self.bert.encoder.layer
         for layer in layers:
             hidden = bert_layer(layer, hidden, hidden, mask)
-        return bert_layer(last, hidden[:, :1], hidden, mask)[:, 0]
+        return bert_layer(last, hidden[:, :rows], hidden, mask)
 
     def embedded(
         self, text: Tensor, text_mask: Tensor, image: VisualTokens | None

@@ -1,0 +1,96 @@
+"""Fast systems against the plain ones they are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rpbert.config import Precision
+from rpbert.data import Post
+from rpbert.errors import InputError
+from rpbert.inference import Tagger
+from rpbert.models.fast import fast, resolved
+from rpbert.models.saved import TaggingModel
+from rpbert.modules.fast_bert import FastEncoder
+from rpbert.modules.fast_images import FastBlocks
+from tests.conftest import VARIANTS, made_posts, named, tiny
+
+Variant = tuple[str, dict[str, Any]]
+variants = pytest.mark.parametrize("variant", VARIANTS, ids=named)
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.1}
+
+
+def some_posts() -> list[Post]:
+    """With and without an image, empty, and longer than the encoder."""
+    posts = [*made_posts(), Post.from_words("empty", ())]
+    posts[2] = posts[2].with_(image=None)
+    return [*posts, Post.from_words("long", ("a", "very", "long", "post") * 30)]
+
+
+def emissions(model: TaggingModel, system: nn.Module, posts: list[Post]) -> torch.Tensor:
+    with torch.inference_mode():
+        batch = model.collator()(posts)
+        found: torch.Tensor = system(batch).emissions[batch.word_mask]
+        return found
+
+
+@variants
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_a_fast_system_says_what_the_plain_one_says(variant: Variant, precision: Precision) -> None:
+    model = tiny(variant[0], **variant[1])
+    quick, posts = fast(model.system, precision, "cpu"), some_posts()
+    with torch.inference_mode():
+        batch = model.collator()(posts)
+        expected, found = model.system(batch), quick(batch)
+    tolerance, mask = TOLERANCE[precision], batch.word_mask
+    assert found.emissions.dtype == torch.float32
+    torch.testing.assert_close(
+        found.emissions[mask], expected.emissions[mask], atol=tolerance, rtol=tolerance
+    )
+    if expected.relation_score is not None and variant[1].get("gate") != "straight_through":
+        torch.testing.assert_close(
+            found.relation_score, expected.relation_score, atol=tolerance, rtol=tolerance
+        )
+
+
+@variants
+def test_in_float32_a_fast_prediction_does_not_depend_on_its_batch(variant: Variant) -> None:
+    model = tiny(variant[0], **variant[1])
+    quick, posts = fast(model.system, "fp32", "cpu"), some_posts()
+    alone = torch.cat([emissions(model, quick, [post]) for post in posts])
+    torch.testing.assert_close(emissions(model, quick, posts), alone, atol=1e-5, rtol=1e-5)
+
+
+@variants
+def test_making_a_system_fast_leaves_the_plain_one_as_it_was(variant: Variant) -> None:
+    model = tiny(variant[0], **variant[1])
+    posts = some_posts()
+    names = list(model.system.state_dict())
+    before = emissions(model, model.system, posts)
+    quick = fast(model.system.train(), "fp32", "cpu")
+    assert model.system.training
+    assert not any(module.training for module in quick.modules())
+    assert list(model.system.state_dict()) == names
+    assert torch.equal(emissions(model, model.system.eval(), posts), before)
+    kinds = {type(module) for module in model.system.modules()}
+    assert not kinds & {FastEncoder, FastBlocks}
+
+
+def test_the_heavy_parts_are_rebuilt() -> None:
+    kinds = [type(module) for module in fast(tiny("rpbert").system, "fp32", "cpu").modules()]
+    assert FastEncoder in kinds
+    assert FastBlocks in kinds
+
+
+def test_auto_is_what_the_processor_multiplies() -> None:
+    assert resolved("fp32", "cpu") == "fp32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert resolved("auto", "cpu") == ("bf16" if native else "fp32")
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="fp16"):
+        Tagger(tiny("bert"), "cpu", "fp16")  # type: ignore[arg-type]

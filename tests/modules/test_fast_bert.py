@@ -1,0 +1,47 @@
+"""Fast layers of BERT against transformers' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.fast_bert import SHORT, FastEncoder
+from rpbert.modules.packed import Kit, Library, OneDnn
+
+KITS: dict[str, Kit] = {"library": Library(torch.float32)}
+if OneDnn.available():
+    KITS["oneDNN"] = OneDnn(torch.float32)
+
+
+def encoder(**fields: Any) -> TextImageEncoder:
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=300,
+        initializer_range=0.3,  # attention that looks at some tokens more than at others
+        **fields,
+    )
+    return TextImageEncoder(BertModel(config, add_pooling_layer=False)).eval()
+
+
+@pytest.mark.parametrize("kit", KITS)
+@pytest.mark.parametrize("longest", [7, SHORT, SHORT + 30])
+@pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_new"])
+def test_text_is_encoded_as_by_transformers(kit: str, longest: int, activation: str) -> None:
+    plain = encoder(hidden_act=activation)
+    fast = FastEncoder(plain, KITS[kit]).eval()
+    ids = torch.randint(50, (3, longest))
+    mask = torch.arange(longest) < torch.tensor([longest, 1, longest // 2])[:, None]
+    with torch.no_grad():
+        expected = plain.bert(ids, attention_mask=mask.long()).last_hidden_state
+        found = fast(fast.embed(ids), mask, None)
+        summary = fast.summary(fast.embed(ids), mask, None)
+    torch.testing.assert_close(found[mask], expected[mask], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(summary, expected[:, 0], atol=2e-5, rtol=1e-4)
