@@ -201,6 +201,8 @@ def test_fig_3_is_the_mean_of_s_tv_by_r(data: Path, tmp_path: Path) -> None:
     from rpbert.analysis import explain_batch
 
     result = reproduce(request_of("fig3", data, tmp_path, seeds=1), silent)
+    with Image.open(tmp_path / "fig3.png") as image:
+        assert image.width > 200
     posts = list(open_data(data).read("test"))
     runs = tmp_path / "runs" / "twitter2017"
     soft, open_ = (

@@ -14,7 +14,7 @@ from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.reproduce.markdown import render
-from rpbert.reproduce.plot import plot
+from rpbert.reproduce.plot import plot, plot_attention
 from rpbert.reproduce.result import (
     DataResult,
     RowResult,
@@ -103,8 +103,27 @@ def reproduce(request: Request, note: Note) -> TableResult:
     for data in sets:
         for name, reason in data.why_not.items():
             note(f"{data.name}, {name}: not run: {reason}")
-    plot(result, request.output / f"{table.name}.png")
+    drawing = request.output / f"{table.name}.png"
+    if table.name == "fig3":
+        plot_attention(_attention(rows, sets), drawing)
+    else:
+        plot(result, drawing)
     return result
+
+
+def _attention(
+    rows: Sequence[Row], sets: Sequence[DataSet]
+) -> dict[str, list[tuple[float, float]]]:
+    """r of RpBERT and S_TV / words of each post of every seed, for each row on each data set."""
+    panels: dict[str, list[tuple[float, float]]] = {}
+    for data in sets:
+        seen = {job.seed: job.finished().relation for job in data.done.get(SOFT.name, ())}
+        for row in rows:
+            for job in data.done.get(row.name, ()):
+                pairs = zip(seen.get(job.seed, ()), job.finished().s_tv, strict=False)
+                known = [(r, s_tv) for r, s_tv in pairs if r is not None and s_tv is not None]
+                panels.setdefault(f"{data.name}: {row.label}", []).extend(known)
+    return panels
 
 
 def _chosen(request: Request) -> tuple[Table, list[Row]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rpbert.reproduce.rows import TITLES
@@ -27,6 +29,31 @@ def plot(result: TableResult, path: Path) -> None:
     canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
 
 
+def plot_attention(posts: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """Write Fig. 3 as a PNG: r against S_TV / words of each post, and its mean over tenths of r.
+
+    Args:
+        posts: r and S_TV / words of the test posts, by the title of their panel.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(0.8 + 4.2 * max(len(posts), 1), 3.6), layout="constrained")
+    axes = canvas.subplots(1, max(len(posts), 1), squeeze=False, sharey=True)[0]
+    for axis, (title, points) in zip(axes, posts.items(), strict=False):
+        tenths: dict[int, list[float]] = {}
+        for r, value in points:
+            tenths.setdefault(min(int(10 * r), 9), []).append(value)
+        means = [(tenth / 10 + 0.05, fmean(values)) for tenth, values in sorted(tenths.items())]
+        for pairs, style in ((points, {"marker": ".", "ls": "", "alpha": 0.25}), (means, {})):
+            if pairs:
+                axis.plot(*zip(*pairs, strict=True), color="tab:blue", **style)
+        axis.set_title(title, fontsize="small")
+        axis.set_xlabel("relation score r")
+        axis.set_xlim(-0.02, 1.02)
+    axes[0].set_ylabel("S_TV / words")
+    canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
+
+
 def _panel(axis: object, data: DataResult, measure: Measure) -> None:
     from matplotlib.axes import Axes
 
@@ -42,7 +69,8 @@ def _panel(axis: object, data: DataResult, measure: Measure) -> None:
         if figure.paper is not None:
             axis.plot(figure.paper, place, marker="D", fillstyle="none", color="tab:red")
     axis.plot([], [], "o", color="tab:blue", label="ours, mean ± sd")
-    axis.plot([], [], "D", fillstyle="none", color="tab:red", label="paper")
+    if data.paper_set:
+        axis.plot([], [], "D", fillstyle="none", color="tab:red", label="paper")
     axis.set_yticks(range(len(names)), names, fontsize="small")
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)

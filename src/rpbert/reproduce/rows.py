@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 FUDAN, SNAP, TRC = "Fudan Univ.", "Snap Res.", "TRC"
+POSTS: Mapping[str, tuple[int, int]] = {FUDAN: (4000, 3257), SNAP: (4817, 1033), TRC: (3576, 895)}
+"""Training and test posts in the paper ("Datasets"; TRC is 4,471 posts, 8 : 2)."""
 Measure: TypeAlias = Literal["f1", "adds", "does_not", "relation", "low", "high"]
 Figures: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
 
