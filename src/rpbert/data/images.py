@@ -101,6 +101,17 @@ def _load(source: Path | bytes | Image | None, fit: Fit) -> LoadedImage:
     raise InputError("image", type(source).__name__, "a path, bytes, a PIL image or None")
 
 
+def claimed_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height by the header of an encoded image, None where it is none that is read."""
+    from PIL import Image as pil
+
+    try:
+        with pil.open(io.BytesIO(content), formats=FORMATS) as image:
+            return image.size
+    except Exception:  # as in `_guarded`: a fact about the bytes, which `load_image` puts in words
+        return None
+
+
 def normalise(pixels: NDArray[np.uint8]) -> Tensor:
     """One image as a ResNet expects it. Shapes: (height, width, 3) → (3, height, width)."""
     return normalise_batch([pixels])[0]
