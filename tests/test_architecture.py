@@ -24,6 +24,7 @@ ROOMS = [
     {"trainer", "training"},
     {"evaluation", "analysis", "spacy_component"},
     {"demo", "reproduce"},
+    {"service"},
     {"show", "score_table"},
     {"cli"},
     {"__main__"},

@@ -56,7 +56,7 @@ def test_help_names_every_command() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "rpbert", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for command in ("systems", "data", "train", "evaluate", "predict", "reproduce", "demo"):
+    for command in ("systems", "data", "train", "evaluate", "predict", "reproduce", "serve"):
         assert command in shown
 
 

@@ -11,7 +11,18 @@ from typing import NoReturn
 
 import typer
 
-from rpbert.cli import analyze, convert, data, demo, evaluate, predict, reproduce, systems, train
+from rpbert.cli import (
+    analyze,
+    convert,
+    data,
+    demo,
+    evaluate,
+    predict,
+    reproduce,
+    serve,
+    systems,
+    train,
+)
 from rpbert.errors import InputError
 
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
@@ -38,6 +49,7 @@ app.command("predict")(predict.predict)
 app.command("analyze")(analyze.analyze)
 app.command("convert")(convert.convert)
 app.command("reproduce")(reproduce.reproduce)
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
 

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from rpbert.cli.common import Json, console, print_json
+from rpbert.cli.serve import Host, Port, needs_extra
+from rpbert.cli.serve import run as run_service
+from rpbert.service.settings import ServiceSettings
 
 
 def demo(
@@ -15,10 +18,18 @@ def demo(
         Path, typer.Option("--output", metavar="DIR", help="Where data and models go.")
     ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Decides data and training.")] = 0,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Then serve the model it made, with the page.")
+    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     as_json: Json = False,
 ) -> None:
     """The main job on made data in a few minutes, its result as a table."""
+    if serve:
+        needs_extra()
     from rpbert.demo import demo as run
+    from rpbert.inference import Tagger
     from rpbert.show import print_demo
 
     result = run(output, seed)
@@ -26,3 +37,6 @@ def demo(
         print_json(result.to_dict())
     else:
         print_demo(result, console())
+    if serve:
+        tagger = Tagger.from_pretrained(result.folder / "rpbert")
+        run_service(tagger, "the demo's rpbert", host, port, ServiceSettings())

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rpbert.data import Post
-from rpbert.service.failures import Failure, busy, internal, late
+from rpbert.errors import InputError
+from rpbert.service.failures import busy, internal, invalid, late
 
 PADDED_WORDS = 8192
 """Most words of a batch, padding included, where it has more than one post."""
@@ -164,7 +165,7 @@ class Batcher:
             loop.call_soon_threadsafe(_deliver, batch, answers)
 
     def _next_batch(self) -> list[_Waiting]:
-        """The posts to run next, as soon as there are enough or one has waited; empty at the end."""
+        """The posts to run next, once there are enough or one has waited; empty at the end."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -209,6 +210,9 @@ def _answered(batch: Sequence[_Waiting]) -> list[Any]:
         if len(answers) != len(batch):
             raise RuntimeError(f"{len(answers)} answers to {len(batch)} posts")
         return answers
+    except InputError as error:
+        if len(batch) == 1:
+            return [invalid(f"{error.where}: found {error.found}; expected {error.expected}")]
     except Exception:
         log.exception("%s of %d posts failed", work.name, len(batch))
         if len(batch) == 1:

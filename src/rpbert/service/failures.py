@@ -51,7 +51,9 @@ def slow(seconds: float) -> Failure:
 
 def busy(reason: str, seconds: int) -> Failure:
     """The service holds as much work as it may."""
-    return Failure(503, "busy", f"{reason}; try again in {seconds} s", {"Retry-After": str(seconds)})
+    return Failure(
+        503, "busy", f"{reason}; try again in {seconds} s", {"Retry-After": str(seconds)}
+    )
 
 
 def late(seconds: float) -> Failure:

@@ -1,7 +1,7 @@
 """What every request passes before the service reads it: keys, size, time; and what is counted.
 
-The guard takes the whole body in before it hands the request on, so that bodies count against one
-budget of memory, a slow client holds nothing but its connection, and what was handed on is answered.
+The guard takes the whole body in before it hands the request on. So all bodies count against one
+budget of memory, and a slow client holds nothing but its connection.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset(("/healthz", "/readyz", "/", "/app.js", "/style.css", "/icon.svg", "/docs", "/docs.css", "/openapi.json"))
-"""Paths that need no key: they tell nothing of any post, and a page must load to ask for a key."""
-
 HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
     b"img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -46,17 +43,28 @@ why it was refused: one that is cut off while it sends often does not look."""
 class Guard:
     """The outermost layer of the service.
 
+    Args:
+        open_paths: paths that need no key.
+
     Attributes:
         draining: the service is being stopped: connections end with their answer.
         accepted: requests whose head was read.
         answered: requests whose answer was handed over to the end.
     """
 
-    def __init__(self, app: App, settings: ServiceSettings, keys: Keys, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: ServiceSettings,
+        keys: Keys,
+        metrics: Metrics,
+        open_paths: frozenset[str],
+    ) -> None:
         self.app = app
         self.settings = settings
         self.keys = keys
         self.metrics = metrics
+        self.open_paths = open_paths
         self.draining = False
         self.accepted = 0
         self.answered = 0
@@ -102,7 +110,7 @@ class Guard:
         headers = dict(scope["headers"])
         body = _Body(self, headers, receive)
         try:
-            if scope["path"] not in OPEN and not self.keys.open(headers):
+            if scope["path"] not in self.open_paths and not self.keys.open(headers):
                 raise unauthorised()
             await body.read()
             await self.app(scope, body.receive, send)

@@ -65,4 +65,7 @@ class Keys:
         if scheme.lower() == b"bearer":
             given = token.strip()
         digest = hashlib.sha256(given).digest()
-        return any([hmac.compare_digest(digest, own) for own in self._digests])
+        found = False
+        for own in self._digests:
+            found |= hmac.compare_digest(digest, own)
+        return found

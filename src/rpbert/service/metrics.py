@@ -22,27 +22,42 @@ class Metrics:
     def __init__(self, queue: Callable[[], int], paths: frozenset[str]) -> None:
         self.paths = paths
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
+        own = self.registry
         self.requests = Counter(
-            "rpbert_requests", "Answers by path, method and status.", ["path", "method", "status"], **own
+            "rpbert_requests",
+            "Answers by path, method and status.",
+            ["path", "method", "status"],
+            registry=own,
         )
         self.latency = Histogram(
             "rpbert_request_seconds",
             "From the head of a request to the end of its answer.",
             ["path"],
             buckets=SECONDS,
-            **own,
+            registry=own,
         )
-        self.running = Gauge("rpbert_requests_running", "Requests being answered.", **own)
+        self.running = Gauge("rpbert_requests_running", "Requests being answered.", registry=own)
         self.batches = Histogram(
-            "rpbert_batch_posts", "Posts that went through the model together.", ["work"], buckets=POSTS, **own
+            "rpbert_batch_posts",
+            "Posts that went through the model together.",
+            ["work"],
+            buckets=POSTS,
+            registry=own,
         )
         self.model = Histogram(
-            "rpbert_batch_seconds", "Time of the model on a batch.", ["work"], buckets=SECONDS, **own
+            "rpbert_batch_seconds",
+            "Time of the model on a batch.",
+            ["work"],
+            buckets=SECONDS,
+            registry=own,
         )
-        self.images = Counter("rpbert_images", "Posts by what became of their image.", ["status"], **own)
-        self.failures = Counter("rpbert_post_failures", "Posts not answered, by reason.", ["code"], **own)
-        waiting = Gauge("rpbert_queue_posts", "Posts that wait for the model.", **own)
+        self.images = Counter(
+            "rpbert_images", "Posts by what became of their image.", ["status"], registry=own
+        )
+        self.failures = Counter(
+            "rpbert_post_failures", "Posts not answered, by reason.", ["code"], registry=own
+        )
+        waiting = Gauge("rpbert_queue_posts", "Posts that wait for the model.", registry=own)
         waiting.set_function(queue)
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:

@@ -32,7 +32,7 @@ class ServiceSettings:
     max_posts: int = _option(64, 1, "Posts in a request.")
     max_text: int = _option(4000, 1, "Characters of a post's text.")
     max_image: float = _option(8.0, 0.001, "MiB of an image file.")
-    max_pixels: float = _option(40.0, 0.001, "Million pixels of an image.")
+    max_pixels: float = _option(40.0, 1e-6, "Million pixels of an image.")
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -1,0 +1,117 @@
+"""`rpbert serve`: a model over HTTP, with a page."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rpbert.cli.common import ModelPath
+from rpbert.errors import InputError
+from rpbert.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from rpbert.inference import Tagger
+
+Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")]
+Port = Annotated[int, typer.Option(help="Port to listen at; 0 takes any that is free.")]
+
+
+def serve(
+    model: ModelPath,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="API keys, one a line; else RPBERT_API_KEYS, else none."),
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
+    ] = None,
+    **limits: Any,
+) -> None:
+    """Serve a model over HTTP, with a page to look at it."""
+    settings = ServiceSettings(**limits)
+    needs_extra()
+    from rpbert.inference import Tagger
+
+    tagger = Tagger.from_pretrained(model)
+    run(tagger, _name(model), host, port, settings, keys, examples)
+
+
+def needs_extra() -> None:
+    """Say how to install what serving needs, before anything is loaded or trained.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        found = f"no {error.name}"
+        raise InputError("serving", found, "the extra", "pip install 'rpbert[serve]'") from None
+
+
+def run(
+    tagger: Tagger,
+    name: str,
+    host: str,
+    port: int,
+    settings: ServiceSettings,
+    keys: Path | None = None,
+    examples: Path | None = None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        InputError: the address is taken, or a file cannot be used.
+    """
+    from rpbert.data.words import SPLITTERS
+    from rpbert.service.app import Service, create_app
+    from rpbert.service.examples import made_examples, read_examples
+    from rpbert.service.keys import Keys
+    from rpbert.service.server import address, listen
+    from rpbert.service.server import run as serve_until_signal
+
+    opened = Keys.read(keys)
+    shown = made_examples()
+    if examples is not None:
+        shown = read_examples(examples, SPLITTERS[tagger.model.vocabulary.marks])
+    guard = create_app(Service(tagger, name, settings, shown), opened)
+    listener = listen(host, port)
+    locked = "" if opened else "; no API keys, open to all who reach it"
+    print(f"{address(listener)} (Ctrl-C stops{locked})", file=sys.stderr, flush=True)
+    serve_until_signal(guard, listener)
+
+
+def _name(model: str) -> str:
+    """What clients are told of the model: its hub id or the name of its run, no path."""
+    folder = Path(model)
+    if not folder.exists():
+        return model
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def _with_limits(parameters: inspect.Signature) -> inspect.Signature:
+    """The command's parameters, with an option for each field of the settings."""
+    own = [p for p in parameters.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for one in fields(ServiceSettings):
+        kind: Any = int if one.type == "int" else float
+        option = Annotated[kind, typer.Option(help=one.metadata["help"])]
+        own.append(
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=option
+            )
+        )
+    return parameters.replace(parameters=own)
+
+
+serve.__signature__ = _with_limits(inspect.signature(serve, eval_str=True))  # type: ignore[attr-defined]

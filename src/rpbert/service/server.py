@@ -1,0 +1,151 @@
+"""The HTTP server: uvicorn, with timers on slow connections and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import math
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rpbert.errors import InputError
+from rpbert.service.guard import Guard
+
+BACKLOG = 2048
+KEEP_ALIVE = 15
+MOST_HEADERS = 16 * 1024
+
+
+class TimedConnection(H11Protocol):
+    """A connection that is closed when the head of a request takes too long to come.
+
+    uvicorn times only what lies between two requests, so that a client could hold a connection
+    for ever with a byte. What is no HTTP is answered as everything else is: by JSON.
+    """
+
+    seconds = 15.0
+    """Time for the head of a request."""
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: a head that is whole needs no timer, one that began does."""
+        super().data_received(data)
+        if self._has_request():
+            self._unwatch()
+        elif self._timer is None:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP."""
+        body = json.dumps({"error": {"code": "malformed", "reason": msg}}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _has_request(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _watch(self) -> None:
+        self._timer = self.loop.call_later(self.seconds, self._close_idle)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_idle(self) -> None:
+        self._timer = None
+        if not self._has_request() and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn that tells the service when it is being stopped, and then ends with code 0."""
+
+    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+        super().__init__(config)
+        self.guard = guard
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, after what was accepted is answered; Ctrl-C twice does not wait."""
+        self.guard.draining = True
+        if sig == signal.SIGTERM:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that waits for clients; port 0 takes any that is free.
+
+    Raises:
+        InputError: the address is not of this machine, or is taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        mend = "--port 0 takes any that is free" if taken else ""
+        where = "--port" if taken else "--host and --port"
+        found = f"{host}:{port} ({getattr(error, 'strerror', None) or error})"
+        raise InputError(where, found, "a free address of this machine", mend) from None
+
+
+def address(listener: socket.socket) -> str:
+    """Where a browser finds what listens."""
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def server(guard: Guard) -> Server:
+    """uvicorn for a service."""
+    settings = guard.settings
+
+    class Connection(TimedConnection):
+        seconds = settings.slow_client
+
+    config = uvicorn.Config(
+        guard,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        h11_max_incomplete_event_size=MOST_HEADERS,
+        # Longer than any request may take, so that none is cut off; shorter than for ever.
+        timeout_graceful_shutdown=math.ceil(2 * settings.slow_client + settings.deadline + 5),
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not each byte that is no HTTP
+    return Server(config, guard)
+
+
+def run(guard: Guard, listener: socket.socket) -> None:
+    """Serve until a signal; then answer what was accepted, and say how much that was."""
+    try:
+        server(guard).run(sockets=[listener])
+    finally:
+        line = f"answered {guard.answered:,} of {guard.accepted:,} requests"
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,63 @@
+"""A service of a tiny model, in this process or on a port of this machine."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from rpbert import Tagger
+from rpbert.service.app import Service, create_app
+from rpbert.service.examples import made_examples
+from rpbert.service.keys import Keys
+from rpbert.service.server import address, listen, server
+from rpbert.service.settings import ServiceSettings
+from tests.conftest import picture
+from tests.test_inference import FINDER
+
+
+def png(seed: int = 0, size: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    picture(seed, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@cache
+def _examples() -> Any:
+    return made_examples()
+
+
+def make_service(tagger: Tagger = FINDER, **limits: Any) -> Service:
+    return Service(tagger, "tiny", ServiceSettings(**limits), _examples())
+
+
+@contextmanager
+def client_of(service: Service, keys: Keys | None = None) -> Iterator[TestClient]:
+    """A client of a service without a network; its errors are answers, as over one."""
+    with TestClient(create_app(service, keys or Keys(())), raise_server_exceptions=False) as client:
+        yield client
+
+
+@contextmanager
+def running(service: Service, keys: Keys | None = None) -> Iterator[str]:
+    """The address of a service that listens on a free port."""
+    listener = listen("127.0.0.1", 0)
+    uvicorn = server(create_app(service, keys or Keys(())))
+    thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [listener]})
+    url = address(listener)
+    thread.start()
+    try:
+        yield url
+    finally:
+        uvicorn.should_exit = True
+        thread.join()

@@ -1,0 +1,189 @@
+"""The queue before the model: nobody is swapped, starved or harmed by another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rpbert.data import Post
+from rpbert.service.batching import PADDED_CHARACTERS, PADDED_WORDS, Batcher, Work
+from rpbert.service.failures import Failure
+
+
+class Seen:
+    """Keeps what the batcher reports and what the work is given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Post]] = []
+        self.reported: list[tuple[str, int]] = []
+
+    def batch(self, work: str, posts: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.reported.append((work, posts))
+
+    def run(self, posts: Sequence[Post]) -> list[str]:
+        self.batches.append(list(posts))
+        return [post.id for post in posts]
+
+
+def post(id: str, words: int = 3, longest: int = 4) -> Post:
+    return Post.from_words(id, ("x" * longest,) * words)
+
+
+def batched(
+    posts: Sequence[Post], size: int = 4, run: Callable[..., Any] | None = None, queue: int = 1000
+) -> tuple[Seen, list[Any]]:
+    """The answers to posts that all wait before the model's thread starts."""
+    seen = Seen()
+    batcher = Batcher(0, queue, seen)
+    work = Work("echo", run or seen.run, size)
+
+    async def main() -> list[Any]:
+        futures = batcher.submit(work, posts, time.monotonic() + 60)
+        batcher.start()
+        answers = [await future for future in futures]
+        await asyncio.to_thread(batcher.close)
+        return answers
+
+    return seen, asyncio.run(main())
+
+
+@given(st.lists(st.integers(0, 60), max_size=40), st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_each_post_gets_its_own_answer_whatever_the_lengths(lengths: list[int], size: int) -> None:
+    posts = [post(str(i), words) for i, words in enumerate(lengths)]
+    seen, answers = batched(posts, size)
+    assert answers == [p.id for p in posts]
+    assert all(1 <= len(batch) <= size for batch in seen.batches)
+    assert sum(map(len, seen.batches)) == len(posts)
+    assert seen.reported == [("echo", len(batch)) for batch in seen.batches]
+    # The one that waited longest is in the next batch, and none that was left out is more like it.
+    left = list(posts)
+    for batch in seen.batches:
+        assert left[0] in batch
+        rest = [p for p in left if p not in batch]
+        far = max(abs(len(p.words) - len(left[0].words)) for p in batch)
+        assert all(abs(len(p.words) - len(left[0].words)) >= far for p in rest)
+        left = rest
+
+
+@pytest.mark.parametrize(("words", "longest"), [(1500, 1), (1000, 700), (2, 500_000)])
+def test_a_batch_stays_small_in_memory(words: int, longest: int) -> None:
+    posts = [post(str(i), words, longest if i == 0 else 1) for i in range(32)]
+    seen, answers = batched(posts, 32)
+    assert answers == [p.id for p in posts]
+    for batch in seen.batches:
+        if len(batch) > 1:
+            widths = [len(p.words) for p in batch]
+            assert len(batch) * max(widths) <= PADDED_WORDS
+            most = max(len(word) for p in batch for word in p.words)
+            assert sum(widths) * most <= PADDED_CHARACTERS
+
+
+def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def run(posts: Sequence[Post]) -> list[str]:
+        if any(p.id == "bad" for p in posts):
+            raise MemoryError("this one is too much")
+        return [p.id for p in posts]
+
+    _, answers = batched([post("a"), post("bad"), post("c")], run=run)
+    assert answers[0] == "a"
+    assert answers[2] == "c"
+    assert isinstance(answers[1], Failure)
+    assert (answers[1].status, "too much" in answers[1].reason) == (500, False)
+    assert "this one is too much" in caplog.text
+
+
+def test_too_few_answers_are_a_failure_and_not_a_swap() -> None:
+    _, answers = batched([post("a"), post("b")], run=lambda posts: ["a"])
+    assert answers == ["a", "a"]  # each alone gets its one answer
+    _, answers = batched([post("a"), post("b")], run=lambda posts: [])
+    assert [type(answer) for answer in answers] == [Failure, Failure]
+
+
+def test_a_full_queue_says_when_to_come_again() -> None:
+    batcher = Batcher(0, 3, Seen())
+    work = Work("echo", list, 1)
+
+    async def main() -> None:
+        batcher.submit(work, [post("a"), post("b")], time.monotonic() + 60)
+        with pytest.raises(Failure) as refused:
+            batcher.submit(work, [post("c"), post("d")], time.monotonic() + 60)
+        assert refused.value.status == 503
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        assert len(batcher) == 2  # all or none
+        batcher.submit(work, [post("c")], time.monotonic() + 60)
+
+    asyncio.run(main())
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
+    seen, go = Seen(), threading.Event()
+    batcher = Batcher(0, 100, seen)
+
+    def slow(posts: Sequence[Post]) -> list[str]:
+        go.wait(60)
+        return seen.run(posts)
+
+    work = Work("slow", slow, 1)
+
+    async def main() -> None:
+        batcher.start()
+        first = asyncio.create_task(batcher.answers(work, [post("first")], 60))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Failure) as missed:
+            await batcher.answers(work, [post("late")], 0.05)
+        assert missed.value.status == 504
+        gone = asyncio.create_task(batcher.answers(work, [post("gone")], 60))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        last = asyncio.create_task(batcher.answers(work, [post("last")], 60))
+        await asyncio.sleep(0.05)
+        go.set()
+        assert await first == ["first"]
+        assert await last == ["last"]
+        await asyncio.to_thread(batcher.close)
+
+    asyncio.run(main())
+    assert [p.id for batch in seen.batches for p in batch] == ["first", "last"]
+
+
+def test_closing_finishes_what_waits() -> None:
+    seen = Seen()
+    batcher = Batcher(60, 100, seen)  # nothing would leave the queue for a minute
+
+    async def main() -> None:
+        batcher.start()
+        futures = batcher.submit(
+            Work("echo", seen.run, 8), [post(str(i)) for i in range(3)], time.monotonic() + 60
+        )
+        await asyncio.to_thread(batcher.close)
+        assert [await future for future in futures] == ["0", "1", "2"]
+        assert not batcher.alive
+
+    asyncio.run(main())
+
+
+def test_different_work_never_shares_a_batch() -> None:
+    seen = Seen()
+    batcher = Batcher(0, 100, seen)
+    one, other = Work("one", seen.run, 8), Work("other", seen.run, 8)
+
+    async def main() -> None:
+        deadline = time.monotonic() + 60
+        futures = []
+        for i in range(6):
+            futures += batcher.submit((one, other)[i % 2], [post(str(i))], deadline)
+        batcher.start()
+        assert [await future for future in futures] == [str(i) for i in range(6)]
+        await asyncio.to_thread(batcher.close)
+
+    asyncio.run(main())
+    assert sorted(seen.reported) == [("one", 3), ("other", 3)]

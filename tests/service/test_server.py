@@ -1,0 +1,190 @@
+"""The server on a port of this machine: slow clients, what is no HTTP, and the end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from rpbert.errors import InputError
+from rpbert.service.server import address, listen
+from tests.service.common import make_service, running
+from tests.test_cli import run
+from tests.test_inference import FINDER
+
+
+def connected(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=60)
+
+
+def said(connection: socket.socket) -> bytes:
+    """All that the service says until it closes."""
+    content = b""
+    while chunk := connection.recv(65536):
+        content += chunk
+    return content
+
+
+def ask(url: str, body: object) -> tuple[int, object]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    headers = {"Content-Type": "application/json"}
+    connection.request("POST", "/v1/predict", json.dumps(body), headers)
+    answer = connection.getresponse()
+    found = answer.status, json.loads(answer.read())
+    connection.close()
+    return found
+
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def test_slow_and_broken_clients_are_left_behind() -> None:
+    with running(make_service(slow_client=0.3, max_body=0.5)) as url:
+        silent, half_head, half_body, second = (connected(url) for _ in range(4))
+        half_head.sendall(b"POST /v1/predict HTTP/1.1\r\nHos")
+        half_body.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        second.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += second.recv(65536)
+        second.sendall(b"GET /heal")  # within the connection, a second head that never ends
+        assert ask(url, {"text": "Ada"})[0] == 200  # nobody waits for them
+        assert said(silent) == b""
+        assert said(half_head) == b""
+        assert said(second) == b""
+        late = said(half_body)
+        assert late.startswith(b"HTTP/1.1 408")
+        assert json.loads(late.partition(b"\r\n\r\n")[2])["error"]["code"] == "slow"
+
+        for broken in (b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"x" * 70_000):
+            connection = connected(url)
+            connection.sendall(broken)
+            answer = said(connection)
+            assert answer.startswith(b"HTTP/1.1 400")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["reason"]
+
+        left = connected(url)
+        left.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        left.close()
+        assert ask(url, {"text": "Ada"})[0] == 200
+
+
+def test_who_sends_too_much_hears_why() -> None:
+    with running(make_service(max_body=0.5)) as url:
+        for size in (600_000, 1_900_000):
+            assert ask(url, {"text": "x" * size})[0] == 413
+        waits = connected(url)  # a client that asks before it sends
+        waits.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n")
+        assert said(waits).startswith(b"HTTP/1.1 413")
+        chunked = connected(url)
+        chunked.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10):
+            chunked.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        chunked.sendall(b"0\r\n\r\n")
+        assert said(chunked).startswith(b"HTTP/1.1 413")
+        lying = connected(url)  # two lengths: the second request would be smuggled
+        lying.sendall(HEAD + b"Content-Length: 4\r\nContent-Length: 40\r\n\r\n{}")
+        assert said(lying).startswith(b"HTTP/1.1 400")
+        assert ask(url, {"text": "Ada"})[0] == 200
+
+
+def test_an_address_that_is_taken_or_not_ours() -> None:
+    taken = listen("127.0.0.1", 0)
+    with pytest.raises(InputError, match="--port: found 127"):
+        listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(InputError, match="--host and --port"):
+        listen("192.0.2.1", 0)
+    with pytest.raises(InputError, match="--host and --port"):
+        listen("127.0.0.1", 99_999)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address(taken))
+    taken.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["MODEL", "--queue", "0"], "--queue: found 0"),
+        (["MODEL", "--max-posts", "1000"], "--max-posts"),
+        (["MODEL", "--keys", "NOWHERE"], "NOWHERE"),
+        (["MODEL", "--examples", "NOWHERE.jsonl"], "NOWHERE.jsonl"),
+        (["MODEL", "--port", "99999"], "--port"),
+        (["NOWHERE"], "NOWHERE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_served_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    FINDER.save_pretrained("MODEL")
+    code, out, err = run(capsys, "serve", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+class Client(threading.Thread):
+    """Asks again and again over one connection, until the service is gone."""
+
+    def __init__(self, url: str, number: int) -> None:
+        super().__init__()
+        self.url, self.number = url, number
+        self.answered = 0
+        self.wrong: list[object] = []
+
+    def run(self) -> None:
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        headers = {"Content-Type": "application/json"}
+        for turn in range(10_000):
+            body = {"id": f"{self.number}/{turn}", "text": f"Ada Lovelace {self.number} {turn}"}
+            try:
+                connection.request("POST", "/v1/predict", json.dumps(body), headers)
+                answer = connection.getresponse()
+                found = json.loads(answer.read())
+            except (http.client.BadStatusLine, ConnectionError):
+                return  # the connection was closed before an answer began
+            self.answered += 1
+            if answer.status != 200 or (found["id"], found["text"]) != (body["id"], body["text"]):
+                self.wrong.append((answer.status, found))
+
+
+def test_sigterm_under_load_answers_what_was_accepted(tmp_path: Path) -> None:
+    """The server's own count of what it accepted against what the clients got."""
+    FINDER.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-m", "rpbert", "serve", str(tmp_path / "model"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            url = process.stderr.readline().split()[0]
+            clients = [Client(url, number) for number in range(16)]
+            for client in clients:
+                client.start()
+            while sum(client.answered for client in clients) < 100:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            end = process.stderr.read()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    for client in clients:
+        client.join()
+        assert not client.wrong
+    answered = sum(client.answered for client in clients)
+    assert end == f"answered {answered:,} of {answered:,} requests\n"
