@@ -115,7 +115,7 @@ class Service:
         self.metrics.images.labels(found.prediction.image).inc()
         text_only = None
         if found.prediction.image == "used":
-            (without,) = await self.tag([Ready(post.with_(image=None))])
+            (without,) = await self.tag([Ready(post.with_(image=None, caption=None))])
             if isinstance(without, Failure):
                 raise without
             text_only = without
@@ -131,7 +131,7 @@ class Service:
             "system": model.options.system,
             "paper": entry.paper,
             "labels": sorted({tag[2:] for tag in model.vocabulary.tags if tag != "O"}),
-            "reads_images": entry.evidence != "none",
+            "reads_images": self.intake.reads_images,
             "weighs_images": isinstance(model.system, RpBert),
             "parameters": sum(p.numel() for p in model.system.parameters()),
             "limits": {

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rpbert.analysis import Explanation
 from rpbert.data import Prediction
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 DECIMALS = 6
 
@@ -26,17 +22,19 @@ def explanation_json(
             {"text": word, "start": start, "end": end}
             for word, (start, end) in zip(post.words, post.spans, strict=True)
         ],
-        "attention": _attention(found.attention),
+        "attention": _attention(found),
         "s_tv": found.s_tv,
         "s_tv_per_word": found.s_tv_per_word,
         "image_reason": image_reason,
     }
 
 
-def _attention(shares: NDArray[np.float64] | None) -> dict[str, Any] | None:
-    if shares is None:
+def _attention(found: Explanation) -> dict[str, Any] | None:
+    shares, boxes = found.attention, found.boxes
+    if shares is None or boxes is None:
         return None
     return {
         "all": shares.sum(0).round(DECIMALS).tolist(),
         "words": shares.round(DECIMALS).tolist(),
+        "boxes": boxes.astype(float).round(DECIMALS).tolist(),
     }

@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from rpbert.data import Post
+from rpbert.data.evidence import ImageReader
 from rpbert.data.images import claimed_size, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
@@ -47,13 +48,17 @@ class Intake:
     Args:
         tagger: its splitter cuts the words, its size of images is decoded to.
         settings: the limits.
+
+    Attributes:
+        reads_images: whether the model looks at images at all.
     """
 
     def __init__(self, tagger: Tagger, settings: ServiceSettings) -> None:
         self.settings = settings
         self._as_post = tagger.as_post
-        images = tagger.decoder.collator.images
-        self._image_size = images.size if images else None
+        evidence = tagger.decoder.collator.evidence
+        self._image_size = evidence.images.size if isinstance(evidence, ImageReader) else None
+        self.reads_images = self._image_size is not None
 
     def posts(self, body: bytes) -> Ready | list[Ready | Failure]:
         """The posts of a JSON body, alone or in a list; in a list each fails for itself.
@@ -102,8 +107,8 @@ class Intake:
             return failure
 
     def _ready(self, given: PostIn, image: bytes | None, index: int) -> Ready:
-        self._check_text(given.text or "", given.tokens or [])
-        known = {key: getattr(given, key) for key in ("id", "text", "tokens")}
+        self._check_text(given)
+        known = {key: getattr(given, key) for key in ("id", "text", "tokens", "caption")}
         try:
             post = self._as_post({k: v for k, v in known.items() if v is not None}, index)
         except InputError as error:
@@ -112,8 +117,10 @@ class Intake:
         relation = given.relation if isinstance(given, ExplainIn) else None
         return Ready(post.with_(image=picture), relation, reason)
 
-    def _check_text(self, text: str, tokens: list[str]) -> None:
-        length = max(len(text), sum(map(len, tokens)) + len(tokens))
+    def _check_text(self, given: PostIn) -> None:
+        tokens = given.tokens or []
+        text, caption = len(given.text or ""), len(given.caption or "")
+        length = max(text, caption, sum(map(len, tokens)) + len(tokens))
         if length > self.settings.max_text:
             raise too_large("text", f"{length} characters", f"{self.settings.max_text}")
 
@@ -136,7 +143,7 @@ class Intake:
             return None, ""
         if len(content) > self.settings.image_bytes:
             self._refuse_image(len(content))
-        if self._image_size is None:  # a text-only system does not look
+        if self._image_size is None:  # the model does not look at it
             return None, ""
         width, height = claimed_size(content) or (0, 0)
         if width * height > self.settings.image_pixels:

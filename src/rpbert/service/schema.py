@@ -37,6 +37,9 @@ class PostIn(Sent):
         None,
         description="A JPEG, PNG, GIF, WEBP or BMP file in base64; never a path or an address.",
     )
+    caption: Text | None = Field(
+        None, description="What the image shows, for a model that reads captions."
+    )
 
 
 class ExplainIn(PostIn):
@@ -53,6 +56,7 @@ class PostForm(Sent):
     text: str
     id: str | None = None
     image: bytes | None = Field(None, description="The image file itself.")
+    caption: str | None = None
 
 
 class ExplainForm(PostForm):
@@ -111,10 +115,16 @@ class WordOut(BaseModel):
 
 
 class AttentionOut(BaseModel):
-    """Attention to the blocks of the image (Eq. 11), rows from the top, to six decimals."""
+    """Attention to the blocks of the image (Eq. 11), rows from the top, to six decimals.
+
+    Other evidence, such as regions, stands in one row.
+    """
 
     all: list[list[float]] = Field(description="Of all words together.")
     words: list[list[list[float]]] = Field(description="Of each word by itself.")
+    boxes: list[list[float]] = Field(
+        description="What each block shows of the image: x0, y0, x1, y1 in shares of its sides."
+    )
 
 
 class ExplanationOut(BaseModel):

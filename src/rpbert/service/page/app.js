@@ -85,15 +85,16 @@ async function send() {
 }
 
 function show(entry) {
-  const { prediction, attention, text_only } = entry.result;
+  const { prediction, text_only } = entry.result;
+  const looks = entry.image && entry.result.attention;
   state.current = entry;
   state.pinned = null;
   complain("");
   $("empty").hidden = true;
   $("found").hidden = false;
-  $("found").classList.toggle("text-only", !attention);
+  $("found").classList.toggle("text-only", !looks);
   $("image").src = entry.url;
-  $("looks").hidden = !attention;
+  $("looks").hidden = !looks;
   $("compare").hidden = !text_only;
   $("hand").hidden = !(prediction.image === "used" && state.model?.weighs_images);
   showRelation(entry.result);
@@ -228,12 +229,12 @@ function showHeat(hovered = null) {
   const grid = index === null ? attention.all : attention.words[index];
   const [low, high] = [Math.min(...grid.flat()), Math.max(...grid.flat())];
   $("heat").hidden = !$("heat-on").checked;
-  draw($("heat"), $("image"), grid, low, high);
+  draw($("heat"), $("image"), grid, attention.boxes);
   const of = index === null ? "all words" : quoted(words[index].text);
   $("of").textContent = `Attention of ${of}`;
   $("low").textContent = low.toPrecision(2);
   $("high").textContent = high.toPrecision(2);
-  $("heat").ariaLabel = `Attention of ${of}, strongest ${where(grid, high)}`;
+  $("heat").ariaLabel = `Attention of ${of}, strongest ${where(grid, attention.boxes)}`;
 }
 
 // ---- with and without the image ----

@@ -10,26 +10,35 @@ function colour(share) {
   return [mix(0), mix(1), mix(2), 255 * mix(3)];
 }
 
-// Paints a grid of attention over an image, smoothly from block to block.
-export function draw(canvas, image, grid, low, high) {
-  const cells = new ImageData(grid[0].length, grid.length);
-  grid.flat().forEach((value, i) => {
-    cells.data.set(colour(high > low ? (value - low) / (high - low) : 0), 4 * i);
-  });
-  const small = new OffscreenCanvas(cells.width, cells.height);
-  small.getContext("2d").putImageData(cells, 0, 0);
+// Paints attention over an image: a grid of blocks smoothly, single regions as their boxes.
+export function draw(canvas, image, grid, boxes) {
+  const values = grid.flat();
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const colours = values.map((value) => colour(high > low ? (value - low) / (high - low) : 0));
   canvas.width = Math.max(1, image.clientWidth * devicePixelRatio);
   canvas.height = Math.max(1, image.clientHeight * devicePixelRatio);
   const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  if (grid.length > 1) {
+    const cells = new ImageData(Uint8ClampedArray.from(colours.flat()), grid[0].length);
+    const small = new OffscreenCanvas(cells.width, cells.height);
+    small.getContext("2d").putImageData(cells, 0, 0);
+    context.imageSmoothingQuality = "high";
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    return;
+  }
+  context.scale(canvas.width, canvas.height);
+  boxes.forEach(([x0, y0, x1, y1], i) => {
+    const [red, green, blue, alpha] = colours[i];
+    context.fillStyle = `rgb(${red} ${green} ${blue} / ${alpha / 255})`;
+    context.fillRect(x0, y0, x1 - x0, y1 - y0);
+  });
 }
 
 // Where the grid is highest, in words.
-export function where(grid, high) {
-  const row = grid.findIndex((line) => line.includes(high));
-  const third = (i, count, names) => names[Math.floor((3 * i) / count)];
-  const vertical = third(row, grid.length, ["at the top", "in the middle", "at the bottom"]);
-  const column = grid[row].indexOf(high);
-  return `${vertical}, ${third(column, grid[0].length, ["left", "centre", "right"])}`;
+export function where(grid, boxes) {
+  const values = grid.flat();
+  const [x0, y0, x1, y1] = boxes[values.indexOf(Math.max(...values))];
+  const third = (middle, names) => names[Math.min(2, Math.floor(3 * middle))];
+  const row = third((y0 + y1) / 2, ["at the top", "in the middle", "at the bottom"]);
+  return `${row}, ${third((x0 + x1) / 2, ["left", "centre", "right"])}`;
 }

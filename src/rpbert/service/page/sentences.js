@@ -14,7 +14,7 @@ export function sayRelation({ prediction: { relation, image }, image_reason }, m
   if (image === "unreadable") {
     return `The image could not be read (${image_reason}), so the text was read alone.`;
   }
-  if (!model?.reads_images) return "This model reads text only.";
+  if (!model?.reads_images) return "This model does not look at images.";
   if (image !== "used") return "There is no image: the text was read alone.";
   if (relation === null) return "This model does not weigh images: it reads the whole of it.";
   const share = `${percent(relation)} of it was let through`;
