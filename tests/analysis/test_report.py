@@ -109,6 +109,17 @@ def test_it_opens_without_an_error_or_a_request(report: Watched) -> None:
     assert (report.errors, report.foreign) == ([], [])
 
 
+def test_the_change_is_said_in_words(report: Watched, folder: Path) -> None:
+    summary = json.loads((folder / "out" / "summary.json").read_text("utf-8"))
+    said = report.page.locator("main").inner_text()
+    for row in summary["means"]:
+        if (row["measure"], row["by"]) == ("s_tv", "r"):
+            share = 100 * row["change"]["mean"] / row["models"][1]["mean"]
+            how = "more" if share > 0 else "less"
+            assert f"{abs(share):.0f} % {how} at {row['relation']} ones" in said
+            assert f"{row['models'][0]['mean']:.3f}" in said
+
+
 def test_a_script_in_a_post_is_text(report: Watched) -> None:
     report.page.get_by_role("searchbox").fill("owned")
     assert count(report) == "1 of 25 posts"

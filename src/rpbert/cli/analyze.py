@@ -55,7 +55,7 @@ def _print(analysis: Analysis) -> None:
     figures = analysis.summary.to_dict()
     compared = len(figures["models"]) > 1
     table = Table("image", "posts", *reversed(figures["models"]), box=None)
-    for name in ("change", "paper: w/o, with") if compared else ():
+    for name in ("change", "paper") if compared else ():
         table.add_column(name)
     for column in table.columns:
         column.no_wrap = True
@@ -63,14 +63,14 @@ def _print(analysis: Analysis) -> None:
     for measure, title in titles.items():
         table.add_row(title)
         for row in (row for row in figures["means"] if row["measure"] == measure):
-            means = [f"{m['mean']:.4f}" if m else "" for m in reversed(row["models"])]
+            means = [f"{m['mean']:.3f}" if m else "" for m in reversed(row["models"])]
             cells = [f"  {row['relation']} by {row['by']}", f"{row['posts']:,}", *means]
             if compared:
                 change = row["change"]
                 cells.append(
-                    f"{change['mean']:+.4f} ± {change['error'] or 0:.4f}" if change else ""
+                    f"{change['mean']:+.3f} ± {change['error'] or 0:.3f}" if change else ""
                 )
-                cells.append("{:.3f}, {:.3f}".format(*figures["paper"][row["relation"]]))
+                cells.append("{:.3f} → {:.3f}".format(*figures["paper"][row["relation"]]))
             table.add_row(*cells)
     screen = console()
     screen.print(table)
