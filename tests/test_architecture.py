@@ -20,6 +20,7 @@ ROOMS = [
     {"scoring"},
     {"modules"},
     {"models"},
+    {"published_names"},
     {"inference", "convert", "frames", "checkpoint", "state", "progress", "repeatable", "tasks"},
     {"trainer", "training"},
     {"evaluation", "analysis", "spacy_component"},

@@ -1,6 +1,6 @@
 """Published checkpoints: made ones with the authors' names, read as the authors' code reads them.
 
-The names and shapes are those of the authors' code (the files are named in `rpbert.convert`); the
+The names and shapes are those of the authors' code (`rpbert.published_names` says where); the
 published files themselves are not at hand. What a converted encoder computes is held against the
 authors' equations written down over the published names.
 """
@@ -27,11 +27,12 @@ from typer.testing import CliRunner
 
 from rpbert.cli import app
 from rpbert.config import EncoderSettings
-from rpbert.convert import PUBLISHED, convert, translate
+from rpbert.convert import convert, translate
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.vision_language import initial
 from rpbert.modules.evidence import VisualTokens
+from rpbert.published_names import PUBLISHED
 
 Names = dict[str, tuple[int, ...]]
 REGION = 8
@@ -443,8 +444,8 @@ def test_evidence_of_another_size_is_refused(tokenizer: str, tmp_path: Path) -> 
         encoder_of("vl_bert", tmp_path / "out")
 
 
-def test_weights_that_were_never_published(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="never published"):
+def test_weights_that_nobody_knows_of(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="without known published weights"):
         convert("unicoder_vl", tmp_path / "any", tmp_path / "out")
     with pytest.raises(InputError, match="one of uniter"):
         convert("oscar", tmp_path / "any", tmp_path / "out")

@@ -18,10 +18,10 @@ import pickle
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,172 +30,23 @@ from torch import Tensor
 
 from rpbert.errors import InputError
 from rpbert.models.build import from_hub
-from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.saved import load_tokenizer
-from rpbert.models.uniter import UniterEncoder
-from rpbert.models.vilbert import VilbertEncoder
-from rpbert.models.vision_language import CONVERTED, WEIGHTS, VisionLanguageEncoder
-from rpbert.models.visualbert import VisualBertEncoder
-from rpbert.models.vl_bert import VlBertEncoder
-from rpbert.modules.geometry import COORDINATE_WIDTH
+from rpbert.models.vision_language import CONVERTED, WEIGHTS
+from rpbert.published_names import (
+    HEAD,
+    NO_WEIGHTS,
+    PUBLISHED,
+    Published,
+    Shape,
+    Tensors,
+    layers_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Tensors: TypeAlias = Mapping[str, Tensor]
-Shape: TypeAlias = dict[str, Any]
-
-HEAD = 64
-"""Width of an attention head of BERT; how many heads there are, no tensor of a checkpoint says."""
-VILBERT_HEAD = 128
-"""Width of a head of ViLBERT's image stream and co-attention (bert_base_6layer_6conect.json)."""
 PADDING = 64
 """Sub-word tables may be filled up to a multiple of this."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """How a published checkpoint names the parameters of one of our encoders.
-
-    Attributes:
-        tokenizer: hub name of the tokenizer the weights were trained with.
-        names: pattern of a published name and what takes its place; the first that matches.
-        left_out: patterns of published names that no encoder here has a part for.
-        bert: what the names of the text's BERT begin with, after renaming.
-        region_width: d_v, from the renamed tensors.
-        beyond_bert: fields of the shape that BertConfig has not, from the renamed tensors.
-        unread: of the renamed names, those that nothing reads in an encoder of a shape.
-    """
-
-    encoder: type[VisionLanguageEncoder]
-    tokenizer: str
-    names: tuple[tuple[str, str], ...]
-    left_out: tuple[str, ...]
-    bert: str
-    region_width: Callable[[Tensors], int]
-    beyond_bert: Callable[[Tensors], Shape] = lambda tensors: {}
-    unread: Callable[[Shape], tuple[str, ...]] = lambda shape: ()
-
-
-def _lxmert_layers(tensors: Tensors) -> Shape:
-    crossing = _layers(tensors, "model.encoder.x_layers.")
-    return {
-        "num_hidden_layers": _layers(tensors, "model.encoder.layer.") + crossing,
-        "x_layers": crossing,
-        "r_layers": _layers(tensors, "model.encoder.r_layers."),
-    }
-
-
-def _vilbert_stream(tensors: Tensors) -> Shape:
-    width, inner = len(tensors["regions.norm.weight"]), len(tensors["text_looks.0.query.weight"])
-    return {
-        "v_hidden_size": width,
-        "v_num_attention_heads": max(1, width // VILBERT_HEAD),
-        "v_intermediate_size": len(tensors["image_looks.0.intermediate.dense.weight"]),
-        "bi_hidden_size": inner,
-        "bi_num_attention_heads": max(1, inner // VILBERT_HEAD),
-        "co_layers": _layers(tensors, "text_looks."),
-    }
-
-
-PUBLISHED: dict[str, Published] = {
-    # ChenRocks/UNITER, model/model.py and model/pretrain.py (class UniterForPretraining)
-    "uniter": Published(
-        encoder=UniterEncoder,
-        tokenizer="bert-base-cased",
-        names=(
-            (r"(uniter|bert)\.img_embeddings\.img_linear\.", "regions.feature."),
-            (r"(uniter|bert)\.img_embeddings\.img_layer_norm\.", "regions.feature_norm."),
-            (r"(uniter|bert)\.img_embeddings\.pos_linear\.", "regions.box."),
-            (r"(uniter|bert)\.img_embeddings\.pos_layer_norm\.", "regions.box_norm."),
-            (r"(uniter|bert)\.img_embeddings\.LayerNorm\.", "regions.norm."),
-            (r"(uniter|bert)\.(embeddings|encoder)\.", r"bert.\2."),
-        ),
-        left_out=(
-            r"(uniter|bert)\.(pooler|img_embeddings\.mask_embedding)\.",
-            r"(cls|feat_regress|region_classifier|itm_output)\.",
-        ),
-        bert="bert.",
-        region_width=lambda tensors: tensors["regions.feature.weight"].shape[1],
-    ),
-    # jackroos/VL-BERT, common/visual_linguistic_bert.py, common/fast_rcnn.py and
-    # pretrain/modules/resnet_vlbert_for_pretraining_multitask.py
-    "vl_bert": Published(
-        encoder=VlBertEncoder,
-        tokenizer="bert-base-uncased",
-        names=(
-            (r"vlbert\.(word|position|token_type)_embeddings\.", r"bert.embeddings.\1_embeddings."),
-            (r"vlbert\.embedding_LayerNorm\.", "bert.embeddings.LayerNorm."),
-            (r"vlbert\.encoder\.", "bert.encoder."),
-            (r"vlbert\.visual_ln_text\.", "regions.text_norm."),
-            (r"vlbert\.visual_ln_object\.", "regions.region_norm."),
-            (r"vlbert\.end_embedding\.", "regions.end."),
-            (r"object_linguistic_embeddings\.", "regions.word."),
-            (r"image_feature_extractor\.obj_downsample\.1\.", "regions.projection."),
-        ),
-        left_out=(
-            r"vlbert\.(mlm_head|mvrc_head|relationsip_head|pooler)\.",
-            r"image_feature_extractor\.(backbone|roi_head_feature_extractor|head)\.",
-            r"object_mask_(visual|word)_embedding\.",
-            r"aux_text_visual_embedding\.",
-        ),
-        bert="bert.",
-        region_width=lambda t: t["regions.projection.weight"].shape[1] - 8 * COORDINATE_WIDTH,
-    ),
-    # facebookresearch/vilbert-multi-task, vilbert/vilbert.py (BertForMultiModalPreTraining and
-    # VILBertForVLTasks); 1 is the image there, 2 the text
-    "vilbert": Published(
-        encoder=VilbertEncoder,
-        tokenizer="bert-base-uncased",
-        names=(
-            (r"bert\.v_embeddings\.image_embeddings\.", "regions.feature."),
-            (r"bert\.v_embeddings\.image_location_embeddings\.", "regions.box."),
-            (r"bert\.v_embeddings\.LayerNorm\.", "regions.norm."),
-            (r"bert\.encoder\.v_layer\.", "image_layers."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.query2\.", r"text_looks.\1.query."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.(key|value)1\.", r"text_looks.\1.\2."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.query1\.", r"image_looks.\1.query."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.(key|value)2\.", r"image_looks.\1.\2."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.dense2\.", r"text_looks.\1.dense."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.LayerNorm2\.", r"text_looks.\1.norm."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.dense1\.", r"image_looks.\1.dense."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.LayerNorm1\.", r"image_looks.\1.norm."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.t_(intermediate|output)\.", r"text_looks.\1.\2."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.v_(intermediate|output)\.", r"image_looks.\1.\2."),
-        ),
-        left_out=(
-            r"bert\.(t_pooler|v_pooler|embeddings\.task_embeddings)\.",
-            r"bert\.encoder\.c_layer\.\d+\.biOutput\.q_dense[12]\.",  # nor do the authors read it
-            r"(cls|vil_prediction|vil_logit|vision_logit|linguisic_logit)\.",
-        ),
-        bert="bert.",
-        region_width=lambda tensors: tensors["regions.feature.weight"].shape[1],
-        beyond_bert=_vilbert_stream,
-        unread=lambda shape: (rf"image_(looks|layers)\.{shape['co_layers'] - 1}\.",),
-    ),
-    # transformers, models/visual_bert/modeling_visual_bert.py (VisualBertForPreTraining)
-    "visualbert": Published(
-        encoder=VisualBertEncoder,
-        tokenizer="bert-base-uncased",
-        names=((r"(visual_bert\.)?(embeddings|encoder)\.", r"model.\2."),),
-        left_out=(r"(visual_bert\.)?pooler\.", r"(cls|visual_bert\.embeddings\.position_ids)\b"),
-        bert="model.",
-        region_width=lambda t: t["model.embeddings.visual_projection.weight"].shape[1],
-    ),
-    # transformers, models/lxmert/modeling_lxmert.py (LxmertForPreTraining); airsplay/lxmert's own
-    # files name the same modules and begin with bert.
-    "lxmert": Published(
-        encoder=LxmertEncoder,
-        tokenizer="bert-base-uncased",
-        names=((r"((lxmert|bert)\.)?(embeddings|encoder)\.", r"model.\3."),),
-        left_out=(r"((lxmert|bert)\.)?pooler\.", r"(cls|obj_predict_head|answer_head)\."),
-        bert="model.",
-        region_width=lambda tensors: tensors["model.encoder.visn_fc.visn_fc.weight"].shape[1],
-        beyond_bert=_lxmert_layers,
-        unread=lambda shape: (rf"model\.encoder\.x_layers\.{shape['x_layers'] - 1}\.visn_",),
-    ),
-}
-NEVER_PUBLISHED = "unicoder_vl"
 
 
 @dataclass(frozen=True)
@@ -236,9 +87,9 @@ def convert(
         InputError: the checkpoint is not of that system, holds more than tensors, or fits the
             tokenizer not; then nothing is written.
     """
-    if system == NEVER_PUBLISHED:
-        mend = "start from a BERT, as its authors did: model.encoder.pretrained=bert-base-uncased"
-        raise InputError(system, "no weights, its authors never published any", "another", mend)
+    if system == NO_WEIGHTS:
+        mend = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
+        raise InputError(system, "a system without known published weights", "another", mend)
     if system not in PUBLISHED:
         raise InputError("SYSTEM", system, f"one of {', '.join(PUBLISHED)}")
     if folder.exists() and any(folder.iterdir()) and not (folder / CONVERTED).is_file():
@@ -386,7 +237,7 @@ def _shape_of(rules: Published, tensors: Tensors, where: object) -> tuple[Shape,
         shape = {
             "vocab_size": vocabulary,
             "hidden_size": width,
-            "num_hidden_layers": _layers(tensors, layers),
+            "num_hidden_layers": layers_of(tensors, layers),
             "num_attention_heads": max(1, width // HEAD),
             "intermediate_size": len(tensors[f"{layers}0.intermediate.dense.weight"]),
             "max_position_embeddings": len(tensors[f"{tables}position_embeddings.weight"]),
@@ -395,12 +246,6 @@ def _shape_of(rules: Published, tensors: Tensors, where: object) -> tuple[Shape,
         return {**shape, **rules.beyond_bert(tensors)}, rules.region_width(tensors)
     except KeyError as missing:
         raise InputError(where, f"unfilled: {missing.args[0]}", "a value for it") from None
-
-
-def _layers(tensors: Tensors, prefix: str) -> int:
-    """How many layers there are whose names begin with something and a number."""
-    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
-    return len({match[1] for name in tensors if (match := pattern.match(name))})
 
 
 def _write(

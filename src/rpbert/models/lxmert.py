@@ -1,4 +1,4 @@
-"""LXMERT before the biLSTM-CRF (Table 5's family of two-stream encoders).
+"""LXMERT before the biLSTM-CRF (as in Table 5, of which it is no row).
 
 Tan, H.; and Bansal, M. 2019. LXMERT: Learning Cross-Modality Encoder Representations from
 Transformers. In EMNLP-IJCNLP, 5103-5114.
@@ -10,7 +10,7 @@ cross-modality layers (section 2.2), in each of which
     text''   = BERT's layer on text',           regions'' = BERT's layer on regions'
 
 where both attentions have the same weights. A region with feature f and box b = (x0, y0, x1, y1),
-as shares of the image, enters as the mean of LayerNorm(W^f f) and LayerNorm(W^b b) (Eq. 1).
+as shares of the image, enters as the mean of LayerNorm(W^f f) and LayerNorm(W^b b).
 
 These are the modules of transformers' `LxmertModel`, which also loads its published weights.
 
@@ -92,7 +92,10 @@ class LxmertEncoder(VisionLanguageEncoder):
         """See `VisionLanguageEncoder.from_published`."""
         from transformers import LxmertModel
 
-        expected = "an LXMERT with safetensors weights, by hub name or folder"
+        expected = (
+            "an LXMERT with safetensors weights, by hub name or folder; "
+            "`rpbert convert lxmert` makes them of a pickle"
+        )
         return cls(load_published(LxmertModel, name, expected))
 
     @classmethod

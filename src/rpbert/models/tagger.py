@@ -124,7 +124,10 @@ class System(nn.Module):
 
     @property
     def initial_weights(self) -> str:
-        """Where the encoder's weights were taken from, in words; of a loaded model, its file."""
+        """Where a new system's encoder has its weights from, in words.
+
+        Of a model that was saved, `TaggingModel.notes` says it.
+        """
         found: str = getattr(getattr(self, "encoder", None), "initial_weights", "random")
         return found
 

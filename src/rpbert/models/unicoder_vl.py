@@ -1,4 +1,4 @@
-"""Unicoder-VL before the biLSTM-CRF (Table 5's family of one-stream encoders).
+"""Unicoder-VL before the biLSTM-CRF (as in Table 5, of which it is no row).
 
 Li, G.; Duan, N.; Fang, Y.; Gong, M.; and Jiang, D. 2020. Unicoder-VL: A Universal Encoder for
 Vision and Language by Cross-Modal Pre-Training. In AAAI, 11336-11344.
@@ -10,10 +10,11 @@ b = (x0, y0, x1, y1, area), as shares of the image, enters as
 
 and a sub-word as in BERT: LayerNorm(word + position + segment A).
 
-Known and not known: the two projections, their sum and the LayerNorm are the paper's ("Input
-Embeddings"). No code and no weights of the authors could be found: their repository
-(microsoft/Unicoder) announced them as "coming soon". So there is nothing to convert, the segment
-inside the LayerNorm is a reading, and rows start from a BERT, as the authors' own training did.
+Known and not known: the paper's text was not at hand. That feature and box go through linear maps
+into one space, and that the result is normalised, is told of it at second hand; whether they are
+joined and mapped, or mapped and summed, is the same map. No code and no weights of the authors
+could be found: their repository (microsoft/Unicoder) announced them as "coming soon". So there is
+nothing to convert, the segment inside the LayerNorm is a reading, and a run starts from a BERT.
 
 Deviations: regions may be blocks of a grid (see `evidence`); the predicted class of a region, which
 only pre-training used, is not read.

@@ -11,8 +11,8 @@ b = (x0, y0, x1, y1, w, h, w · h), as shares of the image, enters as
 and a sub-word as in BERT: LayerNorm(word + position + segment A). Regions have no position.
 
 Verified against the authors' code (ChenRocks/UNITER, `model/model.py`, `data/data.py`): these
-equations, the seven numbers of a box, the names and shapes of the weights (`rpbert.convert`). The
-published weights themselves were not at hand.
+equations, the seven numbers of a box, the names and shapes of the weights
+(`rpbert.published_names`). The published weights themselves were not at hand.
 
 Deviations: regions may be blocks of a grid (see `evidence`), where the authors take Faster R-CNN's;
 the embedding that masks a region in pre-training is left out, as is the pooler.

@@ -17,7 +17,7 @@ the whole image, its feature the mean of the others.
 Verified against the authors' code (facebookresearch/vilbert-multi-task, `vilbert/vilbert.py`,
 `vilbert/datasets/_image_features_reader.py`, `config/bert_base_6layer_6conect.json`): these
 equations, the order of the layers, the published sizes, the names and shapes of the weights
-(`rpbert.convert`). The published weights themselves were not at hand.
+(`rpbert.published_names`). The published weights themselves were not at hand.
 
 Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
 poolers, and what becomes of the regions after the text last looked at them. Text without an image

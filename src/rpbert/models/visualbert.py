@@ -1,4 +1,4 @@
-"""VisualBERT before the biLSTM-CRF (Table 5's family of one-stream encoders).
+"""VisualBERT before the biLSTM-CRF (as in Table 5, of which it is no row).
 
 Li, L. H.; Yatskar, M.; Yin, D.; Hsieh, C.-J.; and Chang, K.-W. 2019. VisualBERT: A Simple and
 Performant Baseline for Vision and Language. arXiv:1908.03557.
@@ -72,7 +72,10 @@ class VisualBertEncoder(VisionLanguageEncoder):
         """See `VisionLanguageEncoder.from_published`."""
         from transformers import VisualBertModel
 
-        expected = "a VisualBERT with safetensors weights, by hub name or folder"
+        expected = (
+            "a VisualBERT with safetensors weights, by hub name or folder; "
+            "`rpbert convert visualbert` makes them of a pickle"
+        )
         return cls(load_published(VisualBertModel, name, expected, add_pooling_layer=False))
 
     @property

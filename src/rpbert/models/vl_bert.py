@@ -18,13 +18,13 @@ for a text of n sub-words, each through BERT's LayerNorm. All regions share one 
 
 Verified against the authors' code (jackroos/VL-BERT, `common/visual_linguistic_bert.py`,
 `common/fast_rcnn.py`, `cfgs/pretrain`): these equations, the wavelengths, the names and shapes of
-the weights (`rpbert.convert`). The published weights themselves were not at hand.
+the weights (`rpbert.published_names`). The published weights themselves were not at hand.
 
 Deviations: the feature of the whole image is the mean of its regions, where the authors pool it
 from its own box; regions may be blocks of a grid (see `evidence`). A post without an image has
 neither visual feature embeddings nor [END], where the authors give the texts of a text-only corpus
-a learnt one. Without the authors' weights the two LayerNorms start at BERT's own scale of 0.02:
-from the authors' zero nothing is learnt of an image in a small training set.
+a learnt one. Without the authors' weights the two LayerNorms start at BERT's own scale of 0.02;
+from the authors' zero the map W would get no gradient at first.
 """
 
 from __future__ import annotations
