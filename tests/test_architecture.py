@@ -16,7 +16,7 @@ PACKAGE = Path(rpbert.__file__).parent
 ROOMS = [
     {"errors", "__init__"},
     {"settings"},
-    {"config", "data", "writing", "manifest", "stopping"},
+    {"config", "data", "writing", "manifest", "stopping", "yaml_file"},
     {"scoring"},
     {"modules"},
     {"models"},

@@ -34,6 +34,7 @@ from rpbert.settings import (
     TaggerSettings,
 )
 from rpbert.writing import written_whole
+from rpbert.yaml_file import parse_yaml, read_yaml
 
 __all__ = [
     "PRESETS",
@@ -60,7 +61,6 @@ __all__ = [
     "merged",
     "override",
     "parse",
-    "read_yaml",
     "write_yaml",
 ]
 
@@ -79,6 +79,8 @@ class DataSettings(Settings):
     """Task#1's posts (TRC or any data with relation labels); None: the labels in `path`."""
     posts: int | None = Field(None, ge=1)
     """For a quick pass, most posts of each split: its first ones; None: all."""
+    lenient: bool = False
+    """Leave faulty rows out and count them; else the first one ends the run."""
 
 
 class Rates(Settings):
@@ -217,22 +219,6 @@ def parse(
         raise _as_input_error(kind, faults[0], where) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping a YAML file holds."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(path, "no such file", "a YAML file of settings") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, str(error), "a readable YAML file in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(path, f"broken YAML: {error}", "a YAML mapping") from None
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else type(content).__name__
-        raise InputError(path, found, "a YAML mapping with model, data, training")
-    return content
-
-
 def write_yaml(settings: Settings, path: Path) -> None:
     """Write settings with every default spelt out."""
     content = settings.model_dump(mode="json")
@@ -284,10 +270,7 @@ def override(given: dict[str, Any], line: str) -> None:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise InputError(repr(line), f"{parent} is a value", "a block of settings")
-    try:
-        target[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(repr(line), f"{value!r}", "a YAML value") from None
+    target[last] = parse_yaml(value, repr(line))
 
 
 def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputError:

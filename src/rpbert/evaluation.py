@@ -15,7 +15,7 @@ from rpbert.data.readers import open_data
 from rpbert.data.tables import CUT_WORD
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
-from rpbert.errors import InputError
+from rpbert.errors import Faults, InputError, refuse
 from rpbert.inference import Decoded, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Parts
@@ -31,11 +31,14 @@ GROUPINGS = ("relation", "type")
 ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
 
 
-def evaluate_model(name: str, data: Path, split: str | None = None) -> Evaluation:
+def evaluate_model(
+    name: str, data: Path, split: str | None = None, faults: Faults = refuse
+) -> Evaluation:
     """Score the model of a folder or hub id on a split of a data set.
 
     Args:
         split: None is the test split, or all posts of a single file.
+        faults: told of each faulty row of the data.
 
     Raises:
         InputError: model, data or split cannot be used, or a post has no tags.
@@ -43,7 +46,7 @@ def evaluate_model(name: str, data: Path, split: str | None = None) -> Evaluatio
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
     tagger = Tagger.from_pretrained(name)
-    source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks])
+    source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks], faults)
     if split is None:
         split = source.splits[0] if data.is_file() else "test"
     quirks: list[Quirk] = []

@@ -12,11 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from rpbert.config import RunSettings, TrainingSettings, read_yaml, write_yaml
+from rpbert.config import RunSettings, TrainingSettings, write_yaml
 from rpbert.data import Post
+from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
-from rpbert.errors import InputError
+from rpbert.errors import InputError, refuse
 from rpbert.manifest import recover
 from rpbert.models import parse_options
 from rpbert.models.fast import resolved
@@ -26,6 +27,7 @@ from rpbert.repeatable import repeatable, seed_everything
 from rpbert.stopping import StopSignals
 from rpbert.tasks import SCHEDULES, RelationTask, Schedule, TaggingTask, Task
 from rpbert.trainer import Trainer, TrainingResult
+from rpbert.yaml_file import read_yaml
 
 # Settings of `training` that decide what is kept and shown, and nothing of the weights.
 _MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "tensorboard"}
@@ -50,13 +52,15 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     if accelerator.is_main_process:
         _claim(run, resume)
     seed_everything(settings.training.seed)
-    source = open_data(settings.data.path)
-    most = settings.data.posts
+    left_out, most = LeftOut(), settings.data.posts
+    source = open_data(settings.data.path, faults=left_out if settings.data.lenient else refuse)
     posts, dev = (list(islice(source.read(split), most)) for split in ("train", "dev"))
     _need_tags(posts, f"{settings.data.path}, train")
     _need_tags(dev, f"{settings.data.path}, dev")
     others = dev + (list(source.read("test")) if "test" in source.splits else [])
     reporter = Reporter(run, settings.training, shown=accelerator.is_main_process)
+    if left_out.count:
+        reporter.note(f"data.lenient: {left_out}")
     model = TaggingModel.create(options, posts, others)
     reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)

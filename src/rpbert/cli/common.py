@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Lenient = Annotated[
+    bool, typer.Option("--lenient", help="Leave faulty rows out and count them; else stop.")
+]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model or a hub id.")]
 
 

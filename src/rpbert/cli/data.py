@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
-from rpbert.cli.common import Json, print_json
+from rpbert.cli.common import Json, Lenient, print_json
 
 
-def check(path: Annotated[Path, typer.Argument(metavar="PATH")], as_json: Json = False) -> None:
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH")],
+    lenient: Lenient = False,
+    as_json: Json = False,
+) -> None:
     """Report what a data set holds: posts, entities, images, labels, and every quirk."""
     from rpbert.data.check import check as run
     from rpbert.data.check import render
 
-    report = run(path)
+    report = run(path, lenient=lenient)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rpbert.cli.common import Json, ModelPath, print_json
-from rpbert.errors import InputError
+from rpbert.cli.common import Json, Lenient, ModelPath, print_json
+from rpbert.errors import InputError, refuse
 
 
 def evaluate(
@@ -21,15 +22,21 @@ def evaluate(
     by: Annotated[
         str | None, typer.Option(metavar="relation|type", help="Show these groups only.")
     ] = None,
+    lenient: Lenient = False,
     as_json: Json = False,
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
+    from rpbert.data.lenient import LeftOut
     from rpbert.evaluation import GROUPINGS, evaluate_model, only
     from rpbert.score_table import render
 
     if by is not None and by not in GROUPINGS:
         raise InputError("--by", by, " or ".join(GROUPINGS))
-    evaluation = only(evaluate_model(model, data, split), by)
+    left_out = LeftOut()
+    faults = left_out if lenient else refuse
+    evaluation = only(evaluate_model(model, data, split, faults), by)
+    if left_out.count:
+        print(left_out, file=sys.stderr)
     if as_json:
         print_json(evaluation.to_dict())
     else:

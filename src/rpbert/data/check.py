@@ -15,6 +15,7 @@ from rpbert.data.raw import Quirk
 from rpbert.data.readers import DataSource, TrcFolder, open_data
 from rpbert.data.trc import read_labels
 from rpbert.data.words import marks_balance, style_of
+from rpbert.errors import InputError, refuse
 
 _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 
@@ -96,16 +97,25 @@ class DataReport:
         }
 
 
-def check(path: str | Path) -> DataReport:
+def check(path: str | Path, *, lenient: bool = False) -> DataReport:
     """Read all of a data source, opening every image once, and report what is there.
 
     A folder of published relation labels without the user's tweets is reported by its labels.
 
+    Args:
+        lenient: leave faulty rows out and list them as quirks.
+
     Raises:
         InputError: nothing readable is at `path`, or a line is malformed rather than odd.
     """
-    source = open_data(path)
     quirks: list[Quirk] = []
+
+    def listed(fault: InputError) -> None:
+        file, _, line = str(fault.where).rpartition(":")
+        detail = f"found {fault.found}; expected {fault.expected}"
+        quirks.append(Quirk(Path(file).name, int(line), "faulty row, left out or mended", detail))
+
+    source = open_data(path, faults=listed if lenient else refuse)
     homes: dict[str, str] = {}
     reports = tuple(_check_split(source, split, quirks, homes) for split in source.splits)
     # Files that serve two splits are read twice; what they hold is listed once.

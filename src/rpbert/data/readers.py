@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from rpbert.data.regions import StoredRegions, stored_ids
 from rpbert.data.tables import KEYS, NO_GOLD, read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.words import JoinedMarks, WordSplitter
-from rpbert.errors import InputError
+from rpbert.errors import Faults, InputError, refuse
 
 __all__ = [
     "DataSource",
@@ -63,12 +63,14 @@ class PostFiles:
         files: the file of each split.
         splitter: cuts a text that comes without words.
         keys: what is read of a row.
+        faults: told of each faulty row.
     """
 
     path: Path
     files: dict[str, Path]
     splitter: WordSplitter
     keys: frozenset[str] = KEYS
+    faults: Faults = field(default=refuse)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -92,11 +94,8 @@ class PostFiles:
         )
         if self.path.is_file():
             return posts
-        captions = _companion(self.path / "captions.tsv", quirks)
-        relations = {
-            id: relation_of(value, where)
-            for id, (value, where) in _companion(self.path / "relations.tsv", quirks).items()
-        }
+        captions = _companion(self.path / "captions.tsv", quirks, self.faults)
+        relations = self._relations(quirks)
         return (
             post.with_(
                 caption=post.caption or captions.get(post.id, (None, ""))[0],
@@ -105,13 +104,23 @@ class PostFiles:
             for post in posts
         )
 
+    def _relations(self, quirks: list[Quirk] | None) -> dict[str, float]:
+        relations = {}
+        companion = _companion(self.path / "relations.tsv", quirks, self.faults)
+        for id, (value, where) in companion.items():
+            try:
+                relations[id] = relation_of(value, where)
+            except InputError as fault:
+                self.faults(fault)
+        return relations
+
     def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:
         if file.suffix == ".txt":
-            return read_conll(file, _image_folder(self.path), quirks)
+            return read_conll(file, _image_folder(self.path), quirks, self.faults)
         if file.suffix == ".jsonl":
-            rows = read_jsonl(file, self.splitter, quirks, self.keys)
+            rows = read_jsonl(file, self.splitter, quirks, self.keys, self.faults)
         else:
-            rows = read_parquet(file, self.splitter, quirks, self.keys)
+            rows = read_parquet(file, self.splitter, quirks, self.keys, self.faults)
         return at_least_one(rows, file)
 
 
@@ -123,11 +132,13 @@ class TrcFolder:
         path: the folder.
         labels: the published CSV file.
         splitter: cuts each text into words.
+        faults: told of each faulty row of the tweets.
     """
 
     path: Path
     labels: Path
     splitter: WordSplitter
+    faults: Faults = field(default=refuse)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -155,25 +166,28 @@ class TrcFolder:
             )
         images = self.path / "images"
         folder = images if images.is_dir() else None
-        return read_trc(self.labels, self.tweets, folder, split, self.splitter, quirks)
+        return read_trc(self.labels, self.tweets, folder, split, self.splitter, quirks, self.faults)
 
 
-def open_data(path: str | Path, splitter: WordSplitter | None = None) -> DataSource:
+def open_data(
+    path: str | Path, splitter: WordSplitter | None = None, faults: Faults = refuse
+) -> DataSource:
     """Open a data folder, a TRC folder, a ``.jsonl`` or a ``.parquet`` file.
 
     Args:
         path: the folder or file.
         splitter: cuts a text that comes without words; `JoinedMarks` where None.
+        faults: told of each faulty row as it is read; `rpbert.data.lenient.LeftOut` goes on.
 
     Raises:
         InputError: nothing of the kind is at `path`.
     """
     path, splitter = Path(path), splitter or JoinedMarks()
     if path.is_dir():
-        return _open_folder(path, splitter)
+        return _open_folder(path, splitter, faults)
     mend = "give the folder of the file" if path.suffix == ".txt" else ""
     expected = "a data folder, a .jsonl or a .parquet file"
-    return PostFiles(path, _only_file(path, expected, mend), splitter)
+    return PostFiles(path, _only_file(path, expected, mend), splitter, faults=faults)
 
 
 def open_untagged(path: str | Path, splitter: WordSplitter) -> PostFiles:
@@ -211,7 +225,7 @@ def _only_file(path: Path, expected: str, mend: str = "") -> dict[str, Path]:
     return {_SPLITS.get(path.stem, "all"): path}
 
 
-def _open_folder(path: Path, splitter: WordSplitter) -> DataSource:
+def _open_folder(path: Path, splitter: WordSplitter, faults: Faults) -> DataSource:
     files: dict[str, Path] = {}
     for stem, split in _SPLITS.items():
         for file in (path / (stem + suffix) for suffix in _SUFFIXES):
@@ -222,13 +236,13 @@ def _open_folder(path: Path, splitter: WordSplitter) -> DataSource:
                 raise InputError(path, found, "one file a split", "move one of them away")
             files[split] = file
     if files:
-        return PostFiles(path, files, splitter)
+        return PostFiles(path, files, splitter, faults=faults)
     labels = [file for file in sorted(path.glob("*.csv")) if is_trc(file)]
     if len(labels) > 1:
         found = f"{len(labels)} files of relation labels"
         raise InputError(path, found, "one .csv with tweet_id and image_adds")
     if labels:
-        return TrcFolder(path, labels[0], splitter)
+        return TrcFolder(path, labels[0], splitter, faults)
     expected = "train, valid (or dev) or test as .txt, .jsonl or .parquet, or the labels of TRC"
     raise InputError(path, "no data files", expected)
 
@@ -253,20 +267,24 @@ def _image_folder(path: Path) -> ImageFolder | None:
     return ImageFolder(others[0]) if others else None
 
 
-def _companion(path: Path, quirks: list[Quirk] | None) -> dict[str, tuple[str, str]]:
+def _companion(
+    path: Path, quirks: list[Quirk] | None, faults: Faults
+) -> dict[str, tuple[str, str]]:
     """Value and place of each id in a file of ``id<TAB>value`` lines; empty without the file."""
     values: dict[str, tuple[str, str]] = {}
     if not path.is_file():
         return values
-    for number, line in lines_of(path, quirks):
+    for number, line in lines_of(path, quirks, faults):
         where = f"{path}:{number}"
         id, tab, value = line.partition("\t")
         if not line.strip():
             continue
         if not tab or not id:
-            raise InputError(where, shown(line), "image id, tab, value")
+            faults(InputError(where, shown(line), "image id, tab, value"))
+            continue
         if id in values and values[id][0] != value.strip():
-            raise InputError(where, f"a second value for {shown(id)}", "one line an image id")
+            faults(InputError(where, f"a second value for {shown(id)}", "one line an image id"))
+            continue
         if not value.strip():
             note(quirks, path, number, "empty value", f"nothing behind the id {shown(id)}")
             continue

@@ -16,7 +16,7 @@ from rpbert.data import Post
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, shown
 from rpbert.data.tables import read_jsonl
 from rpbert.data.words import WordSplitter
-from rpbert.errors import InputError
+from rpbert.errors import Faults, InputError, refuse
 
 TRAIN_ROWS = 3576  # published split: these rows train, all behind them test
 
@@ -82,6 +82,7 @@ def read_trc(
     split: str,
     splitter: WordSplitter,
     quirks: list[Quirk] | None = None,
+    faults: Faults = refuse,
 ) -> Iterator[Post]:
     """Labelled posts of one split, joined by exact id, in the published order.
 
@@ -92,13 +93,14 @@ def read_trc(
         split: "train" or "test".
         splitter: cuts each text into words.
         quirks: collects damaged rows, labels without a tweet and tweets without an image.
+        faults: told of each row of `tweets` that is none of a post.
 
     Raises:
         InputError: a file is missing or malformed, or no tweet at all has a label.
     """
     posts: dict[str, Post] = {}
     wanted = {label.id for part in ("train", "test") for label in read_labels(labels, part)}
-    for post in read_jsonl(tweets, splitter, quirks):
+    for post in read_jsonl(tweets, splitter, quirks, faults=faults):
         if post.id in posts:
             line = int(post.origin.rpartition(":")[2])
             note(quirks, tweets, line, "tweet given twice", f"id {post.id}; the first is kept")

@@ -23,7 +23,6 @@ from rpbert.config import (
     merged,
     override,
     parse,
-    read_yaml,
 )
 from rpbert.data import Post
 from rpbert.models import SYSTEMS
