@@ -67,6 +67,14 @@ __all__ = [
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
 
+# What pydantic says of these speaks of Python's types.
+_EXPECTED = {
+    "path_type": "a path",
+    "model_type": "a block of settings",
+    "model_attributes_type": "a block of settings",
+    "dict_type": "a block of settings",
+}
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -285,8 +293,8 @@ def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputErr
     if fault["type"] == "value_error":
         found, expected = fault["ctx"]["error"].args
         return InputError(where, f"{key} with {found}", expected)
-    shown = repr(fault["input"])
-    return InputError(where, f"{key} = {shown[:80]}", fault["msg"].removeprefix("Input should be "))
+    expected = _EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
+    return InputError(where, f"{key} = {fault['input']!a:.80}", expected)
 
 
 def _known_keys(kind: type[Settings], path: Sequence[Any]) -> list[str]:

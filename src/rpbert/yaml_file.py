@@ -75,14 +75,18 @@ def parse_yaml(text: str, where: object) -> Any:
     Raises:
         InputError: it is broken, holds other than plain values, or stands for too many.
     """
+    loader = None
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        if _count(node, {}) > NODE_LIMIT:
+        counts: dict[int, float] = {}
+        if _count(node, counts) > NODE_LIMIT:
+            largest = max(_children(node), key=lambda child: counts[id(child)])
             found = f"aliases that stand for more than {NODE_LIMIT:,} values"
-            raise InputError(where, found, "each value written out")
+            line = largest.start_mark.line + 1
+            raise InputError(f"{where}:{line}", found, "each value written out")
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -93,18 +97,20 @@ def parse_yaml(text: str, where: object) -> Any:
         found = f"the character {chr(int(error.character))!a}"
         raise InputError(f"{where}:{line}", found, "YAML of printable text") from None
     except RecursionError:
-        expected = "settings a few levels deep"
-        raise InputError(where, "YAML nested too deeply, or in itself", expected) from None
+        place = f"{where}:{loader.line + 1}" if loader else where
+        raise InputError(place, "YAML nested too deeply", "settings a few levels deep") from None
+
+
+def _children(node: Any) -> list[Any]:
+    """What stands directly under a node: items, or keys and values."""
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def _count(node: Any, known: dict[int, float]) -> float:
     """Values under a node with every alias written out; without end for one within itself."""
     if id(node) not in known:
         known[id(node)] = float("inf")
-        total = 1.0
-        for child in node.value if isinstance(node, yaml.CollectionNode) else ():
-            total += sum(
-                _count(c, known) for c in (child if isinstance(child, tuple) else (child,))
-            )
-        known[id(node)] = total
+        known[id(node)] = 1 + sum(_count(child, known) for child in _children(node))
     return known[id(node)]

@@ -41,7 +41,7 @@ def parquet_rows(
                 for scalars in zip(*batch.columns, strict=True):
                     yield dict(zip(batch.schema.names, scalars, strict=True))
                     done += 1
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of names of columns, too
         found = f"no readable Parquet after row {done} ({shown(str(error))})"
         raise InputError(path, found, "a Parquet file") from error
 

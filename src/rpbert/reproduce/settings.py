@@ -27,6 +27,7 @@ from rpbert.config import (
 from rpbert.data import Post
 from rpbert.models import SYSTEMS
 from rpbert.reproduce.rows import Row
+from rpbert.yaml_file import read_yaml
 
 
 class SharedParts(Settings):

@@ -1,0 +1,165 @@
+"""Malformed CoNLL, JSON lines, Parquet, YAML: one line that names the place, or gone on behind."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rpbert.config import load_run
+from rpbert.data.check import check
+from rpbert.data.lenient import LeftOut
+from rpbert.data.readers import open_data
+from rpbert.errors import InputError
+from rpbert.models import parse_options
+from tests import malformed
+from tests.malformed import Broken, whole
+from tests.soak import Soak
+
+KINDS: dict[str, Callable[[Path, random.Random], Broken]] = {
+    "CoNLL": malformed.conll,
+    "JSON lines": malformed.jsonl,
+    "Parquet": malformed.parquet,
+    "YAML": malformed.settings,
+}
+EXPECTED = {
+    row["id"]: (row["text"], tuple(row["tokens"]), tuple(row["tags"]), row["relation"])
+    for row in malformed.rows()
+}
+
+
+def read(broken: Broken) -> None:
+    """Read all of a broken file."""
+    if broken.path.suffix == ".yaml":
+        parse_options(load_run(broken.path).model, broken.path)
+    else:
+        list(open_data(broken.path).read("train"))
+
+
+def is_told(kind: str, broken: Broken) -> bool:
+    """Whether a file is refused, which has to be in one line that begins with the place."""
+    try:
+        read(broken)
+    except InputError as error:
+        line = str(error)
+        assert "\n" not in line
+        assert broken.place.match(line), line
+        assert line.isprintable()
+        assert len(line) < 600 + len(str(broken.path))
+        return True
+    return False  # what was broken can be meant
+
+
+def goes_on(kind: str, broken: Broken) -> bool:
+    """Whether lenient reading counts the fault and leaves every other post as it was."""
+    left_out = LeftOut()
+    try:
+        posts = list(open_data(broken.path, faults=left_out).read("train"))
+    except InputError:
+        if broken.touched is None:
+            return False  # not even a lenient reader reads a part of a damaged file
+        raise
+    assert left_out.count >= 1
+    assert broken.place.search(str(left_out))
+    if broken.touched is not None:
+        expected = {id: post for id, post in EXPECTED.items() if id not in broken.touched}
+        if kind == "CoNLL":  # whose relations and texts are elsewhere
+            expected = {id: (*post[:3], None) for id, post in expected.items()}
+        found = whole(posts)
+        assert {id: found.get(id) for id in expected} == expected
+    return True
+
+
+def broken_files(folder: Path, each: int) -> Counter[str]:
+    """Break files of each kind until so many were refused; counts what became of them."""
+    counts: Counter[str] = Counter()
+    for kind, breaking in KINDS.items():
+        draw, tried = random.Random(kind), 0
+        while counts[kind] < each:
+            tried += 1
+            assert tried < 4 * each + 20, f"{kind}: too much is let pass"
+            broken = breaking(folder / kind / str(tried), draw)
+            if not is_told(kind, broken):
+                counts["harmless"] += 1
+                continue
+            counts[kind] += 1
+            if kind != "YAML":
+                counts["gone on behind"] += goes_on(kind, broken)
+    return counts
+
+
+def test_some_malformed_files(tmp_path: Path) -> None:
+    assert broken_files(tmp_path, 25)["gone on behind"] > 25
+
+
+@pytest.mark.slow("malformed CoNLL, JSON lines, Parquet, YAML", "500")
+def test_many_malformed_files(tmp_path: Path, soak: Soak) -> None:
+    counts = broken_files(tmp_path, 125)
+    told = sum(counts[kind] for kind in KINDS)
+    assert told == 500
+    soak(
+        f"{told} refused in one line with the place; {counts['gone on behind']} of "
+        f"{told - counts['YAML']} gone on behind with --lenient; {counts['harmless']} more harmless"
+    )
+
+
+def test_check_lists_faulty_rows_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text(
+        "IMGID:1\nAda\tB-PER\n\nIMGID:2\nAda\tPER\nsaid\tO\n\nIMGID:3\nAda B-PER\n\n"
+    )
+    with pytest.raises(InputError, match=r"train\.txt:5"):
+        check(tmp_path)
+    report = check(tmp_path, lenient=True)
+    assert [split.posts for split in report.splits] == [2]
+    assert report.splits[0].strict["PER"] == 2  # the space of the third post is mended
+    faulty = [(q.line, q.file) for q in report.quirks if "faulty" in q.kind]
+    assert faulty == [(5, "train.txt"), (9, "train.txt")]
+
+
+def test_what_was_left_out_is_one_line() -> None:
+    left_out = LeftOut()
+    for number in range(5):
+        left_out(InputError(f"a.txt:{number}", "x", "y"))
+    assert str(left_out) == (
+        "5 faulty rows left out or mended: a.txt:0: found x; expected y | "
+        "a.txt:1: found x; expected y | a.txt:2: found x; expected y | …"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", r"run\.yaml:2: found broken YAML"),
+        ("a: 1\na: 2\n", r"run\.yaml:2: found .*the key 'a' a second time"),
+        ("a: &a [*a]\n", r"run\.yaml:1: found aliases that stand for more than 100,000 values"),
+        ("a: !!int x\n", r"run\.yaml:1: found broken YAML \('x' is no int"),
+        ("a: 1\n\nb: \0\n", r"run\.yaml:3: found the character '\\x00'"),
+        ("a: " + "[" * 5000, r"run\.yaml:1: found YAML nested too deeply"),
+        ("a" * (1 << 21), r"run\.yaml: found 2,097,152 bytes"),
+    ],
+)
+def test_yaml_of_strangers(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=found):
+        load_run(tmp_path / "run.yaml")
+
+
+def test_a_few_lines_of_aliases_do_not_fill_the_memory(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]" for i in range(30)]
+    (tmp_path / "run.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="aliases"):
+        load_run(tmp_path / "run.yaml")
+
+
+def test_aliases_of_a_few_values_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "model: {system: bilstm_crf}\ndata: {path: posts}\n"
+        "training: {tagging: &rates {head: 1, encoder: 1, projection: 1, visual: 1}, "
+        "relation: *rates}\n"
+    )
+    run = load_run(tmp_path / "run.yaml")
+    assert run.training.tagging == run.training.relation
