@@ -10,7 +10,8 @@ paper's Fig. 3 shows S_TV below 1, which a sum over words hardly is; S_TV divide
 words is therefore given beside it.
 
 Attention is that of the second pass, which reads R ⊙ V. It is worked out only here, from the
-same layers: tagging itself never forms the probabilities.
+same layers: tagging itself never forms the probabilities. What an explanation predicts is what
+the tagger predicts, up to the rounding of its faster ways of computing.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def explain_batch(
             name = tagger.model.options.system
             raise InputError("relation", f"a model of {name}", "one of rpbert, whose r can be set")
         else:
-            output = system(batch)
+            output = decoder.system(batch)
         decoded = decoder.read(batch, output)
     return [
         Explanation(post, prediction_of(post, answer), **of_post)
