@@ -23,7 +23,7 @@ ROOMS = [
     {"published_names"},
     {"inference", "convert", "frames", "checkpoint", "state", "progress", "repeatable", "tasks"},
     {"trainer", "training"},
-    {"evaluation", "analysis", "spacy_component"},
+    {"evaluation", "analysis", "batch", "spacy_component"},
     {"demo", "reproduce"},
     {"service"},
     {"show", "score_table"},

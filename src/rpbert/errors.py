@@ -23,6 +23,10 @@ class InputError(ValueError):
             line += f"; {mend}"
         super().__init__(" ".join(line.split()))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, ...]]:
+        """What it is made from again in another process."""
+        return type(self), (str(self.where), self.found, self.expected, self.mend)
+
 
 Faults: TypeAlias = "Callable[[InputError], object]"
 """What is told of each faulty row of a file; if it returns, the reading goes on behind the row."""

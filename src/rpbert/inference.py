@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -13,7 +13,7 @@ import torch
 from rpbert.config import Precision
 from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
 from rpbert.data.ahead import ahead
-from rpbert.data.collate import Collator, batches
+from rpbert.data.collate import Collator, batches, by_length, windows
 from rpbert.data.labels import strict_spans
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
@@ -72,13 +72,11 @@ class Decoder:
 
     def decode(self, posts: Sequence[Post], batch_size: int = 32) -> list[Decoded]:
         """Decode posts in batches of similar length; the answers keep the order of `posts`."""
-        lengths = self.collator.lengths(posts)
-        order = sorted(range(len(posts)), key=lengths.__getitem__)
-        groups = list(batches([posts[i] for i in order], batch_size))
-        read = map(self.collator, groups)
+        groups = by_length(self.collator.lengths(posts), batch_size)
+        read = (self.collator([posts[i] for i in group]) for group in groups)
         packed = ahead(read) if len(groups) > 1 else read
         answers = (answer for batch in packed for answer in self.decode_batch(batch))
-        decoded = dict(zip(order, answers, strict=True))
+        decoded = dict(zip(chain.from_iterable(groups), answers, strict=True))
         return [decoded[i] for i in range(len(posts))]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
@@ -132,10 +130,10 @@ class Tagger:
         self, model: TaggingModel, device: str | None = None, precision: Precision = "fp32"
     ) -> None:
         self.model = model
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or best_device()
         system = fast(model.system.to(self.device).eval(), precision, self.device)
         self.decoder = Decoder(model, model.collator(), self.device, system)
-        self._splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
+        self.splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     @classmethod
     def from_pretrained(
@@ -152,9 +150,7 @@ class Tagger:
         Raises:
             InputError: nothing is there, or it is not a whole, unchanged model.
         """
-        folder = Path(name)
-        model = TaggingModel.load(folder if folder.exists() else _download(str(name)))
-        return cls(model, device, precision)
+        return cls(TaggingModel.load(model_folder(name)), device, precision)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` reads."""
@@ -202,9 +198,8 @@ class Tagger:
     ) -> Iterator[Prediction]:
         """Tag any number of posts in constant memory, in their order."""
         numbered = (self.as_post(post, index) for index, post in enumerate(posts))
-        # Some batches at a time, so that posts of similar length meet in a batch.
-        while chunk := list(islice(numbered, 16 * batch_size)):
-            yield from self.predict_batch(chunk, batch_size)
+        for window in windows(numbered, batch_size):
+            yield from self.predict_batch(window, batch_size)
 
     def predict_frame(
         self, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
@@ -238,7 +233,7 @@ class Tagger:
         if isinstance(values.get("tokens"), tuple):
             values["tokens"] = list(values["tokens"])
         image = given.get("image")
-        post = post_of_values(values, Path("posts"), index, self._splitter)
+        post = post_of_values(values, Path("posts"), index, self.splitter)
         return post.with_(image=Path(image) if isinstance(image, str) else image)
 
 
@@ -250,6 +245,24 @@ def prediction_of(post: Post, decoded: Decoded) -> Prediction:
         start, stop = post.spans[first][0], post.spans[end - 1][1]
         entities.append(Entity(post.text[start:stop], label, start, stop, score))
     return Prediction(post.id, post.text, entities, decoded.relation, decoded.image)
+
+
+def best_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model_folder(name: str | Path) -> Path:
+    """Where a model lies: RUN, RUN/model or a hub id, which is fetched.
+
+    Raises:
+        InputError: there is no such folder, and no model of that hub id.
+    """
+    folder = Path(name)
+    if not folder.exists():
+        return _download(str(name))
+    inner = folder / "model"
+    return inner if not (folder / "manifest.json").is_file() and inner.is_dir() else folder
 
 
 def _download(name: str) -> Path:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, BinaryIO, TextIO
 
 from rpbert.errors import InputError
 
@@ -43,11 +43,24 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
             is full or fails.
     """
+    with _whole(path, "w", "utf-8") as file:
+        yield file
+
+
+@contextmanager
+def bytes_written_whole(path: Path) -> Iterator[BinaryIO]:
+    """The same for a file of bytes."""
+    with _whole(path, "wb", None) as file:
+        yield file
+
+
+@contextmanager
+def _whole(path: Path, mode: str, encoding: str | None) -> Iterator[Any]:
     if path.is_dir():
         raise InputError(path, "a folder", "a file that can be written")
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
-        file = new.open("w", encoding="utf-8")
+        file = new.open(mode, encoding=encoding)
     except OSError as error:
         raise InputError(path, error.strerror or str(error), "a file that can be written") from None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from rpbert.data import Post
 from rpbert.data.collate import (
+    PADDED,
     BertSubwords,
     Collator,
     NoSubwords,
     _windows,
     batches,
+    by_length,
     shuffled_batches,
+    windows,
 )
 from rpbert.data.evidence import ImageReader, ImageStore, NoEvidence
 from rpbert.data.vocabulary import Vocabulary, tag_set
@@ -141,6 +145,31 @@ def test_batches_keep_the_order() -> None:
         ["3", "4", "5"],
         ["6"],
     ]
+
+
+@given(st.lists(st.integers(0, 3000), max_size=60), st.integers(1, 9))
+def test_batches_of_similar_length_are_bounded_in_posts_and_in_words(
+    lengths: list[int], size: int
+) -> None:
+    groups = by_length(lengths, size)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    flat = [lengths[i] for group in groups for i in group]
+    assert flat == sorted(lengths)
+    for group in groups:
+        longest = max(lengths[i] for i in group)
+        assert len(group) <= size
+        assert len(group) * longest <= PADDED or len(group) == 1
+    for group, following in pairwise(groups):  # none is cut without need
+        one_more = (len(group) + 1) * lengths[following[0]]
+        assert len(group) == size or one_more > PADDED
+
+
+def test_windows_are_bounded_in_posts_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpbert.data.collate.HELD_BYTES", 100)
+    sizes = [0] * 40 + [60, 60, 10, 200, 1, 1]
+    posts = [post("a").with_(image=bytes(n) if n else None) for n in sizes]
+    found = [[len(p.image or b"") for p in window] for window in windows(iter(posts), 2)]  # type: ignore[arg-type]
+    assert found == [[0] * 32, [0] * 8 + [60, 60], [10, 200], [1, 1]]
 
 
 def test_a_batch_moves_with_its_tensors() -> None:

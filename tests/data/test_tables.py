@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from rpbert.data import Post
 from rpbert.data.raw import LINE_LIMIT, Quirk, lines_of
-from rpbert.data.readers import open_data, open_untagged
+from rpbert.data.readers import open_data
+from rpbert.data.shards import read_shard
 from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
@@ -331,7 +332,7 @@ def test_a_text_is_cut_into_words_where_an_entity_is_part_of_one(tmp_path: Path)
 
 def test_to_be_tagged_a_post_needs_no_usable_gold(tmp_path: Path) -> None:
     rows = [{"id": "1", "text": "New York", "tags": ["O"], "entities": 5, "relation": "x"}]
-    (post,) = open_untagged(jsonl(tmp_path / "posts.jsonl", rows), SPLITTERS["joined"]).read("all")
+    (post,) = read_shard(jsonl(tmp_path / "posts.jsonl", rows), SPLITTERS["joined"])
     assert (post.words, post.tags, post.relation) == (("New", "York"), None, None)
     with pytest.raises(InputError):
         read(tmp_path / "posts.jsonl")

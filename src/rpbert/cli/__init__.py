@@ -54,7 +54,10 @@ app.command("demo")(demo.demo)
 
 
 def main() -> NoReturn:
-    """Run a command and exit: 0 done, 2 the user can mend it, 130 stopped by the user."""
+    """Run a command and exit.
+
+    0 done, 2 the user can mend it, 3 done except for some posts (`rpbert.cli.shards`), 130 stopped.
+    """
     try:
         arguments = sys.argv[1:]
         if arguments in ([], ["data"]):
@@ -75,7 +78,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         print("rpbert: stopped", file=sys.stderr)
         sys.exit(STOPPED)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(line: str) -> NoReturn:

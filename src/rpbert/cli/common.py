@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+from rpbert.errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Lenient = Annotated[
     bool, typer.Option("--lenient", help="Leave faulty rows out and count them; else stop.")
 ]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model or a hub id.")]
+
+
+Name = TypeVar("Name", bound=str)
+
+
+def one_of(option: str, given: str, names: tuple[Name, ...]) -> Name:
+    """The name that an option gives.
+
+    Raises:
+        InputError: it is none of `names`.
+    """
+    for name in names:
+        if name == given:
+            return name
+    raise InputError(option, given, " or ".join(names))
 
 
 def print_json(content: Any) -> None:

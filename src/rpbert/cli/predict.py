@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import Json, ModelPath, console, print_json
+from rpbert.cli.common import Json, ModelPath, console, one_of, print_json
+from rpbert.cli.shards import Shards, predict_file, predict_shards
 from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from rpbert.config import Precision
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "auto")
 
 
 def predict(
@@ -23,68 +25,97 @@ def predict(
         str | None, typer.Option(help="What that image shows, for a model that reads captions.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="Posts as .jsonl or .parquet.")
+        str | None,
+        typer.Option(
+            "--input", metavar="PATTERN", help="A file, folder or glob of .jsonl, .parquet, .tar."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="JSON lines; else printed.")
+        str | None,
+        typer.Option(
+            "--output", metavar="FILE|DIR/", help="A file for a file, a folder for shards."
+        ),
     ] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="jsonl|parquet", help="Of the output; by its suffix.")
+    ] = None,
+    lenient: Annotated[
+        bool | None,
+        typer.Option(
+            "--lenient/--strict",
+            help="Set faulty rows aside (shards), or stop at the first (a file).",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave finished shards as they are.")] = (
+        False
+    ),
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="The i-th of n parts, for n machines.")
+    ] = "1/1",
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Processes here, or a Ray cluster.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(help="Models that tag at a time.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs they share; 0 for none.", show_default="what there is")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|bf16|auto", help="Of the heavy parts; bf16 is faster.")
+    ] = "fp32",
     as_json: Json = False,
 ) -> None:
-    """Tag one post, or a file of posts to JSON lines."""
+    """Tag one post, a file of posts, or shards of posts to as many files.
+
+    Exit code 3: done, but for the posts that are listed in *.errors.jsonl beside the output.
+    """
     if (text is None) == (source is None):
         raise InputError("predict", "both or neither of --text and --input", "one of them")
-    if image is not None and source is not None:
+    chosen = one_of("--precision", precision, PRECISIONS)
+    if source is None:
+        for name, given in (("output", output), ("format", format), ("lenient", lenient)):
+            if given is not None:
+                raise InputError(f"--{name}", "beside --text", "--input")
+        _predict_one(model, {"text": text, "image": image, "caption": caption}, chosen, as_json)
+        return
+    if image is not None:
         raise InputError("--image", "beside --input", "--text, or `image` in the rows of the file")
-    if caption is not None and source is not None:
+    if caption is not None:
         raise InputError("--caption", "beside --input", "--text, or `caption` in the file's rows")
-    if output is not None and source is None:
-        raise InputError("--output", "beside --text", "--input")
+    alone = Path(source).is_file() and not (output or "").endswith("/")
+    by_suffix = "parquet" if alone and (output or "").endswith(".parquet") else "jsonl"
+    shards = Shards(
+        model=model,
+        source=source,
+        output=output,
+        format=one_of("--format", format or by_suffix, ("jsonl", "parquet")),
+        lenient=not alone if lenient is None else lenient,
+        resume=resume,
+        shard=shard,
+        engine=one_of("--engine", engine, ("local", "ray")),
+        workers=workers,
+        gpus=gpus,
+        precision=chosen,
+    )
+    if not alone:
+        predict_shards(shards, as_json=as_json)
+        return
+    if resume or (shard, engine, workers) != ("1/1", "local", 1):
+        mend = "end --output with / to write shards into that folder"
+        raise InputError("predict", "options of shards for one file", "a folder", mend)
+    predict_file(shards, as_json=as_json)
+
+
+def _predict_one(model: str, post: dict[str, Any], precision: Precision, as_json: bool) -> None:
+    image = post["image"]
     if image is not None and not image.is_file():
         raise InputError("--image", f"no file {image}", "an image file")
-    if source is not None:
-        _predict_file(model, source, output, as_json)
-        return
     from rpbert.inference import Tagger
 
-    prediction = Tagger.from_pretrained(model).predict(str(text), image, caption)
+    prediction = Tagger.from_pretrained(model, precision=precision).predict(**post)
     if as_json:
         print_json(prediction.to_dict())
     else:
         from rpbert.show import print_prediction
 
         print_prediction(prediction, console())
-
-
-def _predict_file(model: str, source: Path, output: Path | None, as_json: bool) -> None:
-    from rpbert.data.readers import open_untagged
-    from rpbert.data.words import SPLITTERS
-    from rpbert.inference import Tagger
-    from rpbert.writing import written_whole
-
-    if source.is_dir() or not source.exists():  # before the model is loaded, which takes longer
-        found = "a folder" if source.is_dir() else "no such file"
-        raise InputError(source, found, "a .jsonl or .parquet file of posts")
-    tagger = Tagger.from_pretrained(model)
-    opened = open_untagged(source, SPLITTERS[tagger.model.vocabulary.marks])
-    predictions = tagger.predict_stream(opened.read(opened.splits[0]))
-    counts: Counter[str] = Counter()
-
-    def lines() -> Iterable[str]:
-        for prediction in predictions:
-            counts["posts"] += 1
-            counts[prediction.image] += 1
-            yield json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n"
-
-    if output is None and as_json:
-        print_json([json.loads(line) for line in lines()])
-    elif output is None:
-        sys.stdout.writelines(lines())
-    else:
-        with written_whole(output) as file:
-            file.writelines(lines())
-        if as_json:
-            print_json({"output": str(output), **counts})
-    images = ", ".join(
-        f"{counts[key]:,} {key}" for key in ("used", "none", "missing", "unreadable")
-    )
-    print(f"{counts['posts']:,} posts; images: {images}", file=sys.stderr)

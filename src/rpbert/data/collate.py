@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+HELD_BYTES = 128 * 2**20
+"""Bytes of encoded images that a window of posts may hold before it is complete."""
+PADDED = 2**14
+"""Words or sub-words of a batch with its padding, unless it is a single post."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One encoder row of a post: sub-word ids, and the word each one counts for (-1: none)."""
@@ -232,6 +238,39 @@ def batches(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
             batch = []
     if batch:
         yield batch
+
+
+def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
+    """Consecutive lists to be held in memory at once: 16 batches of `size` posts, or less.
+
+    Some batches at a time, so that posts of similar length meet in a batch; less where posts
+    carry the bytes of large images.
+    """
+    window: list[Post] = []
+    held = 0
+    for post in posts:
+        window.append(post)
+        held += len(post.image) if isinstance(post.image, bytes) else 0
+        if len(window) == 16 * size or held >= HELD_BYTES:
+            yield window
+            window, held = [], 0
+    if window:
+        yield window
+
+
+def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Posts of these lengths in batches of similar length, as indices.
+
+    A batch has at most `size` posts, and a length of at most `PADDED` with its padding unless it
+    is a single post: a post of thousands of words does not multiply by the others.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        longest = lengths[index]  # of the batch, as it comes last
+        if not groups or len(groups[-1]) == size or (len(groups[-1]) + 1) * longest > PADDED:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
 
 
 def shuffled_batches(posts: Sequence[Post], size: int, seed: str) -> list[list[Post]]:

@@ -12,7 +12,7 @@ from rpbert.data.conll import read_conll
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
 from rpbert.data.regions import FILE as REGIONS
 from rpbert.data.regions import StoredRegions, stored_ids
-from rpbert.data.tables import KEYS, NO_GOLD, read_jsonl, read_parquet
+from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.words import JoinedMarks, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
@@ -22,9 +22,7 @@ __all__ = [
     "PostFiles",
     "Quirk",
     "TrcFolder",
-    "at_least_one",
     "open_data",
-    "open_untagged",
     "read_trc",
 ]
 
@@ -62,14 +60,12 @@ class PostFiles:
         path: the data folder, or the single file.
         files: the file of each split.
         splitter: cuts a text that comes without words.
-        keys: what is read of a row.
         faults: told of each faulty row.
     """
 
     path: Path
     files: dict[str, Path]
     splitter: WordSplitter
-    keys: frozenset[str] = KEYS
     faults: Faults = field(default=refuse)
 
     @property
@@ -118,10 +114,10 @@ class PostFiles:
         if file.suffix == ".txt":
             return read_conll(file, _image_folder(self.path), quirks, self.faults)
         if file.suffix == ".jsonl":
-            rows = read_jsonl(file, self.splitter, quirks, self.keys, self.faults)
+            rows = read_jsonl(file, self.splitter, quirks, faults=self.faults)
         else:
-            rows = read_parquet(file, self.splitter, quirks, self.keys, self.faults)
-        return at_least_one(rows, file)
+            rows = read_parquet(file, self.splitter, quirks, faults=self.faults)
+        return _at_least_one(rows, file)
 
 
 @dataclass(frozen=True)
@@ -190,17 +186,7 @@ def open_data(
     return PostFiles(path, _only_file(path, expected, mend), splitter, faults=faults)
 
 
-def open_untagged(path: str | Path, splitter: WordSplitter) -> PostFiles:
-    """Open a ``.jsonl`` or ``.parquet`` file to be tagged: gold in it is not read.
-
-    Raises:
-        InputError: nothing of the kind is at `path`.
-    """
-    files = _only_file(Path(path), "a .jsonl or .parquet file of posts")
-    return PostFiles(Path(path), files, splitter, NO_GOLD)
-
-
-def at_least_one(rows: Iterator[Post], path: Path) -> Iterator[Post]:
+def _at_least_one(rows: Iterator[Post], path: Path) -> Iterator[Post]:
     """The posts of a file.
 
     Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rpbert.data.images import FORMATS
-from rpbert.data.readers import open_untagged
 from rpbert.data.scenes import draw
+from rpbert.data.shards import read_shard
 from rpbert.data.words import WordSplitter
 
 MOST = 12
@@ -68,8 +68,7 @@ def read_examples(path: Path, splitter: WordSplitter) -> list[Example]:
     Raises:
         InputError: it is no such file, or a row is no post.
     """
-    source = open_untagged(path, splitter)
-    posts = islice(source.read(source.splits[0]), MOST)
+    posts = islice(read_shard(path, splitter), MOST)
     return [_read(post.text, post.image, post.caption or "") for post in posts]
 
 

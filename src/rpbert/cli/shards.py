@@ -1,0 +1,157 @@
+"""`rpbert predict --input`: a file to a file, or shards to shards."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from rpbert.cli.common import print_json
+from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from rpbert.batch import Engine, Format, Summary
+    from rpbert.batch.output import Rows
+    from rpbert.config import Precision
+
+PARTLY = 3
+"""Exit code of a run that is done, but not with every post."""
+_IMAGES = ("used", "none", "missing", "unreadable")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What the command line says; see `rpbert predict --help`."""
+
+    model: str
+    source: str
+    output: str | None
+    format: Format
+    lenient: bool
+    resume: bool
+    shard: str
+    engine: Literal["local", "ray"]
+    workers: int
+    gpus: int | None
+    precision: Precision
+
+    @property
+    def device(self) -> str | None:
+        """Where a single model runs; None takes the GPU where there is one."""
+        return "cpu" if self.gpus == 0 else None
+
+
+def predict_file(given: Shards, *, as_json: bool) -> None:
+    """Tag one file to another or to standard output; if strict, all of it or nothing is written."""
+    from rpbert.batch import Job, Shard
+    from rpbert.batch.local import ShardTagger
+    from rpbert.batch.output import HeldRows, JsonRows, Output, opened
+    from rpbert.data.shards import SUFFIXES
+    from rpbert.inference import Tagger, model_folder
+
+    printed = given.output in (None, "-")
+    shard = Shard(Path(given.source), Path(given.output or "-"))
+    if shard.source.suffix not in SUFFIXES:  # before the model is loaded, which takes longer
+        found = f"a file that ends in {shard.source.suffix!r}"
+        raise InputError(shard.source, found, f"one of {', '.join(SUFFIXES)}")
+    if not printed and shard.output.is_dir():
+        mend = "end it with / to write into it"
+        raise InputError(shard.output, "a folder", "a file that can be written", mend)
+    model = model_folder(given.model)
+    job = Job(model, "", given.format, given.precision, lenient=given.lenient)
+    tagger = ShardTagger(Tagger.from_pretrained(model, given.device, job.precision), job)
+    held = HeldRows()
+    with ExitStack() as files:
+        if printed:
+            rows: Rows = held if as_json else JsonRows(sys.stdout.buffer)
+            out = Output(shard.source, rows, lambda: sys.stderr)
+        else:
+            out = files.enter_context(opened(shard, job.format))
+        for _ in tagger.tag_into(out, shard):
+            pass
+        if not (out.rows or out.errors or out.broken):
+            raise InputError(shard.source, "no rows", "a row a post")
+    if as_json and printed:
+        print_json(held.rows)
+    elif as_json:
+        counts = {"posts": out.rows, **out.images, "failed": out.errors}
+        print_json({"output": str(shard.output), **counts})
+    images = ", ".join(f"{out.images[key]:,} {key}" for key in _IMAGES)
+    print(f"{out.rows:,} posts; images: {images}", file=sys.stderr)
+    if out.errors or out.broken:
+        where = "above" if printed else f"in {shard.errors}"
+        print(f"{out.errors:,} posts failed, as told {where}. {out.broken}", file=sys.stderr)
+        raise typer.Exit(PARTLY)
+
+
+def predict_shards(given: Shards, *, as_json: bool) -> None:
+    """Tag shards, say what came of it, and exit with `PARTLY` if a post failed."""
+    from rpbert.batch import Job
+    from rpbert.batch.finished import digest_of
+    from rpbert.batch.plan import divide, find, plan
+    from rpbert.batch.run import set_aside, tag
+    from rpbert.batch.watch import Watch
+    from rpbert.stopping import StopSignals
+
+    base, sources = find(given.source)  # before PyTorch is loaded, which takes longer
+    if given.output in (None, "-"):
+        raise InputError("--output", "nothing", "a folder for the predictions of the shards")
+    output = Path(given.output or "")
+    shards = divide(plan(base, sources, output, given.format), given.shard)
+    engine = _engine(given)
+    from rpbert.inference import best_device, model_folder
+    from rpbert.models.fast import resolved
+
+    model = model_folder(given.model)
+    device = "cuda" if given.engine == "ray" and given.gpus else given.device
+    precision = resolved(given.precision, device or best_device())
+    job = Job(model, digest_of(model), given.format, precision, lenient=given.lenient)
+    try:
+        with StopSignals():
+            summary, waiting = set_aside(job, shards, resume=given.resume)
+            with Watch(waiting) as watch:
+                tag(job, waiting, engine, summary, watch.tell)
+    except KeyboardInterrupt:
+        again = [word for word in sys.argv[1:] if word != "--resume"]
+        print(f"\nto go on: {shlex.join(['rpbert', *again, '--resume'])}", file=sys.stderr)
+        raise
+    _say(summary, output)
+    if as_json:
+        print_json({"output": str(output), **summary.to_dict()})
+    if not summary.whole:
+        raise typer.Exit(PARTLY)
+
+
+def _engine(given: Shards) -> Engine:
+    if given.workers < 1:
+        raise InputError("--workers", str(given.workers), "1 or more")
+    if given.gpus is not None and given.gpus < 0:
+        raise InputError("--gpus", str(given.gpus), "0 or more")
+    if given.engine == "ray":
+        from rpbert.batch.ray_engine import RayEngine
+
+        return RayEngine(given.workers, given.gpus or 0)
+    if given.workers == 1:
+        from rpbert.batch.local import InProcess
+
+        return InProcess(given.device)
+    from rpbert.batch.processes import Processes
+
+    return Processes(given.workers, given.gpus)
+
+
+def _say(summary: Summary, output: Path) -> None:
+    before = f" ({summary.skipped:,} finished before)" if summary.skipped else ""
+    shards = summary.shards + summary.skipped
+    images = ", ".join(f"{summary.images[key]:,} {key}" for key in _IMAGES)
+    print(f"{shards:,} shards{before}, {summary.rows:,} posts; images: {images}", file=sys.stderr)
+    if summary.errors:
+        where = f"{output}/*.errors.jsonl"
+        print(f"{summary.errors:,} posts failed: the reasons are in {where}", file=sys.stderr)
+    for name, reason in [*summary.broken.items(), *summary.lost.items()]:
+        print(f"not whole: {name}: {reason}; --resume tries it again", file=sys.stderr)

@@ -1,0 +1,101 @@
+"""Which shards a run reads and where it writes, and that n machines share them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpbert.batch import Shard
+from rpbert.batch.plan import divide, find, plan
+from rpbert.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in (
+        "b.jsonl",
+        "a.parquet",
+        "c.tar",
+        "notes.txt",
+        ".d.jsonl",
+        "sub/e.jsonl",
+        "x[1].tar",
+    ):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "in" / "folder.jsonl").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "base", "names"),
+    [
+        ("in", "in", ["a.parquet", "b.jsonl", "c.tar", "x[1].tar"]),
+        ("in/b.jsonl", "in", ["b.jsonl"]),
+        ("in/x[1].tar", "in", ["x[1].tar"]),  # a name that looks like a pattern
+        ("in/*.jsonl", "in", ["b.jsonl"]),
+        ("in/[ac].*", "in", ["a.parquet", "c.tar"]),
+        ("in/**/*.jsonl", "in", ["b.jsonl", "sub/e.jsonl"]),
+        ("*/b.jsonl", ".", ["in/b.jsonl"]),
+    ],
+)
+def test_a_pattern_names_shards_in_order(
+    folder: Path, pattern: str, base: str, names: list[str]
+) -> None:
+    for prefix in (Path(), folder.parent):
+        found_base, found = find(str(prefix / pattern))
+        assert found_base == prefix / base
+        assert [path.relative_to(found_base).as_posix() for path in found] == names
+
+
+@pytest.mark.parametrize(
+    "pattern", ["no", "no/*.jsonl", "in/*.txt", "in/notes.txt", "in/sub/*.tar"]
+)
+def test_a_pattern_without_shards_is_refused(folder: Path, pattern: str) -> None:
+    with pytest.raises(InputError, match=r"expected a file, a folder or a glob of \.jsonl"):
+        find(pattern)
+
+
+def test_every_shard_has_files_of_its_own_below_the_output(folder: Path) -> None:
+    shards = plan(*find("in/**/*.jsonl"), Path("out"), "parquet")
+    assert shards == [
+        Shard(Path("in/b.jsonl"), Path("out/b.parquet")),
+        Shard(Path("in/sub/e.jsonl"), Path("out/sub/e.parquet")),
+    ]
+    assert [shards[1].errors, shards[1].side] == [
+        Path("out/sub/e.errors.jsonl"),
+        Path("out/sub/e.meta.json"),
+    ]
+
+
+@pytest.mark.parametrize("second", ["b.tar", "b.errors.jsonl"])
+def test_shards_whose_output_would_be_one_file_are_refused(folder: Path, second: str) -> None:
+    (folder / second).touch()
+    with pytest.raises(InputError, match=rf"b\.jsonl and {second}|{second} and b\.jsonl"):
+        plan(*find("in"), Path("out"), "jsonl")
+
+
+@pytest.mark.parametrize("output", ["in", "in/../in", "."])
+def test_the_output_never_lies_around_the_input(folder: Path, output: str) -> None:
+    with pytest.raises(InputError, match="which is read"):
+        plan(*find("in"), Path(output), "jsonl")
+
+
+@given(count=st.integers(0, 40), machines=st.integers(1, 50))
+def test_machines_share_shards_out_without_talking(count: int, machines: int) -> None:
+    shards = [Shard(Path(f"{i}.tar"), Path(f"{i}.jsonl")) for i in range(count)]
+    parts = [divide(shards, f"{i}/{machines}") for i in range(1, machines + 1)]
+    together = [shard for part in parts for shard in part]
+    assert sorted(together, key=shards.index) == shards
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("part", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "１/２"])
+def test_a_part_is_i_of_n(part: str) -> None:
+    with pytest.raises(InputError, match="expected i/n"):
+        divide([], part)
