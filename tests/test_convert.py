@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from rpbert.config import EncoderSettings
 from rpbert.convert import convert, translate
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
+from rpbert.models.saved import TaggingModel
 from rpbert.models.vision_language import initial
 from rpbert.modules.evidence import VisualTokens
 from rpbert.published_names import PUBLISHED
+from tests.conftest import made_posts, tiny
 
 Names = dict[str, tuple[int, ...]]
 REGION = 8
-TINY = {"rows": 60, "width": 128, "layers": 3, "inner": 32, "positions": 20}
+SMALL = {"rows": 60, "width": 128, "layers": 3, "inner": 32, "positions": 20}
 BASE = {"rows": 30522, "width": 768, "layers": 12, "inner": 3072, "positions": 512}
 
 
@@ -177,7 +180,7 @@ def made(names: Names) -> dict[str, Tensor]:
 def tokenizer(tmp_path: Path) -> str:
     folder = tmp_path / "tokenizer"
     words = [[f"word{number}" for number in range(30)] * 2]
-    learn_wordpieces(words, TINY["rows"]).save_pretrained(folder)
+    learn_wordpieces(words, SMALL["rows"]).save_pretrained(folder)
     return str(folder)
 
 
@@ -188,7 +191,7 @@ def saved(folder: Path, content: Any) -> Path:
 
 
 def rows() -> tuple[Tensor, Tensor, VisualTokens]:
-    subwords = torch.randint(5, TINY["rows"], (1, 6))
+    subwords = torch.randint(5, SMALL["rows"], (1, 6))
     corners = torch.rand(1, 4, 2, 2).sort(2).values.flatten(2)
     seen = VisualTokens(torch.randn(1, 4, REGION), torch.ones(1, 4, dtype=torch.bool), corners)
     return subwords, torch.ones_like(subwords, dtype=torch.bool), seen
@@ -250,7 +253,7 @@ def read_uniter(tensors: dict[str, Tensor], subwords: Tensor, seen: VisualTokens
     image = image + read.norm(f"{at}pos_layer_norm", read.linear(f"{at}pos_linear", place))
     image = image + tensors["uniter.embeddings.token_type_embeddings.weight"][1]
     image = read.norm(f"{at}LayerNorm", image)
-    return read.layers(torch.cat([text, image]), range(TINY["layers"]))
+    return read.layers(torch.cat([text, image]), range(SMALL["layers"]))
 
 
 def read_vl_bert(tensors: dict[str, Tensor], subwords: Tensor, seen: VisualTokens) -> Tensor:
@@ -272,7 +275,7 @@ def read_vl_bert(tensors: dict[str, Tensor], subwords: Tensor, seen: VisualToken
     image = image + plain["object_linguistic_embeddings.weight"]
     end = plain["vlbert.end_embedding.weight"] + segment + positions[n + 1]
     sequence = read.norm("vlbert.embedding_LayerNorm", torch.cat([text, image, end]))
-    return read.layers(sequence, range(TINY["layers"]))
+    return read.layers(sequence, range(SMALL["layers"]))
 
 
 def read_vilbert(tensors: dict[str, Tensor], subwords: Tensor, seen: VisualTokens) -> Tensor:
@@ -310,7 +313,7 @@ READERS = {"uniter": read_uniter, "vl_bert": read_vl_bert, "vilbert": read_vilbe
 
 def encoder_of(system: str, folder: Path, width: int = REGION) -> Any:
     settings = EncoderSettings(pretrained=str(folder))
-    return initial(PUBLISHED[system].encoder, settings, TINY["rows"], width).eval()
+    return initial(PUBLISHED[system].encoder, settings, SMALL["rows"], width).eval()
 
 
 @systems
@@ -318,7 +321,7 @@ def encoder_of(system: str, folder: Path, width: int = REGION) -> Any:
 def test_a_converted_encoder_computes_what_the_authors_do(
     system: str, wrapped: bool, tokenizer: str, tmp_path: Path
 ) -> None:
-    tensors = made(CHECKPOINTS[system](TINY))
+    tensors = made(CHECKPOINTS[system](SMALL))
     content = {"state_dict": tensors, "optimizer": {"step": 7}} if wrapped else tensors
     result = convert(system, saved(tmp_path, content), tmp_path / "out", tokenizer)
     encoder = encoder_of(system, tmp_path / "out")
@@ -331,10 +334,45 @@ def test_a_converted_encoder_computes_what_the_authors_do(
 
 
 @systems
+def test_a_system_starts_from_a_converted_folder_and_then_needs_it_no_more(
+    system: str, tokenizer: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    convert(system, saved(tmp_path, made(CHECKPOINTS[system](SMALL))), folder, tokenizer)
+    model = tiny(system, encoder={"pretrained": str(folder)})
+    assert model.notes["initial_weights"] == str(folder)
+    batch = model.collator()(made_posts())
+    before = model.system(batch).emissions
+    model.save(tmp_path / "model")
+    shutil.rmtree(folder)
+    again = TaggingModel.load(tmp_path / "model").system(batch).emissions
+    assert before.isfinite().all()
+    assert torch.equal(before, again)
+
+
+@systems
+@pytest.mark.parametrize("damage", ["cut", "no weights", "no description"])
+def test_a_damaged_folder_is_refused(
+    system: str, damage: str, tokenizer: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    convert(system, saved(tmp_path, made(CHECKPOINTS[system](SMALL))), folder, tokenizer)
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:500])
+    elif damage == "no weights":
+        weights.unlink()
+    else:
+        (folder / "converted.json").write_text("{}")
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
+        tiny(system, encoder={"pretrained": str(folder)})
+
+
+@systems
 def test_every_published_name_is_used_or_reported(
     system: str, tokenizer: str, tmp_path: Path
 ) -> None:
-    tensors = made(CHECKPOINTS[system](TINY))
+    tensors = made(CHECKPOINTS[system](SMALL))
     result = convert(system, saved(tmp_path, tensors), tmp_path / "out", tokenizer)
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         assert len(file.keys()) == result.filled
@@ -370,7 +408,7 @@ def test_the_published_sizes_fit(system: str) -> None:
 def test_a_checkpoint_that_does_not_fit_is_refused_with_every_name(
     system: str, fault: str, tokenizer: str, tmp_path: Path
 ) -> None:
-    tensors = made(CHECKPOINTS[system](TINY))
+    tensors = made(CHECKPOINTS[system](SMALL))
     layers = [name for name in tensors if name.endswith("encoder.layer.1.output.dense.bias")]
     if fault == "unfilled":
         for name in layers:
@@ -388,7 +426,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_every_name(
 
 
 def test_the_checkpoint_of_another_system_is_refused(tokenizer: str, tmp_path: Path) -> None:
-    path = saved(tmp_path, made(uniter(TINY)))
+    path = saved(tmp_path, made(uniter(SMALL)))
     for system in ("vl_bert", "vilbert", "visualbert", "lxmert"):
         with pytest.raises(InputError, match=r"checkpoint\.bin"):
             convert(system, path, tmp_path / "out", tokenizer)
@@ -409,7 +447,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_is_run(
     new_format: bool, tokenizer: str, tmp_path: Path
 ) -> None:
     path, mark = tmp_path / "checkpoint.bin", tmp_path / "was-run"
-    content = {**made(uniter(TINY)), "more": Malicious(mark)}
+    content = {**made(uniter(SMALL)), "more": Malicious(mark)}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     with pytest.raises(InputError, match="more than tensors, nothing of it was run"):
         convert("uniter", path, tmp_path / "out", tokenizer)
@@ -431,13 +469,13 @@ def test_what_is_no_checkpoint_is_refused(content: bytes, tokenizer: str, tmp_pa
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     learn_wordpieces([["a", "b"]], 100).save_pretrained(tmp_path / "small")
-    names = uniter({**TINY, "rows": 200})
+    names = uniter({**SMALL, "rows": 200})
     with pytest.raises(InputError, match="sub-words for 200 embeddings"):
         convert("uniter", saved(tmp_path, made(names)), tmp_path / "out", str(tmp_path / "small"))
 
 
 def test_evidence_of_another_size_is_refused(tokenizer: str, tmp_path: Path) -> None:
-    convert("uniter", saved(tmp_path, made(uniter(TINY))), tmp_path / "out", tokenizer)
+    convert("uniter", saved(tmp_path, made(uniter(SMALL))), tmp_path / "out", tokenizer)
     with pytest.raises(InputError, match="visual tokens of size 5 for weights that read 8"):
         encoder_of("uniter", tmp_path / "out", width=5)
     with pytest.raises(InputError, match="weights of uniter"):
@@ -454,7 +492,7 @@ def test_weights_that_nobody_knows_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", ["visualbert", "lxmert"])
 def test_pickles_of_transformers_are_converted(system: str, tokenizer: str, tmp_path: Path) -> None:
     fields: dict[str, Any] = {
-        "vocab_size": TINY["rows"],
+        "vocab_size": SMALL["rows"],
         "hidden_size": 128,
         "num_attention_heads": 2,
         "intermediate_size": 32,
@@ -483,7 +521,7 @@ def test_pickles_of_transformers_are_converted(system: str, tokenizer: str, tmp_
 
 
 def test_the_command(tokenizer: str, tmp_path: Path) -> None:
-    path, folder = saved(tmp_path, made(vilbert(TINY))), tmp_path / "out"
+    path, folder = saved(tmp_path, made(vilbert(SMALL))), tmp_path / "out"
     arguments = ["convert", "vilbert", str(path), "--output", str(folder), "--tokenizer", tokenizer]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0

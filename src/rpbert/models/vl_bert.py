@@ -57,7 +57,12 @@ class VlBertRegions(nn.Module):
     def __init__(self, region_width: int, width: int, dropout: float, scale: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(8 * COORDINATE_WIDTH + region_width, width)  # W
+        place = 8 * COORDINATE_WIDTH
+        self.projection = nn.Linear(place + region_width, width)  # W
+        # Box and feature weigh the same at first, as with the published 2048 numbers of each.
+        with torch.no_grad():
+            for part in self.projection.weight.split([place, region_width], dim=1):
+                part.uniform_(-1, 1).mul_((2 * part.shape[1]) ** -0.5)
         self.text_norm = nn.LayerNorm(width, eps=1e-12)
         self.region_norm = nn.LayerNorm(width, eps=1e-12)
         self.word = nn.Embedding(1, width)  # [IMG]
