@@ -61,7 +61,7 @@ class VlBertRegions(nn.Module):
         self.projection = nn.Linear(place + region_width, width)  # W
         # Box and feature weigh the same at first, as with the published 2048 numbers of each.
         with torch.no_grad():
-            for part in self.projection.weight.split([place, region_width], dim=1):
+            for part in torch.split(self.projection.weight, [place, region_width], dim=1):
                 part.uniform_(-1, 1).mul_((2 * part.shape[1]) ** -0.5)
         self.text_norm = nn.LayerNorm(width, eps=1e-12)
         self.region_norm = nn.LayerNorm(width, eps=1e-12)
