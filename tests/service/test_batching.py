@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rpbert.data import Post
 from rpbert.service.batching import PADDED_CHARACTERS, PADDED_WORDS, Batcher, Work
+from rpbert.service.deadline import Deadline
 from rpbert.service.failures import Failure
 
 
@@ -136,15 +137,15 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
 
     async def main() -> None:
         batcher.start()
-        first = asyncio.create_task(batcher.answers(work, [post("first")], 60))
+        first = asyncio.create_task(batcher.answers(work, [post("first")], Deadline(60)))
         await asyncio.sleep(0.05)
         with pytest.raises(Failure) as missed:
-            await batcher.answers(work, [post("late")], 0.05)
+            await batcher.answers(work, [post("late")], Deadline(0.05))
         assert missed.value.status == 504
-        gone = asyncio.create_task(batcher.answers(work, [post("gone")], 60))
+        gone = asyncio.create_task(batcher.answers(work, [post("gone")], Deadline(60)))
         await asyncio.sleep(0.05)
         gone.cancel()
-        last = asyncio.create_task(batcher.answers(work, [post("last")], 60))
+        last = asyncio.create_task(batcher.answers(work, [post("last")], Deadline(60)))
         await asyncio.sleep(0.05)
         go.set()
         assert await first == ["first"]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rpbert import Post, Tagger
 from rpbert.analysis import explain
+from rpbert.data.images import LoadedImage, load_image
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.service import openapi, schema
@@ -295,7 +296,7 @@ def test_limits() -> None:
         assert ask([{"text": "Ada"}] * 3) == (413, "posts: 3; at most 2 in a request")
         assert ask({"text": "Ada", "image": encoded(png(size=30))}) == (200, "")
         found = ask({"text": "Ada", "image": encoded(png(size=31))})
-        assert found == (413, "image: 31 × 31 pixels; at most 0.0009 million pixels")
+        assert found == (413, "image: 31 × 31 pixels in 1 scans; at most 0.0009 million pixels")
         assert ask({"text": "Ada", "image": encoded(b"x" * 10_486)})[0] == 413
         form = client.post(
             "/v1/predict", files={"text": (None, "Ada"), "image": ("a", b"x" * 10_486)}
@@ -315,6 +316,38 @@ def test_a_bomb_is_not_decoded(client: TestClient) -> None:
     assert ask(7000).status_code == 413
     assert "7000 × 7000 pixels" in ask(7000).json()["error"]["reason"]
     assert ask(20_000).json()["image"] == "unreadable"  # Pillow does not even read the header
+
+
+def test_work_has_a_limit_too(client: TestClient) -> None:
+    """A JPEG of a few kilobytes that goes over its pixels hundreds of times."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 2000)).save(buffer, "JPEG", progressive=True, quality=1)
+    image = buffer.getvalue()
+    assert image.count(b"\xff\xda") == 10
+    body = {"text": "Ada", "image": encoded(image)}
+    assert client.post("/v1/predict", json=body).json()["image"] == "used"
+    last = image[image.rindex(b"\xff\xda") : -2]
+    body["image"] = encoded(image[:-2] + 200 * last + image[-2:])
+    refused = client.post("/v1/predict", json=body)
+    assert refused.status_code == 413
+    assert "in 210 scans" in refused.json()["error"]["reason"]
+
+
+def test_reading_many_images_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    def slow(content: bytes, size: int) -> LoadedImage:
+        read.append(content)
+        time.sleep(0.05)
+        return load_image(content, size)
+
+    monkeypatch.setattr("rpbert.service.intake.load_image", slow)
+    with client_of(make_service(deadline=0.3)) as client:
+        posts = [{"text": "Ada", "image": encoded(png(i))} for i in range(60)]
+        late = client.post("/v1/predict", json=posts)
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
+        time.sleep(0.2)
+        assert len(read) < 20  # the thread gave up as well
 
 
 @pytest.mark.parametrize(

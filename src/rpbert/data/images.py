@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -101,13 +101,25 @@ def _load(source: Path | bytes | Image | None, fit: Fit) -> LoadedImage:
     raise InputError("image", type(source).__name__, "a path, bytes, a PIL image or None")
 
 
-def claimed_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height by the header of an encoded image, None where it is none that is read."""
+class Claim(NamedTuple):
+    """What an encoded image says of itself before it is decoded.
+
+    Attributes:
+        scans: how often all pixels are gone over; 1 but for a JPEG in steps.
+    """
+
+    width: int
+    height: int
+    scans: int
+
+
+def claim(content: bytes) -> Claim | None:
+    """The size of an encoded image by its header, None where it is none that is read."""
     from PIL import Image as pil
 
     try:
         with pil.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.size
+            return Claim(*image.size, _scans(image, content))
     except Exception:  # as in `_guarded`: a fact about the bytes, which `load_image` puts in words
         return None
 
@@ -211,13 +223,17 @@ def _decode(source: bytes | Image, fit: Fit) -> NDArray[np.uint8]:
         return _shrunk(source, fit(*source.size), None)
     with pil.open(io.BytesIO(source), formats=FORMATS) as image:
         _check_pixels(image)
-        scans = source.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+        scans = _scans(image, source)
         if scans * image.width * image.height > SCAN_LIMIT:
             raise ValueError(f"{scans} scans of {image.width} × {image.height} pixels")
         # A JPEG can leave out the detail that shrinking would discard, and decodes the faster.
         size = fit(*image.size)
         drafted = image.draft(None, (int(REDUCING_GAP * size[0]), int(REDUCING_GAP * size[1])))
         return _shrunk(image, size, drafted[1] if drafted else None)
+
+
+def _scans(image: Image, content: bytes) -> int:
+    return content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
 
 
 def _shrunk(

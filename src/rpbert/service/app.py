@@ -25,6 +25,7 @@ from rpbert.models import registered
 from rpbert.models.rpbert import RpBert
 from rpbert.service import openapi
 from rpbert.service.batching import Batcher, Work
+from rpbert.service.deadline import Deadline
 from rpbert.service.docs import docs_page
 from rpbert.service.examples import Example
 from rpbert.service.explanation import explanation_json
@@ -84,15 +85,37 @@ class Service:
     def _predict(self, posts: Sequence[Post]) -> Sequence[Prediction]:
         return self.tagger.predict_batch(posts, len(posts))
 
-    async def read(self, task: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Run a task of the intake beside the event loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.readers, partial(task, *arguments))
+    def begin(self) -> Deadline:
+        """The deadline of a request that begins, before anything is decoded for it.
 
-    async def tag(self, ready: Sequence[Ready | Failure]) -> list[Prediction | Failure]:
-        """The prediction of each post, or why there is none."""
+        Raises:
+            Failure: too many posts wait.
+        """
+        self.batcher.check()
+        return Deadline(self.settings.deadline)
+
+    async def read(
+        self, deadline: Deadline, task: Callable[..., Answer], *arguments: Any
+    ) -> Answer:
+        """Run a task of the intake beside the event loop.
+
+        Raises:
+            Failure: the task's own, or the deadline passed.
+        """
+        loop = asyncio.get_running_loop()
+        async with deadline.kept():
+            return await loop.run_in_executor(self.readers, partial(task, *arguments))
+
+    async def tag(
+        self, ready: Sequence[Ready | Failure], deadline: Deadline
+    ) -> list[Prediction | Failure]:
+        """The prediction of each post, or why there is none.
+
+        Raises:
+            Failure: too many posts wait, or the deadline passed.
+        """
         posts = [one.post for one in ready if isinstance(one, Ready)]
-        found = iter(await self.batcher.answers(self.predict, posts, self.settings.deadline))
+        found = iter(await self.batcher.answers(self.predict, posts, deadline))
         answers = [one if isinstance(one, Failure) else next(found) for one in ready]
         for answer in answers:
             if isinstance(answer, Failure):
@@ -101,21 +124,21 @@ class Service:
                 self.metrics.images.labels(answer.image).inc()
         return answers
 
-    async def explain(self, ready: Ready) -> dict[str, Any]:
+    async def explain(self, ready: Ready, deadline: Deadline) -> dict[str, Any]:
         """A prediction, the attention that led to it, and what the text alone gives.
 
         Raises:
-            Failure: the service is busy or failed.
+            Failure: the service is busy, late or failed.
         """
         post = ready.post
         look = Work("explain", lambda posts: [explain(self.tagger, posts[0], ready.relation)], 1)
-        (found,) = await self.batcher.answers(look, [post], self.settings.deadline)
+        (found,) = await self.batcher.answers(look, [post], deadline)
         if isinstance(found, Failure):
             raise found
         self.metrics.images.labels(found.prediction.image).inc()
         text_only = None
         if found.prediction.image == "used":
-            (without,) = await self.tag([Ready(post.with_(image=None, caption=None))])
+            (without,) = await self.tag([Ready(post.with_(image=None, caption=None))], deadline)
             if isinstance(without, Failure):
                 raise without
             text_only = without
@@ -182,16 +205,17 @@ def _answer_posts(app: FastAPI, service: Service) -> None:
         In a list a post that fails gets an `error` in place of its prediction, and the others
         are tagged.
         """
-        service.batcher.check()  # before anything is decoded for nothing
+        deadline = service.begin()
         if _is_form(request):
-            ready: Ready | list[Ready | Failure] = await _form(request, service, PostIn)
+            ready: Ready | list[Ready | Failure] = await _form(request, service, PostIn, deadline)
         else:
-            ready = await service.read(service.intake.posts, await request.body())
+            body = await request.body()
+            ready = await service.read(deadline, service.intake.posts, body, deadline)
         if isinstance(ready, list):
-            answers = await service.tag(ready)
+            answers = await service.tag(ready, deadline)
             pairs = enumerate(zip(answers, ready, strict=True))
             return JSONResponse([_in_list(a, r, i) for i, (a, r) in pairs])
-        (answer,) = await service.tag([ready])
+        (answer,) = await service.tag([ready], deadline)
         if isinstance(answer, Failure):
             raise answer
         return JSONResponse(answer.to_dict())
@@ -199,13 +223,13 @@ def _answer_posts(app: FastAPI, service: Service) -> None:
     @app.post("/v1/explain", **openapi.EXPLAIN)
     async def explain(request: Request) -> Response:
         """Tag one post and show where on its image the words look; r may be set by hand."""
-        service.batcher.check()
+        deadline = service.begin()
         if _is_form(request):
-            ready = await _form(request, service, ExplainIn)
+            ready = await _form(request, service, ExplainIn, deadline)
         else:
-            values = await service.read(parsed, await request.body())
-            ready = await service.read(service.intake.post, values, ExplainIn)
-        return JSONResponse(await service.explain(ready))
+            values = await service.read(deadline, parsed, await request.body())
+            ready = await service.read(deadline, service.intake.post, values, ExplainIn)
+        return JSONResponse(await service.explain(ready, deadline))
 
 
 def _in_list(answer: Prediction | Failure, ready: Ready | Failure, index: int) -> dict[str, Any]:
@@ -222,7 +246,9 @@ def _is_form(request: Request) -> bool:
     return kind == "multipart/form-data"
 
 
-async def _form(request: Request, service: Service, model: type[PostIn]) -> Ready:
+async def _form(
+    request: Request, service: Service, model: type[PostIn], deadline: Deadline
+) -> Ready:
     async with request.form(
         max_files=1, max_fields=8, max_part_size=service.settings.body_bytes
     ) as form:
@@ -236,7 +262,7 @@ async def _form(request: Request, service: Service, model: type[PostIn]) -> Read
                 raise Failure(422, "invalid", "a file other than image")
             elif value.filename or value.size:  # a form sends an empty one where none was chosen
                 image = await value.read()
-    return await service.read(service.intake.form, fields, image, model)
+    return await service.read(deadline, service.intake.form, fields, image, model)
 
 
 def _answer_questions(app: FastAPI, service: Service, guard: Guard) -> None:

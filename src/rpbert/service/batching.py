@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from rpbert.data import Post
 from rpbert.errors import InputError
-from rpbert.service.failures import busy, internal, invalid, late
+from rpbert.service.deadline import Deadline
+from rpbert.service.failures import busy, internal, invalid
 
 PADDED_WORDS = 8192
 """Most words of a batch, padding included, where it has more than one post."""
@@ -138,18 +139,16 @@ class Batcher:
             self._changed.notify()
         return [one.answer for one in new]
 
-    async def answers(self, work: Work, posts: Sequence[Post], seconds: float) -> list[Any]:
+    async def answers(self, work: Work, posts: Sequence[Post], deadline: Deadline) -> list[Any]:
         """Queue posts and wait for their answers, each the result of `work` or a `Failure`.
 
         Raises:
-            Failure: too many posts wait, or `seconds` passed.
+            Failure: too many posts wait, or the deadline passed.
         """
-        futures = self.submit(work, posts, time.monotonic() + seconds)
+        futures = self.submit(work, posts, deadline.until)
         try:
-            async with asyncio.timeout(seconds):
+            async with deadline.kept():
                 return [await future for future in futures]
-        except TimeoutError:
-            raise late(seconds) from None
         finally:
             for future in futures:  # of a client that is gone or came too late: nothing to do
                 future.cancel()

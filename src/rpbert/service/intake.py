@@ -18,14 +18,16 @@ from pydantic import ValidationError
 
 from rpbert.data import Post
 from rpbert.data.evidence import ImageReader
-from rpbert.data.images import claimed_size, load_image
+from rpbert.data.images import claim, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
+from rpbert.service.deadline import Deadline
 from rpbert.service.failures import Failure, invalid, too_large
 from rpbert.service.schema import ExplainIn, PostIn
 from rpbert.service.settings import MEBI, ServiceSettings
 
 SMALLEST_IMAGE = 24  # bytes; no file of a format that is read is smaller
+USUAL_SCANS = 10  # of a JPEG that comes in steps; with more it may be the smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,11 @@ class Intake:
         self._image_size = evidence.images.size if isinstance(evidence, ImageReader) else None
         self.reads_images = self._image_size is not None
 
-    def posts(self, body: bytes) -> Ready | list[Ready | Failure]:
+    def posts(self, body: bytes, deadline: Deadline) -> Ready | list[Ready | Failure]:
         """The posts of a JSON body, alone or in a list; in a list each fails for itself.
 
         Raises:
-            Failure: the body is no JSON, or its only post is none.
+            Failure: the body is no JSON, its only post is none, or the deadline passed.
         """
         content = parsed(body)
         if not isinstance(content, list):
@@ -72,7 +74,11 @@ class Intake:
         most = self.settings.max_posts
         if len(content) > most:
             raise too_large("posts", str(len(content)), f"{most} in a request")
-        return [self._post_or_failure(values, index) for index, values in enumerate(content)]
+        ready = []
+        for index, values in enumerate(content):
+            deadline.check()  # nobody else stops this thread
+            ready.append(self._post_or_failure(values, index))
+        return ready
 
     def post(self, values: Any, model: type[PostIn], index: int = 0) -> Ready:
         """The post of one JSON value.
@@ -145,10 +151,10 @@ class Intake:
             self._refuse_image(len(content))
         if self._image_size is None:  # the model does not look at it
             return None, ""
-        width, height = claimed_size(content) or (0, 0)
-        if width * height > self.settings.image_pixels:
+        width, height, scans = claim(content) or (0, 0, 0)
+        if width * height * max(1, scans / USUAL_SCANS) > self.settings.image_pixels:
             most = f"{self.settings.max_pixels:g} million pixels"
-            raise too_large("image", f"{width} × {height} pixels", most)
+            raise too_large("image", f"{width} × {height} pixels in {scans} scans", most)
         loaded = load_image(content, self._image_size)
         # Of the model's own size, so that it is taken pixel for pixel.
         picture = b"" if loaded.pixels is None else Image.fromarray(loaded.pixels)

@@ -138,7 +138,8 @@ def server(guard: Guard) -> Server:
         # Longer than any request may take, so that none is cut off; shorter than for ever.
         timeout_graceful_shutdown=math.ceil(2 * settings.slow_client + settings.deadline + 5),
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not each byte that is no HTTP
+    for name in ("uvicorn.error", "python_multipart"):  # not each byte that is no HTTP or no form
+        logging.getLogger(name).setLevel(logging.ERROR)
     return Server(config, guard)
 
 

@@ -1,0 +1,51 @@
+"""`rpbert demo --serve`: from nothing to the page with one command."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import rpbert.demo
+from rpbert import Tagger
+from rpbert.service.guard import Guard
+from tests.service.common import encoded
+from tests.test_cli import run
+
+
+def test_the_demo_serves_the_model_it_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+
+    def small(folder: Path, seed: int) -> Any:
+        return demo(folder, seed, posts=60)
+
+    def serve(guard: Guard, listener: socket.socket) -> None:
+        with listener, TestClient(guard) as client:
+            served.append(listener.getsockname())
+            assert "<title>rpbert" in client.get("/").text
+            model = client.get("/v1/model").json()
+            assert (model["name"], model["system"]) == ("the demo's rpbert", "rpbert")
+            example = client.get("/v1/examples").json()[0]
+            image = client.get(example["image"]).content
+            body = {"text": example["text"], "image": encoded(image)}
+            expected = Tagger.from_pretrained(tmp_path / "demo" / "rpbert").predict(
+                example["text"], image=image
+            )
+            found = client.post("/v1/predict", json=body).json()
+            assert found == expected.to_dict()
+            assert found["image"] == "used"
+
+    demo = rpbert.demo.demo
+    monkeypatch.setattr("rpbert.demo.demo", small)
+    monkeypatch.setattr("rpbert.service.server.run", serve)
+    code, out, err = run(capsys, "demo", "--output", tmp_path / "demo", "--serve", "--port", 0)
+    assert code == 0
+    assert "F1" in out  # the table comes first
+    ((host, port),) = served
+    assert host == "127.0.0.1"  # nobody else can reach it
+    assert f"http://127.0.0.1:{port} " in err
