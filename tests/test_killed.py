@@ -60,16 +60,14 @@ def check(found: dict[str, Any], end: str, ends: int) -> str:
     happened = found["happened"]
     assert found["differences"] == []
     # Before a command has taken over the signals, SIGTERM ends it as any process.
-    early = f"{-signal.SIGTERM} before it began"
-    assert set(happened) <= {f"{ENDED[end]} within", f"{ENDED[end]} before it began", early} | {
-        "finished"
-    }
-    within = happened.get(f"{ENDED[end]} within", 0)
-    ended = sum(happened.values()) - happened["finished"]
-    assert ended >= ends
+    early = {f"{ENDED[end]} before", f"{-signal.SIGTERM} before"}
+    assert set(happened) <= {f"{ENDED[end]} within", "finished"} | early
+    within = happened[f"{ENDED[end]} within"]
+    assert within >= ends
+    before = sum(happened.get(what, 0) for what in early)
     return (
-        f"{ended} ends, {within} of them within training; {happened['finished']} runs: weights, "
-        "optimisers, generators and scores bit-equal to the undisturbed run"
+        f"{within} ends within training and {before} before it, in {happened['finished']} runs: "
+        "weights, optimisers, generators and scores bit-equal to the undisturbed run"
     )
 
 
