@@ -109,6 +109,8 @@ def disturbed(
         if code == DONE:
             happened["finished"] += 1
             break
+        if ends == most:
+            raise RuntimeError(f"undisturbed, {run} ends with {code}: {log.read_text()[-3000:]}")
         within = b"Task tagging" in log.read_bytes()[told:]
         happened[f"{code} {'within' if within else 'before'}"] += 1
     return happened

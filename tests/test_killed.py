@@ -45,12 +45,12 @@ def killed(config: Path, end: str, ends: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.killing", str(config), str(config.parent), end]
     done = subprocess.run(
         [*command, str(ends), "1"],
-        check=True,
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
+    assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
