@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rpbert.config import load_run, write_yaml
+from rpbert.config import TaggerSettings, load_run, write_yaml
 from rpbert.errors import InputError
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.reproduce.rows import ROWS
@@ -40,6 +40,7 @@ def test_the_paper_preset_is_table_2(tmp_path: Path) -> None:
         assert rates.head == 1e-4
         assert rates.encoder == rates.visual == rates.projection == 1e-6
     tagger = parse_options(run.model).tagger
+    assert isinstance(tagger, TaggerSettings)
     assert (tagger.lstm_hidden, tagger.lstm_layers) == (256, 2)
     assert (tagger.word_dimension, tagger.character_dimension) == (300, 25)
     assert tagger.dropout == 0.5

@@ -28,7 +28,11 @@ def finder() -> Tagger:
     model = tiny("rpbert")
     with torch.no_grad():
         for tag, row in model.vocabulary.tag_rows.items():
-            model.system.tagger.to_tags.bias[row] = {"O": -1.0, "B": 0.0, "I": 0.6}[tag[0]]
+            model.system.get_parameter("tagger.to_tags.bias")[row] = {
+                "O": -1.0,
+                "B": 0.0,
+                "I": 0.6,
+            }[tag[0]]
     return Tagger(model, "cpu")
 
 
@@ -112,12 +116,12 @@ def test_the_score_of_a_span_is_its_probability() -> None:
     """Against the sum over all K^W sequences of a post of three words."""
     model = tiny("bert")
     with torch.no_grad():  # a new model that finds something
-        model.system.tagger.to_tags.bias[0] = -3
+        model.system.get_parameter("tagger.to_tags.bias")[0] = -3
     decoder = Decoder(model, model.collator())
     post = Post.from_words("p", ("Ada", "Lovelace", "Como"))
     batch = model.collator()([post])
     emissions = model.system(batch).emissions[0].double().detach()
-    crf, names = model.system.tagger.crf, model.vocabulary.tags
+    crf, names = model.system.crf, model.vocabulary.tags
     constraint = decoder.constraint
     assert constraint is not None
 

@@ -19,14 +19,17 @@ from pydantic import Field, ValidationError, model_validator
 from rpbert.errors import InputError
 from rpbert.settings import (
     AbsolutePath,
+    BiLstmSettings,
     BlockSettings,
     CaptionSettings,
+    DecodingSettings,
     EncoderSettings,
     EvidenceKind,
     EvidenceSettings,
     EvidenceSources,
     GlobalSettings,
     ImageSettings,
+    ReaderSettings,
     RegionSettings,
     Settings,
     SourceSettings,
@@ -38,9 +41,11 @@ from rpbert.yaml_file import parse_yaml, read_yaml
 
 __all__ = [
     "PRESETS",
+    "BiLstmSettings",
     "BlockSettings",
     "CaptionSettings",
     "DataSettings",
+    "DecodingSettings",
     "EncoderSettings",
     "EvidenceKind",
     "EvidenceSettings",
@@ -48,6 +53,7 @@ __all__ = [
     "GlobalSettings",
     "ImageSettings",
     "Rates",
+    "ReaderSettings",
     "RegionSettings",
     "RunSettings",
     "Settings",

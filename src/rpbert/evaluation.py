@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rpbert.config import SystemSettings
+from rpbert.config import BiLstmSettings, SystemSettings
 from rpbert.data import ImageStatus, Post
 from rpbert.data.raw import Quirk
 from rpbert.data.readers import open_data
@@ -19,6 +19,7 @@ from rpbert.errors import Faults, InputError, refuse
 from rpbert.inference import Decoded, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Parts
+from rpbert.models.tagger import WordEmbeddings
 from rpbert.scoring import (
     RELATION_THRESHOLD,
     Evaluation,
@@ -60,7 +61,8 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     Raises:
         InputError: there is nothing to score against, or some posts have tags and others not.
     """
-    tagged = [post for post in posts if post.tags is not None]
+    tags_words = tagger.model.system.tags_words
+    tagged = [post for post in posts if post.tags is not None and tags_words]
     if tagged and len(tagged) < len(posts):
         bare = next(post for post in posts if post.tags is None)
         raise InputError(bare.origin or bare.id, "no tags", "tags or entities, as other posts have")
@@ -132,9 +134,11 @@ def describe_systems() -> list[dict[str, Any]]:
             system = build(
                 _published_sizes(name), Parts(_published_sizes(name).tagger, vocabulary, 30522)
             )
-        tables = sum(
-            table.weight.numel()
-            for table in (system.embeddings.vectors.table, system.embeddings.characters.table)
+        embeddings = getattr(system, "embeddings", None)
+        tables = (
+            sum(t.weight.numel() for t in (embeddings.vectors.table, embeddings.characters.table))
+            if isinstance(embeddings, WordEmbeddings)
+            else 0
         )
         rows.append(
             {
@@ -156,7 +160,8 @@ def _published_sizes(name: str) -> SystemSettings:
     source = {"width": 2048} if kind == "regions" else {"shape": "resnet-152"}
     parts = {"encoder": {"shape": {}}, "evidence": {kind: source}}
     # Table 2: an LSTM over BERT's vectors too has 1024 units.
-    tagger = {"lstm_hidden": 1024 if "encoder" in fields else 256}
+    recurrent = issubclass(SYSTEMS[name].system.Options, BiLstmSettings) and "encoder" in fields
+    tagger = {"lstm_hidden": 1024} if recurrent else {}
     chosen = {key: value for key, value in parts.items() if key in fields}
     return parse_options({"system": name, "tagger": tagger, **chosen})
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
+from torch import Tensor
 
-from rpbert.config import Precision
+from rpbert.config import DecodingSettings, Precision
 from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
 from rpbert.data.ahead import ahead
 from rpbert.data.collate import Collator, batches, by_length, windows
@@ -66,9 +67,9 @@ class Decoder:
         self.collator = collator
         self.device = device
         tags = model.vocabulary.tags
-        self.constraint: TagConstraint | None = (
-            iob2_constraint(tags) if model.options.tagger.iob2_decoding else None
-        )
+        settings = model.options.tagger
+        strict = isinstance(settings, DecodingSettings) and settings.iob2_decoding
+        self.constraint: TagConstraint | None = iob2_constraint(tags) if strict else None
 
     def decode(self, posts: Sequence[Post], batch_size: int = 32) -> list[Decoded]:
         """Decode posts in batches of similar length; the answers keep the order of `posts`."""
@@ -93,8 +94,25 @@ class Decoder:
 
     def read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
         """What a system's output says of each post of its batch."""
-        crf, names = self.model.system.tagger.crf, self.model.vocabulary.tags
-        paths = crf.decode(output.emissions, batch.word_mask, self.constraint)
+        if output.emissions is None:
+            tags: list[tuple[str, ...]] = [("O",) * len(post.words) for post in batch.posts]
+            scores: list[list[float]] = [[] for _ in tags]
+        else:
+            tags, scores = self._tags(output.emissions, batch.word_mask)
+        relation: list[float | None] = [None] * len(batch)
+        if output.relation_score is not None:
+            relation = [float(r) for r in output.relation_score.tolist()]
+        return [
+            Decoded(t, tuple(s), r, status)
+            for t, s, r, status in zip(tags, scores, relation, batch.image_status, strict=True)
+        ]
+
+    def _tags(
+        self, emissions: Tensor, mask: Tensor
+    ) -> tuple[list[tuple[str, ...]], list[list[float]]]:
+        """The best tags of each post, and the probability of each span they hold."""
+        crf, names = self.model.system.crf, self.model.vocabulary.tags
+        paths = crf.decode(emissions, mask, self.constraint)
         tags = [tuple(names[tag] for tag in path) for path in paths]
         spans = [(i, span) for i, sequence in enumerate(tags) for span in strict_spans(sequence)]
         scores: list[list[float]] = [[] for _ in tags]
@@ -104,17 +122,10 @@ class Decoder:
                 SpanQuery(i, first, tuple(rows[t] for t in tags[i][first:end]), rows[f"I-{label}"])
                 for i, (label, first, end) in spans
             ]
-            emissions, mask = output.emissions, batch.word_mask
             marginals = crf.span_marginals(emissions, mask, queries, self.constraint)
             for (i, _), score in zip(spans, marginals.tolist(), strict=True):
                 scores[i].append(min(max(score, 0.0), 1.0))
-        relation: list[float | None] = [None] * len(batch)
-        if output.relation_score is not None:
-            relation = [float(r) for r in output.relation_score.tolist()]
-        return [
-            Decoded(t, tuple(s), r, status)
-            for t, s, r, status in zip(tags, scores, relation, batch.image_status, strict=True)
-        ]
+        return tags, scores
 
 
 class Tagger:

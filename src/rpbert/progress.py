@@ -126,15 +126,24 @@ class Reporter:
             mend = "free some space or mend the disk, then give --resume"
             raise cannot_write(self.metrics, error, mend) from error
         losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())
-        line = f"epoch {record['epoch']}/{self.epochs}: loss {losses} · dev F1 "
-        line += f"{100 * record['dev']['strict']['f1']:.2f}"
-        if record["dev_relation"] is not None:
-            line += f" · relation accuracy {100 * record['dev_relation']['accuracy']:.1f}"
+        line = f"epoch {record['epoch']}/{self.epochs}: loss {losses}"
+        tags, relation = record["dev"], record["dev_relation"]
+        if tags is not None:
+            line += f" · dev F1 {100 * tags['strict']['f1']:.2f}"
+        if relation is not None:
+            line += f" · relation accuracy {100 * relation['accuracy']:.1f}"
+            if tags is None:
+                line += f", macro F1 {100 * relation['macro_f1']:.2f}"
         self.note(line + (" · best" if record["best"] else "") + f" · {record['seconds']:.0f} s")
         if self._events is not None:
             for name, loss in record["loss"].items():
                 self._events.add_scalar(f"loss/{name}", loss, record["epoch"])
-            self._events.add_scalar("dev/f1", record["dev"]["strict"]["f1"], record["epoch"])
+            if tags is not None:
+                self._events.add_scalar("dev/f1", tags["strict"]["f1"], record["epoch"])
+            if relation is not None:
+                self._events.add_scalar(
+                    "dev/relation_macro_f1", relation["macro_f1"], record["epoch"]
+                )
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -172,8 +172,8 @@ class EvidenceSettings(EvidenceSources):
         return type(self).model_validate({self.kind: {**self.source.model_dump(), **changes}})
 
 
-class TaggerSettings(Settings):
-    """Word and character embeddings and the biLSTM-CRF every system ends in (Table 2)."""
+class ReaderSettings(Settings):
+    """Word and character embeddings, and the biLSTM that reads them (Table 2)."""
 
     word_dimension: int = Field(300, ge=1)
     """Width of the word vectors; with a file, the file's width."""
@@ -185,14 +185,30 @@ class TaggerSettings(Settings):
     """Hidden size per direction."""
     lstm_layers: int = Field(2, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class DecodingSettings(Settings):
+    """How tags are read from a CRF."""
+
     iob2_decoding: bool = True
     """Decode only well-formed IOB2; the training loss never knows of it."""
+
+
+class TaggerSettings(ReaderSettings, DecodingSettings):
+    """The biLSTM-CRF most systems end in, and the embeddings it reads (Table 2)."""
 
 
 class SystemSettings(Settings):
     """What every system has; a system adds the parts it reads."""
 
     system: str
+    tagger: Settings
+    """What reads the words and tags them."""
+
+
+class BiLstmSettings(SystemSettings):
+    """A system that ends in the biLSTM-CRF."""
+
     tagger: TaggerSettings = TaggerSettings()
 
 

@@ -47,7 +47,11 @@ def rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best epoch by the development F1, and where its model lies."""
+    """The best epoch by the development F1, and where its model lies.
+
+    Attributes:
+        f1: of the entities, or of a system that tags none the macro F1 of the relation.
+    """
 
     model: Path
     epoch: int
@@ -120,15 +124,16 @@ class Trainer:
                     _say_images(images, reporter)
                 self.progress.seconds = time.monotonic() - started
                 number = self.progress.epoch + 1
-                improved = tags.strict.f1 > self.progress.best[0]
+                f1 = tags.strict.f1 if tags else relation.macro_f1 if relation else 0.0
+                improved = f1 > self.progress.best[0]
                 if improved:
-                    self.progress.best = (tags.strict.f1, number)
+                    self.progress.best = (f1, number)
                 reporter.evaluated(
                     {
                         "epoch": number,
                         "seconds": round(self.progress.seconds, 1),
                         "loss": self.progress.losses(),
-                        "dev": tags.to_dict(),
+                        "dev": tags.to_dict() if tags else None,
                         "dev_relation": relation.to_dict() if relation else None,
                         "images": images,
                         "best": improved,
@@ -208,7 +213,7 @@ class Trainer:
             save, stop = (self.accelerator.reduce(wishes, reduction="sum") > 0).tolist()
         return save, stop
 
-    def _scored(self, dev: Sequence[Post]) -> tuple[TagScores, RelationScores | None]:
+    def _scored(self, dev: Sequence[Post]) -> tuple[TagScores | None, RelationScores | None]:
         """Score; a signal stops that at once where no other process waits for this one."""
         alone = self.accelerator.num_processes == 1
         try:
@@ -218,7 +223,7 @@ class Trainer:
             self._checkpoint()
             raise
 
-    def _score(self, dev: Sequence[Post]) -> tuple[TagScores, RelationScores | None]:
+    def _score(self, dev: Sequence[Post]) -> tuple[TagScores | None, RelationScores | None]:
         """Score the development posts, each once however many processes there are."""
         accelerator = self.accelerator
         self._share_statistics()
@@ -226,7 +231,9 @@ class Trainer:
         with accelerator.autocast():
             decoded = self.decoder.decode(share, self.settings.evaluation_batch_size)
         pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
-        tags = score_tags([post.tags or () for post, _ in pairs], [d.tags for _, d in pairs])
+        tags = None
+        if self.system.tags_words:
+            tags = score_tags([post.tags or () for post, _ in pairs], [d.tags for _, d in pairs])
         # Task#1 knows nothing of posts whose image could not be read, as in its loss.
         known = [
             (p.relation, d.relation)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,18 +11,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from rpbert.config import RunSettings, TrainingSettings, write_yaml
-from rpbert.data import Post
-from rpbert.data.lenient import LeftOut
-from rpbert.data.readers import open_data
-from rpbert.data.words import SPLITTERS
-from rpbert.errors import InputError, refuse
+from rpbert.errors import InputError
 from rpbert.manifest import recover
-from rpbert.models import parse_options
+from rpbert.models import parse_options, registered
 from rpbert.models.fast import resolved
 from rpbert.models.saved import TaggingModel
 from rpbert.progress import Reporter
 from rpbert.repeatable import repeatable, seed_everything
 from rpbert.stopping import StopSignals
+from rpbert.task_posts import RunPosts, related_posts, relation_posts, tagged_posts
 from rpbert.tasks import SCHEDULES, RelationTask, Schedule, TaggingTask, Task
 from rpbert.trainer import Trainer, TrainingResult
 from rpbert.yaml_file import read_yaml
@@ -52,16 +47,10 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     if accelerator.is_main_process:
         _claim(run, resume)
     seed_everything(settings.training.seed)
-    left_out, most = LeftOut(), settings.data.posts
-    source = open_data(settings.data.path, faults=left_out if settings.data.lenient else refuse)
-    posts, dev = (list(islice(source.read(split), most)) for split in ("train", "dev"))
-    _need_tags(posts, f"{settings.data.path}, train")
-    _need_tags(dev, f"{settings.data.path}, dev")
-    others = dev + (list(source.read("test")) if "test" in source.splits else [])
+    tags_words = registered(options.system).system.tags_words
+    posts = tagged_posts(settings.data) if tags_words else related_posts(settings.data)
     reporter = Reporter(run, settings.training, shown=accelerator.is_main_process)
-    if left_out.count:
-        reporter.note(f"data.lenient: {left_out}")
-    model = TaggingModel.create(options, posts, others)
+    model = TaggingModel.create(options, posts.train, [*posts.dev, *posts.test])
     reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)
     trainer = Trainer(accelerator, model, schedule, settings.training, run, stop)
@@ -74,27 +63,16 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     if resume:
         trainer.resume(reporter)
     with reporter, repeatable(accelerator.device):
-        return trainer.fit(dev, reporter)
+        return trainer.fit(posts.dev, reporter)
 
 
 def _schedule(
-    settings: RunSettings, posts: Sequence[Post], model: TaggingModel, reporter: Reporter
+    settings: RunSettings, posts: RunPosts, model: TaggingModel, reporter: Reporter
 ) -> Schedule:
     """The tasks that system and data allow, and why one is left out."""
-    tasks: list[Task] = []
-    if model.system.has_relation:
-        labelled, why_none = _relation_posts(settings, posts, model)
-        if labelled:
-            tasks.append(RelationTask(labelled, settings.training.relation))
-        else:
-            reporter.note(
-                f"{why_none}: Task#1 is skipped, and the gate learns from Task#2's gradient "
-                "through BERT alone"
-            )
-    else:
-        unread = "; data.relations is not read" if settings.data.relations else ""
-        reporter.note(f"no relation classifier in this system: Task#1 is skipped{unread}")
-    tasks.append(TaggingTask(posts, settings.training.tagging))
+    tasks, notes = _tasks(settings, posts, model)
+    for note in (*posts.notes, *notes):
+        reporter.note(note)
     for task in tasks:
         reporter.note(f"Task {task.name}: {len(task.posts):,} posts")
     chosen = SCHEDULES[settings.training.schedule]
@@ -116,35 +94,28 @@ def _accelerator(settings: TrainingSettings) -> Accelerator:
     return accelerator
 
 
-def _relation_posts(
-    settings: RunSettings, posts: Sequence[Post], model: TaggingModel
-) -> tuple[list[Post], str]:
-    """Task#1's posts, those of `data.relations` or else of the training split; or why none."""
-    candidates: Sequence[Post] = posts
-    where = settings.data.relations
-    if where is not None:
-        source = open_data(where, SPLITTERS[model.vocabulary.marks])
-        split = next((name for name in ("train", "all") if name in source.splits), None)
-        if split is None:
-            raise InputError(where, f"splits {', '.join(source.splits)}", "a training split")
-        candidates = list(islice(source.read(split), settings.data.posts))
-    labelled = [post for post in candidates if post.relation is not None]
-    # Task#1 reads no tags, and those of other data may be of other types.
-    evidence = model.collator().evidence
-    shown = [post.with_(tags=None) for post in labelled if evidence.has(post)]
-    if where is not None and not shown:
-        found = f"no post with both {evidence.wanted} and relation"
-        raise InputError(where, found, "relation labels")
-    why = f"relation labels but no {evidence.wanted}" if labelled else "no relation labels"
-    return shown, why
-
-
-def _need_tags(posts: Sequence[Post], where: str) -> None:
-    if not posts:
-        raise InputError(where, "no post", "tagged posts")
-    for post in posts:
-        if post.tags is None:
-            raise InputError(post.origin or post.id, "no tags", "tags or entities for training")
+def _tasks(
+    settings: RunSettings, posts: RunPosts, model: TaggingModel
+) -> tuple[list[Task], list[str]]:
+    """Task#1 and Task#2, as far as the system and the data have them, and what is left out."""
+    rates, evidence = settings.training, model.collator().evidence
+    if not model.system.tags_words:
+        if not any(evidence.has(post) for post in posts.train):
+            where = settings.data.relations or settings.data.path
+            raise InputError(where, f"no post with {evidence.wanted}", "posts with evidence")
+        return [RelationTask(posts.train, rates.relation)], []
+    tagging = TaggingTask(posts.train, rates.tagging)
+    if not model.system.has_relation:
+        unread = "; data.relations is not read" if settings.data.relations else ""
+        return [tagging], [f"no relation classifier in this system: Task#1 is skipped{unread}"]
+    marks = model.vocabulary.marks
+    labelled, why_none = relation_posts(settings.data, posts.train, marks, evidence)
+    if not labelled:
+        return [tagging], [
+            f"{why_none}: Task#1 is skipped, and the gate learns from Task#2's gradient "
+            "through BERT alone"
+        ]
+    return [RelationTask(labelled, rates.relation), tagging], []
 
 
 def check_settings(settings: RunSettings, path: Path) -> None:

@@ -22,7 +22,8 @@ def finder(path: Path, **options: Any) -> Path:
             for part in ("query", "key"):
                 layer.get_parameter(f"attention.self.{part}.weight").mul_(20)
         for tag, row in model.vocabulary.tag_rows.items():
-            model.system.tagger.to_tags.bias[row] = {"O": -1.0, "B": 0.0, "I": 0.6}[tag[0]]
+            bias = model.system.get_parameter("tagger.to_tags.bias")
+            bias[row] = {"O": -1.0, "B": 0.0, "I": 0.6}[tag[0]]
     model.save(path)
     return path
 

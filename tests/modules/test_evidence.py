@@ -232,6 +232,7 @@ def test_captions_are_bert_over_text_and_caption() -> None:
             words.append(hidden[start : start + pieces].mean(0))
             start += pieces
         expected = system.tag(model.collator()([post]), torch.stack(words)[None]).emissions
+        assert expected is not None
         torch.testing.assert_close(emissions[i, : len(words)], expected[0], atol=1e-5, rtol=1e-5)
 
 

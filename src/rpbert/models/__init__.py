@@ -27,6 +27,10 @@ class SystemClass(Protocol):
     def Options(self) -> type[SystemSettings]:
         """The settings it reads."""
 
+    @property
+    def tags_words(self) -> bool:
+        """Whether it tags words; if not, it only tells the relation."""
+
     def build(self, options: Any, parts: Parts) -> System:
         """Assemble the system from its settings."""
 

@@ -9,20 +9,20 @@ of the biLSTM: [e_k; e_k^BERT].
 
 from __future__ import annotations
 
-from rpbert.config import EncoderSettings, SystemSettings
+from rpbert.config import BiLstmSettings, EncoderSettings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
-from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
+from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 
 
-class BertOptions(SystemSettings):
+class BertOptions(BiLstmSettings):
     """A text encoder beside the tagger."""
 
     encoder: EncoderSettings
 
 
-class BertTagger(System):
+class BertTagger(BiLstmSystem):
     """BERT and biLSTM-CRF; blind to the image."""
 
     Options = BertOptions

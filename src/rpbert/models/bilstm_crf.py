@@ -9,19 +9,19 @@ Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of
 
 from __future__ import annotations
 
-from rpbert.config import SystemSettings
+from rpbert.config import BiLstmSettings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
-from rpbert.models.tagger import System, TaggerOutput
+from rpbert.models.tagger import BiLstmSystem, TaggerOutput
 
 
-class BiLstmCrfTagger(System):
+class BiLstmCrfTagger(BiLstmSystem):
     """Embeddings e_k, biLSTM, CRF; blind to the image."""
 
-    Options = SystemSettings
+    Options = BiLstmSettings
 
     @classmethod
-    def build(cls, options: SystemSettings, parts: Parts) -> BiLstmCrfTagger:
+    def build(cls, options: BiLstmSettings, parts: Parts) -> BiLstmCrfTagger:
         """Assemble the system from its settings."""
         embeddings = parts.embeddings()
         return cls(embeddings, parts.tagger(embeddings.width))

@@ -19,8 +19,9 @@ from rpbert.config import (
     EvidenceSettings,
     GlobalSettings,
     ImageSettings,
+    ReaderSettings,
     RegionSettings,
-    TaggerSettings,
+    Settings,
 )
 from rpbert.data.vocabulary import Vocabulary
 from rpbert.errors import InputError
@@ -52,7 +53,7 @@ class Parts:
     """What systems are assembled from.
 
     Args:
-        settings: of embeddings and tagger.
+        settings: of what reads the words and tags them.
         vocabulary: sizes of the tables, and K.
         subword_count: rows of the sub-word table of an encoder with random weights.
         matrix: initial word vectors, a row for each word of the vocabulary after the padding and
@@ -61,7 +62,7 @@ class Parts:
 
     def __init__(
         self,
-        settings: TaggerSettings,
+        settings: Settings,
         vocabulary: Vocabulary,
         subword_count: int,
         matrix: np.ndarray | None = None,
@@ -75,24 +76,36 @@ class Parts:
     def embeddings(self) -> WordEmbeddings:
         """e_k: word vectors and the character biLSTM, the same at every call."""
         if self._embeddings is None:
-            words, matrix = len(self.vocabulary.words), self.matrix
-            dimension = self.settings.word_dimension if matrix is None else matrix.shape[1]
-            characters = self.settings.character_dimension
+            words, matrix, settings = len(self.vocabulary.words), self.matrix, self.reader
+            dimension = settings.word_dimension if matrix is None else matrix.shape[1]
+            characters = settings.character_dimension
             self._embeddings = WordEmbeddings(
                 WordVectors(words, dimension, matrix),
                 CharacterEncoder(len(self.vocabulary.characters), characters, characters),
             )
         return self._embeddings
 
-    def tagger(self, width: int) -> BiLstmCrf:
-        """The biLSTM-CRF over inputs of the given width."""
-        settings = self.settings
+    @property
+    def reader(self) -> ReaderSettings:
+        """The settings of embeddings and biLSTM.
+
+        Raises:
+            TypeError: the system has neither.
+        """
+        if not isinstance(self.settings, ReaderSettings):
+            raise TypeError(f"{type(self.settings).__name__} has no embeddings and biLSTM")
+        return self.settings
+
+    def tagger(self, width: int, fused: int | None = None) -> BiLstmCrf:
+        """The biLSTM-CRF over inputs of the given width; `fused` as `BiLstmCrf` has it."""
+        settings = self.reader
         return BiLstmCrf(
             width,
             settings.lstm_hidden,
             settings.lstm_layers,
             settings.dropout,
             len(self.vocabulary.tags),
+            fused,
         )
 
     def encoder(self, settings: EncoderSettings) -> TextImageEncoder:

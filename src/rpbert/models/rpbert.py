@@ -24,10 +24,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import EncoderSettings, EvidenceSettings, SystemSettings
+from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
-from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
+from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.evidence import Evidence, VisualTokens
 from rpbert.modules.gates import GATES, Gate, OpenGate
@@ -36,7 +36,7 @@ Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
 """Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
 
 
-class RpBertOptions(SystemSettings):
+class RpBertOptions(BiLstmSettings):
     """Text encoder, evidence and gate."""
 
     gate: Literal["soft", "straight_through", "gumbel", "none"] = "soft"
@@ -47,7 +47,7 @@ class RpBertOptions(SystemSettings):
     """A ReLU between the relation classifier and the gate, as "FC layers" may be read."""
 
 
-class RpBert(System):
+class RpBert(BiLstmSystem):
     """Fig. 2, from the image blocks to the emissions.
 
     Args:

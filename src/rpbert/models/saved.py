@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rpbert.config import EncoderSettings, EvidenceSettings, SystemSettings
+from rpbert.config import EncoderSettings, EvidenceSettings, ReaderSettings, SystemSettings
 from rpbert.data import Post
 from rpbert.data.collate import BertSubwords, Collator, NoSubwords
 from rpbert.data.evidence import (
@@ -40,9 +40,9 @@ from rpbert.data.vocabulary import (
 from rpbert.data.words import JoinedMarks, marks_style
 from rpbert.errors import InputError
 from rpbert.manifest import MANIFEST, folder_written_whole, verify
-from rpbert.models import build, parse_options
+from rpbert.models import build, parse_options, registered
 from rpbert.models.build import Parts, from_hub
-from rpbert.models.tagger import System
+from rpbert.models.tagger import System, WordEmbeddings
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.detector import DETECTORS
 from rpbert.modules.embeddings import read_vectors
@@ -94,10 +94,10 @@ class TaggingModel:
                 is taken from them.
 
         Raises:
-            InputError: the training posts hold no entity, or a part cannot be built.
+            InputError: the training posts hold no entity to learn, or a part cannot be built.
         """
         types = entity_types(train)
-        if not types:
+        if not types and registered(options.system).system.tags_words:
             raise InputError("training posts", "no entity in their tags", "tagged posts")
         options = _with_width(options, train)
         texts, further = _with_captions(options, train), _with_captions(options, others)
@@ -216,14 +216,11 @@ class TaggingModel:
 
     def _resolved(self) -> SystemSettings:
         """The settings with shapes in place of names, so that loading needs no hub."""
-        changes: dict[str, Any] = {
-            "tagger": self.options.tagger.model_copy(
-                update={
-                    "word_vectors": None,
-                    "word_dimension": self.system.embeddings.vectors.width,
-                }
-            )
-        }
+        changes: dict[str, Any] = {}
+        embeddings = getattr(self.system, "embeddings", None)
+        if isinstance(embeddings, WordEmbeddings):
+            table = {"word_vectors": None, "word_dimension": embeddings.vectors.width}
+            changes["tagger"] = self.options.tagger.model_copy(update=table)
         encoder = getattr(self.system, "encoder", None)
         if isinstance(encoder, TextImageEncoder):
             changes["encoder"] = EncoderSettings(shape=_shape_of(encoder.bert.config))
@@ -329,7 +326,10 @@ def _word_table(
     options: SystemSettings, train: Sequence[Post], others: Sequence[Post]
 ) -> tuple[tuple[str, ...], np.ndarray | None]:
     """The words with a row of their own and, from a vector file, their initial vectors."""
-    path = options.tagger.word_vectors
+    reader = options.tagger
+    if not isinstance(reader, ReaderSettings):
+        return (), None
+    path = reader.word_vectors
     if path is None:
         return frequent_words(train), None
     forms = {word for posts in (train, others) for post in posts for word in post.words if word}

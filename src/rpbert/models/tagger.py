@@ -1,4 +1,4 @@
-"""The biLSTM-CRF every system ends in, and what a system returns."""
+"""What every system is and returns, and the biLSTM-CRF most of them end in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class TaggerOutput:
     """What a system says of a batch.
 
     Attributes:
-        emissions: score of every tag at every word. Shape: (B, W, K).
+        emissions: score of every tag at every word; None where a system tags none.
+            Shape: (B, W, K).
         relation_score: r (Eq. 2), 0 where a post has no usable image; None without a gate.
             Shape: (B,).
-        losses: negative log-likelihood of each post's gold tags (Eq. 9); None without gold
-            tags. Shape: (B,).
+        losses: Task#2's loss of each post, the negative log-likelihood of its gold tags (Eq. 9)
+            and what a system adds to it; None without gold tags. Shape: (B,).
     """
 
-    emissions: Tensor
+    emissions: Tensor | None
     relation_score: Tensor | None
     losses: Tensor | None
 
@@ -61,10 +62,21 @@ class BiLstmCrf(nn.Module):
         layers: stacked biLSTM layers.
         dropout: on the input, between layers and on the output.
         tags: K.
+        fused: width of what the linear layer reads, for a system that joins the hidden vectors
+            with something else; None for the hidden vectors themselves.
     """
 
-    def __init__(self, width: int, hidden: int, layers: int, dropout: float, tags: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        layers: int,
+        dropout: float,
+        tags: int,
+        fused: int | None = None,
+    ) -> None:
         super().__init__()
+        self.width = 2 * hidden
         self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(
             width,
@@ -74,36 +86,55 @@ class BiLstmCrf(nn.Module):
             bidirectional=True,
             batch_first=True,
         )
-        self.to_tags = nn.Linear(2 * hidden, tags)
+        self.to_tags = nn.Linear(self.width if fused is None else fused, tags)
         self.crf = LinearChainCRF(tags)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Emission scores of every word. Shape: (B, W, D), (B, W) → (B, W, K)."""
-        # An LSTM step has no length zero; an empty post's one step is masked like any padding.
-        lengths = mask.sum(1).clamp(min=1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(
-            self.dropout(words), lengths, batch_first=True, enforce_sorted=False
-        )
-        hidden, _ = nn.utils.rnn.pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=words.shape[1]
-        )
+        return self.score(self.read(words, mask))
+
+    def read(self, words: Tensor, mask: Tensor) -> Tensor:
+        """The hidden vector h_t of every word. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
+        return read_words(self.lstm, self.dropout(words), mask)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Emission scores from what stands for each word. Shape: (B, W, F) → (B, W, K)."""
         emissions: Tensor = self.to_tags(self.dropout(hidden))
         return emissions
 
 
-class System(nn.Module):
-    """What every system of the registry is: embeddings, a tagger, and parts of its own.
+def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+    """The hidden vector of every word, zeros on padding.
 
-    A system maps ``Batch -> TaggerOutput`` in `forward` by handing `tag` one vector a word.
+    Shape: (B, W, D), (B, W) → (B, W, directions * hidden).
     """
+    # An LSTM step has no length zero; an empty post's one step is masked like any padding.
+    lengths = mask.sum(1).clamp(min=1).cpu()
+    packed = nn.utils.rnn.pack_padded_sequence(
+        words, lengths, batch_first=True, enforce_sorted=False
+    )
+    hidden, _ = nn.utils.rnn.pad_packed_sequence(
+        lstm(packed)[0], batch_first=True, total_length=words.shape[1]
+    )
+    return hidden
+
+
+class System(nn.Module):
+    """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`."""
 
     Options: ClassVar[type[SystemSettings]]
     """The settings this system reads."""
+    tags_words: ClassVar[bool] = True
+    """Whether Task#2 trains this system; if not, it only tells the relation."""
 
-    def __init__(self, embeddings: WordEmbeddings, tagger: BiLstmCrf) -> None:
-        super().__init__()
-        self.embeddings = embeddings
-        self.tagger = tagger
+    @property
+    def crf(self) -> LinearChainCRF:
+        """What decodes the emissions.
+
+        Raises:
+            TypeError: the system tags no words.
+        """
+        raise TypeError(f"{type(self).__name__} tags no words")
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
@@ -158,6 +189,33 @@ class System(nn.Module):
             if isinstance(module, Evidence) and "visual" in parts:
                 module.freeze()
 
+    def output(
+        self, batch: Batch, emissions: Tensor, relation_score: Tensor | None = None
+    ) -> TaggerOutput:
+        """Emissions with their loss where the batch has gold tags (Eq. 9)."""
+        losses = None
+        if batch.tags is not None:
+            losses = -self.crf.log_likelihood(emissions, batch.tags, batch.word_mask)
+        return TaggerOutput(emissions, relation_score, losses)
+
+
+class BiLstmSystem(System):
+    """A system of embeddings, a biLSTM-CRF, and parts of its own.
+
+    Most hand `tag` one vector a word; one that joins something to the biLSTM's own vectors goes
+    from `hidden` to `score`.
+    """
+
+    def __init__(self, embeddings: WordEmbeddings, tagger: BiLstmCrf) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.tagger = tagger
+
+    @property
+    def crf(self) -> LinearChainCRF:
+        """The CRF after the biLSTM."""
+        return self.tagger.crf
+
     def tag(
         self, batch: Batch, extra: Tensor | None = None, relation_score: Tensor | None = None
     ) -> TaggerOutput:
@@ -172,9 +230,14 @@ class System(nn.Module):
             words = self.embeddings(batch)
             if extra is not None:
                 words = torch.cat([words, extra.float()], dim=-1)
-            emissions = self.tagger(words, batch.word_mask)
-            losses = None
-            if batch.tags is not None:
-                crf = self.tagger.crf
-                losses = -crf.log_likelihood(emissions, batch.tags, batch.word_mask)
-        return TaggerOutput(emissions, relation_score, losses)
+            return self.output(batch, self.tagger(words, batch.word_mask), relation_score)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """h_t, the biLSTM's reading of e_k. Shape: (B, W, 2 * hidden)."""
+        with torch.autocast(batch.word_mask.device.type, enabled=False):
+            return self.tagger.read(self.embeddings(batch), batch.word_mask)
+
+    def score(self, batch: Batch, fused: Tensor) -> TaggerOutput:
+        """Tag words by what h_t and the image have come to. Shape of `fused`: (B, W, F)."""
+        with torch.autocast(batch.word_mask.device.type, enabled=False):
+            return self.output(batch, self.tagger.score(fused.float()))

@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rpbert.config import EncoderSettings, EvidenceSettings, SystemSettings
+from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings
 from rpbert.data import Batch
 from rpbert.errors import InputError
 from rpbert.models.build import Parts, checked, from_hub, published_bert, random_bert
-from rpbert.models.tagger import BiLstmCrf, System, TaggerOutput, WordEmbeddings
+from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import bert_layer, pool_words
 from rpbert.modules.evidence import Evidence, VisualTokens
 from rpbert.modules.published import bert_shape, model_type
@@ -172,7 +172,7 @@ class OneStream(VisionLanguageEncoder):
         return bert_layer(last, hidden[:, : text.shape[1]], hidden, seen)
 
 
-class VisionLanguageOptions(SystemSettings):
+class VisionLanguageOptions(BiLstmSettings):
     """A vision-and-language encoder and what it sees of the image."""
 
     encoder: EncoderSettings
@@ -181,7 +181,7 @@ class VisionLanguageOptions(SystemSettings):
     evidence: EvidenceSettings
 
 
-class VisionLanguageTagger(System):
+class VisionLanguageTagger(BiLstmSystem):
     """A vision-and-language encoder and the biLSTM-CRF: ``[e_k; e_k^VL]`` (Table 5).
 
     Args:
