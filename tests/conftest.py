@@ -73,7 +73,13 @@ TAGGER: dict[str, Any] = {
 }
 TINY: dict[str, dict[str, Any]] = {
     "bilstm_crf": {},
+    "image_at_t0": {"evidence": EVIDENCE["global"]},
+    "modality_attention": {"evidence": EVIDENCE["global"]},
+    "visual_attention": {"evidence": BLOCKS},
+    "adaptive_coattention": {"evidence": BLOCKS},
+    "gated_fusion": {"evidence": BLOCKS},
     "bert": {"encoder": ENCODER},
+    "umt": {"encoder": ENCODER, "evidence": BLOCKS, "tagger": {}},
     "visualbert": {"encoder": ENCODER, "evidence": BLOCKS},
     "unicoder_vl": {"encoder": ENCODER, "evidence": BLOCKS},
     "uniter": {"encoder": ENCODER, "evidence": BLOCKS},
@@ -81,6 +87,7 @@ TINY: dict[str, dict[str, Any]] = {
     "vilbert": {"encoder": ENCODER, "evidence": BLOCKS},
     "lxmert": {"encoder": ENCODER, "evidence": BLOCKS},
     "rpbert": {"encoder": ENCODER, "evidence": BLOCKS},
+    "lstm_cnn": {"evidence": EVIDENCE["global"]},
 }
 """The smallest settings of every system of the registry."""
 

@@ -7,15 +7,22 @@ from typing import Any, Protocol, get_args
 
 from rpbert.config import EvidenceKind, EvidenceSettings, SystemSettings, parse
 from rpbert.errors import InputError
+from rpbert.models.adaptive_coattention import AdaptiveCoAttention
 from rpbert.models.bert import BertTagger
 from rpbert.models.bilstm_crf import BiLstmCrfTagger
 from rpbert.models.build import Parts
+from rpbert.models.gated_fusion import GatedFusion
+from rpbert.models.image_at_t0 import ImageAtT0
+from rpbert.models.lstm_cnn import LstmCnn
 from rpbert.models.lxmert import Lxmert
+from rpbert.models.modality_attention import ModalityAttention
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import System
+from rpbert.models.umt import Umt
 from rpbert.models.unicoder_vl import UnicoderVl
 from rpbert.models.uniter import Uniter
 from rpbert.models.vilbert import Vilbert
+from rpbert.models.visual_attention import VisualAttention
 from rpbert.models.visualbert import VisualBert
 from rpbert.models.vl_bert import VlBert
 
@@ -52,13 +59,30 @@ class Registered:
 
 ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions")
+POOLED: tuple[EvidenceKind, ...] = ("global", "blocks", "regions", "captions")
 
 
 SYSTEMS: dict[str, Registered] = {
     "bilstm_crf": Registered(
         BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF", evidence=()
     ),
+    "image_at_t0": Registered(
+        ImageAtT0, "Vinyals et al. 2015", "Table 4: biLSTM-CRF w/ image at t = 0", evidence=POOLED
+    ),
+    "modality_attention": Registered(
+        ModalityAttention, "Moon et al. 2018", "none, as Table 4: at the input", evidence=POOLED
+    ),
+    "visual_attention": Registered(
+        VisualAttention, "Lu et al. 2018", "Table 4: Lu et al. (2018)", evidence=ANY
+    ),
+    "adaptive_coattention": Registered(
+        AdaptiveCoAttention, "Zhang et al. 2018", "Table 4: Zhang et al. (2018)", evidence=ANY
+    ),
+    "gated_fusion": Registered(
+        GatedFusion, "Arshad et al. 2019", "Table 5: Arshad et al. (2019)", evidence=ANY
+    ),
     "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence=()),
+    "umt": Registered(Umt, "Yu et al. 2020", "Table 5: Yu et al. (2020)", evidence=ANY),
     "visualbert": Registered(
         VisualBert, "Li L. et al. 2019", "none, as Table 5: one stream", evidence=REGIONS
     ),
@@ -79,6 +103,9 @@ SYSTEMS: dict[str, Registered] = {
     ),
     "rpbert": Registered(
         RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY
+    ),
+    "lstm_cnn": Registered(
+        LstmCnn, "Lu et al. 2018", "Table 3: Lu et al. (2018), relation only", evidence=POOLED
     ),
 }
 

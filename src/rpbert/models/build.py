@@ -96,6 +96,11 @@ class Parts:
             raise TypeError(f"{type(self.settings).__name__} has no embeddings and biLSTM")
         return self.settings
 
+    @property
+    def hidden_width(self) -> int:
+        """Width of h_t, what the biLSTM says of a word in both directions."""
+        return 2 * self.reader.lstm_hidden
+
     def tagger(self, width: int, fused: int | None = None) -> BiLstmCrf:
         """The biLSTM-CRF over inputs of the given width; `fused` as `BiLstmCrf` has it."""
         settings = self.reader

@@ -119,6 +119,16 @@ def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
     return hidden
 
 
+def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+    """Where an LSTM of one direction ends after each post's last word; zeros without any.
+
+    Shape: (B, W, D), (B, W) → (B, hidden).
+    """
+    read = read_words(lstm, words, mask)
+    last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, read.shape[2])
+    return read.gather(1, last).squeeze(1) * mask.any(1, keepdim=True)
+
+
 class System(nn.Module):
     """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`."""
 

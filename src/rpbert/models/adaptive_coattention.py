@@ -1,0 +1,110 @@
+"""Adaptive co-attention: words look at the image, the image at the words, and gates decide.
+
+Zhang, Q.; Fu, J.; Liu, X.; and Huang, X. 2018. Adaptive Co-attention Network for Named Entity
+Recognition in Tweets. In AAAI, 5674-5681.
+
+Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the image:
+
+    word-guided visual attention     α_ti = softmax_i(w_α · tanh(W_v v_i + W_h h_t + b))
+                                     v̂_t = Σ_i α_ti v_i
+    image-guided textual attention   β_tj = softmax_j(w_β · tanh(W_x h_j + W_v̂ v̂_t + b'))
+                                     ĥ_t = Σ_j β_tj h_j
+    gated multimodal fusion          a_t = tanh(W_a v̂_t + b_a),  c_t = tanh(W_c ĥ_t + b_c)
+                                     g_t = σ(w_g · [a_t; c_t]),   m_t = g_t a_t + (1 - g_t) c_t
+    filtration gate                  s_t = σ(w_s · [h_t; m_t] + b_s)
+                                     u_t = s_t tanh(W_m m_t + b_m)
+    to the CRF                       [h_t; u_t]
+
+Deviations: the authors' Keras code (read in the copy Euruson/NERmultimodal) joins the two terms
+inside each attention's tanh as [W_v v_i; W_h h_t + b]. A linear map of that is a part per region
+plus a part per word, and the softmax over regions takes the latter out: all words of a post would
+attend alike, and W_h would never learn. So the terms are added here (Bahdanau et al. 2015). That
+code adds a_t and c_t where g_t joins them, computes s_t from m_t alone, and maps m_t without tanh;
+its g_t and s_t are scalars, as here. Its regions are 49 of VGG-16 (512 wide), its d is 200, and a
+character CNN reads the words; here regions are whatever evidence is given, d is the width of h_t,
+and embeddings, biLSTM and CRF are those of `bilstm_crf`. The paper's own text could not be read
+beside this file: where the code differs, the equations are as they are remembered and as public
+reimplementations have them. A post without image has v̂_t = 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rpbert.config import BiLstmSettings, EvidenceSettings
+from rpbert.data import Batch
+from rpbert.models.build import Parts
+from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
+from rpbert.modules.attention import AdditiveAttention
+from rpbert.modules.evidence import Evidence
+
+
+class AdaptiveCoAttentionOptions(BiLstmSettings):
+    """An image that words attend to and that attends to words."""
+
+    evidence: EvidenceSettings
+
+
+class AdaptiveCoAttention(BiLstmSystem):
+    """The CRF over [h_t; u_t].
+
+    Args:
+        evidence: image to visual tokens r_i.
+        projection: W_I.
+    """
+
+    Options = AdaptiveCoAttentionOptions
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        projection: nn.Module,
+        embeddings: WordEmbeddings,
+        tagger: BiLstmCrf,
+    ) -> None:
+        super().__init__(embeddings, tagger)
+        self.evidence = evidence
+        self.projection = projection
+        width = tagger.width
+        self.offset = nn.Parameter(torch.zeros(width))  # b_I
+        self.visual_attention = AdditiveAttention(query=width, key=width, hidden=width)
+        self.textual_attention = AdditiveAttention(query=width, key=width, hidden=width)
+        self.of_image = nn.Linear(width, width)  # W_a, b_a
+        self.of_text = nn.Linear(width, width)  # W_c, b_c
+        self.fusion_gate = nn.Linear(2 * width, 1, bias=False)  # w_g
+        self.filtration_gate = nn.Linear(2 * width, 1)  # w_s, b_s
+        self.filtered = nn.Linear(width, width)  # W_m, b_m
+
+    @classmethod
+    def build(cls, options: AdaptiveCoAttentionOptions, parts: Parts) -> AdaptiveCoAttention:
+        """Assemble the system from its settings."""
+        evidence, embeddings = parts.evidence(options.evidence), parts.embeddings()
+        tagger = parts.tagger(embeddings.width, fused=2 * parts.hidden_width)
+        return cls(evidence, parts.projection(evidence, tagger.width), embeddings, tagger)
+
+    def forward(self, batch: Batch) -> TaggerOutput:
+        """Tag a batch."""
+        tokens = self.evidence(batch)
+        regions = (self.projection(tokens.values) + self.offset).tanh()
+        hidden = self.hidden(batch)
+        fused = self.fuse(hidden, batch.word_mask, regions, tokens.mask)
+        return self.score(batch, torch.cat([hidden, fused], dim=-1))
+
+    def fuse(self, hidden: Tensor, word_mask: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
+        """u_t of every word.
+
+        Args:
+            hidden: h_t. Shape: (B, W, F), `word_mask` (B, W).
+            regions: v_i. Shape: (B, V, F), `mask` (B, V).
+
+        Shape: (B, W, F).
+        """
+        seen = self.visual_attention(hidden, regions, mask)  # v̂_t
+        read = self.textual_attention(seen, hidden, word_mask)  # ĥ_t
+        image, text = self.of_image(seen).tanh(), self.of_text(read).tanh()  # a_t, c_t
+        gate = self.fusion_gate(torch.cat([image, text], dim=-1)).sigmoid()  # g_t
+        mixed = gate * image + (1 - gate) * text  # m_t
+        let_through = self.filtration_gate(torch.cat([hidden, mixed], dim=-1)).sigmoid()  # s_t
+        filtered: Tensor = let_through * self.filtered(mixed).tanh()
+        return filtered

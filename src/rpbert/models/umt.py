@@ -1,0 +1,152 @@
+"""Unified Multimodal Transformer: attention across modalities, guided by entity spans (Table 5).
+
+Yu, J.; Jiang, J.; Yang, L.; and Xia, R. 2020. Improving Multimodal Named Entity Recognition via
+Entity Span Detection with Unified Multimodal Transformer. In ACL, 3342-3352.
+
+BERT reads the words to H. T(q, c) is a layer of BERT with queries q and context c, V = r W and
+V' = r W' are two maps of the visual tokens r:
+
+    text for spans, for tags           S = T_S(H, H),  R = T_R(H, H)
+    image-aware word representations   P = T_1(V', R),  A = T_2(R, P)      words ← image ← words
+    word-aware visual representations  Q = T_3(R, V)                       words ← image
+    visual gate                        g = σ(W_g [A; Q]),  B = g ⊙ Q
+    span detection                     e^z = W_z S, a CRF over {O, B, I}
+    tagging                            e^y = (1 - λ) W_y [A; B] + λ e^z M, a CRF over the tags
+    loss                               -log p(y | e^y) - β log p(z | e^z)
+
+The span task never sees the image, and M guides the tags by it: M (3, K) says how a span's mark is
+shared among the tags, O to O alone, B equally to all B-X, I equally to all I-X.
+
+Facts taken from the authors' code (jefferyYu/UMT, mner_modeling.py and run_mtmner_crf.py): one
+layer each for T_S, T_R, T_1, T_2, T_3, of BERT's width, heads, feed-forward width, dropout and
+initialisation; two separate maps of 49 × 2048 blocks of a ResNet-152 that is not finetuned;
+λ = 0.5 and β = 0.5; M with 1 / (number of types); dropout on H, nothing between [A; B] and the
+tags; BERT-base-cased, BertAdam at 5e-5 with warm-up over 0.1 of the steps, batches of 32, 24
+epochs on Twitter-2015 and 22 on Twitter-2017. No biLSTM and no word or character embeddings.
+
+Deviations: the sub-words of a word are averaged after BERT, so that cross-modal layers see words,
+and a post longer than BERT is read whole; there, every sub-word is a position, those behind a
+word's first have the tag X, and [CLS] and [SEP] have tags of their own. V and V' have no bias. A
+post without image attends to nothing where others attend to it; there, a stand-in image is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rpbert.config import DecodingSettings, EncoderSettings, EvidenceSettings, SystemSettings
+from rpbert.data import Batch
+from rpbert.models.build import Parts
+from rpbert.models.tagger import System, TaggerOutput
+from rpbert.modules.attention import CrossAttention
+from rpbert.modules.crf import LinearChainCRF
+from rpbert.modules.encoder import TextImageEncoder, pool_words
+from rpbert.modules.evidence import Evidence
+
+MARKS = ("O", "B", "I")
+GUIDANCE = 0.5  # λ
+SPAN_WEIGHT = 0.5  # β
+
+
+class UmtOptions(SystemSettings):
+    """Text encoder and evidence; of a tagger, only how the CRF is decoded."""
+
+    tagger: DecodingSettings = DecodingSettings()
+    encoder: EncoderSettings
+    evidence: EvidenceSettings
+
+
+class Umt(System):
+    """The CRF over e^y.
+
+    Args:
+        encoder: BERT.
+        evidence: image to visual tokens r.
+        projection: W and W'.
+        tags: the names of the K tags.
+    """
+
+    Options = UmtOptions
+
+    conversion: Tensor
+
+    def __init__(
+        self,
+        encoder: TextImageEncoder,
+        evidence: Evidence,
+        projection: tuple[nn.Module, nn.Module],
+        tags: Sequence[str],
+    ) -> None:
+        super().__init__()
+        config, width = encoder.bert.config, encoder.width
+        self.encoder = encoder
+        self.evidence = evidence
+        self.projection = nn.ModuleList(projection)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.read_for_spans = CrossAttention(config)  # T_S
+        self.read_for_tags = CrossAttention(config)  # T_R
+        self.words_to_image = CrossAttention(config)  # T_1, the image asks
+        self.image_to_words = CrossAttention(config)  # T_2, the words ask
+        self.look = CrossAttention(config)  # T_3
+        self.gate = nn.Linear(2 * width, width)
+        self.to_spans = nn.Linear(width, len(MARKS))
+        self.to_tags = nn.Linear(2 * width, len(tags))
+        self.span_crf = LinearChainCRF(len(MARKS))
+        self.tag_crf = LinearChainCRF(len(tags))
+        self.register_buffer("conversion", conversion_matrix(tags), persistent=False)  # M
+
+    @classmethod
+    def build(cls, options: UmtOptions, parts: Parts) -> Umt:
+        """Assemble the system from its settings."""
+        encoder = parts.encoder(options.encoder)
+        evidence = parts.evidence(options.evidence, encoder)
+        projection = tuple(parts.projection(evidence, encoder.width) for _ in range(2))
+        return cls(encoder, evidence, (projection[0], projection[1]), parts.vocabulary.tags)
+
+    @property
+    def crf(self) -> LinearChainCRF:
+        """The CRF over the tags."""
+        return self.tag_crf
+
+    def forward(self, batch: Batch) -> TaggerOutput:
+        """Tag a batch; the loss is that of both tasks."""
+        text = self.encoder.embed(batch.subwords)
+        hidden = self.encoder(text, batch.subword_mask, image=None)
+        words = self.dropout(pool_words(hidden, batch.word_of_subword, *batch.forms.shape))  # H
+        tokens = self.evidence(batch)
+        spans = self.to_spans(self.read_for_spans(words, words, batch.word_mask))  # e^z
+        joined = self.join(words, batch.word_mask, tokens.values, tokens.mask)
+        emissions = (1 - GUIDANCE) * self.to_tags(joined) + GUIDANCE * spans @ self.conversion
+        output = self.output(batch, emissions.float())
+        if batch.tags is not None and output.losses is not None:
+            marks = self.conversion.argmax(0)[batch.tags]  # z: the row of M that a tag is in
+            likelihood = self.span_crf.log_likelihood(spans, marks, batch.word_mask)
+            output.losses = output.losses - SPAN_WEIGHT * likelihood
+        return output
+
+    def join(self, words: Tensor, word_mask: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """[A; B] of every word.
+
+        Args:
+            words: H. Shape: (B, W, H), `word_mask` (B, W).
+            tokens: r. Shape: (B, V, d_v), `mask` (B, V).
+
+        Shape: (B, W, 2 H).
+        """
+        first, second = (project(tokens) for project in self.projection)  # V, V'
+        read = self.read_for_tags(words, words, word_mask)  # R
+        looked_at = self.words_to_image(second, read, word_mask)  # P
+        aware = self.image_to_words(read, looked_at, mask)  # A
+        visual = self.look(read, first, mask)  # Q
+        gate = self.gate(torch.cat([aware, visual], dim=-1)).sigmoid()
+        return torch.cat([aware, gate * visual], dim=-1)
+
+
+def conversion_matrix(tags: Sequence[str]) -> Tensor:
+    """M: how much of a mark's score each tag receives. Shape: (3, K)."""
+    shares = [[float(tag[0] == mark) for tag in tags] for mark in MARKS]
+    matrix = torch.tensor(shares)
+    return matrix / matrix.sum(1, keepdim=True)

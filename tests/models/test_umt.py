@@ -1,0 +1,164 @@
+"""UMT against its equations: attention head by head, the loss over all tag sequences."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rpbert.data import Batch, Post
+from rpbert.models.umt import Umt, conversion_matrix
+from rpbert.modules.crf import LinearChainCRF
+from rpbert.modules.encoder import pool_words
+from tests.conftest import NO_EVIDENCE, evidence, made_posts, tiny
+from tests.models.plain import (
+    Vector,
+    assert_rows,
+    each,
+    enliven,
+    linear,
+    numbers,
+    plus,
+    post_tokens,
+    sigmoid,
+    softmax,
+    times,
+    weighted,
+)
+
+
+def short_posts() -> list[Post]:
+    """Posts of at most three words, so that all sequences of tags can be counted."""
+    first, second, *_ = made_posts(2)
+    known = {"image": first.image}
+    return [
+        Post.from_words("a", ("Ada", "Lovelace", "again"), tags=("B-PER", "I-PER", "O"), **known),
+        Post.from_words("b", ("Lake",), tags=("B-LOC",), **NO_EVIDENCE),
+        Post.from_words("c", ("RT", "Acme"), tags=("O", "B-ORG"), image=second.image),
+        Post.from_words("d", (), tags=(), **known),
+    ]
+
+
+def normed(norm: nn.Module, x: Vector) -> Vector:
+    """Layer normalisation."""
+    assert isinstance(norm, nn.LayerNorm)
+    centre = sum(x) / len(x)
+    spread = math.sqrt(sum((v - centre) ** 2 for v in x) / len(x) + norm.eps)
+    scaled = [(v - centre) / spread for v in x]
+    return plus(times(scaled, numbers(norm.weight)), numbers(norm.bias))
+
+
+def gelu(x: float) -> float:
+    return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+def layer(module: nn.Module, queries: list[Vector], context: list[Vector]) -> list[Vector]:
+    """T(q, c)."""
+    part = module.get_submodule
+    heads = part("layer.attention.self").num_attention_heads
+    assert isinstance(heads, int)
+    keys = [linear(part("layer.attention.self.key"), c) for c in context]
+    values = [linear(part("layer.attention.self.value"), c) for c in context]
+    found = []
+    for row in queries:
+        query = linear(part("layer.attention.self.query"), row)
+        size = len(query) // heads
+        attended: Vector = []
+        for head in range(heads):
+            span = slice(head * size, (head + 1) * size)
+            scores = [sum(times(query[span], key[span])) / math.sqrt(size) for key in keys]
+            attended += weighted(softmax(scores), [value[span] for value in values], size)
+        dense = linear(part("layer.attention.output.dense"), attended)
+        middle = normed(part("layer.attention.output.LayerNorm"), plus(dense, row))
+        wide = each(gelu, linear(part("layer.intermediate.dense"), middle))
+        dense = linear(part("layer.output.dense"), wide)
+        found.append(normed(part("layer.output.LayerNorm"), plus(dense, middle)))
+    return found
+
+
+def by_the_equations(
+    system: Umt, words: list[Vector], tokens: list[Vector]
+) -> tuple[list[Vector], list[Vector]]:
+    """e^y and e^z of one post from H and r."""
+    first, second = ([linear(w, r) for r in tokens] for w in system.projection)
+    read = layer(system.read_for_tags, words, words)
+    aware = layer(system.image_to_words, read, layer(system.words_to_image, second, read))
+    visual = layer(system.look, read, first)
+    spans = [linear(system.to_spans, s) for s in layer(system.read_for_spans, words, words)]
+    emissions = []
+    for a, q, z in zip(aware, visual, spans, strict=True):
+        gate = each(sigmoid, linear(system.gate, a + q))
+        own = linear(system.to_tags, a + times(gate, q))
+        shared = [
+            sum(z[mark] * float(system.conversion[mark, tag]) for mark in range(3))
+            for tag in range(len(own))
+        ]
+        emissions.append([0.5 * o + 0.5 * s for o, s in zip(own, shared, strict=True)])
+    return emissions, spans
+
+
+def read_words(system: Umt, batch: Batch) -> list[list[Vector]]:
+    """H: BERT's words."""
+    hidden = system.encoder(system.encoder.embed(batch.subwords), batch.subword_mask, image=None)
+    words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)
+    return [[numbers(words[i, t]) for t in range(len(p.words))] for i, p in enumerate(batch.posts)]
+
+
+def likelihood(crf: LinearChainCRF, emissions: list[Vector], gold: list[int]) -> float:
+    """log p(gold), by the sum over all sequences."""
+    start, end = numbers(crf.start), numbers(crf.end)
+    steps = [numbers(row) for row in crf.transitions]
+
+    def score(path: tuple[int, ...]) -> float:
+        total = sum(e[tag] for e, tag in zip(emissions, path, strict=True))
+        total += sum(steps[a][b] for a, b in itertools.pairwise(path))
+        return total + (start[path[0]] + end[path[-1]] if path else 0.0)
+
+    paths = itertools.product(range(len(start)), repeat=len(emissions))
+    return score(tuple(gold)) - math.log(sum(math.exp(score(path)) for path in paths))
+
+
+def test_emissions_and_loss_are_those_of_the_equations() -> None:
+    posts = short_posts()
+    model = tiny("umt", made_posts() + posts)
+    system = model.system
+    assert isinstance(system, Umt)
+    enliven(system)
+    batch = model.collator().with_gold(posts)
+    output = system(batch)
+    assert output.losses is not None
+    words, tokens = read_words(system, batch), post_tokens(system, batch)
+    assert [len(t) for t in tokens] == [16, 0, 16, 16]
+    for i, post in enumerate(posts):
+        emissions, spans = by_the_equations(system, words[i], tokens[i])
+        assert_rows(output.emissions[i], emissions)
+        assert post.tags is not None
+        gold = [model.vocabulary.tag_rows[tag] for tag in post.tags]
+        marks = ["OBI".index(tag[0]) for tag in post.tags]
+        loss = -likelihood(system.tag_crf, emissions, gold)
+        loss -= 0.5 * likelihood(system.span_crf, spans, marks)
+        assert float(output.losses[i]) == pytest.approx(loss, abs=1e-5, rel=1e-5)
+
+
+def test_the_span_task_never_sees_the_image() -> None:
+    """Where tags come from spans alone, the image changes nothing."""
+    model = tiny("umt")
+    with torch.no_grad():
+        model.system.get_parameter("to_tags.weight").zero_()
+    posts = made_posts()
+    others = [post.with_(**evidence(100 + i)) for i, post in enumerate(posts)]
+    first, second = (model.system(model.collator()(p)).emissions for p in (posts, others))
+    assert torch.equal(first, second)
+    assert (first[0, 0] - first[0, 1]).abs().max() > 1e-4
+
+
+def test_a_mark_is_shared_among_its_tags() -> None:
+    tags = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert conversion_matrix(tags).tolist() == [
+        [1, 0, 0, 0, 0],
+        [0, 0.5, 0, 0.5, 0],
+        [0, 0, 0.5, 0, 0.5],
+    ]
