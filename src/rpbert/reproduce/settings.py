@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rpbert.config import (
+    BiLstmSettings,
     CaptionSettings,
     EncoderSettings,
     EvidenceKind,
@@ -84,7 +85,12 @@ def load_shared(path: Path | None, overrides: Sequence[str] = ()) -> SharedSetti
 
 def _paper() -> dict[str, Any]:
     """Table 2: beside BERT's vectors the LSTM too is larger."""
-    encoders = [name for name, e in SYSTEMS.items() if "encoder" in e.system.Options.model_fields]
+    options = {name: entry.system.Options for name, entry in SYSTEMS.items()}
+    encoders = [
+        name
+        for name, kind in options.items()
+        if issubclass(kind, BiLstmSettings) and "encoder" in kind.model_fields
+    ]
     resnet = {"pretrained": "microsoft/resnet-152"}
     return {
         "preset": "paper",
