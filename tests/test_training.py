@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import yaml
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from rpbert.config import RunSettings, TrainingSettings, load_run, write_yaml
+from rpbert.config import RunSettings, TrainingSettings, load_run
 from rpbert.data import Post
 from rpbert.data.controlled import make
 from rpbert.data.readers import open_data
@@ -291,34 +288,6 @@ def test_the_relation_is_learnt_from_evidence_that_is_no_image(tmp_path: Path, k
     assert line["dev_relation"]["support"] == 6
     predictions = Tagger.from_pretrained(tmp_path / "run").predict_batch(made_posts(8)[5:7])
     assert [p.image for p in predictions] == ["used", "used"]
-
-
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """The same global batches give the same losses, and a post is scored once."""
-    data = data_folder(tmp_path / "data")
-    shape = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    encoder = {**TINY["bert"]["encoder"]}
-    encoder["shape"] = {**encoder["shape"], **shape}
-    model = {"system": "bert", "tagger": {**TAGGER, "dropout": 0.0}, "encoder": encoder}
-    chosen = settings(data, "bert", batch_size=3).model_copy(update={"model": model})
-    write_yaml(chosen, tmp_path / "run.yaml")
-    for processes in (1, 2):
-        launch = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-        command = [*launch, "-m", "rpbert", "train", str(tmp_path / "run.yaml")]
-        subprocess.run(
-            [sys.executable, *command, "--output", str(tmp_path / str(processes))],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
-    one, two = (
-        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
-        for n in ("1", "2")
-    )
-    assert len(one) == len(two) == 3
-    for alone, shared in zip(one, two, strict=True):
-        assert shared["loss"]["tagging"] == pytest.approx(alone["loss"]["tagging"], abs=1e-5)
-        assert shared["dev"]["posts"] == alone["dev"]["posts"] == 8
 
 
 def test_the_same_seed_gives_the_same_weights_with_two_threads(tmp_path: Path) -> None:
