@@ -129,6 +129,7 @@ def _initial_weights(settings: RunSettings, folder: Path) -> str:
     shape = getattr(source, "shape", None)
     if evidence is not None and (shape is not None or getattr(source, "pretrained", None)):
         known[evidence.kind] = getattr(source, "pretrained", None) or "random"
-    vectors = getattr(options.tagger, "word_vectors", None)
-    known["word vectors"] = vectors.name if vectors else "random"
+    if "word_vectors" in type(options.tagger).model_fields:
+        vectors: Path | None = getattr(options.tagger, "word_vectors")  # noqa: B009
+        known["word vectors"] = vectors.name if vectors else "random"
     return ", ".join(f"{part}: {name}" for part, name in known.items())

@@ -130,10 +130,8 @@ def run_settings(
     fields = entry.system.Options.model_fields
     own = {**shared.systems.get(row.system, {})}
     model: dict[str, Any] = {"system": row.system, **row.options}
-    tagger = fields["tagger"].annotation
-    if isinstance(tagger, type) and issubclass(tagger, Settings):
-        given = shared.model.tagger.model_dump(mode="json", exclude_unset=True)
-        model["tagger"] = {k: v for k, v in given.items() if k in tagger.model_fields}
+    tagger = shared.model.tagger.model_dump(mode="json", exclude_unset=True)
+    model["tagger"] = {key: tagger[key] for key in _tagger_keys(row.system) if key in tagger}
     if "encoder" in fields and "encoder" not in own:
         encoder = shared.model.large if row.large else shared.model.encoder
         if encoder is None:
@@ -151,6 +149,13 @@ def run_settings(
             "training": {**training, **changes},
         }
     )
+
+
+def _tagger_keys(system: str) -> list[str]:
+    """What a system reads of the ``tagger`` block; not every one has words or a biLSTM."""
+    annotation = SYSTEMS[system].system.Options.model_fields["tagger"].annotation
+    kind = annotation if isinstance(annotation, type) else Settings
+    return list(kind.model_fields) if issubclass(kind, Settings) else []
 
 
 def _evidence(
