@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rpbert.data.check import DataReport, SplitReport, check, render
 from rpbert.data.raw import Quirk
@@ -92,6 +94,8 @@ def small(tmp_path: Path) -> Path:
     for name, text in texts.items():
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
     (tmp_path / "captions.tsv").write_text("a\ta cat\nc\t\n", encoding="utf-8")
+    regions = {"b/features": np.ones((2, 3), np.float32), "b/boxes": np.zeros((2, 4), np.float32)}
+    save_file(regions, tmp_path / "regions.safetensors")
     (tmp_path / "relations.tsv").write_text("a\t0\nb\t1\n", encoding="utf-8")
     (tmp_path / "images").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.jpg")
@@ -111,6 +115,7 @@ def test_everything_of_a_small_folder(small: Path) -> None:
             "lone_inside": 1,
             "images": {"present": 2, "missing": 1, "unreadable": 0, "none": 0},
             "captions": 2,
+            "regions": 1,
             "relations": 3,
             "relations_positive": 1,
             "duplicate_ids": 1,
@@ -126,6 +131,7 @@ def test_everything_of_a_small_folder(small: Path) -> None:
             "lone_inside": 0,
             "images": {"present": 0, "missing": 1, "unreadable": 1, "none": 0},
             "captions": 0,
+            "regions": 1,
             "relations": 1,
             "relations_positive": 1,
             "duplicate_ids": 0,

@@ -34,6 +34,7 @@ class SplitReport:
         lone_inside: ``I-`` tags that continue nothing.
         images: posts by what becomes of their image: used, none, missing or unreadable.
         captions: posts with a caption.
+        regions: posts with stored regions.
         relations: posts with a relation label.
         relations_positive: those whose image adds (label above 0.5).
         duplicate_ids: posts whose id an earlier post of the split has.
@@ -50,6 +51,7 @@ class SplitReport:
     lone_inside: int = 0
     images: Counter[str] = field(default_factory=Counter)
     captions: int = 0
+    regions: int = 0
     relations: int = 0
     relations_positive: int = 0
     duplicate_ids: int = 0
@@ -72,6 +74,7 @@ class SplitReport:
                 "none": self.images["none"],
             },
             "captions": self.captions,
+            "regions": self.regions,
             "relations": self.relations,
             "relations_positive": self.relations_positive,
             "duplicate_ids": self.duplicate_ids,
@@ -160,6 +163,7 @@ def _count(post: Post, report: SplitReport) -> None:
     report.posts += 1
     report.words += len(post.words)
     report.captions += post.caption is not None
+    report.regions += post.regions is not None
     report.relations += post.relation is not None
     report.relations_positive += (post.relation or 0.0) > 0.5
     if post.tags is not None:
@@ -224,6 +228,7 @@ def render(report: DataReport) -> str:
     for status in ("present", "missing", "unreadable", "none"):
         row(f"images {status}", (d["images"][status] for d in dicts))
     row("captions", (d["captions"] for d in dicts))
+    row("stored regions", (d["regions"] for d in dicts))
     row("relation labels", (d["relations"] for d in dicts))
     row("  image adds", (d["relations_positive"] for d in dicts))
     row("duplicate ids", (d["duplicate_ids"] for d in dicts))
