@@ -1,0 +1,136 @@
+"""Any text is tagged: whatever Unicode holds, of any length, at exact offsets."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from rpbert import Post, Tagger
+from rpbert.data import Prediction
+from rpbert.data.readers import open_data
+from rpbert.data.words import SPLITTERS
+from rpbert.errors import InputError
+from tests.conftest import tiny
+from tests.soak import Soak
+
+EMOJI = ["👩\u200d👩\u200d👧\u200d👦", "👍🏽", "🏴\u200d☠️", "🇫🇷", "1️⃣", "❤️", "🏳️\u200d🌈", "☺︎", "😀"]
+WORDS = ["RT", "@Ada_L", "#NBA", "Kevin", "Love", "https://t.co/x", "don't", "all-time", "$AAPL"]
+WORDS += ["नमस्ते", "שלום", "مرحبا", "你好世界", "ﬁn", "Å", "A\u030a", "ẞ", "İ", "ǆ", "ΣΑΣ", "¼", "٣"]
+SPACES = " \t\n\r\v\f\x1c\x85\u00a0\u1680\u2003\u2028\u2029\u202f\u3000"
+SIGNS = "\0\x01\x1b\x7f\u00ad\u200b\u200d\u200e\u202e\u2066\ufe0f\ufeff\ufffd\uffff\U000e0041"
+
+
+def anything(draw: random.Random) -> str:
+    """A character of the whole range, surrogates and noncharacters among them."""
+    return chr(draw.randrange(draw.choice((0x80, 0x800, 0x10000, 0x110000))))
+
+
+DRAWN: dict[str, Callable[[random.Random], str]] = {
+    "any": anything,
+    "surrogate": lambda draw: chr(draw.randrange(0xD800, 0xE000)),
+    "emoji": lambda draw: draw.choice(EMOJI),
+    "word": lambda draw: draw.choice(WORDS) + draw.choice(" ,'"),
+    "space": lambda draw: draw.choice(SPACES),
+    "sign": lambda draw: draw.choice(SIGNS),
+    "mark": lambda draw: chr(draw.randrange(0x300, 0x370)),
+}
+
+
+def text_of(draw: random.Random) -> str:
+    """A text of one kind of character or of all, mostly short; one in a hundred has 10,000."""
+    kinds = draw.choice([[kind] for kind in DRAWN] + [list(DRAWN)] * 7)
+    length = draw.choice([0, 1, 2, 5, 20, 60]) if draw.random() < 0.99 else 10_000
+    parts: list[str] = []
+    while sum(map(len, parts[-60:])) + max(0, len(parts) - 60) < length:
+        parts.append(DRAWN[draw.choice(kinds)](draw))
+    return "".join(parts)[:length]
+
+
+def finder(system: str, marks: str) -> Tagger:
+    """A tagger that calls most words part of a name."""
+    model = tiny(system)
+    with torch.no_grad():
+        for tag, row in model.vocabulary.tag_rows.items():
+            model.system.tagger.to_tags.bias[row] = {"O": -1.0, "B": 0.5, "I": 0.6}[tag[0]]
+    object.__setattr__(model.vocabulary, "marks", marks)
+    return Tagger(model, "cpu")
+
+
+def cleaned(text: str) -> str:
+    """What a text reads as: a surrogate is no character."""
+    return "".join("\ufffd" if "\ud800" <= sign <= "\udfff" else sign for sign in text)
+
+
+def hold(prediction: Prediction, text: str) -> int:
+    """Hold a prediction to its text; returns how many entities it has."""
+    assert prediction.text == text
+    for entity in prediction.entities:
+        assert text[entity.start : entity.end] == entity.text
+        assert entity.start < entity.end or not entity.text
+        assert 0 <= entity.score <= 1
+    for before, after in pairwise(prediction.entities):
+        assert before.end <= after.start
+    json.dumps(prediction.to_dict(), ensure_ascii=False).encode()
+    return len(prediction.entities)
+
+
+def tag_texts(folder: Path, times: int) -> Counter[str]:
+    """Tag drawn texts by the API, as tokens and from a file in turn; counts what was there."""
+    draw, counts = random.Random(0), Counter[str]()
+    taggers = [finder("rpbert", "joined"), finder("bert", "apart"), finder("bilstm_crf", "joined")]
+    for number in range(times // 50):
+        tagger = taggers[number % len(taggers)]
+        texts = [text_of(draw) for _ in range(50)]
+        if number % 4 == 0:
+            tokens = [text.split(" ") for text in texts]
+            found = tagger.predict_batch([{"tokens": words} for words in tokens])
+        elif number % 4 == 1:
+            path = folder / "posts.jsonl"
+            rows = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
+            path.write_text("\n".join(rows))
+            source = open_data(path, SPLITTERS[tagger.model.vocabulary.marks])
+            found = list(tagger.predict_stream(source.read("all")))
+            # In JSON two halves of a pair that meet are one character.
+            texts = [json.loads(row)["text"] for row in rows]
+        else:
+            found = tagger.predict_batch(texts)
+        for text, prediction in zip(texts, found, strict=True):
+            counts["entities"] += hold(prediction, cleaned(text))
+            counts["texts"] += 1
+            counts["of 10,000 characters"] += len(text) == 10_000
+            counts["empty"] += not text
+            counts["with surrogates"] += text != cleaned(text)
+    return counts
+
+
+def test_some_texts(tmp_path: Path) -> None:
+    counts = tag_texts(tmp_path, 400)
+    assert counts["entities"] > 400
+    assert counts["of 10,000 characters"] > 0 < counts["empty"]
+
+
+@pytest.mark.slow("generated text: Unicode, surrogates, emoji, NUL, 10,000 characters", "20,000")
+def test_many_texts(tmp_path: Path, soak: Soak) -> None:
+    counts = tag_texts(tmp_path, 20_000)
+    assert counts["texts"] == 20_000
+    soak(", ".join(f"{number:,} {what}" for what, number in counts.items()) + "; all offsets exact")
+
+
+def test_words_with_surrogates_are_kept_as_they_are_given() -> None:
+    post = Post.from_words("1", ("\ud83d", "Ada", "\0", "", "\udc00x"))
+    (prediction,) = finder("rpbert", "joined").predict_batch([post])
+    assert prediction.text == post.text
+    for entity in prediction.entities:
+        assert post.text[entity.start : entity.end] == entity.text
+
+
+def test_a_fault_never_steers_the_terminal() -> None:
+    line = str(InputError("a\x1b[31m\u202e.txt\n", "x\0", "y"))
+    assert line == "a\\x1b[31m\\u202e.txt : found x\\x00; expected y"
