@@ -57,8 +57,9 @@ def finder(system: str, marks: str) -> Tagger:
     """A tagger that calls most words part of a name."""
     model = tiny(system)
     with torch.no_grad():
+        bias = model.system.get_parameter("tagger.to_tags.bias")
         for tag, row in model.vocabulary.tag_rows.items():
-            model.system.tagger.to_tags.bias[row] = {"O": -1.0, "B": 0.5, "I": 0.6}[tag[0]]
+            bias[row] = {"O": -1.0, "B": 0.5, "I": 0.6}[tag[0]]
     object.__setattr__(model.vocabulary, "marks", marks)
     return Tagger(model, "cpu")
 
