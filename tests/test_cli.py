@@ -160,6 +160,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["evaluate", "MODEL", "NOWHERE"], "NOWHERE"),
         (["evaluate", "MODEL", "DATA", "--split", "all"], "all"),
         (["evaluate", "MODEL", "DATA", "--by", "colour"], "colour"),
+        (["evaluate", "MODEL", "DATA", "--precision", "fp64"], "fp64"),
         (["predict", "MODEL"], "--text"),
         (["predict", "MODEL", "--text", "a", "--input", "FILE"], "--text"),
         (["predict", "MODEL", "--input", "NOWHERE.jsonl"], "NOWHERE.jsonl"),

@@ -135,3 +135,16 @@ def test_a_folder_is_scored_on_its_test_split_alone(tmp_path: Path) -> None:
     (tmp_path / "data" / "train.jsonl").write_text(json.dumps(row))
     with pytest.raises(InputError, match="no split 'test'"):
         evaluate_model(str(tmp_path / "model"), tmp_path / "data")
+
+
+def test_another_precision_is_scored_beside_float32(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    row = {"id": "1", "tokens": ["so", "Ada"], "tags": ["O", "B-PER"]}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
+    where = (str(tmp_path / "model"), tmp_path / "posts.jsonl")
+    plain, other = evaluate_model(*where), evaluate_model(*where, precision="bf16")
+    assert plain.fp32_f1 is None
+    assert plain.tags is not None
+    assert other.fp32_f1 == plain.tags.strict.f1
+    assert "in fp32" in render(other)
+    assert "in fp32" not in render(plain)

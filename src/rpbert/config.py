@@ -70,7 +70,7 @@ __all__ = [
     "write_yaml",
 ]
 
-Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
 
 # What pydantic says of these speaks of Python's types.
@@ -80,6 +80,8 @@ _EXPECTED = {
     "model_attributes_type": "a block of settings",
     "dict_type": "a block of settings",
 }
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 

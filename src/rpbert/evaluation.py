@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rpbert.config import BiLstmSettings, SystemSettings
+from rpbert.config import BiLstmSettings, Precision, SystemSettings
 from rpbert.data import ImageStatus, Post
 from rpbert.data.raw import Quirk
 from rpbert.data.readers import open_data
@@ -33,25 +33,34 @@ ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
 
 
 def evaluate_model(
-    name: str, data: Path, split: str | None = None, faults: Faults = refuse
+    name: str,
+    data: Path,
+    split: str | None = None,
+    faults: Faults = refuse,
+    precision: Precision = "fp32",
 ) -> Evaluation:
     """Score the model of a folder or hub id on a split of a data set.
 
     Args:
         split: None is the test split, or all posts of a single file.
         faults: told of each faulty row of the data.
+        precision: another one than fp32 is scored beside fp32, so that its cost is seen.
 
     Raises:
         InputError: model, data or split cannot be used, or a post has no tags.
     """
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
-    tagger = Tagger.from_pretrained(name)
+    tagger = Tagger.from_pretrained(name, precision=precision)
     source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks], faults)
     if split is None:
         split = source.splits[0] if data.is_file() else "test"
     quirks: list[Quirk] = []
-    evaluation = evaluate_posts(tagger, list(source.read(split, quirks)))
+    posts = list(source.read(split, quirks))
+    evaluation = evaluate_posts(tagger, posts)
+    if precision != "fp32" and evaluation.tags is not None:
+        exact = evaluate_posts(Tagger(tagger.model, tagger.device), posts)
+        evaluation = replace(evaluation, fp32_f1=exact.tags.strict.f1 if exact.tags else None)
     return replace(evaluation, cut_words=sum(quirk.kind == CUT_WORD for quirk in quirks))
 
 

@@ -30,6 +30,9 @@ def render(evaluation: Evaluation) -> str:
         lines += [
             f"{evaluation.cut_words:,} words cut at gold entities: tagging would not cut them"
         ]
+    if evaluation.tags is not None and evaluation.fp32_f1 is not None:
+        f1, exact = 100 * evaluation.tags.strict.f1, 100 * evaluation.fp32_f1
+        lines += [f"strict F1 in this precision {f1:.2f}, in fp32 {exact:.2f}: {f1 - exact:+.2f}"]
     return "\n".join(lines).rstrip()
 
 

@@ -180,6 +180,7 @@ class Evaluation:
         images: posts by what became of their image: used, none, missing, unreadable.
         cut_words: words of raw texts that were cut where a gold entity begins or ends inside
             them; tagging the same text, without the gold, does not cut them.
+        fp32_f1: F1 of all entities (strict) in float32, where another precision was scored.
     """
 
     tags: TagScores | None
@@ -187,6 +188,7 @@ class Evaluation:
     relation: RelationScores | None = None
     images: Mapping[str, int] = field(default_factory=dict)
     cut_words: int = 0
+    fp32_f1: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
@@ -196,6 +198,7 @@ class Evaluation:
             "relation": self.relation.to_dict() if self.relation else None,
             "images": dict(self.images),
             "cut_words": self.cut_words,
+            "fp32_f1": self.fp32_f1,
         }
 
 

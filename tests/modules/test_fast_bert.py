@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from rpbert.modules.encoder import TextImageEncoder
-from rpbert.modules.fast_bert import SHORT, FastEncoder
+from rpbert.modules.fast_bert import SHORT, FastBertLayer, FastEncoder
 from rpbert.modules.packed import Kit, Library, OneDnn
 
 KITS: dict[str, Kit] = {"library": Library(torch.float32)}
@@ -36,7 +36,9 @@ def encoder(**fields: Any) -> TextImageEncoder:
 @pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_new"])
 def test_text_is_encoded_as_by_transformers(kit: str, longest: int, activation: str) -> None:
     plain = encoder(hidden_act=activation)
-    fast = FastEncoder(plain, KITS[kit]).eval()
+    fast = FastEncoder(
+        plain, [FastBertLayer(layer, KITS[kit]) for layer in plain.bert.encoder.layer]
+    ).eval()
     ids = torch.randint(50, (3, longest))
     mask = torch.arange(longest) < torch.tensor([longest, 1, longest // 2])[:, None]
     with torch.no_grad():

@@ -39,7 +39,7 @@ def test_a_linear_layer_with_what_follows_it(
         layer = kit.linear(weight, given, activation)
         exact = F.linear(rows.double(), weight.double(), None if given is None else given.double())
         follow = FOLLOWING[activation]
-        near(layer(kit.rows(rows)), follow(exact), tolerance)
+        near(layer(rows), follow(exact), tolerance)
         near(layer(rows, add=add.clone()), follow(exact + add), tolerance)
 
 

@@ -14,7 +14,10 @@ Lenient = Annotated[
     bool, typer.Option("--lenient", help="Leave faulty rows out and count them; else stop.")
 ]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model or a hub id.")]
-
+PrecisionName = Annotated[
+    str,
+    typer.Option("--precision", metavar="fp32|bf16|int8|auto", help="auto: bf16 where it is fast."),
+]
 
 Name = TypeVar("Name", bound=str)
 

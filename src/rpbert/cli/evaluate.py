@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from rpbert.cli.common import Json, Lenient, ModelPath, print_json
+from rpbert.cli.common import (
+    Json,
+    Lenient,
+    ModelPath,
+    PrecisionName,
+    one_of,
+    print_json,
+)
 from rpbert.errors import InputError, refuse
 
 
@@ -22,10 +29,12 @@ def evaluate(
     by: Annotated[
         str | None, typer.Option(metavar="relation|type", help="Show these groups only.")
     ] = None,
+    precision: PrecisionName = "fp32",
     lenient: Lenient = False,
     as_json: Json = False,
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
+    from rpbert.config import PRECISIONS, Precision
     from rpbert.data.lenient import LeftOut
     from rpbert.evaluation import GROUPINGS, evaluate_model, only
     from rpbert.score_table import render
@@ -34,7 +43,8 @@ def evaluate(
         raise InputError("--by", by, " or ".join(GROUPINGS))
     left_out = LeftOut()
     faults = left_out if lenient else refuse
-    evaluation = only(evaluate_model(model, data, split, faults), by)
+    chosen: Precision = one_of("--precision", precision, PRECISIONS)
+    evaluation = only(evaluate_model(model, data, split, faults, chosen), by)
     if left_out.count:
         print(left_out, file=sys.stderr)
     if as_json:

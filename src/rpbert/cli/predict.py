@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import Json, ModelPath, console, one_of, print_json
+from rpbert.cli.common import Json, ModelPath, PrecisionName, console, one_of, print_json
 from rpbert.cli.shards import Shards, predict_file, predict_shards
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
     from rpbert.config import Precision
-
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "auto")
 
 
 def predict(
@@ -60,15 +58,15 @@ def predict(
     gpus: Annotated[
         int | None, typer.Option(help="GPUs they share; 0 for none.", show_default="what there is")
     ] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="fp32|bf16|auto", help="Of the heavy parts; bf16 is faster.")
-    ] = "fp32",
+    precision: PrecisionName = "fp32",
     as_json: Json = False,
 ) -> None:
     """Tag one post, a file of posts, or shards of posts to as many files.
 
     Exit code 3: done, but for the posts that are listed in *.errors.jsonl beside the output.
     """
+    from rpbert.config import PRECISIONS
+
     if (text is None) == (source is None):
         raise InputError("predict", "both or neither of --text and --input", "one of them")
     chosen = one_of("--precision", precision, PRECISIONS)

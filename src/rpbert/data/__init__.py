@@ -169,6 +169,7 @@ class Batch:
             special tokens, padding and overlap. Shape: (S, L).
         word_mask: real words. Shape: (B, W).
         forms: index of each word among the distinct words of the batch. Shape: (B, W).
+        form_words: the distinct words of the batch.
         form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
         form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
         evidence: what the visual tokens are made from.
@@ -185,6 +186,7 @@ class Batch:
     word_of_subword: Tensor
     word_mask: Tensor
     forms: Tensor
+    form_words: tuple[str, ...]
     form_vectors: Tensor
     form_characters: Tensor
     evidence: EvidenceInput

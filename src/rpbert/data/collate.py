@@ -179,6 +179,7 @@ class Collator:
             **self._subwords(posts, width),
             word_mask=torch.arange(width)[None, :] < lengths[:, None],
             forms=pad([[forms[word] for word in post.words] for post in posts], width),
+            form_words=tuple(forms),
             form_vectors=torch.tensor(
                 [self.vocabulary.word_row(form) for form in forms], dtype=torch.long
             ),

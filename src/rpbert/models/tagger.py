@@ -45,12 +45,14 @@ class WordEmbeddings(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Each distinct word is embedded once, then laid out. Shape: (B, W, D)."""
-        forms = torch.cat(
-            [self.vectors(batch.form_vectors), self.characters(batch.form_characters)], dim=-1
-        )
+        forms = self.embed(batch.form_vectors, batch.form_characters)
         if not len(forms):  # every post of the batch is empty
             return forms.new_zeros(*batch.forms.shape, self.width)
         return forms[batch.forms]
+
+    def embed(self, rows: Tensor, characters: Tensor) -> Tensor:
+        """Words by the row of their vector and their characters. Shape: (U,), (U, C) → (U, D)."""
+        return torch.cat([self.vectors(rows), self.characters(characters)], dim=-1)
 
 
 class BiLstmCrf(nn.Module):

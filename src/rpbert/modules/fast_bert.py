@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,14 +24,12 @@ class FastEncoder(TextImageEncoder):
 
     Args:
         encoder: later changes to the weights of its layers are not seen.
-        kit: makes the linear layers.
+        layers: compute what its layers do, as `FastBertLayer` does.
     """
 
-    def __init__(self, encoder: TextImageEncoder, kit: Kit) -> None:
+    def __init__(self, encoder: TextImageEncoder, layers: Iterable[nn.Module]) -> None:
         super().__init__(encoder.bert)
-        self.fast_layers = nn.ModuleList(
-            FastBertLayer(layer, kit) for layer in encoder.bert.encoder.layer
-        )
+        self.fast_layers = nn.ModuleList(layers)
 
     def layers(self, hidden: Tensor, mask: Tensor, rows: int) -> Tensor:
         """Shape: (S, N, H), (S, N) → (S, rows, H), float32."""
@@ -53,15 +52,11 @@ class FastBertLayer(nn.Module):
 
         super().__init__()
         attention, output = layer.attention.self, layer.attention.output
-        self.kit = kit
         self.heads: int = attention.num_attention_heads
         self.query = kit.linear(attention.query.weight, attention.query.bias, "none")
         pair = attention.key, attention.value
-        self.key_value = kit.linear(
-            torch.cat([part.weight for part in pair]),
-            torch.cat([part.bias for part in pair]),
-            "none",
-        )
+        both = (torch.cat([part.weight for part in pair]), torch.cat([part.bias for part in pair]))
+        self.key_value = kit.linear(*both, "none")
         self.output = kit.linear(output.dense.weight, output.dense.bias, "none")
         self.after_attention: nn.LayerNorm = output.LayerNorm
         up, down = layer.intermediate, layer.output
@@ -73,10 +68,8 @@ class FastBertLayer(nn.Module):
 
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Shapes: (S, Q, H), (S, N, H), (S, N) → (S, Q, H); see `bert_layer`."""
-        rows = self.kit.rows(hidden)
-        query = self.query(rows if queries is hidden else queries)
-        key, value = self.key_value(rows).chunk(2, dim=-1)
-        context = attend(query, key, value, mask, self.heads)
+        key, value = self.key_value(hidden).chunk(2, dim=-1)
+        context = attend(self.query(queries), key, value, mask, self.heads)
         attended = self.after_attention(self.output(context, add=queries))
         found: Tensor = self.after(self.down(self.activation(self.up(attended)), add=attended))
         return found

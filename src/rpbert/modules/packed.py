@@ -8,7 +8,7 @@ result is still in the cache; `Library` is PyTorch as it is, for any device.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +46,13 @@ class Layer(Protocol):
 
 
 class Kit(Protocol):
-    """Makes layers from weights that change no more."""
+    """Makes layers from weights that change no more.
 
-    def rows(self, rows: Tensor) -> Any:
-        """Rows as the kit's linear layers read them, made once for several layers."""
+    Attributes:
+        dtype: the type of number they compute in, and their results.
+    """
+
+    dtype: torch.dtype
 
     def linear(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> nn.Module:
         """Rows (…, inputs) → (…, outputs). Shapes: (outputs, inputs), (outputs,)."""
@@ -63,10 +66,6 @@ class Library:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-
-    def rows(self, rows: Tensor) -> Tensor:
-        """See `Kit`."""
-        return rows.to(self.dtype)
 
     def linear(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> nn.Module:
         """See `Kit`."""
@@ -88,10 +87,6 @@ class OneDnn:
         """Whether this PyTorch has oneDNN and its packed layers."""
         packed = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         return packed and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-
-    def rows(self, rows: Tensor) -> Tensor:
-        """See `Kit`."""
-        return rows.to(self.dtype)
 
     def linear(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> nn.Module:
         """See `Kit`."""
