@@ -2,8 +2,9 @@
 
 ``python -m tests.killing CONFIG FOLDER SIGNAL ENDS SEED`` trains CONFIG once undisturbed, then
 again and again in new folders, each time ended by SIGNAL at random moments and resumed, until that
-happened ENDS times. Prints a JSON document: how the runs differ from the undisturbed one (nothing,
-where all is well), and what happened.
+happened ENDS times within training; every fifth end comes earlier, while the run is set up. Prints
+a JSON document: how the runs differ from the undisturbed one (nothing, where all is well), and
+what happened.
 
 Processes are forks of this one, which has imported all and computed nothing: an end then falls into
 the run and not into the import of PyTorch.
@@ -23,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.models.bert.modeling_bert
+import transformers.models.resnet.modeling_resnet  # noqa: F401
 
-import rpbert.training  # noqa: F401 - imported before the forks
+import rpbert.training  # noqa: F401 - imported before the forks, as is what follows
 from rpbert import cli
 from rpbert.checkpoint import Checkpoints
 
@@ -73,38 +76,60 @@ def left_by(run: Path) -> dict[str, str]:
     return found
 
 
+def loop_began(run: Path, told: int) -> None:
+    """Wait until a run that has said `told` bytes begins its loop, or ends."""
+    log = run.with_suffix(".log")
+    while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if log.exists() and b"Task tagging" in log.read_bytes()[told:]:
+            return
+        time.sleep(0.002)
+
+
 def disturbed(
     config: Path, run: Path, end: signal.Signals, most: int, seconds: float
 ) -> Counter[str]:
-    """One run ended at random moments; counts what happened."""
+    """One run ended at random moments; counts what happened.
+
+    Args:
+        seconds: of the loop of an undisturbed run.
+    """
     happened: Counter[str] = Counter()
+    log = run.with_suffix(".log")
     for ends in range(most + 1):
+        told = log.stat().st_size if log.exists() else 0
         child = begin(config, run)
         if ends < most:
-            time.sleep(random.uniform(0, seconds))
+            within = random.random() < 0.8
+            if within:
+                loop_began(run, told)
+            # A run that was resumed is shorter; and its set-up, than its loop.
+            time.sleep(random.uniform(0, seconds / 2 if within else 0.1))
             os.kill(child, end)
         code = finish(child)
         if code == DONE:
             happened["finished"] += 1
             break
-        before = "before it began" if not (run / "config.yaml").exists() else "within"
-        happened[f"{code} {before}"] += 1
+        if ends == most:
+            raise RuntimeError(f"undisturbed, {run} ends with {code}: {log.read_text()[-3000:]}")
+        within = b"Task tagging" in log.read_bytes()[told:]
+        happened[f"{code} {'within' if within else 'before'}"] += 1
     return happened
 
 
 def main(config: Path, folder: Path, end: signal.Signals, ends: int, seed: int) -> dict[str, Any]:
     """End runs until that happened often enough."""
     random.seed(seed)
+    undisturbed = begin(config, folder / "undisturbed")
+    loop_began(folder / "undisturbed", 0)
     started = time.monotonic()
-    assert finish(begin(config, folder / "undisturbed")) == DONE
+    assert finish(undisturbed) == DONE
     seconds = time.monotonic() - started
     expected = left_by(folder / "undisturbed")
     happened: Counter[str] = Counter()
     differences: list[str] = []
-    while (ended := sum(n for what, n in happened.items() if what != "finished")) < ends:
+    while (within := sum(n for what, n in happened.items() if "within" in what)) < ends:
         run = folder / f"run{happened['finished']}"
-        # Resumed runs are shorter, so that an end is drawn from the first half of the whole.
-        happened += disturbed(config, run, end, min(MOST_ENDS, ends - ended), seconds / 2)
+        happened += disturbed(config, run, end, min(MOST_ENDS, ends - within), seconds)
         found = left_by(run)
         names = sorted(expected.keys() | found.keys())
         differences += [f"{run.name}: {n}" for n in names if expected.get(n) != found.get(n)]

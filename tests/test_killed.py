@@ -45,12 +45,12 @@ def killed(config: Path, end: str, ends: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.killing", str(config), str(config.parent), end]
     done = subprocess.run(
         [*command, str(ends), "1"],
-        check=True,
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
+    assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -60,16 +60,14 @@ def check(found: dict[str, Any], end: str, ends: int) -> str:
     happened = found["happened"]
     assert found["differences"] == []
     # Before a command has taken over the signals, SIGTERM ends it as any process.
-    early = f"{-signal.SIGTERM} before it began"
-    assert set(happened) <= {f"{ENDED[end]} within", f"{ENDED[end]} before it began", early} | {
-        "finished"
-    }
-    within = happened.get(f"{ENDED[end]} within", 0)
-    ended = sum(happened.values()) - happened["finished"]
-    assert ended >= ends
+    early = {f"{ENDED[end]} before", f"{-signal.SIGTERM} before"}
+    assert set(happened) <= {f"{ENDED[end]} within", "finished"} | early
+    within = happened[f"{ENDED[end]} within"]
+    assert within >= ends
+    before = sum(happened.get(what, 0) for what in early)
     return (
-        f"{ended} ends, {within} of them within training; {happened['finished']} runs: weights, "
-        "optimisers, generators and scores bit-equal to the undisturbed run"
+        f"{within} ends within training and {before} before it, in {happened['finished']} runs: "
+        "weights, optimisers, generators and scores bit-equal to the undisturbed run"
     )
 
 

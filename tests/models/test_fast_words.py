@@ -9,25 +9,27 @@ import torch
 
 from rpbert.data import Post
 from rpbert.models.fast_words import RememberedWords
+from rpbert.models.tagger import WordEmbeddings
 from tests.conftest import made_posts, tiny
 
 MODEL = tiny("bilstm_crf")
+EMBEDDINGS = next(m for m in MODEL.system.modules() if isinstance(m, WordEmbeddings))
 
 
 @pytest.mark.parametrize("remembered", [3, 20, 1000])
 def test_words_are_what_they_were_whatever_came_before(remembered: int) -> None:
-    words, collate = RememberedWords(MODEL.system.embeddings), MODEL.collator()
+    words, collate = RememberedWords(EMBEDDINGS), MODEL.collator()
     words.remembered = remembered
     draw, posts = random.Random(0), [*made_posts(24), Post.from_words("empty", ())]
     with torch.no_grad():
         for _ in range(20):
             batch = collate(draw.sample(posts, draw.randint(1, 4)))
-            expected = MODEL.system.embeddings(batch)[batch.word_mask]
+            expected = EMBEDDINGS(batch)[batch.word_mask]
             torch.testing.assert_close(words(batch)[batch.word_mask], expected)
 
 
 def test_a_word_is_spelt_once() -> None:
-    words, collate = RememberedWords(MODEL.system.embeddings), MODEL.collator()
+    words, collate = RememberedWords(EMBEDDINGS), MODEL.collator()
     spelt: list[int] = []
     handle = words.characters.register_forward_pre_hook(
         lambda _module, given: spelt.append(len(given[0]))

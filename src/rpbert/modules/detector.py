@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.modules.published import load_published
+from rpbert.modules.published import load_published, refuse_elsewhere
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,8 +62,9 @@ class Detector(nn.Module):
             shape: fields of the configuration, with its ``model_type``.
 
         Raises:
-            InputError: the family is not known.
+            InputError: the family is not known, or a field names something to be fetched.
         """
+        refuse_elsewhere(shape, "shape of the detector")
         fields = dict(shape)
         network = _class_of(fields.pop("model_type", None))
         return cls(network(network.config_class(**fields)), image_size, most)

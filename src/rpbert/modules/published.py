@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rpbert.data.raw import stays_below
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,8 +67,11 @@ def load_published(
     """
     from transformers import AutoConfig
 
+    _refuse_shards_outside(Path(source))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        # A configuration may ask for attention from a repository of compiled code.
+        config._attn_implementation = None
         if config.model_type != network.config_class.model_type:
             raise InputError(source, f"a model of type {config.model_type}", expected)
         model, loading = network.from_pretrained(
@@ -84,3 +90,32 @@ def load_published(
     if missing := sorted(loading["missing_keys"]):
         raise InputError(source, f"no weights for {missing[0]} and so on", expected)
     return model
+
+
+# Fields by which a configuration names weights or code of elsewhere.
+_ELSEWHERE = ("attn_implementation", "experts_implementation", "auto_map", "backbone")
+
+
+def refuse_elsewhere(shape: Mapping[str, Any], where: str) -> None:
+    """Refuse a shape, at any depth, that names something to be fetched: it gives numbers alone.
+
+    Raises:
+        InputError: it does.
+    """
+    for name, value in shape.items():
+        if isinstance(value, Mapping):
+            refuse_elsewhere(value, where)
+        elif value is not None and name.strip("_").removesuffix("_internal") in _ELSEWHERE:
+            raise InputError(where, f"{name} {value!a:.60}", "a shape that names nothing elsewhere")
+
+
+def _refuse_shards_outside(folder: Path) -> None:
+    """Refuse a folder whose index leads to files outside; a hub's client does so by itself."""
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+            outside = [shard for shard in shards if not stays_below(shard)]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(index, f"no index ({error!r:.80})", "names of shards") from error
+        if outside:
+            raise InputError(index, f"the shard {outside[0]!a:.60}", "files within the folder")
