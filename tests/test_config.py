@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from rpbert.config import TaggerSettings, load_run, write_yaml
+from rpbert.config import RunSettings, TaggerSettings, load_run, write_yaml
 from rpbert.errors import InputError
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.reproduce.rows import ROWS
 from rpbert.reproduce.settings import load_shared, run_settings
+from rpbert.settings import Settings
 from tests.conftest import made_posts
 
 ROOT = Path(__file__).parents[1]
@@ -180,3 +182,37 @@ def test_a_folder_of_weights_beside_the_file_is_found_for_any_evidence(tmp_path:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     model = load_run(tmp_path / "run.yaml").model
     assert model["evidence"] == {"global": {"pretrained": str(tmp_path / "weights")}}
+
+
+def keys_of(kind: type[Settings], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key of settings and of the blocks within them, as the path to it."""
+    for name, field in kind.model_fields.items():
+        path = (*above, field.alias or name)
+        yield path
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Settings):
+                yield from keys_of(inner, path)
+
+
+def test_every_misspelt_key_of_a_run_is_told_with_the_right_one(tmp_path: Path) -> None:
+    for path in keys_of(RunSettings):
+        *blocks, key = path
+        override = ".".join([*blocks, key + "x"])
+        with pytest.raises(InputError) as told:
+            load_run(written(tmp_path), [override + "=1"])
+        assert f"unknown key {override};" in str(told.value)
+        assert f"did you mean {key}?" in str(told.value)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_misspelt_key_of_a_model_is_told_with_the_right_one(system: str) -> None:
+    for *blocks, key in keys_of(SYSTEMS[system].system.Options):
+        given: dict[str, Any] = {"system": system}
+        inner = given
+        for block in blocks:
+            inner = inner.setdefault(block, {})
+        inner[key + "x"] = 1
+        with pytest.raises(InputError) as told:
+            parse_options(given)
+        assert f"unknown key {'.'.join([*blocks, key])}x;" in str(told.value)
+        assert f"did you mean {key}?" in str(told.value)
