@@ -24,6 +24,8 @@ FLAGS = [
     "--disable-sync",
 ]
 
+MOST = 120_000  # ms for anything to happen, on a machine that has much else to do
+
 
 @dataclass
 class Watched:
@@ -78,6 +80,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     def opened(url: str, **options: Any) -> Watched:
         context = browser.new_context(**options)
         contexts.append(context)
+        context.set_default_timeout(MOST)
         watched = Watched(context.new_page())
         own = urlsplit(url)
 

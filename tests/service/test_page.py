@@ -19,9 +19,11 @@ from playwright.sync_api import expect
 from rpbert import Post, Tagger
 from rpbert.analysis import explain
 from rpbert.service.keys import Keys
-from tests.browser import Open, Watched
+from tests.browser import MOST, Open, Watched
 from tests.conftest import tiny
 from tests.service.common import make_service, png, running
+
+expect.set_options(timeout=MOST)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -292,6 +294,11 @@ def test_a_phone_needs_no_sideways_scroll(open_page: Open, url: str, image: Path
     fits()
     ask(watched, TEXT, image)
     fits()
+    for mark in page.locator("#tagged mark").all():
+        mark.locator(".word").last.tap()
+        mark.hover()
+        assert mark.locator(".tip").is_visible()
+        fits()
     ask(watched, "W" * 300 + " Ada " + "x" * 300, image)
     fits()
     page.locator("#text").fill("x" * 5000)

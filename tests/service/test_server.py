@@ -138,6 +138,17 @@ def test_what_cannot_be_served_is_one_line(
     assert words in err
 
 
+def test_without_the_extra_the_line_says_how_to_get_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    for command in (["serve", tmp_path], ["demo", "--serve", "--output", tmp_path / "demo"]):
+        code, out, err = run(capsys, *command)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "pip install 'rpbert[serve]'" in err
+    assert not (tmp_path / "demo").exists()  # nothing was trained for nothing
+
+
 class Client(threading.Thread):
     """Asks again and again over one connection, until the service is gone."""
 

@@ -6,6 +6,7 @@ needs neither, and is read by everything that reads a page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
@@ -53,7 +54,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     parts = [
         f"<section><h2><span>{escape(method.upper())}</span> <code>{escape(path)}</code></h2>",
-        f"<p>{escape(operation.get('description') or operation['summary'])}</p>",
+        f"<p>{_said(operation.get('description') or operation['summary'])}</p>",
     ]
     body = operation.get("requestBody")
     if body:
@@ -65,7 +66,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     for status, answer in operation["responses"].items():
         schemas = [content.get("schema", {}) for content in answer.get("content", {}).values()]
         shown = ", ".join(_named(schema) for schema in schemas if schema)
-        said = escape(answer["description"])
+        said = _said(answer["description"])
         parts.append(f"<tr><th>{escape(status)}</th><td>{said}</td><td>{shown}</td></tr>")
     return "".join([*parts, "</table></div></section>"])
 
@@ -79,7 +80,7 @@ def _objects(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _type(name: str, schema: Mapping[str, Any]) -> str:
-    said = f"<p>{escape(schema.get('description', ''))}</p>"
+    said = f"<p>{_said(schema.get('description', ''))}</p>"
     return (
         f'<section id="{escape(name)}"><h3>{escape(name)}</h3>{said}{_properties(schema)}</section>'
     )
@@ -90,11 +91,16 @@ def _properties(schema: Mapping[str, Any]) -> str:
     rows = []
     for name, value in schema.get("properties", {}).items():
         mark = "" if name in required else " <small>optional</small>"
-        said = escape(value.get("description", ""))
+        said = _said(value.get("description", ""))
         rows.append(
             f"<tr><th><code>{escape(name)}</code>{mark}</th><td>{_named(value)}</td><td>{said}</td></tr>"
         )
     return f'<div class="wide" tabindex="0"><table>{"".join(rows)}</table></div>'
+
+
+def _said(text: str) -> str:
+    """A description; what stands in backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _named(schema: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 // Attention as colours over an image.
 
 // From low to high: red, green, blue, opacity.
-const RAMP = [[32, 23, 79, 0.58], [176, 48, 111, 0.48], [255, 201, 60, 0.55]];
+const RAMP = [[32, 23, 79, 0.5], [176, 48, 111, 0.45], [255, 201, 60, 0.58]];
 
 function colour(share) {
   const at = share * (RAMP.length - 1);

@@ -1,5 +1,7 @@
 // What a result says, in plain words.
 
+const NOTICED = 0.05; // a change of a score that is worth a word
+
 export const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 export const quoted = (text) => `“${text}”`;
 
@@ -12,7 +14,7 @@ export function sayNames(entities) {
 // Whether the image adds, of a result of a model.
 export function sayRelation({ prediction: { relation, image }, image_reason }, model) {
   if (image === "unreadable") {
-    return `The image could not be read (${image_reason}), so the text was read alone.`;
+    return `The image could not be read, so the text was read alone: ${image_reason}.`;
   }
   if (!model?.reads_images) return "This model does not look at images.";
   if (image !== "used") return "There is no image: the text was read alone.";
@@ -29,7 +31,11 @@ export function sayDifference(seen, blind) {
   const found = seen.map((entity) => {
     const other = blind.find(same(entity));
     if (!other) return `finds ${quoted(entity.text)}`;
-    if (other.label === entity.label) return "";
+    const surer = entity.score - other.score;
+    if (other.label === entity.label) {
+      if (Math.abs(surer) < NOTICED) return "";
+      return `makes ${quoted(entity.text)} ${surer > 0 ? "surer" : "less sure"}`;
+    }
     return `turns ${quoted(entity.text)} from ${other.label} to ${entity.label}`;
   });
   const lost = blind.filter((entity) => !seen.some(same(entity)));
