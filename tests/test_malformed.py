@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.config import load_run
+from rpbert.config import load_run, write_yaml
 from rpbert.data.check import check
 from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import open_data
@@ -18,6 +19,8 @@ from rpbert.models import parse_options
 from tests import malformed
 from tests.malformed import Broken, whole
 from tests.soak import Soak
+from tests.test_cli import run as command
+from tests.test_training import data_folder, settings
 
 KINDS: dict[str, Callable[[Path, random.Random], Broken]] = {
     "CoNLL": malformed.conll,
@@ -117,6 +120,28 @@ def test_check_lists_faulty_rows_where_that_is_asked_for(tmp_path: Path) -> None
     assert report.splits[0].strict["PER"] == 2  # the space of the third post is mended
     faulty = [(q.line, q.file) for q in report.quirks if "faulty" in q.kind]
     assert faulty == [(5, "train.txt"), (9, "train.txt")]
+
+
+def test_training_and_scoring_go_on_behind_faulty_rows_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_folder(tmp_path / "data")
+    for split in ("train", "test"):
+        text = (data / f"{split}.txt").read_text()
+        (data / f"{split}.txt").write_text(text.replace("B-PER", "PER", 1))
+    write_yaml(settings(data, "bilstm_crf", epochs=1), tmp_path / "run.yaml")
+    given = ["train", tmp_path / "run.yaml", "data.lenient=true", "--output", tmp_path / "run"]
+    code, _, err = command(capsys, *given[:2], *given[3:])
+    assert (code, "train.txt:5: found the tag 'PER'" in err) == (2, True)
+    code, _, err = command(capsys, *given)
+    assert code == 0
+    # The two files of train and test; each of them is read once.
+    assert "data.lenient: 2 faulty rows left out or mended" in err
+    assert "Task tagging: 7 posts" in err
+    assert command(capsys, "evaluate", tmp_path / "run", data)[0] == 2
+    code, out, err = command(capsys, "evaluate", tmp_path / "run", data, "--lenient", "--json")
+    assert (code, json.loads(out)["tags"]["posts"]) == (0, 7)
+    assert "1 faulty row left out or mended" in err
 
 
 def test_what_was_left_out_is_one_line() -> None:
