@@ -318,6 +318,34 @@ def test_a_bomb_is_not_decoded(client: TestClient) -> None:
     assert ask(20_000).json()["image"] == "unreadable"  # Pillow does not even read the header
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b'{"tokens": [' + b"0," * 100_000 + b"0]}", 413, "text: 100001 characters"),
+        (b"{" + b",".join(b'"%d":0' % i for i in range(100_000)) + b"}", 422, "found 100000 keys"),
+        (b"[" + b"[]," * 500_000 + b"[]]", 413, "body: 1000002 values"),
+        (b'{"text": "' + b"," * 900_000 + b'"}', 413, "body: 900001 values"),
+    ],
+    ids=["tokens", "keys", "lists", "commas"],
+)
+def test_no_error_is_made_of_each_value_of_a_million(
+    client: TestClient, content: bytes, status: int, said: str
+) -> None:
+    """A body of a few megabytes would else take gigabytes, and all of the service's time."""
+    for path in ("/v1/predict", "/v1/explain"):
+        answer = client.post(path, content=content, headers=JSON)
+        assert (answer.status_code, said in answer.json()["error"]["reason"]) == (status, True)
+
+
+def test_the_largest_list_within_the_limits_is_taken() -> None:
+    """Of nothing but what parts values in JSON."""
+    text = "," * 199
+    post = {"id": text, "text": text, "caption": text, "tokens": [text]}
+    with client_of(make_service(max_posts=3, max_text=200)) as client:
+        found = client.post("/v1/predict", json=[post] * 3).json()
+    assert [one["text"] for one in found] == [text] * 3
+
+
 def test_work_has_a_limit_too(client: TestClient) -> None:
     """A JPEG of a few kilobytes that goes over its pixels hundreds of times."""
     buffer = io.BytesIO()
@@ -625,6 +653,21 @@ def test_metrics_count_requests_and_images() -> None:
         assert metric(client, 'rpbert_post_failures_total{code="invalid"}') == 1
         assert metric(client, 'rpbert_request_seconds_count{path="/v1/predict"}') == 2
         assert 'method="BREW"' not in client.get("/metrics").text
+        client.get("/v1/examples/0/image")
+        client.get("/v1/examples/1/image")
+        example = 'rpbert_requests_total{method="GET",path="/v1/examples/{number}/image"'
+        assert metric(client, example) == 2
+
+
+def test_an_explained_post_counts_once() -> None:
+    """What the text alone gives is worked out beside it, but is no post that was sent."""
+    with client_of(make_service()) as client:
+        client.post("/v1/explain", json={"text": "Ada", "image": encoded(png())})
+        assert metric(client, 'rpbert_images_total{status="used"}') == 1
+        assert 'rpbert_images_total{status="none"}' not in client.get("/metrics").text
+    with client_of(make_service(Tagger(tiny("bert"), "cpu"))) as client:
+        client.post("/v1/explain", json={"text": "Ada", "relation": 0.5})
+        assert metric(client, 'rpbert_post_failures_total{code="invalid"}') == 1
 
 
 def test_stopping_shows_in_readyz() -> None:

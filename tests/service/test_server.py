@@ -100,6 +100,23 @@ def test_who_sends_too_much_hears_why() -> None:
         assert ask(url, {"text": "Ada"})[0] == 200
 
 
+def test_who_is_refused_holds_no_memory_while_it_is_heard_out() -> None:
+    with running(make_service(max_body=0.01, max_bodies=0.01, slow_client=60)) as url:
+        chunked = connected(url)
+        chunked.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        # The first part fits and takes the room; the second does not, and more may follow.
+        for wanted in (503, 422):
+            chunked.sendall(b"2300\r\n" + b"x" * 0x2300 + b"\r\n")
+            status = 0
+            for _ in range(100):  # until the service has read that far
+                status, _answer = ask(url, {"text": "Ada", "id": " " * 5000})
+                if status == wanted:  # 422: the id is too long, and there was room to read it
+                    break
+                time.sleep(0.05)
+            assert status == wanted
+        chunked.close()
+
+
 def test_an_address_that_is_taken_or_not_ours() -> None:
     taken = listen("127.0.0.1", 0)
     with pytest.raises(InputError, match="--port: found 127"):

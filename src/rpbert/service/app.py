@@ -31,7 +31,7 @@ from rpbert.service.examples import Example
 from rpbert.service.explanation import explanation_json
 from rpbert.service.failures import Failure, internal
 from rpbert.service.guard import Guard
-from rpbert.service.intake import Intake, Ready, parsed
+from rpbert.service.intake import Intake, Ready
 from rpbert.service.keys import Keys
 from rpbert.service.metrics import Metrics
 from rpbert.service.schema import ExplainIn, PostIn
@@ -118,10 +118,7 @@ class Service:
         found = iter(await self.batcher.answers(self.predict, posts, deadline))
         answers = [one if isinstance(one, Failure) else next(found) for one in ready]
         for answer in answers:
-            if isinstance(answer, Failure):
-                self.metrics.failures.labels(answer.code).inc()
-            else:
-                self.metrics.images.labels(answer.image).inc()
+            self.metrics.post(answer)
         return answers
 
     async def explain(self, ready: Ready, deadline: Deadline) -> dict[str, Any]:
@@ -133,15 +130,15 @@ class Service:
         post = ready.post
         look = Work("explain", lambda posts: [explain(self.tagger, posts[0], ready.relation)], 1)
         (found,) = await self.batcher.answers(look, [post], deadline)
+        self.metrics.post(found if isinstance(found, Failure) else found.prediction)
         if isinstance(found, Failure):
             raise found
-        self.metrics.images.labels(found.prediction.image).inc()
         text_only = None
         if found.prediction.image == "used":
-            (without,) = await self.tag([Ready(post.with_(image=None, caption=None))], deadline)
-            if isinstance(without, Failure):
-                raise without
-            text_only = without
+            blind = post.with_(image=None, caption=None)
+            (text_only,) = await self.batcher.answers(self.predict, [blind], deadline)
+            if isinstance(text_only, Failure):
+                raise text_only
         return explanation_json(found, text_only, ready.image_reason)
 
     def describe(self) -> dict[str, Any]:
@@ -227,7 +224,7 @@ def _answer_posts(app: FastAPI, service: Service) -> None:
         if _is_form(request):
             ready = await _form(request, service, ExplainIn, deadline)
         else:
-            values = await service.read(deadline, parsed, await request.body())
+            values = await service.read(deadline, service.intake.parsed, await request.body())
             ready = await service.read(deadline, service.intake.post, values, ExplainIn)
         return JSONResponse(await service.explain(ready, deadline))
 

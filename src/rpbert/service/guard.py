@@ -1,7 +1,7 @@
 """What every request passes before the service reads it: keys, size, time; and what is counted.
 
 The guard takes the whole body in before it hands the request on. So all bodies count against one
-budget of memory, and a slow client holds nothing but its connection.
+budget of memory, and a slow client holds nothing but its connection and what it has sent.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ class Guard:
             self.metrics.running.dec()
             seconds = time.monotonic() - started
             # Status 0 is a client that left before its answer: 499, as nginx has it.
-            self.metrics.request(scope["path"], scope["method"], status or 499, seconds)
+            # The route that answered, such as of all examples, where the request came so far.
+            route = scope.get("route")
+            path = scope["path"] if route is None else route.path
+            self.metrics.request(path, scope["method"], status or 499, seconds)
 
     def _with_own(self, headers: Any) -> list[tuple[bytes, bytes]]:
         given = [(bytes(k), bytes(v)) for k, v in headers]
@@ -115,6 +118,7 @@ class Guard:
             await body.read()
             await self.app(scope, body.receive, send)
         except Failure as failure:
+            body.release()  # others may have it while this one is heard out
             await body.discard()
             answer = JSONResponse(failure.to_dict(), failure.status, failure.headers)
             answer.headers["Connection"] = "close"
@@ -212,4 +216,7 @@ class _Body:
 
     def release(self) -> None:
         """Give back what the body took of the budget."""
+        if self._content is not None:
+            self._content.clear()  # the failure that is on its way holds on to it
         self.guard.release(self._held)
+        self._held = 0

@@ -27,6 +27,7 @@ from rpbert.service.schema import ExplainIn, PostIn
 from rpbert.service.settings import MEBI, ServiceSettings
 
 SMALLEST_IMAGE = 24  # bytes; no file of a format that is read is smaller
+OTHER_VALUES = 1000  # of a post beside its text, tokens and caption: keys, an id full of commas
 USUAL_SCANS = 10  # of a JPEG that comes in steps; with more it may be the smaller
 
 
@@ -62,13 +63,31 @@ class Intake:
         self._image_size = evidence.images.size if isinstance(evidence, ImageReader) else None
         self.reads_images = self._image_size is not None
 
+    def parsed(self, body: bytes) -> Any:
+        """The JSON value of a body.
+
+        Raises:
+            Failure: there is none, or it holds more values than posts within the limits have.
+        """
+        # Nothing else runs while JSON is read, and an empty list of two bytes takes seventy: so
+        # what parts values is counted first, be it of a text or not.
+        limits = self.settings
+        found = sum(map(body.count, (b",", b"[", b"{")))
+        most = limits.max_posts * (3 * limits.max_text + OTHER_VALUES)
+        if found > most:
+            raise too_large("body", f"{found} values", f"{most}")
+        try:
+            return json.loads(body, parse_constant=_no_number)
+        except (ValueError, RecursionError):  # also of UTF-8 and numbers with thousands of digits
+            raise Failure(400, "no_json", "the body is no JSON") from None
+
     def posts(self, body: bytes, deadline: Deadline) -> Ready | list[Ready | Failure]:
         """The posts of a JSON body, alone or in a list; in a list each fails for itself.
 
         Raises:
             Failure: the body is no JSON, its only post is none, or the deadline passed.
         """
-        content = parsed(body)
+        content = self.parsed(body)
         if not isinstance(content, list):
             return self.post(content, PostIn)
         most = self.settings.max_posts
@@ -88,6 +107,7 @@ class Intake:
         """
         if not isinstance(values, dict):
             raise invalid("found no object; expected a post with text, tokens or both")
+        self._check_text(values)
         given = _validated(values, model)
         image = None if given.image is None else self._decoded(given.image)
         return self._ready(given, image, index)
@@ -101,6 +121,7 @@ class Intake:
         values: dict[str, Any] = dict(fields)
         if "relation" in values:
             values["relation"] = _number(values["relation"])
+        self._check_text(values)
         given = _validated(values, model)
         if given.image is not None:
             raise invalid("image: found a field of text; expected a file")
@@ -113,7 +134,6 @@ class Intake:
             return failure
 
     def _ready(self, given: PostIn, image: bytes | None, index: int) -> Ready:
-        self._check_text(given)
         known = {key: getattr(given, key) for key in ("id", "text", "tokens", "caption")}
         try:
             post = self._as_post({k: v for k, v in known.items() if v is not None}, index)
@@ -123,10 +143,10 @@ class Intake:
         relation = given.relation if isinstance(given, ExplainIn) else None
         return Ready(post.with_(image=picture), relation, reason)
 
-    def _check_text(self, given: PostIn) -> None:
-        tokens = given.tokens or []
-        text, caption = len(given.text or ""), len(given.caption or "")
-        length = max(text, caption, sum(map(len, tokens)) + len(tokens))
+    def _check_text(self, values: Mapping[str, Any]) -> None:
+        """Before the values are looked at one by one, since each may be an error of its own."""
+        given = (values.get("text"), values.get("caption"), values.get("tokens"))
+        length = max(map(_length, given))
         if length > self.settings.max_text:
             raise too_large("text", f"{length} characters", f"{self.settings.max_text}")
 
@@ -164,16 +184,11 @@ class Intake:
         raise too_large("image", f"{length / MEBI:.1f} MiB", f"{self.settings.max_image:g} MiB")
 
 
-def parsed(body: bytes) -> Any:
-    """The JSON value of a body.
-
-    Raises:
-        Failure: there is none.
-    """
-    try:
-        return json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError):  # also of UTF-8 and of numbers with thousands of digits
-        raise Failure(400, "no_json", "the body is no JSON") from None
+def _length(value: Any) -> int:
+    """Characters of a text or of tokens; 0 of what is neither."""
+    if isinstance(value, list):
+        return len(value) + sum(len(token) for token in value if isinstance(token, str))
+    return len(value) if isinstance(value, str) else 0
 
 
 def _no_number(name: str) -> NoReturn:
@@ -188,6 +203,9 @@ def _number(text: str) -> float:
 
 
 def _validated(values: dict[str, Any], model: type[PostIn]) -> PostIn:
+    most = len(model.model_fields)
+    if len(values) > most:  # each of them would be an error, and there is room for a million
+        raise invalid(f"found {len(values)} keys; expected {most} at most")
     try:
         return model.model_validate(values)
     except ValidationError as error:

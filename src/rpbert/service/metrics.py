@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rpbert.data import Prediction
+from rpbert.service.failures import Failure
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 POSTS = (1, 2, 4, 8, 16, 32, 64, 128)
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
@@ -66,6 +69,13 @@ class Metrics:
         method = method if method in METHODS else "other"
         self.requests.labels(path, method, str(status)).inc()
         self.latency.labels(path).observe(seconds)
+
+    def post(self, answer: Prediction | Failure) -> None:
+        """A post was answered, or failed."""
+        if isinstance(answer, Failure):
+            self.failures.labels(answer.code).inc()
+        else:
+            self.images.labels(answer.image).inc()
 
     def batch(self, work: str, posts: int, seconds: float) -> None:
         """A batch went through the model."""
