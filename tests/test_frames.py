@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rpbert import InputError, Tagger
-from tests.conftest import picture, tiny
+from tests.conftest import EVIDENCE, picture, tiny
 from tests.test_inference import FINDER
 
 pd = pytest.importorskip("pandas")
@@ -56,6 +56,12 @@ def test_tokens_are_taken_in_any_kind_of_list() -> None:
     by_hand = FINDER.predict_batch([{"tokens": list(words)} for words in tokens])
     for entities, one in zip(found["entities"], by_hand, strict=True):
         assert list(map(strip, entities)) == list(map(strip, one.to_dict()["entities"]))
+
+
+def test_captions_are_read_by_a_model_of_captions() -> None:
+    tagger = Tagger(tiny("rpbert", evidence=EVIDENCE["captions"]), "cpu")
+    frame = pd.DataFrame({"text": ["Ada", "Ada"], "caption": ["two dogs", None]})
+    assert list(tagger.predict_frame(frame)["image_status"]) == ["used", "none"]
 
 
 def test_an_empty_frame_and_a_model_without_a_gate() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import picture
+from rpbert import Tagger
+from tests.conftest import EVIDENCE, picture, tiny
 from tests.test_inference import FINDER
 
 spacy = pytest.importorskip("spacy")
@@ -82,6 +83,14 @@ def test_the_image_may_stand_in_the_user_data(nlp: Any) -> None:
     doc.user_data["image"] = picture(3)
     assert nlp(doc)._.image_status == "used"
     assert nlp("Ada at Como")._.image_status == "none"
+
+
+def test_a_caption_is_read_by_a_model_of_captions(nlp: Any) -> None:
+    component = RpBertComponent(Tagger(tiny("rpbert", evidence=EVIDENCE["captions"]), "cpu"))
+    doc = nlp.make_doc("Ada at Como")
+    doc._.caption = "two dogs"
+    assert component(doc)._.image_status == "used"
+    assert component(nlp.make_doc("Ada at Como"))._.image_status == "none"
 
 
 def test_words_given_by_the_caller_stay_its_tokens(nlp: Any) -> None:

@@ -14,7 +14,7 @@ from rpbert.errors import InputError
 if TYPE_CHECKING:
     from rpbert.inference import Tagger
 
-READ = ("id", "text", "tokens", "image")
+READ = ("id", "text", "tokens", "image", "caption")
 """Columns that tagging reads."""
 
 
@@ -25,7 +25,8 @@ def predict_frame(
 
     Args:
         frame: a row a post: ``text`` and/or ``tokens``, and where there are any ``image`` (a
-            path, bytes or a PIL image) and ``id``. Missing values stand for absent ones.
+            path, bytes or a PIL image), ``caption`` and ``id``. Missing values stand for absent
+            ones.
         prefix: of the new columns' names.
 
     Returns:

@@ -24,8 +24,9 @@ from spacy.util import filter_spans
 from rpbert.data import Prediction
 from rpbert.inference import Tagger
 
-EXTENSIONS = ("image", "image_relation", "image_status")
-"""Of a `Doc`: the image that goes in; r (Eq. 2) and what became of the image, which come out."""
+EXTENSIONS = ("image", "caption", "image_relation", "image_status")
+"""Of a `Doc`: the image and its caption, which go in; r (Eq. 2) and what became of the image, which
+come out."""
 
 
 @Language.factory(  # type: ignore[untyped-decorator]
@@ -50,9 +51,10 @@ class RpBertComponent:
     """Sets ``doc.ents``, ``doc._.image_relation`` and ``doc._.image_status``.
 
     The image of a document is ``doc._.image``, or ``doc.user_data["image"]``: a path, bytes or a
-    PIL image. The model reads the text of a document in its own words, so that it finds what
-    ``rpbert predict`` finds; an entity that begins or ends inside a token grows to the token's
-    edge, and of two that then overlap the longer one stays.
+    PIL image; a model that reads captions takes ``doc._.caption``. The model reads the text of a
+    document in its own words, so that it finds what ``rpbert predict`` finds; an entity that
+    begins or ends inside a token grows to the token's edge, and of two that then overlap the
+    longer one stays.
     """
 
     def __init__(self, tagger: Tagger, batch_size: int = 32) -> None:
@@ -78,7 +80,7 @@ class RpBertComponent:
 
 def _post(doc: Doc) -> dict[str, Any]:
     image = doc.user_data.get("image") if doc._.image is None else doc._.image
-    return {"text": doc.text, "image": image}
+    return {"text": doc.text, "image": image, "caption": doc._.caption}
 
 
 def _fill(doc: Doc, prediction: Prediction) -> None:
