@@ -49,3 +49,12 @@ def test_the_demo_serves_the_model_it_made(
     ((host, port),) = served
     assert host == "127.0.0.1"  # nobody else can reach it
     assert f"http://127.0.0.1:{port} " in err
+
+
+def test_a_port_that_is_taken_is_told_before_the_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run(capsys, "demo", "--output", tmp_path, "--serve", "--port", port)
+    assert (code, "--port" in err, list(tmp_path.iterdir())) == (2, True, [])

@@ -28,6 +28,11 @@ def demo(
     """The main job on made data in a few minutes, its result as a table."""
     if serve:
         needs_extra()
+        from rpbert.service.keys import Keys
+        from rpbert.service.server import listen
+
+        keys = Keys.read(None)
+        listen(host, port).close()  # an address that is taken is better heard of before training
     from rpbert.demo import demo as run
     from rpbert.inference import Tagger
     from rpbert.show import print_demo
@@ -39,4 +44,4 @@ def demo(
         print_demo(result, console())
     if serve:
         tagger = Tagger.from_pretrained(result.folder / "rpbert")
-        run_service(tagger, "the demo's rpbert", host, port, ServiceSettings())
+        run_service(tagger, "the demo's rpbert", host, port, ServiceSettings(), keys)

@@ -16,6 +16,7 @@ from rpbert.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from rpbert.inference import Tagger
+    from rpbert.service.keys import Keys
 
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")]
 Port = Annotated[int, typer.Option(help="Port to listen at; 0 takes any that is free.")]
@@ -38,9 +39,11 @@ def serve(
     settings = ServiceSettings(**limits)
     needs_extra()
     from rpbert.inference import Tagger
+    from rpbert.service.keys import Keys
 
+    opened = Keys.read(keys)  # before the model, which takes longer
     tagger = Tagger.from_pretrained(model)
-    run(tagger, _name(model), host, port, settings, keys, examples)
+    run(tagger, _name(model), host, port, settings, opened, examples)
 
 
 def needs_extra() -> None:
@@ -65,7 +68,7 @@ def run(
     host: str,
     port: int,
     settings: ServiceSettings,
-    keys: Path | None = None,
+    keys: Keys,
     examples: Path | None = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
@@ -76,17 +79,15 @@ def run(
     from rpbert.data.words import SPLITTERS
     from rpbert.service.app import Service, create_app
     from rpbert.service.examples import made_examples, read_examples
-    from rpbert.service.keys import Keys
     from rpbert.service.server import address, listen
     from rpbert.service.server import run as serve_until_signal
 
-    opened = Keys.read(keys)
     shown = made_examples()
     if examples is not None:
         shown = read_examples(examples, SPLITTERS[tagger.model.vocabulary.marks])
-    guard = create_app(Service(tagger, name, settings, shown), opened)
+    guard = create_app(Service(tagger, name, settings, shown), keys)
     listener = listen(host, port)
-    locked = "" if opened else "; no API keys, open to all who reach it"
+    locked = "" if keys else "; no API keys, open to all who reach it"
     print(f"{address(listener)} (Ctrl-C stops{locked})", file=sys.stderr, flush=True)
     serve_until_signal(guard, listener)
 
