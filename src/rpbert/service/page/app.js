@@ -61,7 +61,9 @@ function complain(reason) {
 }
 
 // Does a task with the result marked busy; says what went wrong; null if it failed.
+let tasks = 0;
 async function busily(task) {
+  tasks += 1;
   $("result").ariaBusy = "true";
   complain("");
   try {
@@ -70,11 +72,13 @@ async function busily(task) {
     if (error.name !== "AbortError") complain(`That did not work: ${error.message}.`);
     return null; // an aborted question has been followed by another
   } finally {
-    $("result").ariaBusy = "false";
+    tasks -= 1; // one that was aborted may end after its successor began
+    $("result").ariaBusy = String(tasks > 0);
   }
 }
 
 async function send() {
+  clearTimeout(pause); // a last move of the slider would abort this question
   const entry = { text: $("text").value, image: state.image, name: state.image?.name ?? null };
   entry.result = await busily(() => explain(entry));
   if (!entry.result) return;
