@@ -20,9 +20,10 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
-from rpbert.writing import written_whole
+from rpbert.writing import bytes_written_whole, written_whole
 
 BATCH = 16
+TABLES = ("posts.csv", "blocks.csv", "words.csv")
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def analyze(
     shown = short_names(names)
     summary, report = Summary(shown), Report(shown, posts)
     with ExitStack() as stack:
-        names_of_tables = ("posts.csv", "blocks.csv", "words.csv")
-        files = [stack.enter_context(written_whole(output / name)) for name in names_of_tables]
+        files = [stack.enter_context(written_whole(output / name)) for name in TABLES]
         tables = (
             PostTable(files[0], len(names)),
             BlockTable(files[1], shown),
@@ -112,7 +112,7 @@ def _seen(
 
 def _written(output: Path, source: str, summary: Summary, report: Report) -> Analysis:
     """The figures, the report and the summary, once every post is read."""
-    files = [output / name for name in ("posts.csv", "blocks.csv", "words.csv")]
+    files = [output / name for name in TABLES]
     inline = {}
     for measure in MEASURES:
         figure = draw(summary, measure)
@@ -120,7 +120,8 @@ def _written(output: Path, source: str, summary: Summary, report: Report) -> Ana
         inline[measure] = inline_svg(document)
         with written_whole(output / f"{measure}.svg") as file:
             file.write(document)
-        (output / f"{measure}.png").write_bytes(png(figure))
+        with bytes_written_whole(output / f"{measure}.png") as picture:
+            picture.write(png(figure))
         files += [output / f"{measure}.svg", output / f"{measure}.png"]
     with written_whole(output / "summary.json") as file:
         json.dump(summary.to_dict(), file, indent=1, ensure_ascii=False)
