@@ -269,3 +269,50 @@ def test_reproduce_prints_the_table_it_writes(
     code, _, err = run(capsys, *arguments, "--seeds", 1)
     assert code == 2
     assert "other settings of training: batch_size" in err
+
+
+@pytest.mark.parametrize("split_off", [False, True])
+def test_the_relation_baseline_is_trained_and_scored_by_the_same_commands(
+    capsys: pytest.CaptureFixture[str], config: Path, data: Path, tmp_path: Path, split_off: bool
+) -> None:
+    """Task#1 alone, on posts with tags and, as TRC has none, without a development split."""
+    given = [f"model={{system: lstm_cnn, evidence: {json.dumps(TINY['lstm_cnn']['evidence'])}}}"]
+    if split_off:
+        other = data_folder(tmp_path / "other")
+        (other / "valid.txt").unlink()
+        rows = (other / "train.txt").read_text()
+        (other / "train.txt").write_text("\n".join([rows] * 3))
+        given.append(f"data.relations={other}")
+    code, out, err = run(capsys, "train", config, *given, "--output", tmp_path / "run")
+    assert code == 0
+    assert "Task#2 is skipped" in err
+    assert ("data.path is not read" in err) == split_off
+    assert ("2 posts are held out" in err) == split_off
+    assert "best development F1" in out
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["dev"] is None
+    assert set(record["loss"]) == {"relation"}
+    assert record["dev_relation"]["support"] == (2 if split_off else 8)
+    code, out, _ = run(capsys, "evaluate", tmp_path / "run", data, "--json")
+    assert code == 0
+    scores = json.loads(out)
+    assert scores["tags"] is None
+    assert scores["relation"]["support"] == 8
+    code, out, _ = run(capsys, "predict", tmp_path / "run", "--text", "a dog", "--json")
+    prediction = json.loads(out)
+    assert prediction["entities"] == []
+    assert prediction["relation"] == 0.0
+
+
+def test_the_relation_baseline_needs_relations(
+    capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path
+) -> None:
+    bare = data_folder(tmp_path / "bare", relations=False)
+    model = f"model={{system: lstm_cnn, evidence: {json.dumps(TINY['lstm_cnn']['evidence'])}}}"
+    code, _, err = run(
+        capsys, "train", config, model, f"data.path={bare}", "--output", tmp_path / "run"
+    )
+    assert code == 2
+    assert "no post with a relation" in err
+    assert not (tmp_path / "run").exists()

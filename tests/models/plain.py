@@ -48,6 +48,15 @@ def linear(layer: nn.Module, x: Vector) -> Vector:
     ]
 
 
+def normed(norm: nn.Module, x: Vector) -> Vector:
+    """Layer normalisation."""
+    assert isinstance(norm, nn.LayerNorm)
+    centre = sum(x) / len(x)
+    spread = math.sqrt(sum((v - centre) ** 2 for v in x) / len(x) + norm.eps)
+    scaled = [(v - centre) / spread for v in x]
+    return plus(times(scaled, numbers(norm.weight)), numbers(norm.bias))
+
+
 def each(function: Callable[[float], float], x: Vector) -> Vector:
     """A function of every number."""
     return [function(v) for v in x]

@@ -13,6 +13,7 @@ from tests.models.plain import (
     enliven,
     linear,
     mean,
+    normed,
     numbers,
     post_tokens,
     posts_of_every_kind,
@@ -29,12 +30,14 @@ def by_the_equations(
     width = system.embeddings.vectors.width
     seen = [0.0] * width
     if tokens:
-        seen = linear(system.projection, mean(tokens, len(tokens[0])))
+        image = linear(system.projection, mean(tokens, len(tokens[0])))
+        seen = normed(system.norms[2], image)
     mixed = []
     for word in words:
-        spelling = linear(system.characters, word[width:])
-        scores = each(sigmoid, linear(system.weigh, word[:width] + spelling + seen))
-        modalities = [word[:width], spelling, seen]
+        form = normed(system.norms[0], linear(system.word_map, word[:width]))
+        spelling = normed(system.norms[1], linear(system.character_map, word[width:]))
+        scores = each(sigmoid, linear(system.weigh, form + spelling + seen))
+        modalities = [form, spelling, seen]
         there = 3 if tokens else 2
         mixed.append(weighted(softmax(scores[:there]), modalities[:there], width))
     return mixed

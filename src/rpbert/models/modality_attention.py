@@ -3,20 +3,21 @@
 Moon, S.; Neves, L.; and Carvalho, V. 2018. Multimodal Named Entity Recognition for Short Social
 Media Posts. In NAACL-HLT, 852-860.
 
-For each word t, with its vector x^(w), its characters x^(c) and the image x^(v):
+For each word t, x^(w) is made of its vector, x^(c) of its characters and x^(v) of the image:
 
     [a^(w), a^(c), a^(v)] = σ(W_m [x^(w); x^(c); x^(v)] + b_m)
     α^(m) = exp(a^(m)) / Σ_m' exp(a^(m'))
     x̄_t = Σ_m α^(m) x^(m)
 
-and x̄_t is what the biLSTM-CRF reads. The sum needs one width for all: here that of the word
-vectors, to which characters and image are mapped linearly.
+and x̄_t is what the biLSTM-CRF reads. The sum needs one width and one scale for all: each x is a
+linear map of what it is made of to the width of the word vectors, then layer-normalised.
 
 The paper's code is not public. Reconstructed: σ is read as the logistic function, so that no
-modality ever has a weight below 1 / (1 + 2e) = 0.16; the maps to one width have no activation.
-Deviations: the image vector is the mean of the visual tokens of the evidence given, not of
-Inception; biLSTM, dropout and character encoder are those of `bilstm_crf`. A post without image
-shares its weights between word and characters alone.
+modality ever has a weight below 1 / (1 + 2e) = 0.16; the maps to one width. The normalisation is
+ours: without it the scales decide what the sum is of, before any weight is learnt. Deviations: the
+image vector is the mean of the visual tokens of the evidence given, not of Inception; biLSTM,
+dropout and character encoder are those of `bilstm_crf`. A post without image shares its weights
+between word and characters alone.
 """
 
 from __future__ import annotations
@@ -43,8 +44,7 @@ class ModalityAttention(BiLstmSystem):
 
     Args:
         evidence: image to visual tokens.
-        projection: the global image vector to x^(v).
-        embeddings: e_k, whose word vectors are x^(w).
+        projection: the global image vector to the width of the word vectors.
     """
 
     Options = ModalityAttentionOptions
@@ -60,7 +60,9 @@ class ModalityAttention(BiLstmSystem):
         self.evidence = evidence
         self.projection = projection
         width = embeddings.vectors.width
-        self.characters = nn.Linear(embeddings.characters.width, width)
+        self.word_map = nn.Linear(width, width)
+        self.character_map = nn.Linear(embeddings.characters.width, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in "wcv")
         self.weigh = nn.Linear(3 * width, 3)  # W_m, b_m
 
     @classmethod
@@ -83,15 +85,17 @@ class ModalityAttention(BiLstmSystem):
 
         Args:
             words: e_k. Shape: (B, W, D).
-            image: x^(v), zeros where there is none. Shape: (B, D_w).
+            image: what x^(v) is made of. Shape: (B, D_w).
             shown: whether a post has an image. Shape: (B,).
 
         Shape: (B, W, D_w).
         """
         width = self.embeddings.vectors.width
-        word, spelling = words[..., :width], self.characters(words[..., width:])
-        seen = image[:, None].expand_as(word)
-        modalities = torch.stack([word, spelling, seen], dim=2)  # (B, W, 3, D_w)
+        of_word, of_characters, of_image = self.norms
+        word = of_word(self.word_map(words[..., :width]))  # x^(w)
+        spelling = of_characters(self.character_map(words[..., width:]))  # x^(c)
+        seen = of_image(image) * shown[:, None]  # x^(v), zeros without an image
+        modalities = torch.stack([word, spelling, seen[:, None].expand_as(word)], dim=2)
         scores = self.weigh(modalities.flatten(2)).sigmoid()  # a, Shape: (B, W, 3)
         always = torch.ones_like(shown)
         there = torch.stack([always, always, shown], dim=1)[:, None]

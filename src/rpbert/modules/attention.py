@@ -105,7 +105,7 @@ class FeaturewiseAttention(nn.Module):
 def in_pieces(queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
     """Queries (B, Q, D), so many at a time that each with each key (B, N, D) is no large tensor."""
     size = max(1, PIECE // max(keys.numel(), 1))
-    for start in range(0, queries.shape[1], size):
+    for start in range(0, max(queries.shape[1], 1), size):
         yield queries[:, start : start + size]
 
 

@@ -1,0 +1,97 @@
+"""Attention: nothing to attend to, what is masked, and long posts in pieces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rpbert.modules import attention
+from rpbert.modules.attention import (
+    AdditiveAttention,
+    CrossAttention,
+    FeaturewiseAttention,
+    masked_softmax,
+    mean_token,
+)
+from rpbert.modules.evidence import VisualTokens
+
+
+def cross() -> nn.Module:
+    from transformers import BertConfig
+
+    return CrossAttention(BertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=12))
+
+
+BLOCKS = {
+    "additive": lambda: AdditiveAttention(query=8, key=8, hidden=6),
+    "featurewise": lambda: FeaturewiseAttention(query=8, key=8),
+    "cross": cross,
+}
+blocks = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+
+
+def test_a_softmax_is_over_what_is_real() -> None:
+    scores = torch.tensor([[1.0, 2.0, 500.0], [3.0, 4.0, 5.0]])
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    found = masked_softmax(scores, mask)
+    expected = torch.stack([torch.softmax(torch.tensor([1.0, 2.0]), 0), torch.zeros(2)])
+    torch.testing.assert_close(found[:, :2], expected)
+    assert not found[:, 2].any()
+
+
+def test_the_mean_of_no_token_is_zero() -> None:
+    values = torch.randn(3, 4, 5)
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
+    found = mean_token(VisualTokens(values, mask, torch.zeros(3, 4, 4)))
+    expected = torch.stack([values[0].mean(0), values[1, :2].mean(0), torch.zeros(5)])
+    torch.testing.assert_close(found, expected)
+
+
+@blocks
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_attending_to_nothing_finds_nothing_and_learns(block: object, tokens: int) -> None:
+    """For the second post nothing is real, for the first all: each as if it were alone."""
+    assert callable(block)
+    layer = block().eval()
+    queries = torch.randn(2, 4, 8, requires_grad=True)
+    keys = torch.randn(2, tokens, 8, requires_grad=True)
+    mask = torch.tensor([[True] * tokens, [False] * tokens], dtype=torch.bool)
+    found = layer(queries, keys, mask)
+    none = layer(queries[1:], keys[1:, :0], mask[1:, :0])
+    torch.testing.assert_close(found[1:], none)
+    torch.testing.assert_close(found[:1], layer(queries[:1], keys[:1], mask[:1]))
+    found.sum().backward()
+    for tensor in (queries.grad, keys.grad):
+        assert tensor is None or torch.isfinite(tensor).all()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
+@blocks
+def test_what_is_not_real_changes_nothing(block: object) -> None:
+    assert callable(block)
+    layer = block().eval()
+    queries, keys = torch.randn(1, 4, 8), torch.randn(1, 5, 8)
+    mask = torch.tensor([[True, True, True, False, False]])
+    other = keys.clone()
+    other[:, 3:] = 1e4
+    torch.testing.assert_close(layer(queries, keys, mask), layer(queries, other, mask))
+    torch.testing.assert_close(layer(queries, keys, mask), layer(queries, keys[:, :3], mask[:, :3]))
+
+
+@pytest.mark.parametrize("kind", ["additive", "featurewise"])
+def test_pieces_come_to_the_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = BLOCKS[kind]()
+    assert isinstance(layer, AdditiveAttention | FeaturewiseAttention)
+    queries, keys = torch.randn(2, 7, 8), torch.randn(2, 5, 8)
+    mask = torch.rand(2, 5) > 0.3
+    whole = layer(queries, keys, mask)
+    monkeypatch.setattr(attention, "PIECE", 2 * layer.of_key(keys).numel())  # two words at a time
+    torch.testing.assert_close(layer(queries, keys, mask), whole)
+
+
+@pytest.mark.parametrize("kind", ["additive", "featurewise"])
+def test_no_query_finds_nothing(kind: str) -> None:
+    layer, keys = BLOCKS[kind](), torch.randn(2, 5, 8)
+    found = layer(torch.zeros(2, 0, 8), keys, torch.ones(2, 5, dtype=torch.bool))
+    assert found.shape == (2, 0, 8)
