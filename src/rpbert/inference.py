@@ -35,6 +35,9 @@ _READ = {"id", "text", "tokens", "caption"}
 """Keys of a mapping that tagging reads, beside `image`."""
 
 
+_IMAGES_KEPT = 2**26  # bytes: a stream of posts hardly shows an image again
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """The best tags of a post, the score of each span they hold, r, and the image's status."""
@@ -143,7 +146,7 @@ class Tagger:
         self.model = model
         self.device = device or best_device()
         system = fast(model.system.to(self.device).eval(), precision, self.device)
-        self.decoder = Decoder(model, model.collator(), self.device, system)
+        self.decoder = Decoder(model, model.collator(_IMAGES_KEPT), self.device, system)
         self.splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     @classmethod

@@ -24,7 +24,7 @@ from rpbert.data.collate import (
     windows,
 )
 from rpbert.data.evidence import ImageReader, ImageStore, NoEvidence
-from rpbert.data.vocabulary import Vocabulary, tag_set
+from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary, tag_set
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
 from tests.conftest import picture
@@ -112,7 +112,7 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
     posts = [post("ab").with_(image=image) for image in [*sources, None]]
-    batch = Collator(VOCABULARY, NoSubwords(), ImageReader(ImageStore(32)))(posts)
+    batch = Collator(VOCABULARY, NoSubwords(), ImageReader(ImageStore(32, 2**20)))(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
     assert batch.evidence.of_post.tolist() == [0, 0, -1, -1, -1]
     assert batch.evidence.values.shape == (1, 3, 32, 32)
@@ -170,6 +170,28 @@ def test_windows_are_bounded_in_posts_and_in_bytes(monkeypatch: pytest.MonkeyPat
     posts = [post("a").with_(image=bytes(n) if n else None) for n in sizes]
     found = [[len(p.image or b"") for p in window] for window in windows(iter(posts), 2)]  # type: ignore[arg-type]
     assert found == [[0] * 32, [0] * 8 + [60, 60], [10, 200], [1, 1]]
+
+
+def test_a_word_of_any_length_takes_no_more_than_a_long_one() -> None:
+    """Of a word that nobody writes, the beginning and the end are read."""
+    huge = "ab" + "x" * 1_000_000 + "ba"
+    batch = Collator(VOCABULARY, NoSubwords(), NoEvidence())([post(huge, "ab")])
+    assert batch.form_characters.shape == (2, LONGEST_WORD)
+    rows = [VOCABULARY.character_rows(sign)[0] for sign in "abx"]
+    a, b, x = rows
+    half = LONGEST_WORD // 2 - 2
+    assert batch.form_characters[0].tolist() == [a, b, *[x] * 2 * half, b, a]
+
+
+def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    subwords = BertSubwords(TOKENIZER, 64)
+    monkeypatch.setattr(BertSubwords, "remembered", 10)
+    for i in range(100):
+        words = (f"word{i}", "ab", "x" * 5000)
+        fresh = BertSubwords(TOKENIZER, 64)
+        assert subwords.rows(words) == fresh.rows(words)
+    assert len(subwords._pieces) <= 12
+    assert max(map(len, subwords._pieces)) < LONGEST_WORD
 
 
 def test_a_batch_moves_with_its_tensors() -> None:

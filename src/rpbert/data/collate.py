@@ -15,7 +15,7 @@ from torch import Tensor
 from rpbert.data import Batch, Post
 from rpbert.data.evidence import EvidenceReader
 from rpbert.data.packing import pad
-from rpbert.data.vocabulary import Vocabulary
+from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class BertSubwords:
         longest: most tokens in a row, [CLS] and [SEP] included.
     """
 
-    remembered = 200_000
+    remembered = 50_000
     """Distinct words whose pieces are kept; then the memory starts afresh."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
@@ -102,14 +102,17 @@ class BertSubwords:
         if len(self._pieces) > self.remembered:
             self._pieces.clear()
         new = [word for word in dict.fromkeys(words) if word not in self._pieces]
-        if new:
-            # A lone surrogate is no character that a tokenizer takes.
-            clean = [word.encode("utf-8", "replace").decode() for word in new]
-            encoded = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
-            for word, ids in zip(new, encoded, strict=True):
-                # One word never fills more than half a row, so that windows always advance.
-                self._pieces[word] = ids[: self.room // 2] or [self.tokenizer.unk_token_id]
-        return [self._pieces[word] for word in words]
+        if not new:
+            return [self._pieces[word] for word in words]
+        # A lone surrogate is no character that a tokenizer takes.
+        clean = [word.encode("utf-8", "replace").decode() for word in new]
+        encoded = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
+        # One word never fills more than half a row, so that windows always advance.
+        unknown, most = [self.tokenizer.unk_token_id], self.room // 2
+        split = {word: ids[:most] or unknown for word, ids in zip(new, encoded, strict=True)}
+        pieces = [split.get(word) or self._pieces[word] for word in words]
+        self._pieces.update((word, ids) for word, ids in split.items() if len(word) < LONGEST_WORD)
+        return pieces
 
 
 def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:

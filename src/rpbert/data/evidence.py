@@ -196,7 +196,7 @@ class ImageStore:
     Training sees every image once per task and epoch; decoding it once is enough where it fits.
     """
 
-    def __init__(self, size: int, budget: int = 1 << 30) -> None:
+    def __init__(self, size: int, budget: int) -> None:
         self.size = size
         self.budget = budget
         self._held = 0

@@ -10,6 +10,8 @@ from rpbert.data import Post
 from rpbert.data.labels import lenient_spans
 
 PADDING, UNKNOWN = 0, 1
+LONGEST_WORD = 200
+"""Characters of a word that are read, half of them from its end."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,12 @@ class Vocabulary:
         return self._word_rows.get(word.lower(), UNKNOWN) if row is None else row
 
     def character_rows(self, word: str) -> list[int]:
-        """The row of each character of a word."""
+        """The row of each character of a word; of a very long one, of its beginning and its end.
+
+        A batch is padded to its longest word, and nobody's word is that long.
+        """
+        if len(word) > LONGEST_WORD:
+            word = word[: LONGEST_WORD // 2] + word[-LONGEST_WORD // 2 :]
         return [self._character_rows.get(character, UNKNOWN) for character in word]
 
 

@@ -117,23 +117,27 @@ class TaggingModel:
         notes = {"initial_weights": system.initial_weights}
         return cls(system, options, vocabulary, tokenizer, entities, notes)
 
-    def collator(self) -> Collator:
-        """Packs posts for this model."""
+    def collator(self, images_kept: int = 2**30) -> Collator:
+        """Packs posts for this model.
+
+        Args:
+            images_kept: bytes of decoded images that are kept for when they come again.
+        """
         encoder = getattr(self.system, "encoder", None)
-        evidence = self._evidence_reader()
+        evidence = self._evidence_reader(images_kept)
         if self.tokenizer is None or encoder is None:
             return Collator(self.vocabulary, NoSubwords(), evidence)
         return Collator(self.vocabulary, BertSubwords(self.tokenizer, encoder.longest), evidence)
 
-    def _evidence_reader(self) -> EvidenceReader:
+    def _evidence_reader(self, images_kept: int) -> EvidenceReader:
         """Reads what the system's evidence is made from."""
         settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
         longest = settings.captions.longest if settings and settings.captions else 0
         match getattr(self.system, "evidence", None):
             case ImageBlocks(network=network) | ImageVector(network=network):
-                return ImageReader(ImageStore(network.image_size))
+                return ImageReader(ImageStore(network.image_size, images_kept))
             case DetectedRegions(detector=detector):
-                return ImageReader(ImageStore(detector.image_size))
+                return ImageReader(ImageStore(detector.image_size, images_kept))
             case StoredRegionFeatures(width=width):
                 return RegionReader(width)
             case CaptionPieces():
