@@ -91,7 +91,7 @@ def test_a_signal_within_an_epoch_saves_after_the_step_and_resuming_goes_on_ther
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data, expected = undisturbed
-    run, steps, step = tmp_path / "run", 0, Trainer._step
+    run, steps, step = tmp_path / "run", 0, Trainer.step
 
     def signalled(self: Trainer, *rest: Any) -> Any:
         nonlocal steps
@@ -100,7 +100,7 @@ def test_a_signal_within_an_epoch_saves_after_the_step_and_resuming_goes_on_ther
             os.kill(os.getpid(), number)
         return step(self, *rest)
 
-    monkeypatch.setattr(Trainer, "_step", signalled)
+    monkeypatch.setattr(Trainer, "step", signalled)
     with pytest.raises(KeyboardInterrupt):
         train(settings(data), run)
     assert places(run) == ["epoch-0001", "epoch-0001-step-000003"]

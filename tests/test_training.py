@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -24,10 +25,16 @@ from rpbert.inference import Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
 from rpbert.repeatable import seed_everything
-from rpbert.tasks import BlockSchedule, InterleavedSchedule, RelationTask, TaggingTask
+from rpbert.tasks import (
+    BlockSchedule,
+    InterleavedSchedule,
+    RelationTask,
+    TaggingTask,
+    share_moments,
+)
 from rpbert.trainer import Trainer, rate_factor
 from rpbert.training import train
-from tests.conftest import EVIDENCE, TAGGER, TINY, made_posts
+from tests.conftest import EVIDENCE, TAGGER, TINY, made_posts, tiny
 
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
 
@@ -135,12 +142,16 @@ def test_a_run_leaves_config_metrics_model_and_checkpoint(tmp_path: Path) -> Non
     assert not list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.bin"))
 
 
-@pytest.mark.parametrize("system", ["rpbert", "bert"])
-def test_resuming_gives_the_weights_of_the_undisturbed_run(system: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("system", "moments"), [("rpbert", "task"), ("rpbert", "shared"), ("bert", "task")]
+)
+def test_resuming_gives_the_weights_of_the_undisturbed_run(
+    system: str, moments: str, tmp_path: Path
+) -> None:
     """Bit for bit, dropout and all; the disturbed run is stopped after its first epoch."""
     data = data_folder(tmp_path / "data")
-    train(settings(data, system), tmp_path / "whole")
-    stopped = settings(data, system)
+    train(settings(data, system, moments=moments), tmp_path / "whole")
+    stopped = settings(data, system, moments=moments)
 
     class Stop(Exception):
         pass
@@ -162,6 +173,34 @@ def test_resuming_gives_the_weights_of_the_undisturbed_run(system: str, tmp_path
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_shared_moments_are_those_of_one_optimiser_with_changing_rates() -> None:
+    model = tiny("rpbert")
+    chosen = settings(Path(), moments="shared").training
+    tasks = [RelationTask([], chosen.relation), TaggingTask([], chosen.tagging)]
+    apart = [task.optimizer(model.system, chosen) for task in tasks]
+    share_moments(apart)
+    twin = copy.deepcopy(model.system)
+    one = torch.optim.AdamW(twin.parameters())
+    for turn in (0, 1, 1, 0, 1):
+        learning = {id(p): g["lr"] for g in apart[turn].param_groups for p in g["params"]}
+        for mine, other in zip(model.system.parameters(), twin.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone() if id(mine) in learning else None
+        apart[turn].step()
+        rates = {learning.get(id(p)) for p in model.system.parameters()} - {None}
+        for rate in rates:  # one optimiser, asked once for each rate
+            kept = [p.grad for p in twin.parameters()]
+            for mine, other in zip(model.system.parameters(), twin.parameters(), strict=True):
+                if learning.get(id(mine)) != rate:
+                    other.grad = None
+            one.param_groups[0]["lr"] = rate
+            one.step()
+            for parameter, gradient in zip(twin.parameters(), kept, strict=True):
+                parameter.grad = gradient
+    for mine, other in zip(model.system.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-5)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,6 +101,16 @@ class TaggingTask(Task):
         return losses  # type: ignore[no-any-return]
 
 
+def share_moments(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Let optimisers of the same parameters keep one pair of moments for each, at any time."""
+    shared: dict[Tensor, dict[str, Any]] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                own = optimizer.state.get(parameter, {})
+                optimizer.state[parameter] = shared.setdefault(parameter, own)
+
+
 @dataclass(frozen=True)
 class Schedule(ABC):
     """The order in which the tasks' batches are trained on."""
@@ -108,6 +118,8 @@ class Schedule(ABC):
     tasks: Sequence[Task]
     batch_size: int
     seed: int
+    lengths: Callable[[Sequence[Post]], Sequence[int]] | None = None
+    """How long posts are for the system, so that equals meet in a batch; None: their words."""
 
     @abstractmethod
     def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
@@ -116,7 +128,8 @@ class Schedule(ABC):
     def batches(self, task: Task, number: int) -> list[list[Post]]:
         """A task's batches of an epoch: each of its posts once."""
         seed = f"{self.seed}/{task.name}/{number}"
-        return shuffled_batches(task.posts, self.batch_size, seed)
+        lengths = self.lengths(task.posts) if self.lengths else None
+        return shuffled_batches(task.posts, self.batch_size, seed, lengths)
 
     def fingerprint(self) -> str:
         """Tells the posts of the tasks, in their order, from any others."""

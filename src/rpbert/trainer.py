@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -18,18 +18,20 @@ from torch import Tensor
 
 from rpbert.checkpoint import Checkpoint, Checkpoints, Place
 from rpbert.config import TrainingSettings
-from rpbert.data import Post
+from rpbert.data import Batch, Post
+from rpbert.data.ahead import ahead
 from rpbert.data.collate import Collator
 from rpbert.errors import InputError
 from rpbert.inference import Decoded, Decoder
 from rpbert.manifest import is_whole
 from rpbert.models.saved import TaggingModel
+from rpbert.modules.quick import quicken
 from rpbert.progress import Reporter
 from rpbert.repeatable import generators
 from rpbert.scoring import RelationScores, TagScores, score_relations, score_tags
 from rpbert.state import Progress, files_of, restore
 from rpbert.stopping import StopSignals
-from rpbert.tasks import Schedule, Task
+from rpbert.tasks import Schedule, Task, share_moments
 
 
 def rate_factor(step: int, total: int, settings: TrainingSettings) -> float:
@@ -79,12 +81,16 @@ class Trainer:
         self.model, self.schedule, self.settings, self.run = model, schedule, settings, run
         self.stop = stop
         self.system = model.system.to(self.accelerator.device)
+        if self.accelerator.device.type == "cpu":
+            quicken(self.system)
         learnt = set().union(*(task.parts for task in schedule.tasks))
         self.system.freeze({part for part, _ in self.system.parts()} - learnt)
         self.collator: Collator = model.collator()
         # One collator, and so one store of decoded images, for both.
         self.decoder = Decoder(model, self.collator, self.accelerator.device)
         self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
+        if settings.moments == "shared":
+            share_moments(self.optimizers.values())
         self.progress = Progress(schedule.fingerprint(), dict.fromkeys(self.optimizers, 0))
         self.checkpoints = Checkpoints(run / "checkpoints")
         self._saved: tuple[Place | None, float] = (None, time.monotonic())
@@ -151,10 +157,10 @@ class Trainer:
         total = sum(self.schedule.steps(task) for task in self.schedule.tasks)
         left = islice(self.schedule.epoch(number), progress.step, None)
         with reporter.epoch(number, progress.step, total, progress.best[0]) as advance:
-            for task, posts in left:
-                losses, counted = self._step(task, posts).cpu()
+            for task, count, batch in ahead(self._packed(left)):
+                losses, counted = self.step(task, batch).cpu()
                 progress.step += 1
-                advance(task.name, progress.count(task.name, losses, counted), len(posts))
+                advance(task.name, progress.count(task.name, losses, counted), count)
                 save, stop = self._wishes()
                 if stop or (save and progress.step < total):
                     progress.seconds = time.monotonic() - started
@@ -162,8 +168,20 @@ class Trainer:
                 if stop:
                     raise KeyboardInterrupt
 
-    def _step(self, task: Task, posts: Sequence[Post]) -> Tensor:
-        """One step of one task. Returns the sum of losses and how many posts they are of."""
+    def _packed(
+        self, steps: Iterable[tuple[Task, list[Post]]]
+    ) -> Iterator[tuple[Task, int, Batch | None]]:
+        """Each step with its number of posts and this process's share of them, if it has one."""
+        for task, posts in steps:
+            share = posts[self.accelerator.process_index :: self.accelerator.num_processes]
+            yield task, len(posts), self.collator.with_gold(share) if share else None
+
+    def step(self, task: Task, batch: Batch | None) -> Tensor:
+        """One step of one task. Returns the sum of losses and how many posts they are of.
+
+        Args:
+            batch: this process's share, None where there are fewer posts than processes.
+        """
         optimizer = self.optimizers[task.name]
         total = self.schedule.steps(task) * self.settings.epochs
         step = self.progress.taken[task.name]
@@ -172,17 +190,16 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * rate_factor(step, total, self.settings)
 
-        share = posts[self.accelerator.process_index :: self.accelerator.num_processes]
         losses = torch.zeros(0, device=self.accelerator.device)
-        if share:
-            batch = self.collator.with_gold(share).to(self.accelerator.device)
+        if batch is not None:
+            batch = batch.to(self.accelerator.device)
             seen = self.progress.images.get(task.name, {})
             self.progress.images[task.name] = Counter(seen) + Counter(batch.image_status)
             with self.accelerator.autocast():
                 losses = task.losses(self.system, batch)
         summed: Tensor = torch.stack([losses.detach().sum(), torch.tensor(len(losses)).to(losses)])
         summed = self.accelerator.reduce(summed, reduction="sum")
-        if share:
+        if batch is not None:
             self.accelerator.backward(losses.sum() / summed[1].clamp(min=1))
         self._add_gradients(optimizer)
         if self.settings.clip_norm is not None:
@@ -306,6 +323,8 @@ class Trainer:
         """Take over all of a checkpoint."""
         process = self.accelerator.process_index
         self.progress = restore(checkpoint, self.system, self.optimizers, process)
+        if self.settings.moments == "shared":  # they were read for each task apart
+            share_moments(self.optimizers.values())
         self._saved = (checkpoint.place, time.monotonic())
 
     def _bring_back_model(self, newest: Checkpoint, reporter: Reporter) -> None:

@@ -76,7 +76,8 @@ def _schedule(
     for task in tasks:
         reporter.note(f"Task {task.name}: {len(task.posts):,} posts")
     chosen = SCHEDULES[settings.training.schedule]
-    return chosen(tasks, settings.training.batch_size, settings.training.seed)
+    batch_size, seed = settings.training.batch_size, settings.training.seed
+    return chosen(tasks, batch_size, seed, model.collator().lengths)
 
 
 def _accelerator(settings: TrainingSettings) -> Accelerator:

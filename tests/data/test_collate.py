@@ -133,6 +133,8 @@ def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
 def test_shuffled_batches_hold_every_post_once(lengths: list[int], size: int, seed: str) -> None:
     posts = [Post.from_words(str(i), ("w",) * n) for i, n in enumerate(lengths)]
     groups = shuffled_batches(posts, size, seed)
+    other = shuffled_batches(posts, size, seed, [-len(post.words) for post in posts])
+    assert Counter(p.id for g in other for p in g) == Counter(p.id for p in posts)
     assert sorted(p.id for g in groups for p in g) == sorted(p.id for p in posts)
     assert all(len(group) <= size for group in groups)
     assert groups == shuffled_batches(posts, size, seed)

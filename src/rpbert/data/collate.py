@@ -277,18 +277,26 @@ def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     return groups
 
 
-def shuffled_batches(posts: Sequence[Post], size: int, seed: str) -> list[list[Post]]:
+def shuffled_batches(
+    posts: Sequence[Post], size: int, seed: str, lengths: Sequence[int] | None = None
+) -> list[list[Post]]:
     """All posts once, in batches of similar length and random order; the seed decides it all.
 
     Lengths are sorted only within a window of 16 batches, so that a batch stays a random sample.
+
+    Args:
+        lengths: of the posts, such as `Collator.lengths`; None: their words.
     """
     draw = random.Random(seed)
-    order = list(posts)
+    if lengths is None:
+        lengths = [len(post.words) for post in posts]
+    order = list(range(len(posts)))
     draw.shuffle(order)
     window = 16 * size
     bucketed: list[Post] = []
     for start in range(0, len(order), window):
-        bucketed += sorted(order[start : start + window], key=lambda post: len(post.words))
+        alike = sorted(order[start : start + window], key=lengths.__getitem__)
+        bucketed += [posts[index] for index in alike]
     groups = list(batches(bucketed, size))
     draw.shuffle(groups)
     return groups

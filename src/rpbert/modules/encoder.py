@@ -133,13 +133,25 @@ def attend(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor)
         heads, width = attention.num_attention_heads, attention.attention_head_size
         return rows.view(*rows.shape[:2], heads, width).transpose(1, 2)  # (S, heads, rows, width)
 
-    found = nn.functional.scaled_dot_product_attention(
-        by_head(attention.query(queries)),
-        by_head(attention.key(context)),
-        by_head(attention.value(context)),
-        attn_mask=mask[:, None, None, :],
-        dropout_p=attention.dropout.p if attention.training else 0.0,
+    query, key, value = (
+        by_head(project(rows))
+        for project, rows in (
+            (attention.query, queries),
+            (attention.key, context),
+            (attention.value, context),
+        )
     )
+    real = mask[:, None, None, :]
+    dropout = attention.dropout.p if attention.training else 0.0
+    if dropout and query.device.type == "cpu":
+        # There the fused kernel knows no dropout, and PyTorch's own way is slow.
+        scores = query @ key.transpose(2, 3) * attention.attention_head_size**-0.5
+        weights = scores.masked_fill(~real, torch.finfo(scores.dtype).min).softmax(-1)
+        found: Tensor = attention.dropout(weights) @ value
+    else:
+        found = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=real, dropout_p=dropout
+        )
     return found.transpose(1, 2).flatten(2)
 
 
