@@ -95,8 +95,9 @@ def disturbed(
     """
     happened: Counter[str] = Counter()
     log = run.with_suffix(".log")
+    log.touch()
     for ends in range(most + 1):
-        told = log.stat().st_size if log.exists() else 0
+        told = log.stat().st_size
         child = begin(config, run)
         if ends < most:
             within = random.random() < 0.8
