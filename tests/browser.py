@@ -61,7 +61,8 @@ Open = Callable[..., Watched]
 """Opens an address; further arguments are those of a browser context (`viewport`, …)."""
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while Playwright runs, no other test of the process can run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
