@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from fastapi.testclient import TestClient
 
-from rpbert import Tagger
+from rpbert import Post, Tagger
 from rpbert.service.app import Service, create_app
+from rpbert.service.batching import Work
 from rpbert.service.examples import made_examples
 from rpbert.service.keys import Keys
 from rpbert.service.server import address, listen, server
@@ -61,3 +63,27 @@ def running(service: Service, keys: Keys | None = None) -> Iterator[str]:
     finally:
         uvicorn.should_exit = True
         thread.join()
+
+
+class Blocked:
+    """A service whose model waits until it is let go."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.service = make_service(**limits)
+        self.model = self.service.predict.run
+        self.service.predict = Work("predict", self.run, 1)
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def run(self, posts: Sequence[Post]) -> Sequence[Any]:
+        self.entered.set()
+        self.go.wait(60)
+        return self.model(posts)
+
+    def wait_for(self, posts: int) -> None:
+        """Until so many posts wait behind the one in the model."""
+        assert self.entered.wait(60)
+        for _ in range(6000):
+            if len(self.service.batcher) == posts:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the posts did not come to wait")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from rpbert.service.examples import read_examples
 from rpbert.service.keys import Keys
 from rpbert.service.settings import ServiceSettings
 from tests.conftest import picture, tiny
-from tests.service.common import client_of, encoded, make_service, png
+from tests.service.common import Blocked, client_of, encoded, make_service, png
 from tests.test_cli import run
 from tests.test_inference import FINDER
 
@@ -392,30 +391,6 @@ def test_reading_many_images_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch)
 def test_a_limit_that_cannot_be_is_named(changes: dict[str, Any], option: str) -> None:
     with pytest.raises(ValueError, match=f"^{option}: found"):
         ServiceSettings(**changes)
-
-
-class Blocked:
-    """A service whose model waits until it is let go."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.service = make_service(**limits)
-        self.model = self.service.predict.run
-        self.service.predict = Work("predict", self._run, 1)
-        self.entered, self.go = threading.Event(), threading.Event()
-
-    def _run(self, posts: Sequence[Post]) -> Sequence[Any]:
-        self.entered.set()
-        self.go.wait(60)
-        return self.model(posts)
-
-    def wait_for(self, posts: int) -> None:
-        """Until so many posts wait behind the one in the model."""
-        assert self.entered.wait(60)
-        for _ in range(6000):
-            if len(self.service.batcher) == posts:
-                return
-            time.sleep(0.01)
-        raise AssertionError("the posts did not come to wait")
 
 
 def test_a_full_queue_is_503_with_retry_after() -> None:

@@ -11,14 +11,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
+from rpbert import Post
 from rpbert.errors import InputError
+from rpbert.service.batching import Work
 from rpbert.service.server import address, listen
-from tests.service.common import make_service, running
+from tests.service.common import Blocked, make_service, running
 from tests.test_cli import run
 from tests.test_inference import FINDER
 
@@ -117,6 +123,40 @@ def test_who_is_refused_holds_no_memory_while_it_is_heard_out() -> None:
         chunked.close()
 
 
+def test_nothing_is_computed_for_who_left() -> None:
+    blocked = Blocked()
+    seen: list[str] = []
+
+    def run(posts: Sequence[Post]) -> Sequence[Any]:
+        seen.extend(post.text for post in posts)
+        return blocked.run(posts)
+
+    blocked.service.predict = Work("predict", run, 1)
+    with running(blocked.service) as url, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, url, {"text": "first"})
+        blocked.wait_for(0)
+        body = b'{"text": "left"}'
+        leaver = connected(url)
+        leaver.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        blocked.wait_for(1)
+        last = pool.submit(ask, url, {"text": "last"})
+        blocked.wait_for(2)
+        leaver.close()
+        while (
+            metric(url, 'rpbert_requests_total{method="POST",path="/v1/predict",status="499"}') < 1
+        ):
+            time.sleep(0.01)
+        blocked.go.set()
+        assert [first.result()[0], last.result()[0]] == [200, 200]
+    assert seen == ["first", "last"]
+
+
+def metric(url: str, name: str) -> float:
+    with urlopen(url + "/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
 def test_an_address_that_is_taken_or_not_ours() -> None:
     taken = listen("127.0.0.1", 0)
     with pytest.raises(InputError, match="--port: found 127"):
@@ -134,6 +174,7 @@ def test_an_address_that_is_taken_or_not_ours() -> None:
     [
         (["MODEL", "--queue", "0"], "--queue: found 0"),
         (["MODEL", "--max-posts", "1000"], "--max-posts"),
+        (["MODEL", "--precision", "fp8"], "--precision: found fp8"),
         (["MODEL", "--keys", "NOWHERE"], "NOWHERE"),
         (["MODEL", "--examples", "NOWHERE.jsonl"], "NOWHERE.jsonl"),
         (["MODEL", "--port", "99999"], "--port"),

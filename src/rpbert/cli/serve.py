@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import ModelPath
+from rpbert.cli.common import ModelPath, one_of
+from rpbert.config import PRECISIONS
 from rpbert.errors import InputError
 from rpbert.service.settings import ServiceSettings
 
@@ -33,16 +34,20 @@ def serve(
     examples: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|bf16|auto", help="Of the heavy parts; bf16 is faster.")
+    ] = "fp32",
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
     settings = ServiceSettings(**limits)
+    chosen = one_of("--precision", precision, PRECISIONS)
     needs_extra()
     from rpbert.inference import Tagger
     from rpbert.service.keys import Keys
 
     opened = Keys.read(keys)  # before the model, which takes longer
-    tagger = Tagger.from_pretrained(model)
+    tagger = Tagger.from_pretrained(model, precision=chosen)
     run(tagger, _name(model), host, port, settings, opened, examples)
 
 

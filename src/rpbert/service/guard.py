@@ -116,7 +116,7 @@ class Guard:
             if scope["path"] not in self.open_paths and not self.keys.open(headers):
                 raise unauthorised()
             await body.read()
-            await self.app(scope, body.receive, send)
+            await self._answer(scope, body, send)
         except Failure as failure:
             body.release()  # others may have it while this one is heard out
             await body.discard()
@@ -127,6 +127,23 @@ class Guard:
             return
         finally:
             body.release()
+
+    async def _answer(self, scope: Scope, body: _Body, send: Send) -> None:
+        """Let the service answer, but not for a client that leaves meanwhile.
+
+        Raises:
+            _Gone: it left.
+        """
+        answering = asyncio.ensure_future(self.app(scope, body.receive, send))
+        leaving = asyncio.ensure_future(body.left())
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise _Gone
+            answering.result()
+        finally:
+            leaving.cancel()
+            answering.cancel()
 
     def hold(self, count: int) -> None:
         """Take so many bytes of the budget.
@@ -208,11 +225,16 @@ class _Body:
             return
 
     async def receive(self) -> Message:
-        """The body as one message; after it, what the connection says."""
+        """The body as one message; after it nothing comes."""
         if self._content is None:
-            return await self._receive()
+            return await asyncio.Future()
         content, self._content = bytes(self._content), None
         return {"type": "http.request", "body": content, "more_body": False}
+
+    async def left(self) -> None:
+        """Ends when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     def release(self) -> None:
         """Give back what the body took of the budget."""
