@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rpbert.cli.common import ModelPath, one_of
-from rpbert.config import PRECISIONS
 from rpbert.errors import InputError
 from rpbert.service.settings import ServiceSettings
 
@@ -40,6 +39,8 @@ def serve(
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
+    from rpbert.config import PRECISIONS
+
     settings = ServiceSettings(**limits)
     chosen = one_of("--precision", precision, PRECISIONS)
     needs_extra()
