@@ -145,6 +145,13 @@ def huge_header(content: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + content
 
 
+def headers_without_end() -> bytes:
+    """Each announces a longer name for the next, which the library reads by calling itself."""
+    info = tarfile.TarInfo("x")
+    info.type = tarfile.GNUTYPE_LONGNAME
+    return info.tobuf(tarfile.GNU_FORMAT) * 1500
+
+
 @pytest.mark.parametrize(
     ("damage", "whole"),
     [
@@ -156,6 +163,7 @@ def huge_header(content: bytes) -> bytes:
         (lambda content: content[:1024] + b"\xff" * 512 + content[1536:], ""),
         (lambda content: b"\x1f\x8b" + content, ""),
         (huge_header, ""),
+        (lambda content: headers_without_end() + content, ""),
     ],
 )
 def test_a_damaged_tar_is_told(

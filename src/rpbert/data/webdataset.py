@@ -23,6 +23,8 @@ from rpbert.errors import Faults, InputError, refuse
 
 _HEADER_LIMIT = 2**20  # bytes of the headers of one member; some are lists as long as they please
 _TEXTS = (".txt", ".json")
+# What the library raises; behind a header that announces another one it calls itself.
+_DAMAGE = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError)
 
 
 def read_tar(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> Iterator[Post]:
@@ -143,7 +145,7 @@ def _members(path: Path) -> Iterator[_Member]:
                 file.check_end(tar.offset)
     except FileNotFoundError:
         raise InputError(path, "nothing", "a .tar file") from None
-    except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
+    except _DAMAGE as error:
         if isinstance(error, InputError):
             raise
         reason = shown(str(error))
