@@ -115,6 +115,15 @@ def test_a_file_that_was_not_saved_is_refused_where_a_library_would_read_it(fold
     (folder / "inner" / "more.json").write_text("{}")
     with pytest.raises(InputError, match=r"more\.json: found a file the manifest does not list"):
         verify(folder, ())
+    (folder / "inner" / "more.json").unlink()
+    (folder / "inner" / "below").mkdir()
+    (folder / "inner" / "below" / "more.jinja").write_text("{}")
+    with pytest.raises(InputError, match=r"more\.jinja: found a file the manifest does not list"):
+        verify(folder, ())
+    (folder / "inner" / "below" / "more.jinja").unlink()
+    (folder / "inner" / "link").symlink_to(folder.parent)
+    with pytest.raises(InputError, match=r"link: found a file the manifest does not list"):
+        verify(folder, ())
 
 
 def test_what_fails_while_it_is_filled_leaves_the_folder_of_before(folder: Path) -> None:

@@ -68,10 +68,10 @@ def verify(folder: Path, needed: Collection[str], mend: str = _AGAIN) -> list[st
         raise InputError(folder / MANIFEST, f"no entry of {lacking[0]}", expected)
     for name, entry in listed.items():
         _verify_file(folder, name, entry)
-    for inner in sorted({(folder / name).parent for name in listed} - {folder}):
-        for path in sorted(inner.iterdir()):
+    for inner in sorted({Path(name).parts[0] for name in listed if "/" in name}):
+        for path in sorted((folder / inner).rglob("*")):
             known = path.relative_to(folder).as_posix() in listed
-            if path.is_file() and not known:
+            if not known and (path.is_file() or path.is_symlink()):
                 raise InputError(path, "a file the manifest does not list", "saved files alone")
     return sorted(listed)
 
