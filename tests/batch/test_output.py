@@ -112,6 +112,20 @@ def test_parquet_has_a_column_for_each_part_of_a_prediction(tmp_path: Path) -> N
     assert pq.read_table(tmp_path / "x.parquet").to_pylist() == [PREDICTION.to_dict()]
 
 
+def test_parquet_holds_no_more_text_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ParquetRows, "characters", 7)  # of three letters each
+    with (tmp_path / "x.parquet").open("wb") as file:
+        parquet = ParquetRows(file)
+        for _ in range(7):
+            parquet.write(PREDICTION.to_dict())
+        parquet.finish()
+    written = pq.ParquetFile(tmp_path / "x.parquet")
+    groups = [written.metadata.row_group(i).num_rows for i in range(written.num_row_groups)]
+    assert groups == [3, 3, 1]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_a_device_that_is_full_in_truth(model: Path, tmp_path: Path) -> None:
     """The kernel's own refusal, of an output whose new file is that device."""

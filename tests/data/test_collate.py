@@ -196,6 +196,12 @@ def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> 
     assert max(map(len, subwords._pieces)) < LONGEST_WORD
 
 
+def test_windows_are_bounded_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpbert.data.collate.HELD_BYTES", 100)
+    posts = [post("a" * 60), post("b" * 60), post("c")]
+    assert [len(window) for window in windows(iter(posts), 2)] == [2, 1]
+
+
 def test_a_batch_moves_with_its_tensors() -> None:
     batch = Collator(VOCABULARY, NoSubwords(), NoEvidence())([post("ab")]).to("meta")
     assert batch.forms.device.type == "meta"

@@ -70,6 +70,8 @@ class ParquetRows:
 
     held = 4096
     """Rows of a row group."""
+    characters = 32 * 2**20
+    """Of the texts of a row group, about; it is written once it holds so many."""
 
     def __init__(self, file: BinaryIO) -> None:
         import pyarrow as pa
@@ -81,11 +83,13 @@ class ParquetRows:
         self._schema = pa.schema({**columns, "relation": number, "image": text})
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
+        self._length = 0
 
     def write(self, row: dict[str, Any]) -> None:
         """Add a row."""
         self._rows.append(row)
-        if len(self._rows) == self.held:
+        self._length += len(row["text"])
+        if len(self._rows) == self.held or self._length >= self.characters:
             self._write_group()
 
     def finish(self) -> None:
@@ -103,6 +107,7 @@ class ParquetRows:
 
         self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._rows.clear()
+        self._length = 0
 
 
 FORMATS: dict[Format, Callable[[BinaryIO], Rows]] = {"jsonl": JsonRows, "parquet": ParquetRows}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 HELD_BYTES = 128 * 2**20
-"""Bytes of encoded images that a window of posts may hold before it is complete."""
+"""Bytes of images and characters of texts that a window of posts may hold before it is complete."""
 PADDED = 2**14
 """Words or sub-words of a batch with its padding, unless it is a single post."""
 
@@ -248,13 +248,14 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
     """Consecutive lists to be held in memory at once: 16 batches of `size` posts, or less.
 
     Some batches at a time, so that posts of similar length meet in a batch; less where posts
-    carry the bytes of large images.
+    carry the bytes of large images or texts without end.
     """
     window: list[Post] = []
     held = 0
     for post in posts:
         window.append(post)
         held += len(post.image) if isinstance(post.image, bytes) else 0
+        held += len(post.text) + len(post.caption or "")
         if len(window) == 16 * size or held >= HELD_BYTES:
             yield window
             window, held = [], 0
