@@ -21,14 +21,14 @@ class InputError(ValueError):
         line = f"{where}: found {found}; expected {expected}"
         if mend:
             line += f"; {mend}"
-        super().__init__(_printable(" ".join(line.split())))
+        super().__init__(printable(" ".join(line.split())))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, ...]]:
         """What it is made from again in another process."""
         return type(self), (str(self.where), self.found, self.expected, self.mend)
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """A line with escapes for signs that would steer a terminal; file names hold what they like."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 

@@ -39,28 +39,30 @@ def cannot_write(path: Path, error: Exception, mend: str = FREE_SPACE) -> InputE
 def written_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes its name only once it is complete and on the disk.
 
+    A lone surrogate, as the name of a file may hold, is written as ``\\udcff``, as in JSON.
+
     Raises:
         InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
             is full or fails.
     """
-    with _whole(path, "w", "utf-8") as file:
+    with _whole(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         yield file
 
 
 @contextmanager
 def bytes_written_whole(path: Path) -> Iterator[BinaryIO]:
     """The same for a file of bytes."""
-    with _whole(path, "wb", None) as file:
+    with _whole(path, "wb") as file:
         yield file
 
 
 @contextmanager
-def _whole(path: Path, mode: str, encoding: str | None) -> Iterator[Any]:
+def _whole(path: Path, mode: str, **text: str) -> Iterator[Any]:
     if path.is_dir():
         raise InputError(path, "a folder", "a file that can be written")
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
-        file = new.open(mode, encoding=encoding)
+        file = new.open(mode, **text)
     except OSError as error:
         raise InputError(path, error.strerror or str(error), "a file that can be written") from None
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import signal
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,14 @@ def test_machines_that_do_not_talk_do_each_shard_once(
         (["--input", "FILE", "--output", "x"], "one of .jsonl, .parquet, .tar"),
         (["--text", "a", "--format", "parquet"], "--format: found beside --text"),
         (["--text", "a", "--lenient"], "--lenient: found beside --text"),
+        (["--text", "a", "--resume"], "--resume: found beside --text"),
+        (["--text", "a", "--gpus", "0"], "--gpus: found beside --text"),
+        (["--text", "a", "--workers", "2"], "--workers: found beside --text"),
+        (["--input", "in", "--output", "out", "--gpus", "999"], "--gpus: found 999"),
+        (["--input", "in/a.jsonl", "--gpus", "999"], "--gpus: found 999"),
+        (["--input", "in/a.jsonl", "--gpus", "-1"], "--gpus: found -1"),
+        (["--input", "in/a.jsonl", "--output", "in/../in/a.jsonl"], "which is read"),
+        (["--input", "x.errors.jsonl", "--output", "x.jsonl"], "which is read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -139,10 +149,37 @@ def test_wrong_options_get_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("something")
     Path("out").mkdir(exist_ok=True)
+    write_jsonl(Path("x.errors.jsonl"), rows(2, 1, images=False))
+    given = Path("in/a.jsonl").read_bytes()
     code, out, err = run(capsys, "predict", model, *arguments)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert words in err
     assert Path("FILE").read_text() == "something"
+    assert Path("in/a.jsonl").read_bytes() == given
+    assert Path("x.errors.jsonl").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX systems alone")
+def test_names_of_any_bytes_are_written_and_told(
+    capfd: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    """Of shards, and of the members of a tar."""
+    name = "\udcff\x1b[31m.tar"
+    write_tar(tmp_path / "in" / name, [{"id": "\udcfe", "text": "Ada"}])
+    with tarfile.open(tmp_path / "in" / name, "a") as tar:
+        info = tarfile.TarInfo("\udcfd.json")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"{"))
+    given = ["predict", model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--json"]
+    code, out, err = run(capfd, *given)
+    assert (code, json.loads(out)["rows"], json.loads(out)["errors"]) == (3, 1, 1)
+    assert "\x1b" not in err
+    (fault,) = lines((tmp_path / "out" / name).with_suffix(".errors.jsonl"))
+    assert (fault["file"], fault["key"]) == (name, "\udcfd")
+    (tmp_path / "in" / name).write_bytes(b"torn")
+    code, out, err = run(capfd, *given[:5], tmp_path / "torn", "--json")
+    assert (code, list(json.loads(out)["broken"])) == (3, [name])
+    assert "\x1b" not in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rpbert.batch import Done, Event, Lost, Shard, Step
+from rpbert.errors import printable
 
 
 class Watch:
@@ -77,7 +78,7 @@ class Watch:
     def _say(self, line: str, *, important: bool) -> None:
         if important or not self.console.is_terminal:
             pace = "" if self.console.is_terminal else f" · {self._pace()}"
-            self.console.print(line + pace, markup=False, soft_wrap=True)
+            self.console.print(printable(line) + pace, markup=False, soft_wrap=True)
 
     def _reached(self, shard: Shard, share: float) -> None:
         self._bytes += self._sizes[shard] * (share - self._shares.get(shard, 0.0))

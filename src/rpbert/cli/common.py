@@ -36,7 +36,9 @@ def one_of(option: str, given: str, names: tuple[Name, ...]) -> Name:
 
 def print_json(content: Any) -> None:
     """A result as one JSON document on standard output."""
-    print(json.dumps(content, ensure_ascii=False, indent=1))
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    # The name of a file may hold a lone surrogate: as JSON escapes it.
+    print(text.encode("utf-8", "backslashreplace").decode())
 
 
 def console() -> Any:

@@ -56,7 +56,8 @@ def predict(
     ] = "local",
     workers: Annotated[int, typer.Option(help="Models that tag at a time.")] = 1,
     gpus: Annotated[
-        int | None, typer.Option(help="GPUs they share; 0 for none.", show_default="what there is")
+        int | None,
+        typer.Option(help="GPUs they share; 0 for none.", show_default="1 if there is one"),
     ] = None,
     precision: PrecisionName = "fp32",
     as_json: Json = False,
@@ -71,9 +72,13 @@ def predict(
         raise InputError("predict", "both or neither of --text and --input", "one of them")
     chosen = one_of("--precision", precision, PRECISIONS)
     if source is None:
-        for name, given in (("output", output), ("format", format), ("lenient", lenient)):
-            if given is not None:
-                raise InputError(f"--{name}", "beside --text", "--input")
+        shards_alone = {
+            "output": output is not None, "format": format is not None,
+            "lenient": lenient is not None, "resume": resume, "shard": shard != "1/1",
+            "engine": engine != "local", "workers": workers != 1, "gpus": gpus is not None,
+        }  # fmt: skip
+        for name in (name for name, given in shards_alone.items() if given):
+            raise InputError(f"--{name}", "beside --text", "--input")
         _predict_one(model, {"text": text, "image": image, "caption": caption}, chosen, as_json)
         return
     if image is not None:

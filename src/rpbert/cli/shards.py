@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from rpbert.cli.common import print_json
-from rpbert.errors import InputError
+from rpbert.errors import InputError, printable
 
 if TYPE_CHECKING:
     from rpbert.batch import Engine, Format, Summary
@@ -47,13 +48,15 @@ class Shards:
 
 
 def predict_file(given: Shards, *, as_json: bool) -> None:
-    """Tag one file to another or to standard output; if strict, all of it or nothing is written."""
+    """Tag one file to another, whole or not at all, or to standard output as it goes."""
     from rpbert.batch import Job, Shard
-    from rpbert.batch.local import ShardTagger
+    from rpbert.batch.finished import digest_of
+    from rpbert.batch.local import loaded
     from rpbert.batch.output import HeldRows, JsonRows, Output, opened
     from rpbert.data.shards import SUFFIXES
-    from rpbert.inference import Tagger, model_folder
+    from rpbert.inference import model_folder
 
+    _check(given)
     printed = given.output in (None, "-")
     shard = Shard(Path(given.source), Path(given.output or "-"))
     if shard.source.suffix not in SUFFIXES:  # before the model is loaded, which takes longer
@@ -62,9 +65,14 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
     if not printed and shard.output.is_dir():
         mend = "end it with / to write into it"
         raise InputError(shard.output, "a folder", "a file that can be written", mend)
+    for written in (shard.output, shard.errors):
+        if not printed and written.exists() and written.samefile(shard.source):
+            found = f"{shard.source}, which is read and would be written over"
+            raise InputError(f"--output {shard.output}", found, "another file")
+    _check_gpus(given)
     model = model_folder(given.model)
-    job = Job(model, "", given.format, given.precision, lenient=given.lenient)
-    tagger = ShardTagger(Tagger.from_pretrained(model, given.device, job.precision), job)
+    job = Job(model, digest_of(model), given.format, given.precision, lenient=given.lenient)
+    tagger = loaded(job, given.device)
     held = HeldRows()
     with ExitStack() as files:
         if printed:
@@ -98,6 +106,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     from rpbert.batch.watch import Watch
     from rpbert.stopping import StopSignals
 
+    _check(given)
     base, sources = find(given.source)  # before PyTorch is loaded, which takes longer
     if given.output in (None, "-"):
         raise InputError("--output", "nothing", "a folder for the predictions of the shards")
@@ -107,6 +116,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     from rpbert.inference import best_device, model_folder
     from rpbert.models.fast import resolved
 
+    _check_gpus(given)
     model = model_folder(given.model)
     device = "cuda" if given.engine == "ray" and given.gpus else given.device
     precision = resolved(given.precision, device or best_device())
@@ -127,15 +137,28 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
         raise typer.Exit(PARTLY)
 
 
-def _engine(given: Shards) -> Engine:
+def _check(given: Shards) -> None:
+    """See that the numbers may be what they are."""
     if given.workers < 1:
         raise InputError("--workers", str(given.workers), "1 or more")
     if given.gpus is not None and given.gpus < 0:
         raise InputError("--gpus", str(given.gpus), "0 or more")
+
+
+def _check_gpus(given: Shards) -> None:
+    """See that there are so many GPUs; what a cluster has, Ray knows."""
+    from torch.cuda import device_count
+
+    elsewhere = given.engine == "ray" and "RAY_ADDRESS" in os.environ
+    if given.gpus and not elsewhere and given.gpus > device_count():
+        raise InputError("--gpus", str(given.gpus), f"at most the {device_count()} of this machine")
+
+
+def _engine(given: Shards) -> Engine:
     if given.engine == "ray":
         from rpbert.batch.ray_engine import RayEngine
 
-        return RayEngine(given.workers, given.gpus or 0)
+        return RayEngine(given.workers, given.gpus)
     if given.workers == 1:
         from rpbert.batch.local import InProcess
 
@@ -154,4 +177,5 @@ def _say(summary: Summary, output: Path) -> None:
         where = f"{output}/*.errors.jsonl"
         print(f"{summary.errors:,} posts failed: the reasons are in {where}", file=sys.stderr)
     for name, reason in [*summary.broken.items(), *summary.lost.items()]:
-        print(f"not whole: {name}: {reason}; --resume tries it again", file=sys.stderr)
+        line = f"not whole: {name}: {reason}; --resume tries it again"
+        print(printable(line), file=sys.stderr)
