@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,15 @@ def test_ray_of_our_own_is_closed_to_the_network(ray: None) -> None:
     assert listening
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share"), [(1, 0, 0), (1, 1, 1), (4, 2, 0.5), (3, 2, 0.5), (2, 3, 1)]
+)
+def test_all_models_find_room_on_the_gpus(workers: int, gpus: int, share: float) -> None:
+    """Ray puts a model on a single GPU, and takes no share beyond one that is not whole."""
+    assert RayEngine(workers, gpus).share() == share
+    assert gpus * math.floor(1 / share if share else 0) >= (workers if gpus else 0)
 
 
 def predictions(*names: str) -> list[Prediction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,11 @@ def append(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
 
 
+def edit(output: Path, key: str, value: Any) -> None:
+    side = output / "a.meta.json"
+    side.write_text(json.dumps({**json.loads(side.read_text()), key: value}))
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -121,6 +127,9 @@ def append(path: Path) -> None:
         (lambda source, output: (output / "c.jsonl").unlink(), r"c\.jsonl: found nothing"),
         (lambda source, output: (output / "a.meta.json").write_text("{"), "found no side file"),
         (lambda source, output: (output / "a.meta.json").write_text("[]"), "found no side file"),
+        (lambda source, output: edit(output, "output", {}), "found no side file"),
+        (lambda source, output: edit(output, "images", {"used": "1"}), "found no side file"),
+        (lambda source, output: edit(output, "errors", 1), r"a\.errors\.jsonl: found nothing"),
     ],
 )
 def test_what_has_changed_is_refused(
@@ -227,6 +236,36 @@ def test_an_input_that_is_written_to_meanwhile_is_not_taken_for_whole(
     assert len(summary.broken) == 3
     with pytest.raises(InputError, match="another file than when its reading began"):
         tagged(source, tmp_path / "strict", job_of(model, lenient=False))
+
+
+def test_a_model_that_is_replaced_before_it_is_loaded_is_refused(
+    source: Path, model: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "model"
+    shutil.copytree(model, mine)
+    job, other = job_of(mine), Tagger.from_pretrained(mine)
+    other.model.notes["dev_f1"] = 0.5
+    other.save_pretrained(mine)
+    with pytest.raises(InputError, match="another model than when the run began"):
+        tagged(source, tmp_path / "out", job)
+    assert bytes_of(tmp_path / "out") == {}
+
+
+def test_a_shard_of_which_the_engine_says_nothing_is_not_taken_for_done(
+    source: Path, model: Path, tmp_path: Path
+) -> None:
+    class Forgetful(InProcess):
+        def run(self, job: Any, shards: Any) -> Any:
+            return super().run(job, shards[:2])
+
+    summary = tagged(source, tmp_path / "out", job_of(model), Forgetful("cpu"))
+    assert (summary.shards, list(summary.lost), summary.whole) == (2, ["c.tar"], False)
+
+
+def test_a_post_of_one_endless_word_takes_no_endless_time(model: Path, tmp_path: Path) -> None:
+    given = [*rows(30, 1, images=False), {"id": "long", "text": "a" * 2_000_000}]
+    write_jsonl(tmp_path / "in" / "a.jsonl", given)
+    assert tagged(tmp_path / "in", tmp_path / "out", job_of(model)).rows == 31
 
 
 def test_an_empty_shard_is_no_fault(model: Path, tmp_path: Path) -> None:

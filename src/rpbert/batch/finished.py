@@ -103,6 +103,8 @@ def check(shard: Shard, job: Job) -> Tally | None:
         raise _changed(shard.side, "the predictions of another model", "those of this one")
     if written["settings"] != job.settings():
         raise _changed(shard.side, f"the settings {written['settings']}", str(job.settings()))
+    if written["errors"] and not shard.errors.is_file():
+        raise _changed(shard.errors, "nothing", "the posts that failed")
     for path, key in ((shard.output, "output"), (shard.source, "input")):
         if not path.is_file():
             raise _changed(path, "nothing", f"the {key} that was finished")
@@ -124,6 +126,17 @@ def digest_of(model: Path) -> str:
     return sha256(manifest)
 
 
+def check_model(job: Job) -> None:
+    """Once a model is loaded: see that no other was put in its place since the job began.
+
+    Raises:
+        InputError: one was.
+    """
+    if digest_of(job.model) != job.digest:
+        found, expected = "another model than when the run began", "one that nobody writes to"
+        raise InputError(job.model, found, expected, "copy it elsewhere, as from a run in training")
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
@@ -137,8 +150,11 @@ def _read(side: Path) -> dict[str, Any]:
     }  # fmt: skip
     try:
         content = json.loads(side.read_text("utf-8"))
-        whole = content["format"] == FORMAT and all(
-            isinstance(content[key], kind) for key, kind in kinds.items()
+        whole = (
+            content["format"] == FORMAT
+            and all(isinstance(content[key], kind) for key, kind in kinds.items())
+            and all("sha256" in content[key] for key in ("input", "output"))
+            and all(isinstance(count, int) for count in content["images"].values())
         )
     except (OSError, ValueError, LookupError, TypeError):
         whole = False

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rpbert.batch import Done, Event, FaultSink, Job, Shard, Step
-from rpbert.batch.finished import Source, record
+from rpbert.batch.finished import Source, check_model, record
 from rpbert.batch.output import Output, opened
 from rpbert.data import Post
 from rpbert.data.shards import read_shard
@@ -27,7 +27,7 @@ class InProcess:
 
     def run(self, job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
         """Tag the shards in their order."""
-        tagger = ShardTagger(Tagger.from_pretrained(job.model, self.device, job.precision), job)
+        tagger = loaded(job, self.device)
         for number, shard in enumerate(shards):
             yield from tagger.tag(number, shard)
 
@@ -68,6 +68,17 @@ class ShardTagger:
         for count, prediction in enumerate(predictions, start=1):
             output.add(prediction)
             yield count
+
+
+def loaded(job: Job, device: str | None) -> ShardTagger:
+    """The model of a job, ready to tag.
+
+    Raises:
+        InputError: it is not whole, or no longer the one the job began with.
+    """
+    tagger = Tagger.from_pretrained(job.model, device, job.precision)
+    check_model(job)
+    return ShardTagger(tagger, job)
 
 
 def source_of(shard: Shard, job: Job) -> Source:

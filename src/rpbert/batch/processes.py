@@ -86,7 +86,7 @@ class _Pool:
                 worker = next(worker for worker in self.workers if worker.pipe is pipe)
                 try:
                     said = worker.pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # the latter where it died within a message
                     yield from self._replace(worker)
                     continue
                 if isinstance(said, Exception):
@@ -160,12 +160,11 @@ def _work(pipe: Connection, job: Job, device: str | None, workers: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    from rpbert.batch.local import ShardTagger
-    from rpbert.inference import Tagger
+    from rpbert.batch.local import loaded
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     try:
-        tagger = ShardTagger(Tagger.from_pretrained(job.model, device, job.precision), job)
+        tagger = loaded(job, device)
         pipe.send(_READY)
         while (task := pipe.recv()) is not None:
             for event in tagger.tag(*task):

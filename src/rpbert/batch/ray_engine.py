@@ -11,6 +11,7 @@ Every machine sees input and model under the same paths.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import sys
@@ -22,8 +23,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rpbert.batch import Done, Event, Job, Shard, Step
-from rpbert.batch.finished import Source, record
-from rpbert.batch.local import check_unchanged, read_posts, source_of
+from rpbert.batch.finished import Source, check_model, record
+from rpbert.batch.local import check_unchanged, loaded, read_posts, source_of
 from rpbert.batch.output import opened
 from rpbert.data import Batch, Prediction
 from rpbert.errors import InputError
@@ -46,11 +47,18 @@ class RayEngine:
 
     Attributes:
         workers: models that tag at a time.
-        gpus: GPUs they share evenly; 0 for none.
+        gpus: GPUs they share evenly; 0 for none, None for one if this machine has one.
     """
 
     workers: int
-    gpus: int = 0
+    gpus: int | None = 0
+
+    def share(self) -> float:
+        """Of a GPU for each model: as many models on one as it takes for all to run at a time."""
+        import torch
+
+        gpus = int(torch.cuda.is_available()) if self.gpus is None else self.gpus
+        return 1 / math.ceil(self.workers / gpus) if gpus else 0.0
 
     def run(self, job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
         """Tag the shards, several at a time."""
@@ -84,6 +92,7 @@ class RayEngine:
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.target_max_block_size = _BLOCK
+        share = self.share()
         threads = max(1, torch.get_num_threads() // self.workers)
         # Each tagger keeps a reader busy; more are started where reading is what takes time.
         readers = (1, max(1, 4 * self.workers))
@@ -97,11 +106,11 @@ class RayEngine:
         )
         rows = rows.map_batches(
             _Tagger,
-            fn_constructor_args=(job, "cuda" if self.gpus else "cpu", threads),
+            fn_constructor_args=(job, "cuda" if share else "cpu", threads),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=self.workers),
             num_cpus=1,
-            num_gpus=self.gpus / self.workers,
+            num_gpus=share,
         )
         yield from rows.iter_rows()
 
@@ -173,6 +182,7 @@ class _Reader:
         from rpbert.models.saved import TaggingModel
 
         model = TaggingModel.load(job.model)
+        check_model(job)
         model.system.to("meta")
         self.job, self.collator = job, model.collator()
         self.splitter = SPLITTERS[model.vocabulary.marks]
@@ -206,10 +216,8 @@ class _Tagger:
     def __init__(self, job: Job, device: str, threads: int) -> None:
         import torch
 
-        from rpbert.inference import Tagger
-
         torch.set_num_threads(threads)
-        self.decoder = Tagger.from_pretrained(job.model, device, job.precision).decoder
+        self.decoder = loaded(job, device).tagger.decoder
 
     def __call__(self, rows: dict[str, Any]) -> Iterator[dict[str, Any]]:
         from rpbert.inference import prediction_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rpbert.batch import Done, Engine, Event, Job, Lost, Shard, Summary
+from rpbert.batch import Done, Engine, Event, Job, Lost, Shard, Step, Summary
 from rpbert.batch.finished import check
 from rpbert.batch.output import clear
 from rpbert.errors import InputError
@@ -50,14 +50,19 @@ def tag(
     Raises:
         InputError: a row is at fault and the job not lenient, or the output cannot be written.
     """
+    silent = dict.fromkeys(range(len(shards)))
     for event in engine.run(job, shards) if shards else ():
         shard = shards[event.shard]
+        if not isinstance(event, Step):
+            silent.pop(event.shard)
         if isinstance(event, Done):
             summary.shards += 1
             summary.add(shard, event.tally)
         elif isinstance(event, Lost):
             summary.lost[shard.source.name] = event.reason
         tell(shard, event)
+    for number in silent:  # an engine that promises more than it keeps must not pass for done
+        summary.lost[shards[number].source.name] = "the engine ended without a word of it"
     return summary
 
 
