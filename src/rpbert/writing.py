@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO, TextIO
 
 from rpbert.errors import InputError
 
@@ -45,24 +45,26 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
             is full or fails.
     """
-    with _whole(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with _whole(
+        path, lambda new: new.open("w", encoding="utf-8", errors="backslashreplace")
+    ) as file:
         yield file
 
 
 @contextmanager
 def bytes_written_whole(path: Path) -> Iterator[BinaryIO]:
     """The same for a file of bytes."""
-    with _whole(path, "wb") as file:
+    with _whole(path, lambda new: new.open("wb")) as file:
         yield file
 
 
 @contextmanager
-def _whole(path: Path, mode: str, **text: str) -> Iterator[Any]:
+def _whole(path: Path, open_new: Callable[[Path], IO[Any]]) -> Iterator[Any]:
     if path.is_dir():
         raise InputError(path, "a folder", "a file that can be written")
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
-        file = new.open(mode, **text)
+        file = open_new(new)
     except OSError as error:
         raise InputError(path, error.strerror or str(error), "a file that can be written") from None
     try:

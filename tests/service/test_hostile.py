@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
 import io
 import json
@@ -47,7 +48,10 @@ def raw(url: str, content: bytes) -> bytes:
             answer = b""
             while chunk := connection.recv(65536):
                 answer += chunk
-        except ConnectionError:
+        except OSError as error:
+            # Closed by the service before all was sent, or before its end was said.
+            if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                raise
             return b""
     return answer
 

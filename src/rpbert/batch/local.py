@@ -13,6 +13,7 @@ from rpbert.data.shards import read_shard
 from rpbert.data.words import WordSplitter
 from rpbert.errors import InputError, refuse
 from rpbert.inference import Tagger
+from rpbert.models.fast_words import forget_words
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def loaded(job: Job, device: str | None) -> ShardTagger:
     """
     tagger = Tagger.from_pretrained(job.model, device, job.precision)
     check_model(job)
+    # What a process tagged before must not show in a shard: its bytes are the same from any.
+    forget_words(tagger.decoder.system)
     return ShardTagger(tagger, job)
 
 

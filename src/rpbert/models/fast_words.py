@@ -15,7 +15,7 @@ class RememberedWords(nn.Module):
     """`WordEmbeddings` that keep what they gave.
 
     Attributes:
-        remembered: most words kept; then the memory starts afresh.
+        remembered: most words kept; then the memory starts afresh. 0 keeps none.
     """
 
     remembered = 50_000
@@ -53,3 +53,13 @@ class RememberedWords(nn.Module):
             self._rows.update((words[i], row) for row, i in enumerate(new, start=first))
         rows = [self._rows[word] for word in words]
         return self._table[torch.tensor(rows, device=self._table.device)]
+
+
+def forget_words(system: nn.Module) -> None:
+    """Keep no words from here on, so that an answer depends on its batch alone, to the bit.
+
+    A remembered word has the last bits of the batch that it first came in.
+    """
+    for module in system.modules():
+        if isinstance(module, RememberedWords):
+            module.remembered = 0
