@@ -123,7 +123,7 @@ def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
     store = ImageStore(32, budget=2 * one)
     for i in range(5):
         picture(i).save(tmp_path / f"{i}.png")
-        _, image = store.load(post().with_(image=tmp_path / f"{i}.png"))
+        ((_, image),) = store.load([tmp_path / f"{i}.png"])
         assert image.status == "used"
     assert store._held == 2 * one
     assert len(store._kept) == 2

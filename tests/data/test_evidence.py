@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from safetensors.numpy import save_file
 
 from rpbert.data import Post
-from rpbert.data.evidence import CaptionReader, NoEvidence, RegionReader
+from rpbert.data.evidence import CaptionReader, ImageStore, NoEvidence, RegionReader
+from rpbert.data.images import LoadedImage, load_image
 from rpbert.data.readers import open_data
 from rpbert.data.regions import StoredRegions
 from rpbert.errors import InputError
-from tests.conftest import evidence, made_posts
+from tests.conftest import evidence, made_posts, picture
 from tests.data.files import folder_of, jsonl, read
 
 POSTS = "IMGID:a\nAnna\tB-PER\n\nIMGID:b\nRome\tB-LOC\n\nIMGID:a\nAgain\tO\n\n"
@@ -118,3 +120,32 @@ def test_a_text_only_system_reads_nothing() -> None:
     posts = [Post.from_words("1", ("x",), **evidence(0))]
     found, status = NoEvidence().read(posts)
     assert (len(found.values), found.of_post.tolist(), status) == (0, [-1], ("none",))
+
+
+def test_images_are_decoded_side_by_side_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        picture(number).save(tmp_path / f"{number}.png")
+    encoded = (tmp_path / "0.png").read_bytes()
+    sources: list[Any] = [tmp_path / "1.png", None, encoded, tmp_path / "2.png", encoded, b"no"]
+    sources += [tmp_path / "1.png", tmp_path / "gone.png", picture(5)]
+    decoded: list[Any] = []
+
+    def counted(source: Any, size: int) -> LoadedImage:
+        decoded.append(source)
+        return load_image(source, size)
+
+    monkeypatch.setattr("rpbert.data.evidence.load_image", counted)
+    store = ImageStore(32, 2**20)
+    for count in (6, 3):  # files are kept; both bytes and the PIL image are decoded anew
+        decoded.clear()
+        found = store.load(sources)
+        assert len(decoded) == count
+        for source, (_, image) in zip(sources, found, strict=True):
+            alone = load_image(source, 32)
+            assert image.status == alone.status
+            assert (image.pixels is None) == (alone.pixels is None)
+            if image.pixels is not None and alone.pixels is not None:
+                assert (image.pixels == alone.pixels).all()
+    assert [key for key, _ in found].count(None) == 1

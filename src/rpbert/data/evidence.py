@@ -7,8 +7,11 @@ it once. Which reader a model has, its evidence says (`rpbert.modules.evidence`)
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,11 @@ from rpbert.data.images import LoadedImage, fingerprint, load_image, normalise_b
 from rpbert.data.packing import pad
 from rpbert.data.regions import Regions, StoredRegions
 from rpbert.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Source: TypeAlias = Path | bytes | Image | None
 
 Piece = TypeVar("Piece")
 Read: TypeAlias = tuple[EvidenceInput, tuple[ImageStatus, ...]]
@@ -74,8 +82,7 @@ class ImageReader:
         """Pixels of the distinct images."""
         distinct: _Distinct[np.ndarray] = _Distinct()
         status: list[ImageStatus] = []
-        for index, post in enumerate(posts):
-            key, image = self.images.load(post)
+        for index, (key, image) in enumerate(self.images.load([post.image for post in posts])):
             status.append(image.status)
             distinct.add(key or f"post {index}", image.pixels)
         pixels = normalise_batch(distinct.pieces, self.images.size)
@@ -201,19 +208,34 @@ class ImageStore:
         self.budget = budget
         self._held = 0
         self._kept: OrderedDict[str, LoadedImage] = OrderedDict()
+        self._pool: ThreadPoolExecutor | None = None
 
-    def load(self, post: Post) -> tuple[str | None, LoadedImage]:
-        """The image's identity, None where there is none to identify, and the decoded image."""
-        key = fingerprint(post.image)
-        if key is None or isinstance(post.image, bytes):
-            return key, load_image(post.image, self.size)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return key, self._kept[key]
-        image = load_image(post.image, self.size)
-        if not hasattr(post.image, "getpixel"):  # a PIL image may change or be freed: never kept
-            self._keep(key, image)
-        return key, image
+    def load(self, sources: Sequence[Source]) -> list[tuple[str | None, LoadedImage]]:
+        """Each image's identity, None where there is none to identify, and the decoded image.
+
+        What several share is decoded once, different ones side by side: decoders let other
+        threads run.
+        """
+        keys = [fingerprint(source) for source in sources]
+        wanted = {key: source for key, source in zip(keys, sources, strict=True) if key}
+        loaded: dict[str | None, LoadedImage] = {None: LoadedImage("none")}
+        for key in wanted:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                loaded[key] = self._kept[key]
+        missing = {key: source for key, source in wanted.items() if key not in loaded}
+        for (key, source), image in zip(missing.items(), self._decoded(missing), strict=True):
+            loaded[key] = image
+            if isinstance(source, Path):  # a PIL image may change or be freed: never kept
+                self._keep(key, image)
+        return [(key, loaded[key]) for key in keys]
+
+    def _decoded(self, sources: Mapping[str, Source]) -> Iterable[LoadedImage]:
+        if len(sources) < 2:
+            return [load_image(source, self.size) for source in sources.values()]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
+        return self._pool.map(load_image, sources.values(), repeat(self.size))
 
     def _keep(self, key: str, image: LoadedImage) -> None:
         self._kept[key] = image
