@@ -24,7 +24,7 @@ ROOMS = [
     {"inference", "convert", "frames", "checkpoint", "state", "progress", "repeatable"},
     {"task_posts", "tasks"},
     {"trainer", "training"},
-    {"evaluation", "analysis", "batch", "spacy_component"},
+    {"evaluation", "analysis", "batch", "benchmark", "spacy_component"},
     {"demo", "reproduce"},
     {"service"},
     {"show", "score_table"},

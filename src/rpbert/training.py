@@ -42,7 +42,7 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
 
 def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) -> TrainingResult:
     options = parse_options(settings.model)
-    accelerator = _accelerator(settings.training)
+    accelerator = accelerator_for(settings.training)
     complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, resume)
@@ -80,7 +80,8 @@ def _schedule(
     return chosen(tasks, batch_size, seed, model.collator().lengths)
 
 
-def _accelerator(settings: TrainingSettings) -> Accelerator:
+def accelerator_for(settings: TrainingSettings) -> Accelerator:
+    """Device, precision and processes of a run."""
     # Accelerate keeps one state a process, and a second run in it may want another precision.
     AcceleratorState._reset_state()
     gpu = settings.device == "auto" and torch.cuda.is_available()

@@ -13,6 +13,7 @@ import typer
 
 from rpbert.cli import (
     analyze,
+    benchmark,
     convert,
     data,
     demo,
@@ -51,6 +52,7 @@ app.command("convert")(convert.convert)
 app.command("reproduce")(reproduce.reproduce)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("benchmark")(benchmark.benchmark)
 
 
 def main() -> NoReturn:
