@@ -19,6 +19,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ import rpbert.training  # noqa: F401 - imported before the forks, as is what fol
 from rpbert import cli
 from rpbert.checkpoint import Checkpoints
 
-DONE = 0
+DONE, STOPPED = 0, 130
 MOST_ENDS = 5
 """Of one run, before it is let be."""
 
@@ -52,6 +53,8 @@ def begin(config: Path, run: Path) -> int:
         cli.main()
     except SystemExit as end:
         code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -110,8 +113,8 @@ def disturbed(
         if code == DONE:
             happened["finished"] += 1
             break
-        if ends == most:
-            raise RuntimeError(f"undisturbed, {run} ends with {code}: {log.read_text()[-3000:]}")
+        if ends == most or code not in (STOPPED, -end):
+            raise RuntimeError(f"{run} ends with {code}: {log.read_text()[-3000:]}")
         within = b"Task tagging" in log.read_bytes()[told:]
         happened[f"{code} {'within' if within else 'before'}"] += 1
     return happened
