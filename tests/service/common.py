@@ -87,3 +87,10 @@ class Blocked:
                 return
             time.sleep(0.01)
         raise AssertionError("the posts did not come to wait")
+
+
+def metric(client: TestClient, name: str) -> float:
+    """What `/metrics` says of one series."""
+    lines = client.get("/metrics").text.splitlines()
+    (value,) = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(name))
+    return float(value)

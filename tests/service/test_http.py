@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from rpbert import Post, Tagger
-from rpbert.analysis import explain
-from rpbert.data.images import LoadedImage, load_image
+from rpbert import Post
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.service import openapi, schema
@@ -25,9 +22,8 @@ from rpbert.service.app import PAGE, create_app
 from rpbert.service.batching import Work
 from rpbert.service.examples import read_examples
 from rpbert.service.keys import Keys
-from rpbert.service.settings import ServiceSettings
-from tests.conftest import picture, tiny
-from tests.service.common import Blocked, client_of, encoded, make_service, png
+from tests.conftest import picture
+from tests.service.common import client_of, encoded, make_service, metric, png
 from tests.test_cli import run
 from tests.test_inference import FINDER
 
@@ -143,12 +139,6 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
         posts = metric(client, 'rpbert_batch_posts_sum{work="predict"}')
     assert posts == 60
     assert batches < 40  # they did go together
-
-
-def metric(client: TestClient, name: str) -> float:
-    lines = client.get("/metrics").text.splitlines()
-    (value,) = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(name))
-    return float(value)
 
 
 def test_in_a_list_each_post_fails_for_itself(client: TestClient) -> None:
@@ -288,167 +278,6 @@ def test_forms_are_held_to_the_same(client: TestClient) -> None:
         assert answer.status_code == 422
 
 
-def test_limits() -> None:
-    limits: dict[str, Any] = {
-        "max_posts": 2,
-        "max_text": 20,
-        "max_image": 0.01,
-        "max_pixels": 0.0009,
-    }
-    with client_of(make_service(**limits)) as client:
-
-        def ask(body: Any) -> tuple[int, str]:
-            answer = client.post("/v1/predict", json=body)
-            return answer.status_code, answer.json().get("error", {}).get("reason", "")
-
-        assert ask({"text": "x" * 20}) == (200, "")
-        assert ask({"text": "x" * 21}) == (413, "text: 21 characters; at most 20")
-        assert ask({"tokens": ["x"] * 10}) == (200, "")
-        assert ask({"tokens": [""] * 21})[0] == 413
-        assert ask([{"text": "Ada"}] * 3) == (413, "posts: 3; at most 2 in a request")
-        assert ask({"text": "Ada", "image": encoded(png(size=30))}) == (200, "")
-        found = ask({"text": "Ada", "image": encoded(png(size=31))})
-        assert found == (413, "image: 31 × 31 pixels in 1 scans; at most 0.0009 million pixels")
-        assert ask({"text": "Ada", "image": encoded(b"x" * 10_486)})[0] == 413
-        form = client.post(
-            "/v1/predict", files={"text": (None, "Ada"), "image": ("a", b"x" * 10_486)}
-        )
-        assert form.status_code == 413
-
-
-def test_a_bomb_is_not_decoded(client: TestClient) -> None:
-    """Files of a few kilobytes that claim millions of pixels."""
-
-    def ask(side: int) -> Any:
-        buffer = io.BytesIO()
-        Image.new("1", (side, side)).save(buffer, "PNG")
-        image = encoded(buffer.getvalue())
-        return client.post("/v1/predict", json={"text": "Ada", "image": image})
-
-    assert ask(7000).status_code == 413
-    assert "7000 × 7000 pixels" in ask(7000).json()["error"]["reason"]
-    assert ask(20_000).json()["image"] == "unreadable"  # Pillow does not even read the header
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "said"),
-    [
-        (b'{"tokens": [' + b"0," * 100_000 + b"0]}", 413, "text: 100001 characters"),
-        (b"{" + b",".join(b'"%d":0' % i for i in range(100_000)) + b"}", 422, "found 100000 keys"),
-        (b"[" + b"[]," * 500_000 + b"[]]", 413, "body: 1000002 values"),
-        (b'{"text": "' + b"," * 900_000 + b'"}', 413, "body: 900001 values"),
-    ],
-    ids=["tokens", "keys", "lists", "commas"],
-)
-def test_no_error_is_made_of_each_value_of_a_million(
-    client: TestClient, content: bytes, status: int, said: str
-) -> None:
-    """A body of a few megabytes would else take gigabytes, and all of the service's time."""
-    for path in ("/v1/predict", "/v1/explain"):
-        answer = client.post(path, content=content, headers=JSON)
-        assert (answer.status_code, said in answer.json()["error"]["reason"]) == (status, True)
-
-
-def test_the_largest_list_within_the_limits_is_taken() -> None:
-    """Of nothing but what parts values in JSON."""
-    text = "," * 199
-    post = {"id": text, "text": text, "caption": text, "tokens": [text]}
-    with client_of(make_service(max_posts=3, max_text=200)) as client:
-        found = client.post("/v1/predict", json=[post] * 3).json()
-    assert [one["text"] for one in found] == [text] * 3
-
-
-def test_work_has_a_limit_too(client: TestClient) -> None:
-    """A JPEG of a few kilobytes that goes over its pixels hundreds of times."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (2000, 2000)).save(buffer, "JPEG", progressive=True, quality=1)
-    image = buffer.getvalue()
-    assert image.count(b"\xff\xda") == 10
-    body = {"text": "Ada", "image": encoded(image)}
-    assert client.post("/v1/predict", json=body).json()["image"] == "used"
-    last = image[image.rindex(b"\xff\xda") : -2]
-    body["image"] = encoded(image[:-2] + 200 * last + image[-2:])
-    refused = client.post("/v1/predict", json=body)
-    assert refused.status_code == 413
-    assert "in 210 scans" in refused.json()["error"]["reason"]
-
-
-def test_reading_many_images_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[bytes] = []
-
-    def slow(content: bytes, size: int) -> LoadedImage:
-        read.append(content)
-        time.sleep(0.05)
-        return load_image(content, size)
-
-    monkeypatch.setattr("rpbert.service.intake.load_image", slow)
-    with client_of(make_service(deadline=0.3)) as client:
-        posts = [{"text": "Ada", "image": encoded(png(i))} for i in range(60)]
-        late = client.post("/v1/predict", json=posts)
-        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
-        time.sleep(0.2)
-        assert len(read) < 20  # the thread gave up as well
-
-
-@pytest.mark.parametrize(
-    ("changes", "option"),
-    [
-        ({"batch_size": 0}, "--batch-size"),
-        ({"deadline": 0}, "--deadline"),
-        ({"max_body": float("nan")}, "--max-body"),
-        ({"max_text": -1}, "--max-text"),
-        ({"max_posts": 300}, "--max-posts"),
-        ({"max_body": 500}, "--max-body"),
-    ],
-)
-def test_a_limit_that_cannot_be_is_named(changes: dict[str, Any], option: str) -> None:
-    with pytest.raises(ValueError, match=f"^{option}: found"):
-        ServiceSettings(**changes)
-
-
-def test_a_full_queue_is_503_with_retry_after() -> None:
-    blocked = Blocked(queue=2, max_posts=2)
-    with client_of(blocked.service) as client, ThreadPoolExecutor(3) as pool:
-
-        def ask(_: int) -> int:
-            return client.post("/v1/predict", json={"text": "Ada"}).status_code
-
-        first = pool.submit(ask, 0)
-        blocked.wait_for(0)
-        waiting = [pool.submit(ask, i) for i in range(2)]
-        blocked.wait_for(2)
-        full = client.post("/v1/predict", json={"text": "Ada"})
-        assert (full.status_code, full.json()["error"]["code"]) == (503, "busy")
-        assert int(full.headers["Retry-After"]) >= 1
-        assert client.get("/healthz").status_code == 200
-        assert metric(client, "rpbert_queue_posts") == 2
-        blocked.go.set()
-        assert [one.result() for one in (first, *waiting)] == [200] * 3
-
-
-def test_bodies_have_one_budget() -> None:
-    blocked = Blocked(max_body=0.01, max_bodies=0.015)
-    body = json.dumps({"text": "Ada", "id": "x", "tokens": ["Ada"]}) + " " * 9000
-    with client_of(blocked.service) as client, ThreadPoolExecutor(1) as pool:
-        first = pool.submit(client.post, "/v1/predict", content=body, headers=JSON)
-        blocked.wait_for(0)
-        refused = client.post("/v1/predict", content=body, headers=JSON)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy")
-        blocked.go.set()
-        assert first.result().status_code == 200
-        assert client.post("/v1/predict", content=body, headers=JSON).status_code == 200
-
-
-def test_the_deadline_of_a_request_is_kept() -> None:
-    blocked = Blocked(deadline=0.1)
-    with client_of(blocked.service) as client:
-        late = client.post("/v1/predict", json={"text": "Ada"})
-        blocked.go.set()
-        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
-        blocked.service.settings = ServiceSettings()
-        assert client.post("/v1/predict", json={"text": "Ada"}).status_code == 200
-
-
 def test_keys() -> None:
     other = "another-key-of-this-service"
     with client_of(make_service(), Keys([KEY, other])) as client:
@@ -487,56 +316,6 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
             Keys.read(file)
     with pytest.raises(InputError, match="no readable file"):
         Keys.read(tmp_path / "none")
-
-
-def test_an_explanation_is_that_of_the_library(client: TestClient) -> None:
-    text, image = "RT @user1 Ada Lovelace again !", png(1)
-    for relation in (None, 0.0, 0.25, 1.0):
-        body = {"text": text, "image": encoded(image)}
-        expected = explain(FINDER, {"text": text, "image": image}, relation)
-        found = client.post("/v1/explain", json=body | {"relation": relation}).json()
-        assert found["prediction"] == expected.prediction.to_dict()
-        assert found["text_only"] == FINDER.predict(text).to_dict()
-        assert [word["text"] for word in found["words"]] == list(expected.post.words)
-        assert all(text[w["start"] : w["end"]] == w["text"] for w in found["words"])
-        assert expected.attention is not None
-        assert expected.heat is not None
-        words = expected.attention.flatten().tolist()
-        shown = [v for word in found["attention"]["words"] for row in word for v in row]
-        assert shown == pytest.approx(words, abs=1e-6)
-        heat = [v for row in found["attention"]["all"] for v in row]
-        assert heat == pytest.approx(expected.heat.flatten().tolist(), abs=1e-6)
-        assert found["s_tv"] == pytest.approx(expected.s_tv)
-        assert found["s_tv_per_word"] == pytest.approx(expected.s_tv_per_word)
-        parts: dict[str, Any] = {"text": (None, text), "image": ("a.png", image)}
-        if relation is not None:
-            parts["relation"] = (None, str(relation))
-        assert client.post("/v1/explain", files=parts).json() == found
-
-
-def test_an_explanation_without_an_image(client: TestClient) -> None:
-    found = client.post("/v1/explain", json={"text": "Ada at Como"}).json()
-    assert found["prediction"] == FINDER.predict("Ada at Como").to_dict()
-    assert (found["text_only"], found["attention"], found["s_tv"]) == (None, None, None)
-    broken = client.post("/v1/explain", json={"text": "Ada", "image": encoded(png()[:60])}).json()
-    assert broken["prediction"]["image"] == "unreadable"
-    assert broken["image_reason"]
-    assert client.post("/v1/explain", json=[{"text": "Ada"}]).status_code == 422
-
-
-@pytest.mark.parametrize("system", ["bert", "bilstm_crf"])
-def test_a_text_only_system_never_looks_at_the_image(system: str) -> None:
-    tagger = Tagger(tiny(system), "cpu")
-    with client_of(make_service(tagger)) as client:
-        body = {"text": "Ada at Como", "image": encoded(png())}
-        assert (
-            client.post("/v1/predict", json=body).json() == tagger.predict(body["text"]).to_dict()
-        )
-        found = client.post("/v1/explain", json=body).json()
-        assert (found["attention"], found["prediction"]["image"]) == (None, "none")
-        refused = client.post("/v1/explain", json=body | {"relation": 0.5})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid")
-        assert client.get("/v1/model").json()["reads_images"] is False
 
 
 def test_the_model_is_described(client: TestClient) -> None:
@@ -645,17 +424,6 @@ def test_metrics_count_requests_and_images() -> None:
         client.get("/v1/examples/1/image")
         example = 'rpbert_requests_total{method="GET",path="/v1/examples/{number}/image"'
         assert metric(client, example) == 2
-
-
-def test_an_explained_post_counts_once() -> None:
-    """What the text alone gives is worked out beside it, but is no post that was sent."""
-    with client_of(make_service()) as client:
-        client.post("/v1/explain", json={"text": "Ada", "image": encoded(png())})
-        assert metric(client, 'rpbert_images_total{status="used"}') == 1
-        assert 'rpbert_images_total{status="none"}' not in client.get("/metrics").text
-    with client_of(make_service(Tagger(tiny("bert"), "cpu"))) as client:
-        client.post("/v1/explain", json={"text": "Ada", "relation": 0.5})
-        assert metric(client, 'rpbert_post_failures_total{code="invalid"}') == 1
 
 
 def test_stopping_shows_in_readyz() -> None:

@@ -337,7 +337,24 @@ function download() {
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   $("theme").textContent = `Theme: ${theme}`;
-  localStorage.setItem("theme", theme);
+  remember("theme", theme);
+}
+
+// A browser that keeps nothing for this page refuses even to be asked.
+function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // the choice lasts as long as the page
+  }
+}
+
+function remembered(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
 }
 
 async function load() {
@@ -397,5 +414,5 @@ document.ondrop = (event) => {
 };
 new ResizeObserver(() => state.shown && showHeat()).observe($("image"));
 
-setTheme(localStorage.getItem("theme") ?? "auto");
+setTheme(remembered("theme") ?? "auto");
 busily(load);
