@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from rpbert.config import RunSettings, TrainingSettings, load_run
+from rpbert.config import DataSettings, RelationSources, RunSettings, TrainingSettings, load_run
 from rpbert.data import Post
 from rpbert.data.controlled import make
 from rpbert.data.readers import open_data
@@ -73,6 +74,12 @@ def settings(data: Path, system: str = "rpbert", **training: Any) -> RunSettings
             },
         }
     )
+
+
+def with_source(chosen: RunSettings, source: Any) -> RunSettings:
+    """The run with another relation source."""
+    data = {**chosen.data.model_dump(), "relation_source": source}
+    return chosen.model_copy(update={"data": DataSettings.model_validate(data)})
 
 
 def test_an_epoch_is_all_of_task_1_then_all_of_task_2() -> None:
@@ -392,14 +399,86 @@ def test_relations_may_come_from_posts_with_tags_of_other_types(tmp_path: Path) 
     assert line["loss"]["relation"] > 0
 
 
-def test_without_relation_labels_task_1_is_skipped_and_said(
+def test_without_relation_labels_the_pairs_are_made_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = data_folder(tmp_path / "data", relations=False)
-    train(settings(data, epochs=1), tmp_path / "run")
+    result = train(settings(data, epochs=1), tmp_path / "run")
+    said = "the gate learns from mismatch, 8 own and 8 exchanged images (16 posts)"
+    assert said in capsys.readouterr().err
+    assert TaggingModel.load(result.model).notes["relation_source"] == said
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert line["images"] == {"relation": {"used": 16}, "tagging": {"used": 8}}
+
+
+def test_task_1_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = with_source(settings(data_folder(tmp_path / "data"), epochs=1), "none")
+    train(chosen, tmp_path / "run")
     assert "Task#1 is skipped" in capsys.readouterr().err
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert set(line["loss"]) == {"tagging"}
+
+
+def test_sources_that_are_mixed_all_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_folder(tmp_path / "data")
+    (tmp_path / "soft.tsv").write_text("1\t0.25\n3\t0.5\n99\t1\n")
+    sources = {
+        "labels": {"weight": 2},
+        "soft": {"path": tmp_path / "soft.tsv"},
+        "mismatch": {"negatives": 3, "weight": 0.5},
+    }
+    train(with_source(settings(data, epochs=1), sources), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "labels (8 posts, each counted 2 times)" in said
+    assert "probabilities (2 posts)" in said
+    assert "mismatch, 0 own and 24 exchanged images (24 posts, each counted 0.5 times)" in said
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert line["images"]["relation"] == {"used": 34}
+    saved = load_run(tmp_path / "run" / "config.yaml").data.relation_source
+    assert saved == RelationSources.model_validate(sources)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("labels", "no training post with both image and relation"),
+        ({"soft": {"path": "/nowhere"}}, "no such file"),
+    ],
+)
+def test_a_source_with_nothing_to_learn_from_is_told(
+    tmp_path: Path, source: Any, words: str
+) -> None:
+    data = data_folder(tmp_path / "data", relations=False)
+    with pytest.raises(InputError, match=words):
+        train(with_source(settings(data), source), tmp_path / "run")
+
+
+def test_exchanged_images_are_the_same_after_resuming_and_other_in_each_epoch(
+    tmp_path: Path,
+) -> None:
+    data = data_folder(tmp_path / "data")
+    chosen = with_source(settings(data, epochs=2, checkpoint_steps=5), "mismatch")
+    train(chosen, tmp_path / "whole")
+    train(chosen, tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "epoch-0002")
+    train(chosen, tmp_path / "resumed", resume=True)
+    file = Path("checkpoints/epoch-0002/system.safetensors")
+    whole, resumed = load_file(tmp_path / "whole" / file), load_file(tmp_path / "resumed" / file)
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_the_weight_of_task_1_counts_where_moments_are_shared(tmp_path: Path) -> None:
+    data, weights = data_folder(tmp_path / "data"), []
+    for weight in (1.0, 0.05):
+        chosen = settings(data, epochs=1, moments="shared", relation_weight=weight)
+        train(chosen, tmp_path / str(weight))
+        file = tmp_path / str(weight) / "checkpoints/epoch-0001/system.safetensors"
+        weights.append(load_file(file)["encoder.bert.encoder.layer.0.output.dense.weight"])
+    assert (weights[0] - weights[1]).abs().max() > 1e-4
+    with pytest.raises(ValidationError, match="moments: shared"):
+        TrainingSettings(relation_weight=0.05)
 
 
 def test_an_earlier_run_is_never_written_over(tmp_path: Path) -> None:

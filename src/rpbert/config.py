@@ -11,14 +11,14 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from rpbert.data_settings import DataSettings, MismatchSource, RelationSources
 from rpbert.errors import InputError
 from rpbert.settings import (
-    AbsolutePath,
     BiLstmSettings,
     BlockSettings,
     CaptionSettings,
@@ -52,9 +52,11 @@ __all__ = [
     "EvidenceSources",
     "GlobalSettings",
     "ImageSettings",
+    "MismatchSource",
     "Rates",
     "ReaderSettings",
     "RegionSettings",
+    "RelationSources",
     "RunSettings",
     "Settings",
     "SourceSettings",
@@ -86,19 +88,6 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-class DataSettings(Settings):
-    """Where the posts are."""
-
-    path: AbsolutePath
-    """A data folder (or folder of JSON lines or Parquet) with train, dev and test splits."""
-    relations: AbsolutePath | None = None
-    """Task#1's posts (TRC or any data with relation labels); None: the labels in `path`."""
-    posts: int | None = Field(None, ge=1)
-    """For a quick pass, most posts of each split: its first ones; None: all."""
-    lenient: bool = False
-    """Leave faulty rows out and count them; else the first one ends the run."""
-
-
 class Rates(Settings):
     """Learning rates of one task, one for each group of parameters of Algorithm 1."""
 
@@ -122,6 +111,9 @@ class TrainingSettings(Settings):
     """Rates of Task#1."""
     tagging: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
     """Rates of Task#2."""
+    relation_weight: float = Field(1.0, gt=0)
+    """Of Task#1's loss. Other than 1 needs `moments: shared`: Adam with moments of its own divides
+    a constant factor out again, and then the rates of `relation` are what counts."""
     schedule: Literal["blocks", "interleaved"] = "blocks"
     """``blocks`` is Algorithm 1: all of Task#1, then all of Task#2; else they take turns."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -148,6 +140,13 @@ class TrainingSettings(Settings):
     """Within an epoch also after each multiple of this many steps."""
     tensorboard: bool = False
     """Also write TensorBoard events to RUN/tensorboard (extra ``track``)."""
+
+    @model_validator(mode="after")
+    def _weight_counts(self) -> Self:
+        if self.relation_weight != 1 and self.moments != "shared":
+            found = f"relation_weight {self.relation_weight:g} and moments for each task"
+            raise ValueError(found, "moments: shared, or other rates in training.relation")
+        return self
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -206,6 +205,9 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     given = read_yaml(path)
     for block, key in (("data", "path"), ("data", "relations")):
         _anchor(given, block, key, path.parent)
+    data = given.get("data")
+    if isinstance(data, dict) and isinstance(data.get("relation_source"), dict):
+        _anchor(data["relation_source"], "soft", "path", path.parent)
     model = given.get("model")
     if isinstance(model, dict):
         anchor_model(model, path.parent)

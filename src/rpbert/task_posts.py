@@ -13,6 +13,7 @@ from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import DataSource, open_data
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, refuse
+from rpbert.relation_sources import RelationSupply, relation_supply
 
 HELD_OUT = 10  # of relation labels without a development split, every tenth post is held out
 
@@ -81,29 +82,27 @@ def related_posts(data: DataSettings) -> RunPosts:
 
 
 def relation_posts(
-    data: DataSettings, train: Sequence[Post], marks: str, evidence: EvidenceReader
-) -> tuple[list[Post], str]:
-    """Task#1's posts, of `data.relations` or else of the training split; or why there are none.
+    data: DataSettings, train: Sequence[Post], marks: str, evidence: EvidenceReader, seed: int
+) -> RelationSupply:
+    """What Task#1 learns from, of `data.relations` or else of the training split.
 
     Args:
         marks: how ``#`` and ``@`` are split off in the training split.
         evidence: what a post must have to be learnt from.
+        seed: of pairs that are made.
 
     Raises:
-        InputError: `data.relations` cannot be read, or has no post with evidence and relation.
+        InputError: a source that is asked for cannot be read, or has nothing to learn from.
     """
-    candidates: Iterable[Post] = train
+    candidates: Sequence[Post] = train
     where = data.relations
     if where is not None:
         source = open_data(where, SPLITTERS[marks])
-        candidates = islice(source.read(_training_split(source)), data.posts)
-    labelled = _labelled(candidates)
-    shown = [post for post in labelled if evidence.has(post)]
-    if where is not None and not shown:
-        found = f"no post with both {evidence.wanted} and relation"
-        raise InputError(where, found, "relation labels")
-    why = f"relation labels but no {evidence.wanted}" if labelled else "no relation labels"
-    return shown, why
+        candidates = list(islice(source.read(_training_split(source)), data.posts))
+        if not any(evidence.has(post) for post in _labelled(candidates)):
+            found = f"no post with both {evidence.wanted} and relation"
+            raise InputError(where, found, "relation labels")
+    return relation_supply(data.relation_source, candidates, train, evidence, seed)
 
 
 def _labelled(posts: Iterable[Post]) -> list[Post]:

@@ -16,13 +16,14 @@ from rpbert.data import Batch, Post
 from rpbert.data.collate import shuffled_batches
 from rpbert.errors import InputError
 from rpbert.models.tagger import System
+from rpbert.relation_sources import MismatchedPairs
 
 
 class Task(ABC):
     """A loss, the posts it is computed on, and the parameters it updates.
 
     Args:
-        posts: the posts of an epoch.
+        posts: those it always learns from.
         rates: learning rate of each group of parameters.
     """
 
@@ -32,9 +33,19 @@ class Task(ABC):
     shared: ClassVar[tuple[str, ...]] = ("encoder", "projection", "visual")
     """The parameter groups that both tasks update, each at the rate of its name."""
 
+    weight: float = 1.0
+    """What the loss is multiplied by."""
+
     def __init__(self, posts: Sequence[Post], rates: Rates) -> None:
         self.posts = posts
         self.rates = rates
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def of_epoch(self, number: int) -> Sequence[Post]:
+        """The posts of an epoch, as many in each."""
+        return self.posts
 
     @abstractmethod
     def losses(self, system: System, batch: Batch) -> Tensor:
@@ -73,15 +84,37 @@ class RelationTask(Task):
     name = "relation"
     head = "relation"
 
+    def __init__(
+        self,
+        posts: Sequence[Post],
+        rates: Rates,
+        pairs: MismatchedPairs | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(posts, rates)
+        self.pairs = pairs
+        self.weight = weight
+
+    def __len__(self) -> int:
+        return len(self.posts) + (len(self.pairs) if self.pairs else 0)
+
+    def of_epoch(self, number: int) -> Sequence[Post]:
+        """The posts with a relation, and the pairs made for this epoch."""
+        return [*self.posts, *(self.pairs.of_epoch(number) if self.pairs else ())]
+
     def losses(self, system: System, batch: Batch) -> Tensor:
-        """Cross entropy of the relation, of the posts whose image (or caption) could be read."""
+        """Cross entropy of the relation, of the posts whose image (or caption) could be read.
+
+        Each is multiplied by the weight that its source has.
+        """
         if batch.relations is None:
             raise ValueError("Task#1 needs the relation of every post")
         shown = batch.evidence.of_post >= 0
         adds = batch.relations[shown]
         target = torch.stack([1 - adds, adds], dim=1)  # a label, or a probability
         logits = system.relation_logits(batch)[shown]
-        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        weights = target.new_tensor([post.relation_weight for post in batch.posts])[shown]
+        return weights * torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
 class TaggingTask(Task):
@@ -128,21 +161,22 @@ class Schedule(ABC):
     def batches(self, task: Task, number: int) -> list[list[Post]]:
         """A task's batches of an epoch: each of its posts once."""
         seed = f"{self.seed}/{task.name}/{number}"
-        lengths = self.lengths(task.posts) if self.lengths else None
-        return shuffled_batches(task.posts, self.batch_size, seed, lengths)
+        posts = task.of_epoch(number)
+        lengths = self.lengths(posts) if self.lengths else None
+        return shuffled_batches(posts, self.batch_size, seed, lengths)
 
     def fingerprint(self) -> str:
         """Tells the posts of the tasks, in their order, from any others."""
         digest = hashlib.sha256()
         for task in self.tasks:
-            for post in task.posts:
+            for post in task.of_epoch(1):
                 shown = (task.name, post.id, post.words, post.tags, post.relation)
                 digest.update(ascii(shown).encode())
         return digest.hexdigest()
 
     def steps(self, task: Task) -> int:
         """Steps of a task in an epoch."""
-        return -(-len(task.posts) // self.batch_size)
+        return -(-len(task) // self.batch_size)
 
 
 class BlockSchedule(Schedule):

@@ -200,7 +200,7 @@ class Trainer:
         summed: Tensor = torch.stack([losses.detach().sum(), torch.tensor(len(losses)).to(losses)])
         summed = self.accelerator.reduce(summed, reduction="sum")
         if batch is not None:
-            self.accelerator.backward(losses.sum() / summed[1].clamp(min=1))
+            self.accelerator.backward(task.weight * losses.sum() / summed[1].clamp(min=1))
         self._add_gradients(optimizer)
         if self.settings.clip_norm is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]

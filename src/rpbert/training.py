@@ -74,7 +74,7 @@ def _schedule(
     for note in (*posts.notes, *notes):
         reporter.note(note)
     for task in tasks:
-        reporter.note(f"Task {task.name}: {len(task.posts):,} posts")
+        reporter.note(f"Task {task.name}: {len(task):,} posts")
     chosen = SCHEDULES[settings.training.schedule]
     batch_size, seed = settings.training.batch_size, settings.training.seed
     return chosen(tasks, batch_size, seed, model.collator().lengths)
@@ -100,24 +100,25 @@ def _tasks(
     settings: RunSettings, posts: RunPosts, model: TaggingModel
 ) -> tuple[list[Task], list[str]]:
     """Task#1 and Task#2, as far as the system and the data have them, and what is left out."""
-    rates, evidence = settings.training, model.collator().evidence
-    if not model.system.tags_words:
-        if not any(evidence.has(post) for post in posts.train):
-            where = settings.data.relations or settings.data.path
-            raise InputError(where, f"no post with {evidence.wanted}", "posts with evidence")
-        return [RelationTask(posts.train, rates.relation)], []
-    tagging = TaggingTask(posts.train, rates.tagging)
+    training, evidence = settings.training, model.collator().evidence
+    tagging = TaggingTask(posts.train, training.tagging)
     if not model.system.has_relation:
-        unread = "; data.relations is not read" if settings.data.relations else ""
+        given = [key for key in ("relations", "relation_source") if getattr(settings.data, key)]
+        unread = "".join(f"; data.{key} is not read" for key in given)
         return [tagging], [f"no relation classifier in this system: Task#1 is skipped{unread}"]
-    marks = model.vocabulary.marks
-    labelled, why_none = relation_posts(settings.data, posts.train, marks, evidence)
-    if not labelled:
-        return [tagging], [
-            f"{why_none}: Task#1 is skipped, and the gate learns from Task#2's gradient "
-            "through BERT alone"
-        ]
-    return [RelationTask(labelled, rates.relation), tagging], []
+    marks, data = model.vocabulary.marks, settings.data
+    if not model.system.tags_words:  # then these are the training posts
+        data = data.model_copy(update={"relations": None})
+    supply = relation_posts(data, posts.train, marks, evidence, training.seed)
+    model.notes["relation_source"] = supply.told
+    if not supply and not model.system.tags_words:
+        where = settings.data.relations or settings.data.path
+        raise InputError(where, supply.told, "posts with evidence and a relation")
+    if not supply:
+        consequence = "Task#1 is skipped, and the gate learns from Task#2's gradient"
+        return [tagging], [f"{supply.told}: {consequence} through BERT alone"]
+    relation = RelationTask(supply.known, training.relation, supply.pairs, training.relation_weight)
+    return [relation, *([tagging] if model.system.tags_words else [])], [supply.told]
 
 
 def check_settings(settings: RunSettings, path: Path) -> None:

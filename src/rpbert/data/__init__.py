@@ -50,6 +50,7 @@ class Post:
         relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
         origin: where the post was read, for messages, such as ``train.txt:17``.
         regions: what a detector found in the image, or where that is stored, or None.
+        relation_weight: how much Task#1 counts the relation, against those of other posts.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Post:
     relation: float | None = None
     origin: str = ""
     regions: Regions | StoredRegions | None = None
+    relation_weight: float = 1.0
 
     @classmethod
     def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Self:
@@ -75,6 +77,10 @@ class Post:
     def with_(self, **changes: Any) -> Post:
         """A copy with some attributes changed."""
         return replace(self, **changes)
+
+    def with_evidence_of(self, other: Post) -> Post:
+        """A copy that shows what another post shows."""
+        return replace(self, image=other.image, caption=other.caption, regions=other.regions)
 
 
 @dataclass(frozen=True, slots=True)

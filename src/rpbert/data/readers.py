@@ -23,6 +23,7 @@ __all__ = [
     "Quirk",
     "TrcFolder",
     "open_data",
+    "read_relations",
     "read_trc",
 ]
 
@@ -91,7 +92,7 @@ class PostFiles:
         if self.path.is_file():
             return posts
         captions = _companion(self.path / "captions.tsv", quirks, self.faults)
-        relations = self._relations(quirks)
+        relations = read_relations(self.path / "relations.tsv", quirks, self.faults)
         return (
             post.with_(
                 caption=post.caption or captions.get(post.id, (None, ""))[0],
@@ -99,16 +100,6 @@ class PostFiles:
             )
             for post in posts
         )
-
-    def _relations(self, quirks: list[Quirk] | None) -> dict[str, float]:
-        relations = {}
-        companion = _companion(self.path / "relations.tsv", quirks, self.faults)
-        for id, (value, where) in companion.items():
-            try:
-                relations[id] = relation_of(value, where)
-            except InputError as fault:
-                self.faults(fault)
-        return relations
 
     def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:
         if file.suffix == ".txt":
@@ -184,6 +175,25 @@ def open_data(
     mend = "give the folder of the file" if path.suffix == ".txt" else ""
     expected = "a data folder, a .jsonl or a .parquet file"
     return PostFiles(path, _only_file(path, expected, mend), splitter, faults=faults)
+
+
+def read_relations(
+    path: Path, quirks: list[Quirk] | None = None, faults: Faults = refuse
+) -> dict[str, float]:
+    """The relation of each post in a file of lines id, tab, 0, 1 or a probability between.
+
+    A file that is not there has none.
+
+    Raises:
+        InputError: a line is malformed.
+    """
+    relations = {}
+    for id, (value, where) in _companion(path, quirks, faults).items():
+        try:
+            relations[id] = relation_of(value, where)
+        except InputError as fault:
+            faults(fault)
+    return relations
 
 
 def _at_least_one(rows: Iterator[Post], path: Path) -> Iterator[Post]:
