@@ -34,8 +34,17 @@ unit: install
 soak: install
 	$(BIN)/pytest -m slow --soak docs/reliability.md
 
+# Each writes its page to benchmarks/results. DATA=twitter2017 gives real posts where they are read,
+# MODEL=RUN with it also scores a trained model.
+BENCHMARKS := small_things crf text_only published_work loss_curve stages service
 benchmark: install
-	$(BIN)/python benchmarks/crf.py
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+ifdef DATA
+	$(BIN)/python benchmarks/text_only.py $(DATA)
+endif
+ifdef MODEL
+	$(BIN)/python benchmarks/fast_f1.py $(MODEL) $(DATA)
+endif
 
 clean:
 	rm -rf .venv build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -4,7 +4,7 @@ For each way of batching a server of its own is started, and so many clients ask
 pause, each over one connection, for one post at a time. A made post in two has an image. Every
 answer is held to what `Tagger.predict` said of its post beforehand.
 
-    python benchmarks/service.py [--seconds 60] [--clients 64] [--model RUN] [--output FILE.md]
+    python benchmarks/service.py [--seconds 60] [--clients 64] [--model RUN]
 
 Without --model the weights are random, of the shape of the demo's `rpbert`: how fast a post is
 tagged does not depend on what was learnt.
@@ -12,7 +12,6 @@ tagged does not depend on what was learnt.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import contextlib
@@ -20,8 +19,6 @@ import io
 import itertools
 import json
 import math
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -37,6 +34,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import torch
+from common import machine, options, publish
 
 from rpbert import Post, Tagger
 from rpbert.data import Prediction
@@ -206,11 +204,10 @@ def peak_of(process: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__file__, __doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--output", type=Path, help="write the table there, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or Path(folder) / "model"
@@ -220,9 +217,9 @@ def main() -> None:
         asked = questions(tagger)
         size = sum(p.numel() for p in tagger.model.system.parameters())
         lines = [
-            f"{args.clients} clients for {args.seconds:g} s beside the service, "
-            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of PyTorch, "
-            f"{platform.machine()}; Python {platform.python_version()}, torch {torch.__version__}; "
+            machine("fastapi", "uvicorn"),
+            "",
+            f"{args.clients} clients for {args.seconds:g} s beside the service; "
             f"{args.model or 'random weights'}, {size:,} parameters; half of the posts with image",
             "",
             f"| | {' | '.join(COLUMNS)} |",
@@ -234,10 +231,7 @@ def main() -> None:
             lines.append(f"| {way} | {row} |")
     rates = [len(load.seconds) / load.took for load in loads.values()]
     lines += ["", f"Dynamic batching answers {rates[0] / rates[1]:.2f} times as many posts."]
-    text = "\n".join(lines)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", "utf-8")
+    publish("The service under load", lines, args.output)
     for load in loads.values():
         for line in load.wrong[:3]:
             print(line, file=sys.stderr)

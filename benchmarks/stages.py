@@ -11,24 +11,22 @@ taken to sustain.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import math
 import os
 import pickle
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import machine, options, publish
 from PIL import Image, ImageFilter
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -78,19 +76,6 @@ class Sizes:
     parquet_row: float
     weights: float
     gflop: float
-
-
-def machine() -> str:
-    """The processor and the versions that count."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, StopIteration), Path("/proc/cpuinfo").open() as file:
-        name = next(
-            line.partition(":")[2].strip() for line in file if line.startswith("model name")
-        )
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "pillow", "pyarrow"))
-    return (
-        f"{name}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}."
-    )
 
 
 def photo(seed: int) -> bytes:
@@ -290,7 +275,7 @@ def report(stages: list[Stage], sizes: Sizes, given: argparse.Namespace) -> str:
     """The page's tables."""
     busy = f"load {os.getloadavg()[0]:.1f} when it ended"
     lines = [
-        f"{machine()} One core a stage, the model on all; {busy}.",
+        f"{machine('pillow', 'pyarrow')} One core a stage, the model on all; {busy}.",
         "\n| stage | posts/s | slowest to fastest of five rounds |\n|---|---:|---:|",
     ]
     lines += [f"| {s.name} | {s.rate:,.1f} | {s.low:,.1f} to {s.high:,.1f} |" for s in stages]
@@ -311,9 +296,7 @@ def report(stages: list[Stage], sizes: Sizes, given: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = options(__file__, __doc__)
     parser.add_argument("--posts", type=float, default=1e8)
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--tflops", type=float, default=300, help="what a GPU is taken to sustain")
@@ -330,7 +313,7 @@ def main() -> None:
         print(json.dumps({**content, "reckoned": table, "stored GB": kept}, indent=1))
         return
     tables = report(stages, sizes, given)
-    print(tables)
+    publish("Stages of tagging", tables.splitlines(), given.output)
     if given.page is not None:
         before, _, rest = given.page.read_text("utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)

@@ -6,12 +6,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from rpbert.modules.packed import OneDnn
 
@@ -34,9 +38,15 @@ def seconds(call: Callable[..., object], *given: Any) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share of the values does not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered)) - 1))]
+    """The smallest of the values that at least a share of them does not exceed (nearest rank)."""
+    return float(np.percentile(values, 100 * share, method="inverted_cdf"))
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts products and convolutions; also those of attention, which a fused kernel hides."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 class PeakMemory:

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
-from rpbert.benchmark.measures import PeakMemory, machine, percentile, products, seconds, spread
+from rpbert.benchmark.measures import (
+    PeakMemory,
+    counting,
+    machine,
+    percentile,
+    products,
+    seconds,
+    spread,
+)
 from rpbert.benchmark.profiles import profiled
 from rpbert.benchmark.work import Work
 from rpbert.config import Precision, TrainingSettings
 from rpbert.data import Post
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.repeatable import repeatable, seed_everything
 from rpbert.stopping import StopSignals
 from rpbert.tasks import BlockSchedule, RelationTask, TaggingTask, Task
@@ -39,7 +48,8 @@ def about_machine(work: Work) -> dict[str, Any]:
 def inference(work: Work, precision: Precision) -> dict[str, Any]:
     """Posts a second, latency, memory, operations."""
     tagger = Tagger(work.model(), work.device, precision)
-    operations = _operations(tagger, work)
+    operations, plain = _by_the_plain_system(tagger, work)
+    off = _furthest(tagger, work, plain)
     runs = [work.given(COUNTED + i * work.posts, work.posts) for i in range(work.repeats)]
     tagger.predict_batch(work.given(0, 2 * work.batch), work.batch)
     memory = PeakMemory(work.device)
@@ -54,6 +64,7 @@ def inference(work: Work, precision: Precision) -> dict[str, Any]:
         "peak_gib": memory.read(),
         "gflop_per_post": operations,
         "gflop_per_second": operations * rates["median"],
+        "max_difference": off,
     }
 
 
@@ -121,6 +132,23 @@ def profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
         return profiled(call, work.batch)
 
 
+def operations(work: Work) -> dict[str, float]:
+    """GFLOP of a post in a training step of each task, by plain layers: as in `inference`.
+
+    Less those of an LSTM whose kernel is fused, which shows no products: not a hundredth.
+    """
+    model, tasks = _to_train(work, TrainingSettings())
+    system, collator, counted = model.system.to(work.device).train(), model.collator(), {}
+    for task in tasks:
+        posts = task.posts[:COUNTED]
+        with counting() as counter:
+            for post in posts:
+                losses = task.losses(system, collator.with_gold([post]).to(work.device))
+                torch.autograd.backward(losses.sum())
+        counted[task.name] = counter.get_total_flops() / len(posts) / 1e9
+    return counted
+
+
 def _trainer(
     work: Work, precision: Precision, moments: str, folder: Path
 ) -> tuple[Trainer, list[Task]]:
@@ -134,11 +162,7 @@ def _trainer(
             "device": "cpu" if work.device == "cpu" else "auto",
         }
     )
-    model = work.model()
-    posts = work.given(COUNTED, work.batch * (work.repeats + 1))
-    tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
-    if model.system.has_relation:
-        tasks.insert(0, RelationTask(posts, settings.relation))
+    model, tasks = _to_train(work, settings)
     schedule = BlockSchedule(tasks, work.batch, 0, model.collator().lengths)
     accelerator = accelerator_for(settings)
     trainer = Trainer(accelerator, model, schedule, settings, folder, StopSignals())
@@ -146,16 +170,40 @@ def _trainer(
     return trainer, tasks
 
 
-def _operations(tagger: Tagger, work: Work) -> float:
-    """GFLOP of a post by the plain system: products and convolutions, nothing padded."""
+def _to_train(work: Work, settings: TrainingSettings) -> tuple[TaggingModel, list[Task]]:
+    """A model, and its tasks on enough posts for a warm-up and every repeat."""
+    model = work.model()
+    posts = work.given(COUNTED, work.batch * (work.repeats + 1))
+    tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
+    if model.system.has_relation:
+        tasks.insert(0, RelationTask(posts, settings.relation))
+    return model, tasks
+
+
+def _by_the_plain_system(tagger: Tagger, work: Work) -> tuple[float, list[Tensor]]:
+    """GFLOP of a post, and the emissions of some posts by the plain system in float32.
+
+    Products and convolutions are counted, of posts that are read one by one: nothing is padded.
+
+    Returns:
+        the emissions of each post. Shape: (W, K).
+    """
     system, collator = tagger.model.system.eval(), tagger.decoder.collator
-    total = 0
+    total, emissions = 0, []
     for post in work.given(0, COUNTED):
-        counter = FlopCounterMode(display=False)
-        with torch.inference_mode(), counter:
-            system(collator([post]).to(work.device))
+        with torch.inference_mode(), counting() as counter:
+            emissions.append(system(collator([post]).to(work.device)).emissions[0])
         total += counter.get_total_flops()
-    return total / COUNTED / 1e9
+    return total / COUNTED / 1e9, emissions
+
+
+def _furthest(tagger: Tagger, work: Work, plain: list[Tensor]) -> float:
+    """How far any emission of the same posts, tagged in one batch, is from the plain system's."""
+    batch = tagger.decoder.collator(work.given(0, COUNTED)).to(work.device)
+    with torch.inference_mode():
+        found = tagger.decoder.system(batch).emissions
+    pairs = zip(found, plain, strict=True)
+    return max(float((row[: len(one)] - one).abs().max()) for row, one in pairs)
 
 
 def _longer(post: Post, times: int) -> Post:
@@ -172,6 +220,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "machine": about_machine,
     "inference": inference,
     "growth": growth,
+    "operations": operations,
     "training": training,
     "save": save,
     "first_prediction": first_prediction,

@@ -34,32 +34,35 @@ def _lines(found: Found, earlier: Found) -> Iterator[str]:
 
 def _inference(found: Found, earlier: Found) -> Iterator[str]:
     yield f"{'inference':11}{'posts/s':>22}{'of the best':>13}{'one post p50':>14}{'p95':>9}" + (
-        f"{'peak GiB':>10}{'first answer':>14}"
+        f"{'peak GiB':>10}{'first answer':>14}{'off by':>10}"
     )
     for name, row in found["inference"].items():
         best = found["machine"]["products"].get(name)
-        share = f"{100 * row['gflop_per_second'] / best:.0f} %" if best else ""
+        share = _share(row["gflop_per_second"], best)
         waits = row["latency_seconds"]
-        first = row.get("first_prediction_seconds")
+        first = row["first_prediction_seconds"]
         yield (
             f"{name:11}{_rate(row['posts_per_second']):>22}{share:>13}"
             f"{1000 * waits['p50']:>11.0f} ms{1000 * waits['p95']:>6.0f} ms"
-            f"{row['peak_gib']:>10.2f}" + (f"{first:>12.1f} s" if first else "")
+            f"{row['peak_gib']:>10.2f}{first:>12.1f} s{row['max_difference']:>10.1e}"
         ) + _ratio(row, earlier.get("inference", {}).get(name))
     for row in list(found["inference"].values())[:1]:
         yield f"a post takes {row['gflop_per_post']:.1f} GFLOP of products and convolutions"
+    yield "off by: the furthest emission from that of the plain system in float32"
     yield ""
 
 
 def _training(found: Found, earlier: Found) -> Iterator[str]:
     if not found["training"]:
         return
-    yield f"{'training':11}{'task':10}{'posts/s':>22}{'peak GiB':>10}"
+    yield f"{'training':11}{'task':10}{'posts/s':>22}{'of the best':>13}{'peak GiB':>10}"
     for name, row in found["training"].items():
         before = earlier.get("training", {}).get(name, {}).get("posts_per_second", {})
         for task, rate in row["posts_per_second"].items():
-            memory = f"{row['peak_gib']:.2f}, moments: {row['moments']}"
-            line = f"{name:11}{task:10}{_rate(rate):>22}{memory:>24}"
+            operations = found["training_gflop_per_post"][task] * rate["median"]
+            share = _share(operations, found["machine"]["products"].get(name))
+            memory = f"{row['peak_gib']:>10.2f}, moments: {row['moments']}"
+            line = f"{name:11}{task:10}{_rate(rate):>22}{share:>13}{memory}"
             yield line + _ratio(
                 {"posts_per_second": rate},
                 {"posts_per_second": before[task]} if task in before else None,
@@ -89,6 +92,11 @@ def _profile(name: str, profile: Found) -> Iterator[str]:
 
 def _rate(spread: Found) -> str:
     return f"{spread['median']:.2f} ({spread['low']:.2f}-{spread['high']:.2f})"
+
+
+def _share(gflop_per_second: float, best: float | None) -> str:
+    """Of the best products in that type of number, where they were measured."""
+    return f"{100 * gflop_per_second / best:.0f} %" if best else ""
 
 
 def _ratio(row: Found, before: Found | None) -> str:

@@ -56,6 +56,8 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     found["training"] = {
         name: part("training", precision=name, moments=plan.moments) for name in trained
     }
+    if trained:
+        found["training_gflop_per_post"] = part("operations")
     with tempfile.TemporaryDirectory() as folder:
         part("save", folder=f"{folder}/model")
         for name in plan.precisions:

@@ -1,0 +1,130 @@
+"""What everybody waits for: reading a data folder, the import, `--help`, and memory that stays.
+
+    python benchmarks/small_things.py [--folder 8000] [--posts 100000] [--rounds 5]
+
+A data folder of made posts without images is read; `import rpbert` and `rpbert --help` are run in
+fresh processes, beside a Python that does nothing; and `rpbert predict --input` tags a file of
+posts with a tiny model of random weights while its memory is read after every answer in a
+hundred. The slope is that of a line through all but the first fifth of them (least squares).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+from common import in_turn, machine, options, publish, spread, table
+
+from rpbert.benchmark.work import Work
+from rpbert.data.controlled import Options, make_post
+from rpbert.data.readers import open_data
+
+PER = 10_000  # posts, of which the slope tells the memory
+EVERY = 100
+STARTS = {
+    "`import rpbert`": ["-c", "import rpbert"],
+    "`rpbert --help`": ["-m", "rpbert", "--help"],
+    "Python alone": ["-c", "pass"],
+}
+
+
+def data_folder(folder: Path, count: int) -> Path:
+    """Posts in the proportions of Twitter-2015: half to train on, an eighth, three eighths."""
+    sizes = {"train": count // 2, "valid": count // 8}
+    sizes["test"] = count - sum(sizes.values())
+    folder.mkdir()
+    first, all_ = 0, Options(posts=count)
+    for split, size in sizes.items():
+        with (folder / f"{split}.txt").open("w", encoding="utf-8") as file:
+            for number in range(first, first + size):
+                post = make_post(number, all_)
+                words = "".join(f"{token.word}\t{token.tag}\n" for token in post.tokens)
+                file.write(f"IMGID:{number}\n{words}\n")
+        first += size
+    return folder
+
+
+def read(folder: Path) -> int:
+    """How many posts a data folder holds."""
+    source = open_data(folder)
+    return sum(1 for split in source.splits for _ in source.read(split))
+
+
+def started(arguments: Sequence[str]) -> None:
+    """A fresh process to its end."""
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def posts_file(path: Path, count: int) -> Path:
+    """Made posts as JSON lines, no two alike."""
+    all_ = Options(posts=max(count, 10))
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            file.write(json.dumps({"id": str(number), "text": make_post(number, all_).text}) + "\n")
+    return path
+
+
+def memory(model: Path, posts: Path) -> tuple[list[int], list[float]]:
+    """How many posts were answered, and the MB that the process held then."""
+    command = [sys.executable, "-m", "rpbert", "predict", str(model), "--input", str(posts)]
+    answered, held = [], []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        watched = psutil.Process(process.pid)
+        for number, _ in enumerate(process.stdout, 1):
+            if number % EVERY == 0:
+                answered.append(number)
+                held.append(watched.memory_info().rss / 1e6)
+        said = process.stderr.read().decode()
+    if process.returncode:
+        raise SystemExit(said)
+    return answered, held
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = options(__file__, __doc__)
+    parser.add_argument("--folder", type=int, default=8000, help="posts of the data folder")
+    parser.add_argument("--posts", type=int, default=100_000, help="posts to tag, 500 or more")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args(arguments)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        data = data_folder(folder / "data", args.folder)
+        assert read(data) == args.folder
+        calls: dict[str, Callable[[], object]] = {
+            f"reading {args.folder:,} posts": partial(read, data),
+            **{name: partial(started, command) for name, command in STARTS.items()},
+        }
+        for call in calls.values():
+            call()  # once, so that the files are in memory
+        times = in_turn(calls, args.rounds)
+        Work(size="tiny").model().save(folder / "model")
+        answered, held = memory(folder / "model", posts_file(folder / "posts.jsonl", args.posts))
+    settled = len(answered) // 5
+    slope, _ = np.polyfit(answered[settled:], held[settled:], 1)
+    lines = [
+        machine(),
+        "",
+        *table(["", "seconds"], [[name, spread(each, 3)] for name, each in times.items()]),
+        "",
+        f"Medians of {args.rounds} rounds that take turns, lowest and highest.",
+        "",
+        f"`predict --input` of {args.posts:,} posts: {held[0]:.0f} MB after {answered[0]:,}, "
+        f"{held[settled]:.0f} after {answered[settled]:,}, {held[-1]:.0f} at the end, at most "
+        f"{max(held):.0f}; slope {slope * PER:+.2f} MB per {PER:,} posts.",
+    ]
+    publish("Small things", lines, args.output)
+
+
+if __name__ == "__main__":
+    main()
