@@ -32,7 +32,7 @@ unit: install
 	$(BIN)/pytest
 
 soak: install
-	$(BIN)/pytest -m slow --soak docs/reliability.md
+	$(BIN)/pytest -m slow --soak=docs/reliability.md
 
 # Each writes its page to benchmarks/results. DATA=twitter2017 gives real posts where they are read,
 # MODEL=RUN with it also scores a trained model.

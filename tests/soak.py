@@ -8,7 +8,7 @@ it came to::
         …
         soak("500 refused, each by the name of the file")
 
-A mark without arguments takes the name of the test. ``pytest -m slow --soak docs/reliability.md``
+A mark without arguments takes the name of the test. ``pytest -m slow --soak=docs/reliability.md``
 (``make soak``) writes the rows between two marks of that page. Rows of tests that were not run
 stay, unless they are of another machine or of other versions.
 """
