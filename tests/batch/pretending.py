@@ -11,11 +11,13 @@ from rpbert.batch import Done, Job, Shard, Step, Tally
 from rpbert.errors import InputError
 
 NO_MODEL = Path("/no model")
+FIRST_LOADER = "the first that loads it"
+"""Name of a model, a file, that ends the process which finds it."""
 
 
 def work(pipe: Connection, job: Job, device: str | None, workers: int) -> None:
     """In place of `rpbert.batch.processes._work`."""
-    if job.model == NO_MODEL:
+    if job.model == NO_MODEL or _first_to_load(job.model):
         os.kill(os.getpid(), signal.SIGKILL)
     pipe.send("ready")
     while (task := pipe.recv()) is not None:
@@ -25,6 +27,17 @@ def work(pipe: Connection, job: Job, device: str | None, workers: int) -> None:
             return
         shard.output.write_text(f"{device} of {workers}")
         pipe.send(Done(number, Tally(1, 0, {})))
+
+
+def _first_to_load(model: Path) -> bool:
+    """Whether this process is the first of all; it takes the model away."""
+    if model.name != FIRST_LOADER:
+        return False
+    try:
+        model.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _obey(shard: Shard, pipe: Connection) -> bool:

@@ -83,8 +83,17 @@ def test_what_a_process_finds_at_fault_stops_them_all(pretended: Path) -> None:
     assert workers() == []
 
 
-def test_a_process_that_dies_while_it_loads_stops_the_run(pretended: Path) -> None:
-    with pytest.raises(InputError, match="its end, by signal SIGKILL, while it loaded"):
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_dies_while_it_loads_is_replaced(pretended: Path, count: int) -> None:
+    model = pretended / pretending.FIRST_LOADER
+    model.touch()
+    events = list(Processes(count, 0).run(Job(model, ""), shards(pretended, *["live"] * 3)))
+    assert sorted(event.shard for event in events if isinstance(event, Done)) == [0, 1, 2]
+    assert workers() == []
+
+
+def test_processes_that_go_on_dying_while_they_load_stop_the_run(pretended: Path) -> None:
+    with pytest.raises(InputError, match="its end, by signal SIGKILL, while it loaded, twice"):
         list(Processes(1, 0).run(Job(pretending.NO_MODEL, ""), shards(pretended, "live")))
 
 

@@ -17,7 +17,7 @@ from rpbert.batch import Done, Event, Job, Lost, Shard
 from rpbert.batch.output import clear
 from rpbert.errors import InputError
 
-_ATTEMPTS = 2  # a shard that ends two processes is the reason
+_ATTEMPTS = 2  # a shard, or a model to load, that ends two processes is the reason
 _READY = "ready"
 
 
@@ -64,6 +64,7 @@ class _Pool:
 
     Attributes:
         devices: of each process.
+        loads_ended: processes that ended while they loaded, one after the other.
     """
 
     job: Job
@@ -72,6 +73,7 @@ class _Pool:
     waiting: deque[int] = field(init=False)
     attempts: list[int] = field(init=False)
     workers: list[_Worker] = field(default_factory=list)
+    loads_ended: int = 0
 
     def __post_init__(self) -> None:
         self.waiting = deque(range(len(self.shards)))
@@ -92,7 +94,7 @@ class _Pool:
                 if isinstance(said, Exception):
                     raise said
                 if said == _READY:
-                    worker.ready = True
+                    worker.ready, self.loads_ended = True, 0
                 else:
                     yield said
                 if said == _READY or isinstance(said, Done):
@@ -131,13 +133,20 @@ class _Pool:
             self.workers.remove(worker)
 
     def _replace(self, worker: _Worker) -> Iterator[Lost]:
-        """Start another process for one that died; its shard is tried once more."""
+        """Start another process for one that died; its shard is tried once more.
+
+        Raises:
+            InputError: two in a row died before they had the model.
+        """
         worker.process.join()
         self.workers.remove(worker)
         how = _how_it_ended(worker.process.exitcode)
         if not worker.ready:
-            mend = "give fewer --workers if memory is short"
-            raise InputError("a worker", f"its end, {how}, while it loaded", "a loaded model", mend)
+            self.loads_ended += 1
+            if self.loads_ended == _ATTEMPTS:
+                found = f"its end, {how}, while it loaded, twice"
+                mend = "give fewer --workers if memory is short"
+                raise InputError("a worker", found, "a loaded model", mend)
         if worker.shard is not None:
             clear([self.shards[worker.shard]])
             if self.attempts[worker.shard] < _ATTEMPTS:
