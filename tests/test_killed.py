@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from safetensors.torch import save_file
 
@@ -162,6 +164,28 @@ def test_signals_are_held_once_and_handed_back() -> None:
 def test_signals_that_are_not_held_stop_at_once() -> None:
     with StopSignals() as stop, stop.held(), stop.released(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_that_signal() -> None:
+    class Wrapping(pydantic.BaseModel):
+        value: int
+
+        @pydantic.field_serializer("value")
+        def interrupted(self, value: int) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            return value
+
+    with pytest.raises(KeyboardInterrupt) as stopped, StopSignals():
+        Wrapping(value=1).model_dump()
+    assert type(stopped.value.__cause__).__name__ == "PydanticSerializationError"
+    with pytest.raises(ValueError, match="of its own"), StopSignals():
+        raise ValueError("of its own")
+
+
+def test_a_signal_that_a_library_swallows_is_wanted_all_the_same() -> None:
+    with StopSignals() as stop, suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.wanted
 
 
 def test_training_in_a_thread_leaves_signals_alone(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """Turns both signals into `KeyboardInterrupt`, except where they are `held`.
 
-    Signals reach the main thread alone; in any other this does nothing.
+    Signals reach the main thread alone; in any other this does nothing. A library may make another
+    error of the `KeyboardInterrupt` that met it, as pydantic's core does: whatever leaves the
+    block after a signal leaves as `KeyboardInterrupt`, and where a library swallows it, the run
+    stops at the next place to stop.
 
     Attributes:
-        wanted: whether a signal came while they were held.
+        wanted: whether a signal came.
     """
 
     def __init__(self) -> None:
@@ -39,6 +42,8 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.wanted and error is not None and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -65,6 +70,7 @@ class StopSignals:
             self._held = before
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if not self._held or self.wanted:
-            raise KeyboardInterrupt
+        at_once = not self._held or self.wanted
         self.wanted = True
+        if at_once:
+            raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from PIL import Image
 from schemathesis import Case, GenerationMode
 
 from tests.service.common import make_service, png, running
+from tests.soak import Soak
 from tests.test_inference import FINDER
 
 LIMITS = {"max_body": 1.0, "max_image": 0.5, "slow_client": 0.5}
@@ -119,7 +120,7 @@ def test_requests_made_of_the_document(url: str, operation: str) -> None:
     still_well(url)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("requests made of the service's document", "300")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_many_requests_made_of_the_document(url: str, operation: str) -> None:
     fuzz(url, operation, 300)
@@ -304,11 +305,13 @@ def test_hostile_requests(url: str) -> None:
         assert not thread.is_alive()
 
 
-@pytest.mark.slow
-def test_two_thousand_hostile_requests(url: str) -> None:
+@pytest.mark.slow("hostile requests to the service", "2,000, 32 slow clients beside them")
+def test_two_thousand_hostile_requests(url: str, soak: Soak) -> None:
     slow = crawling(url, 32)
-    assert attack(url, 2000, seed=2) >= 2000
+    sent = attack(url, 2000, seed=2)
+    assert sent >= 2000
     still_well(url)
     for thread in slow:
         thread.join(60)
         assert not thread.is_alive()
+    soak(f"{sent:,} answered, none by 5xx; the service answers still")

@@ -25,9 +25,9 @@ def train(
     from rpbert.config import load_run
     from rpbert.stopping import StopSignals
 
-    settings = load_run(config, overrides or ())  # a slip in the file shows before PyTorch loads
     try:
         with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is
+            settings = load_run(config, overrides or ())  # a slip shows before PyTorch loads
             from rpbert.training import train as run
 
             result = run(settings, output, resume=resume)
