@@ -14,7 +14,7 @@ from rpbert.benchmark.parts import PARTS
 from rpbert.benchmark.work import Work
 from tests.test_cli import run
 
-TINY = ("benchmark", "--size", "tiny", "--batch", "2", "--posts", "2", "--repeats", "1")
+TINY = ("benchmark", "--size", "tiny", "--batch", "2", "--posts", "4", "--repeats", "1")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def parts() -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def earlier(parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark that was twice as fast."""
-    work = Work(size="tiny", batch=2, posts=2, repeats=1)
+    work = Work(size="tiny", batch=2, posts=4, repeats=1)
     plan = whole.Plan(work, ["fp32"], growth=False)
     found = json.loads(json.dumps(whole.run(plan, lambda _: None)))
     found["inference"]["fp32"]["posts_per_second"]["median"] *= 2
@@ -63,7 +63,7 @@ def test_the_whole_as_json(parts: dict[str, Any], capsys: pytest.CaptureFixture[
     assert {axis: list(rates) for axis, rates in found["growth"]["fp32"].items()} == {
         "batch": ["1", "2", "4", "8", "16", "32"],
         "length": ["1", "2", "4", "8"],
-        "posts": ["0", "1", "2"],
+        "posts": ["1", "2", "4"],
     }
     assert list(found["profile"]) == ["inference fp32", "training fp32"]
 
@@ -95,10 +95,13 @@ def test_another_file_is_refused_before_anything_runs(
     assert "rpbert benchmark --json" in err
 
 
-def test_an_unknown_precision_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, *TINY, "--precision", "fp32,fp8")
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "fp8"), ("cuda", "int8")])
+def test_a_precision_that_a_device_has_not_is_refused_before_anything_runs(
+    device: str, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, *TINY, "--device", device, "--precision", f"fp32,{precision}")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "fp8" in err
+    assert precision in err
 
 
 def test_a_part_in_a_process_of_its_own() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import BertConfig, BertModel
 
 from rpbert.modules.encoder import TextImageEncoder
@@ -47,3 +48,22 @@ def test_text_is_encoded_as_by_transformers(kit: str, longest: int, activation: 
         summary = fast.summary(fast.embed(ids), mask, None)
     torch.testing.assert_close(found[mask], expected[mask], atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(summary, expected[:, 0], atol=2e-5, rtol=1e-4)
+
+
+def test_on_a_gpu_no_norm_meets_rows_of_another_type_than_its_weights() -> None:
+    # What a GPU refuses, and a CPU does not: the layers that it gets are held to it here.
+    plain = encoder()
+    layers = [FastBertLayer(layer, Library(torch.bfloat16)) for layer in plain.bert.encoder.layer]
+    fast = FastEncoder(plain, layers).eval()
+    norms = [norm for norm in fast.fast_layers.modules() if isinstance(norm, nn.LayerNorm)]
+    met: list[tuple[torch.dtype, torch.dtype]] = []
+    for norm in norms:
+        norm.register_forward_pre_hook(
+            lambda norm, rows: met.append((norm.weight.dtype, rows[0].dtype))
+        )
+    ids = torch.randint(50, (2, 7))
+    with torch.no_grad():
+        found, expected = (each(each.embed(ids), ids >= 0, None) for each in (fast, plain))
+    assert met == [(torch.bfloat16, torch.bfloat16)] * 6
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0.1)
+    assert plain.bert.encoder.layer[0].output.LayerNorm.weight.dtype == torch.float32

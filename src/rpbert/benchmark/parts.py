@@ -85,7 +85,7 @@ def growth(work: Work, precision: Precision) -> dict[str, Any]:
         },
         "posts": {
             str(len(more)): rate(more, work.batch)
-            for more in (posts[: work.posts * n // 4] for n in GROWTH["posts"])
+            for more in (posts[: max(1, work.posts * n // 4)] for n in GROWTH["posts"])
         },
     }
 

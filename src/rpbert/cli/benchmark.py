@@ -21,8 +21,11 @@ def benchmark(
         str, typer.Option(metavar="published|tiny", help="BERT-base and ResNet-152, or small.")
     ] = "published",
     precision: Annotated[
-        str, typer.Option(metavar="P,P…", help="Of fp32, bf16 and int8.")
-    ] = "fp32,bf16,int8",
+        str | None,
+        typer.Option(
+            metavar="P,P…", help="Of fp32, bf16 and on a CPU int8.", show_default="all of them"
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Posts in a batch.")] = 8,
     posts: Annotated[int, typer.Option(min=1, help="Posts tagged in a repeat.")] = 64,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
@@ -45,8 +48,10 @@ def benchmark(
     from rpbert.benchmark.work import Work
     from rpbert.config import Precision
 
-    known: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-    precisions = [one_of("--precision", name, known) for name in precision.split(",")]
+    device = one_of("--device", device, ("cpu", "cuda"))
+    known: tuple[Precision, ...] = ("fp32", "bf16", "int8") if device == "cpu" else ("fp32", "bf16")
+    names = precision.split(",") if precision else known
+    precisions = [one_of("--precision", name, known) for name in names]
     earlier = _read(compare) if compare else None
     work = Work(
         one_of("--system", system, ("rpbert", "bert")),
@@ -55,7 +60,7 @@ def benchmark(
         posts,
         repeats,
         threads,
-        one_of("--device", device, ("cpu", "cuda")),
+        device,
     )
     plan = Plan(
         work,

@@ -58,13 +58,13 @@ class FastBertLayer(nn.Module):
         both = (torch.cat([part.weight for part in pair]), torch.cat([part.bias for part in pair]))
         self.key_value = kit.linear(*both, "none")
         self.output = kit.linear(output.dense.weight, output.dense.bias, "none")
-        self.after_attention: nn.LayerNorm = output.LayerNorm
+        self.after_attention = kit.norm(output.LayerNorm)
         up, down = layer.intermediate, layer.output
         gelu = isinstance(up.intermediate_act_fn, GELUActivation)
         self.up = kit.linear(up.dense.weight, up.dense.bias, "gelu" if gelu else "none")
         self.activation: nn.Module = nn.Identity() if gelu else up.intermediate_act_fn
         self.down = kit.linear(down.dense.weight, down.dense.bias, "none")
-        self.after: nn.LayerNorm = down.LayerNorm
+        self.after = kit.norm(down.LayerNorm)
 
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Shapes: (S, Q, H), (S, N, H), (S, N) → (S, Q, H); see `bert_layer`."""

@@ -1,4 +1,4 @@
-"""Image blocks for inference: a few images at a time."""
+"""Image blocks for inference: on a CPU a few images at a time."""
 
 from __future__ import annotations
 
@@ -33,5 +33,6 @@ class FastBlocks(nn.Module):
         if not len(pixels):
             return pixels.new_zeros(0, self.tokens, self.width)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        parts = [self.features(part) for part in torch.split(pixels, AT_A_TIME)]
+        size = AT_A_TIME if pixels.device.type == "cpu" else len(pixels)
+        parts = [self.features(part) for part in torch.split(pixels, size)]
         return torch.cat(parts).float().permute(0, 2, 3, 1).flatten(1, 2)

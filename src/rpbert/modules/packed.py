@@ -7,6 +7,7 @@ result is still in the cache; `Library` is PyTorch as it is, for any device.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -60,6 +61,9 @@ class Kit(Protocol):
     def convolution(self, weight: Tensor, bias: Tensor, window: Window, relu: bool) -> Layer:
         """Images (I, inputs, height, width), channels last."""
 
+    def norm(self, norm: nn.LayerNorm) -> nn.Module:
+        """Rows of `dtype` normalised, and given back in it. Shape: (…, H) → (…, H)."""
+
 
 class Library:
     """Layers as PyTorch computes them, on any device."""
@@ -74,6 +78,10 @@ class Library:
     def convolution(self, weight: Tensor, bias: Tensor, window: Window, relu: bool) -> Layer:
         """See `Kit`."""
         return LibraryConvolution(weight, bias, window, relu, self.dtype)
+
+    def norm(self, norm: nn.LayerNorm) -> nn.Module:
+        """See `Kit`. A GPU takes rows and weights of one type of number only."""
+        return copy.deepcopy(norm).to(self.dtype)
 
 
 class OneDnn:
@@ -95,6 +103,10 @@ class OneDnn:
     def convolution(self, weight: Tensor, bias: Tensor, window: Window, relu: bool) -> Layer:
         """See `Kit`."""
         return PackedConvolution(weight, bias, window, relu, self.dtype)
+
+    def norm(self, norm: nn.LayerNorm) -> nn.Module:
+        """See `Kit`. A CPU takes weights in float32 whatever the rows are."""
+        return norm
 
 
 class LibraryLinear(nn.Module):
