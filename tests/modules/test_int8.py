@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from rpbert.modules.int8 import LOWEST_GELU, RoundedLinear, round_weight, to_bytes
+from rpbert.modules.int8 import LOWEST_GELU, RoundedLinear, round_weight, to_bytes, weight_steps
 from rpbert.modules.packed import OneDnn
 
 pytestmark = pytest.mark.skipif(not OneDnn.available(), reason="this PyTorch has no oneDNN")
 Matrix = NDArray[np.float64]
 
 
-def in_steps(values: Matrix) -> Matrix:
+def in_steps(values: Matrix, steps: int = 127) -> Matrix:
     """Each row as whole numbers of 127ths of its largest."""
-    step = np.abs(values).max(-1, keepdims=True) / 127
+    step = np.abs(values).max(-1, keepdims=True) / steps
     found: Matrix = np.round(values / step) * step
     return found
 
@@ -36,7 +39,7 @@ def test_weights_are_rounded_by_output() -> None:
     steps, scale = round_weight(weight)
     error = (steps.float() * scale.view(-1, 1, 1, 1) - weight).abs()
     assert (error <= scale.view(-1, 1, 1, 1) * 0.5001).all()
-    assert steps[[0, 1, 2, 4]].flatten(1).abs().amax(1).tolist() == [127] * 4
+    assert steps[[0, 1, 2, 4]].flatten(1).abs().amax(1).tolist() == [weight_steps()] * 4
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
@@ -46,7 +49,7 @@ def test_a_linear_layer_multiplies_what_was_rounded(
 ) -> None:
     weight, bias = torch.randn(24, 32), torch.randn(24)
     rows, add = torch.randn(*shape, 32) * 3, torch.randn(*shape, 24)
-    exact = in_steps(rows.double().numpy()) @ in_steps(weight.double().numpy()).T
+    exact = in_steps(rows.double().numpy()) @ in_steps(weight.double().numpy(), weight_steps()).T
     expected = torch.from_numpy(exact) + bias.double()
     follow = {"none": lambda x: x, "relu": torch.relu, "gelu": F.gelu}[activation]
     layer = RoundedLinear(weight, bias, activation)
@@ -61,7 +64,7 @@ def test_behind_a_gelu_bytes_reach_from_its_lowest_value() -> None:
     values = rows.double().numpy()
     step = (values.max(-1, keepdims=True) - LOWEST_GELU) / 255
     rounded = np.round((values - LOWEST_GELU) / step) * step + LOWEST_GELU
-    expected = rounded @ in_steps(weight.double().numpy()).T
+    expected = rounded @ in_steps(weight.double().numpy(), weight_steps()).T
     found = RoundedLinear(weight, None, behind_gelu=True)(rows)
     torch.testing.assert_close(found.double(), torch.from_numpy(expected), atol=1e-3, rtol=1e-3)
 
@@ -90,3 +93,23 @@ def test_rows_of_zeros_are_no_fault() -> None:
     bias = torch.randn(24)
     layer = RoundedLinear(torch.randn(24, 32), bias)
     torch.testing.assert_close(layer(torch.zeros(2, 32)), bias.expand(2, -1))
+
+
+WITHOUT_VNNI = """
+import torch
+from rpbert.modules.int8 import RoundedLinear, weight_steps
+torch.manual_seed(0)
+weight, rows = torch.rand(24, 64) + 0.5, torch.rand(40, 64) + 0.5
+error = (RoundedLinear(weight, None)(rows) / (rows @ weight.T) - 1).abs().max()
+print(weight_steps(), float(error))
+"""
+
+
+def test_nothing_is_cut_on_a_processor_that_adds_in_16_bits() -> None:
+    # Set before oneDNN is loaded; where it is no x86 processor nothing changes.
+    older = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    command = [sys.executable, "-c", WITHOUT_VNNI]
+    done = subprocess.run(command, env=older, capture_output=True, text=True, check=True)
+    steps, error = done.stdout.split()
+    assert int(steps) in (63, 127)
+    assert float(error) < 0.02

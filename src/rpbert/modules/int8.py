@@ -1,11 +1,13 @@
 """Linear layers in 8-bit integers: weights rounded once, each row of the input as it comes.
 
-Weights have one scale an output, in steps of a 127th of the largest; inputs one scale a row, so
-that a token's result does not depend on what else is in the batch (Yao et al. 2022, "ZeroQuant").
-Products and their sums are exact; what is lost is lost in rounding.
+Weights have one scale an output, in steps of a 127th of the largest (`weight_steps`); inputs one
+scale a row, so that a token's result does not depend on what else is in the batch (Yao et al. 2022,
+"ZeroQuant"). Products and their sums are exact; what is lost is lost in rounding.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +22,39 @@ LOWEST_GELU = -0.17
 _TINY = torch.finfo(torch.float32).tiny
 
 
+@cache
+def weight_steps() -> int:
+    """Steps of a weight to either side of 0: 127, or 63 where more would not be added exactly.
+
+    x86 processors without VNNI add two products of bytes in 16 bits and cut what is larger
+    (oneDNN's guide, "Nuances of int8 Computations"); two of 255 · 63 still fit.
+    """
+    rows = torch.full((1, 64), 2 * STEPS + 1, dtype=torch.uint8)
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((1, 64), STEPS, dtype=torch.int8), None)
+    found = multiply(rows, 0, packed, torch.ones(1), torch.zeros(1, dtype=torch.long))
+    return STEPS if found.item() == 64 * (2 * STEPS + 1) * STEPS else STEPS // 2
+
+
+def multiply(rows: Tensor, zero: int, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+    """Rows of bytes by weights of bytes, times each output's scale.
+
+    Args:
+        zero: the byte of `rows` that stands for 0.
+        packed: weights as ``qlinear_prepack`` lays them out.
+        zeros: 0 for each output, which its weights stand for by 0.
+    """
+    found: Tensor = torch.ops.onednn.qlinear_pointwise(
+        rows, 1.0, zero, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return found
+
+
 def round_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Each output's weights in steps of a 127th of the largest.
+    """Each output's weights in `weight_steps` to the largest.
 
     Shapes: (outputs, …) → (outputs, …) int8, and what a step is worth (outputs,).
     """
-    scale = weight.flatten(1).abs().amax(1).clamp(min=_TINY) / STEPS
+    scale = weight.flatten(1).abs().amax(1).clamp(min=_TINY) / weight_steps()
     steps = weight / scale.view(-1, *[1] * (weight.ndim - 1))
     return steps.round().to(torch.int8), scale
 
@@ -78,10 +107,7 @@ class RoundedLinear(nn.Module):
     def forward(self, rows: Tensor, add: Tensor | None = None) -> Tensor:
         """Shapes: (…, inputs), (…, outputs) → (…, outputs), float32."""
         bytes_, worth, zero = self._rounded(rows.float())
-        sums = torch.ops.onednn.qlinear_pointwise(
-            bytes_, 1.0, zero, self.packed, self.scale, self.zeros, None,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+        sums = multiply(bytes_, zero, self.packed, self.scale, self.zeros)
         found = torch.addcmul(self.bias, sums, worth)
         if add is not None:
             found += add
