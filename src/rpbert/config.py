@@ -41,6 +41,7 @@ from rpbert.yaml_file import parse_yaml, read_yaml
 
 __all__ = [
     "PRESETS",
+    "AverageSettings",
     "BiLstmSettings",
     "BlockSettings",
     "CaptionSettings",
@@ -101,6 +102,21 @@ class Rates(Settings):
     """θ_ResNet; 0 freezes it."""
 
 
+class AverageSettings(Settings):
+    """A mean of the weights along training, which is scored and saved in their place."""
+
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Share that the mean keeps at each step, such as 0.999; less at the first ones."""
+    epochs: int | None = Field(None, ge=2)
+    """The plain mean of the weights after each of so many last epochs."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.ema is None) == (self.epochs is None):
+            raise ValueError("both or neither", "exactly one of ema and epochs")
+        return self
+
+
 class TrainingSettings(Settings):
     """Algorithm 1 and its optimisers. The defaults are the `paper` preset (Table 2)."""
 
@@ -128,6 +144,8 @@ class TrainingSettings(Settings):
     """After warm-up: constant rates, or linear or cosine decay to 0."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; None: no clipping."""
+    average: AverageSettings | None = None
+    """``{ema: 0.999}`` or ``{epochs: 3}``: score and save a mean of the weights; None: the last."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """``bf16`` computes the heavy parts in bfloat16, ``auto`` does so where the device can."""
     device: Literal["auto", "cpu"] = "auto"

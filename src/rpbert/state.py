@@ -61,15 +61,18 @@ def files_of(
     system: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
     states: Sequence[Tensors],
+    average: nn.Module | None = None,
 ) -> dict[str, Tensors]:
     """The tensors of a checkpoint by file.
 
     Args:
         optimizers: by task.
         states: the random generators of each process.
+        average: the mean of the weights so far.
     """
     return {
         "system": system.state_dict(),
+        **({"average": average.state_dict()} if average else {}),
         "generators": {
             f"{i}/{name}": state[name] for i, state in enumerate(states) for name in state
         },
@@ -82,6 +85,7 @@ def restore(
     system: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
     process: int,
+    average: nn.Module | None = None,
 ) -> Progress:
     """Put all of a process where a checkpoint has it, and return how far the run has come.
 
@@ -90,6 +94,8 @@ def restore(
     """
     try:
         system.load_state_dict(dict(checkpoint.files["system"]))
+        if average is not None:
+            average.load_state_dict(dict(checkpoint.files["average"]))
         for task, optimizer in optimizers.items():
             _set_moments(optimizer, checkpoint.files[f"optimizer-{task}"])
         own = f"{process}/"

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from rpbert.averaging import average_of
 from rpbert.checkpoint import Checkpoint, Checkpoints, Place
 from rpbert.config import TrainingSettings
 from rpbert.data import Batch, Post
@@ -85,9 +86,8 @@ class Trainer:
             quicken(self.system)
         learnt = set().union(*(task.parts for task in schedule.tasks))
         self.system.freeze({part for part, _ in self.system.parts()} - learnt)
+        self.average = average_of(self.system, settings)
         self.collator: Collator = model.collator()
-        # One collator, and so one store of decoded images, for both.
-        self.decoder = Decoder(model, self.collator, self.accelerator.device)
         self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
         if settings.moments == "shared":
             share_moments(self.optimizers.values())
@@ -124,6 +124,8 @@ class Trainer:
         with self.stop.held():
             while self.progress.epoch < self.settings.epochs:
                 self._epoch(reporter, started)
+                self._share_statistics()
+                self.average.after_epoch(self.progress.epoch + 1)
                 tags, relation = self._scored(dev)
                 images = self._images()
                 if self.progress.epoch == first:
@@ -206,6 +208,7 @@ class Trainer:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         optimizer.step()
+        self.average.after_step()
         # The whole system: gradients also reach parameters that are another task's to update.
         self.system.zero_grad(set_to_none=True)
         return summed
@@ -243,10 +246,11 @@ class Trainer:
     def _score(self, dev: Sequence[Post]) -> tuple[TagScores | None, RelationScores | None]:
         """Score the development posts, each once however many processes there are."""
         accelerator = self.accelerator
-        self._share_statistics()
         share = list(dev[accelerator.process_index :: accelerator.num_processes])
+        # One collator, and so one store of decoded images, for training and scoring.
+        decoder = Decoder(self.model, self.collator, accelerator.device, self.average.system)
         with accelerator.autocast():
-            decoded = self.decoder.decode(share, self.settings.evaluation_batch_size)
+            decoded = decoder.decode(share, self.settings.evaluation_batch_size)
         pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
         tags = None
         if self.system.tags_words:
@@ -289,7 +293,7 @@ class Trainer:
         f1, epoch = self.progress.best
         self.model.notes |= {"epoch": epoch, "dev_f1": f1}
         try:
-            self.model.save(self.run / "model")
+            replace(self.model, system=self.average.system).save(self.run / "model")
         except InputError as error:
             raise self._nothing_lost(error) from error
 
@@ -302,7 +306,7 @@ class Trainer:
         states: list[dict[str, Tensor]] = gather_object([generators()])
         progress = {**asdict(self.progress), "images": self._images()}
         if self.accelerator.is_main_process:
-            files = files_of(self.system, self.optimizers, states)
+            files = files_of(self.system, self.optimizers, states, self.average.kept)
             best = [Place(self.progress.best[1])] if self.progress.best[1] else []
             try:
                 keep = self.settings.keep_checkpoints
@@ -322,7 +326,8 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Take over all of a checkpoint."""
         process = self.accelerator.process_index
-        self.progress = restore(checkpoint, self.system, self.optimizers, process)
+        average = self.average.kept
+        self.progress = restore(checkpoint, self.system, self.optimizers, process, average)
         if self.settings.moments == "shared":  # they were read for each task apart
             share_moments(self.optimizers.values())
         self._saved = (checkpoint.place, time.monotonic())

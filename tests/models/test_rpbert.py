@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from rpbert.config import Rates, TrainingSettings
+from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
 from rpbert.tasks import RelationTask, TaggingTask, Task
-from tests.conftest import made_posts, tiny
+from tests.conftest import NO_EVIDENCE, made_posts, tiny
 
 RATES = Rates(head=1e-2, encoder=1e-2, projection=1e-2, visual=1e-2)
 
@@ -107,6 +108,64 @@ def test_task_2_sends_its_gradient_through_r(gate: str) -> None:
     gradient = system_of(model).get_parameter("classifier.weight").grad
     assert gradient is not None
     assert gradient.any()
+
+
+@pytest.mark.parametrize(
+    ("start", "progress", "passes"),
+    [(0, 0, True), (0.5, 0.4, False), (0.5, 0.5, True), (1, 0.4, False), (1, 1, False)],
+)
+def test_the_gradient_passes_through_r_from_when_it_should(
+    start: float, progress: float, passes: bool
+) -> None:
+    model = tiny("rpbert", propagation={"gradient_from": start})
+    system = system_of(model)
+    system.train()
+    system.anneal(progress)
+    system(model.collator().with_gold(made_posts())).losses.sum().backward()
+    gradient = system.get_parameter("classifier.weight").grad
+    assert (gradient is not None and bool(gradient.any())) == passes
+    assert system.get_parameter("encoder.bert.encoder.layer.0.output.dense.weight").grad is not None
+
+
+def test_task_1_learns_where_task_2_passes_no_gradient() -> None:
+    model = tiny("rpbert", propagation={"gradient_from": 1})
+    model.system.train()
+    batch = model.collator().with_gold(made_posts())
+    RelationTask(made_posts(), RATES).losses(model.system, batch).sum().backward()  # type: ignore[no-untyped-call]
+    for name in ("classifier.weight", "encoder.bert.encoder.layer.0.output.dense.weight"):
+        gradient = system_of(model).get_parameter(name).grad
+        assert gradient is not None
+        assert gradient.any()
+
+
+def test_a_floor_lets_that_share_of_the_blocks_through() -> None:
+    """With r = 0, as the same model without a gate whose W^v is a quarter of its own."""
+    model = tiny("rpbert", propagation={"floor": 0.25})
+    force_relation(system_of(model), adds=False)
+    batch = model.collator()(made_posts())
+    quarter = gate_none_of(model)
+    with torch.no_grad():
+        system_of(quarter).get_parameter("projection.weight").mul_(0.25)
+    output = model.system(batch)
+    assert torch.equal(output.relation_score, torch.zeros(8))
+    torch.testing.assert_close(output.emissions, quarter.system(batch).emissions)
+
+
+def test_the_oracle_lets_through_what_the_labels_say() -> None:
+    model = tiny("rpbert", gate="oracle")
+    posts = made_posts()
+    posts[1] = posts[1].with_(relation=None)
+    posts[3] = posts[3].with_(**NO_EVIDENCE)
+    output = model.system(model.collator()(posts))
+    assert output.relation_score.tolist() == [0, 1, 0, 0, 0, 1, 0, 1]
+    whole = gate_none_of(model)
+    blind = [post.with_(**NO_EVIDENCE) for post in posts]
+    for shown, rows in ((posts, [1, 5, 7]), (blind, [3])):
+        emissions = whole.system(whole.collator()(shown)).emissions
+        torch.testing.assert_close(output.emissions[rows], emissions[rows], atol=1e-6, rtol=1e-6)
+    assert not model.system.has_relation  # nothing is left for Task#1 to learn
+    decoded = Tagger(model, "cpu").decode(posts)
+    assert [answer.relation for answer in decoded] == output.relation_score.tolist()
 
 
 @pytest.mark.parametrize(

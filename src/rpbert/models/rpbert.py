@@ -22,25 +22,38 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings
+from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings, Settings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.evidence import Evidence, VisualTokens
-from rpbert.modules.gates import GATES, Gate, OpenGate
+from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
 
 Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
 """Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
 
 
+class PropagationSettings(Settings):
+    """How r acts on the image and on training."""
+
+    floor: float = Field(0.0, ge=0, lt=1)
+    """The share of the image that r = 0 lets through: R = floor + (1 - floor) r; 0 is Eq. 3."""
+    gradient_from: float = Field(0.0, ge=0, le=1)
+    """Share of training after which Task#2's gradient passes through r into BERT: 0 is always,
+    1 is never."""
+
+
 class RpBertOptions(BiLstmSettings):
     """Text encoder, evidence and gate."""
 
-    gate: Literal["soft", "straight_through", "gumbel", "none"] = "soft"
-    """G of Eq. 4, 5, 6; ``none`` is the paper's "w/o Rp": the whole image, no Task#1."""
+    gate: Literal["soft", "straight_through", "gumbel", "none", "oracle"] = "soft"
+    """G of Eq. 4, 5, 6; ``none`` is the paper's "w/o Rp": the whole image, no Task#1; ``oracle``,
+    for studies, sets r to the label of each post, in training and in test."""
+    propagation: PropagationSettings = PropagationSettings()
     encoder: EncoderSettings
     evidence: EvidenceSettings
     classifier_relu: bool = False
@@ -56,6 +69,7 @@ class RpBert(BiLstmSystem):
         projection: W^v, without bias, so that a closed gate leaves nothing of the image.
         classifier: [CLS] to the logits of (does not add, adds), θ_FCs.
         gate: G (Eq. 4, 5, 6).
+        propagation: R of r (Eq. 3).
     """
 
     Options = RpBertOptions
@@ -69,6 +83,7 @@ class RpBert(BiLstmSystem):
         gate: Gate,
         embeddings: WordEmbeddings,
         tagger: BiLstmCrf,
+        propagation: Propagation,
     ) -> None:
         super().__init__(embeddings, tagger)
         self.encoder = encoder
@@ -76,6 +91,7 @@ class RpBert(BiLstmSystem):
         self.projection = projection
         self.classifier = classifier
         self.gate = gate
+        self.propagation = propagation
 
     @classmethod
     def build(cls, options: RpBertOptions, parts: Parts) -> RpBert:
@@ -91,32 +107,40 @@ class RpBert(BiLstmSystem):
             evidence=evidence,
             projection=parts.projection(evidence, encoder.width),
             classifier=classifier,
-            gate=GATES[options.gate](),
+            gate=OracleGate() if options.gate == "oracle" else GATES[options.gate](),
             embeddings=embeddings,
             tagger=parts.tagger(embeddings.width + encoder.width),
+            propagation=Propagation(**options.propagation.model_dump()),
         )
 
     @property
     def has_relation(self) -> bool:
-        """Without propagation nothing reads r, and Task#1 is left out (Table 6, "w/o Rp")."""
-        return not isinstance(self.gate, OpenGate)
+        """Where nothing reads what the classifier says, Task#1 is left out (Table 6, "w/o Rp")."""
+        return not isinstance(self.gate, OpenGate | OracleGate)
 
     def anneal(self, progress: float) -> None:
-        """Anneal τ of Eq. 6."""
+        """Anneal τ of Eq. 6, and let Task#2's gradient through r once it is time."""
         self.gate.anneal(progress)
+        self.propagation.anneal(progress)
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Algorithm 1, lines 8 to 11."""
         text = self.encoder.embed(batch.subwords)  # T
         image = self.blocks(batch)  # V
-        return self.read(batch, text, image, self.relation_score(batch, text, image), self.encoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.propagation.passes):
+            score = self.relation_score(batch, text, image)  # r
+        return self.read(batch, text, image, score, self.encoder)
 
     def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
         """r (Eq. 2), 0 where a post has no image; None without propagation. Shape: (B,)."""
-        if not self.has_relation:
-            return None
-        logits = self._relation_logits(batch, text, image)
-        r: Tensor = self.gate(logits)[:, 1] * image.mask.any(1)
+        match self.gate:
+            case OpenGate():
+                return None
+            case OracleGate():
+                probabilities = self.gate(batch.posts).to(image.mask.device)
+            case _:
+                probabilities = self.gate(self._relation_logits(batch, text, image))
+        r: Tensor = probabilities[:, 1] * image.mask.any(1)
         return r
 
     def read(
@@ -136,7 +160,8 @@ class RpBert(BiLstmSystem):
             encode: the encoder, or one that also looks at what it does.
         """
         if score is not None:
-            image = image._replace(values=score[:, None, None] * image.values)  # R ⊙ V, Eq. 3
+            share = self.propagation(score)[:, None, None]  # R
+            image = image._replace(values=share * image.values)  # R ⊙ V, Eq. 3
         rows = VisualTokens(*(part[batch.post_of_row] for part in image))
         hidden = encode(text, batch.subword_mask, rows)
         words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)  # e_k^RpBERT

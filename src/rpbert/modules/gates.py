@@ -2,12 +2,17 @@
 
 Each maps logits x of shape (B, 2) to probabilities of shape (B, 2), of which the second column is
 the relation score r (Eq. 2). Probabilities are float32 or wider, also under mixed precision.
+`OracleGate` reads no logits but the truth. What R is made of r, `Propagation` says (Eq. 3).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from rpbert.data import Post
 
 
 class Gate(nn.Module):
@@ -88,6 +93,46 @@ class OpenGate(Gate):
         """Shapes: (B, 2) → (B, 2), each row [0, 1]."""
         closed = torch.zeros_like(_wide(logits[..., :1]))
         return torch.cat([closed, closed + 1], dim=-1)
+
+
+class OracleGate(Gate):
+    """The relation that a post comes with, in training and in test: the most a gate can give.
+
+    For studies alone, as it reads the label that others predict. A post without a label shows
+    its whole image.
+    """
+
+    def forward(self, posts: Sequence[Post]) -> Tensor:
+        """Shape: (B, 2), as for other gates."""
+        known = [1.0 if post.relation is None else post.relation for post in posts]
+        r = torch.tensor(known, dtype=torch.float32)
+        return torch.stack([1 - r, r], dim=-1)
+
+
+class Propagation(nn.Module):
+    """What share of the image r lets through: R of Eq. 3, with a floor.
+
+    Args:
+        floor: the share that r = 0 lets through; R = floor + (1 - floor) r. Eq. 3 has 0.
+        gradient_from: share of training after which Task#2's gradient passes through r; before, r
+            is a constant to it. 0 is from the start on, 1 never.
+
+    Attributes:
+        passes: whether the gradient passes now.
+    """
+
+    def __init__(self, floor: float = 0.0, gradient_from: float = 0.0) -> None:
+        super().__init__()
+        self.floor, self.gradient_from = floor, gradient_from
+        self.passes = gradient_from == 0
+
+    def anneal(self, progress: float) -> None:
+        """Called during training with the share of it that is done, in [0, 1]."""
+        self.passes = self.gradient_from <= progress and self.gradient_from < 1
+
+    def forward(self, score: Tensor) -> Tensor:
+        """Any shape, to the same."""
+        return self.floor + (1 - self.floor) * score
 
 
 GATES: dict[str, type[Gate]] = {
