@@ -10,7 +10,8 @@ as r lets through (Eq. 3), and its words go to the biLSTM-CRF as [e_k; e_k^RpBER
 How the paper's open points are read:
 
 - R ⊙ V scales the projected blocks before segment and position embeddings are added.
-- The relation classifier (θ_FCs) is linear on the [CLS] output, a ReLU after it is an option.
+- The relation classifier (θ_FCs) is linear on the [CLS] output; a ReLU after it is an option, and
+  so is the mean of the text tokens before it.
   Only Task#1 updates it, though Task#2's gradient flows through r into BERT.
 - W^v learns in both tasks.
 - A post without a usable image is read as text alone and its r is 0.
@@ -37,6 +38,28 @@ Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
 """Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
 
 
+Summarise: TypeAlias = Callable[[TextImageEncoder, Tensor, Tensor, VisualTokens], Tensor]
+"""What the relation classifier reads of a pair. Shape: (B, L, H), (B, L), (B, V, H) → (B, H)."""
+
+
+def cls_summary(
+    encoder: TextImageEncoder, text: Tensor, mask: Tensor, image: VisualTokens
+) -> Tensor:
+    """The [CLS] output, as in Fig. 2."""
+    return encoder.summary(text, mask, image)
+
+
+def mean_summary(
+    encoder: TextImageEncoder, text: Tensor, mask: Tensor, image: VisualTokens
+) -> Tensor:
+    """The mean output of all text tokens, for encoders that were trained for it, as MiniLM was."""
+    hidden: Tensor = encoder(text, mask, image)
+    return (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+SUMMARIES: dict[str, Summarise] = {"cls": cls_summary, "mean": mean_summary}
+
+
 class PropagationSettings(Settings):
     """How r acts on the image and on training."""
 
@@ -56,6 +79,8 @@ class RpBertOptions(BiLstmSettings):
     propagation: PropagationSettings = PropagationSettings()
     encoder: EncoderSettings
     evidence: EvidenceSettings
+    classifier_input: Literal["cls", "mean"] = "cls"
+    """What the relation classifier reads: the output of [CLS], or the mean over all text tokens."""
     classifier_relu: bool = False
     """A ReLU between the relation classifier and the gate, as "FC layers" may be read."""
 
@@ -70,6 +95,7 @@ class RpBert(BiLstmSystem):
         classifier: [CLS] to the logits of (does not add, adds), θ_FCs.
         gate: G (Eq. 4, 5, 6).
         propagation: R of r (Eq. 3).
+        summarise: what the classifier reads of the first pass.
     """
 
     Options = RpBertOptions
@@ -84,6 +110,7 @@ class RpBert(BiLstmSystem):
         embeddings: WordEmbeddings,
         tagger: BiLstmCrf,
         propagation: Propagation,
+        summarise: Summarise = cls_summary,
     ) -> None:
         super().__init__(embeddings, tagger)
         self.encoder = encoder
@@ -92,6 +119,7 @@ class RpBert(BiLstmSystem):
         self.classifier = classifier
         self.gate = gate
         self.propagation = propagation
+        self.summarise = summarise
 
     @classmethod
     def build(cls, options: RpBertOptions, parts: Parts) -> RpBert:
@@ -111,6 +139,7 @@ class RpBert(BiLstmSystem):
             embeddings=embeddings,
             tagger=parts.tagger(embeddings.width + encoder.width),
             propagation=Propagation(**options.propagation.model_dump()),
+            summarise=SUMMARIES[options.classifier_input],
         )
 
     @property
@@ -127,9 +156,7 @@ class RpBert(BiLstmSystem):
         """Algorithm 1, lines 8 to 11."""
         text = self.encoder.embed(batch.subwords)  # T
         image = self.blocks(batch)  # V
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.propagation.passes):
-            score = self.relation_score(batch, text, image)  # r
-        return self.read(batch, text, image, score, self.encoder)
+        return self.read(batch, text, image, self.relation_score(batch, text, image), self.encoder)
 
     def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
         """r (Eq. 2), 0 where a post has no image; None without propagation. Shape: (B,)."""
@@ -179,7 +206,7 @@ class RpBert(BiLstmSystem):
     def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
         """The first pass: only the row that speaks for each post is read. Shape: (B, 2)."""
         rows = batch.first_row
-        summary = self.encoder.summary(text[rows], batch.subword_mask[rows], image)
+        summary = self.summarise(self.encoder, text[rows], batch.subword_mask[rows], image)
         with torch.autocast(summary.device.type, enabled=False):
             logits: Tensor = self.classifier(summary.float())
         return logits

@@ -110,7 +110,7 @@ class OracleGate(Gate):
 
 
 class Propagation(nn.Module):
-    """What share of the image r lets through: R of Eq. 3, with a floor.
+    """What share of the image r lets through: R of Eq. 3, with a floor and a start of its gradient.
 
     Args:
         floor: the share that r = 0 lets through; R = floor + (1 - floor) r. Eq. 3 has 0.
@@ -132,6 +132,9 @@ class Propagation(nn.Module):
 
     def forward(self, score: Tensor) -> Tensor:
         """Any shape, to the same."""
+        # Detached, not computed without gradients: autocast would keep weights it cast then, and
+        # the second pass would learn nothing by them.
+        score = score if self.passes else score.detach()
         return self.floor + (1 - self.floor) * score
 
 
