@@ -34,6 +34,7 @@ ROOMS = [
     },
     {"relation_sources"},
     {"task_posts", "tasks"},
+    {"card"},
     {"trainer", "training"},
     {"evaluation", "analysis", "batch", "benchmark", "spacy_component"},
     {"demo", "reproduce"},

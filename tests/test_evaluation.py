@@ -10,9 +10,10 @@ import pytest
 
 from rpbert.data import ImageStatus, Post
 from rpbert.errors import InputError
-from rpbert.evaluation import ADDS, DOES_NOT_ADD, evaluate_model, evaluate_posts, only
+from rpbert.evaluation import evaluate_model, evaluate_posts, only
 from rpbert.inference import Decoded, Tagger
 from rpbert.score_table import render
+from rpbert.scoring import ADDS, DOES_NOT_ADD
 from tests.conftest import tiny
 
 

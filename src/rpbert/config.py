@@ -194,6 +194,8 @@ class RunSettings(Settings):
     """Settings of one system; which keys it has, the system says (`rpbert.models`)."""
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
+    licence: str | None = None
+    """Of the trained weights, for the model card, such as ``mit``; None: not stated."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,9 +13,9 @@ from rpbert.data import Post, Prediction
 from rpbert.data.controlled import make
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evaluation import ADDS, DOES_NOT_ADD, evaluate_posts
+from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
-from rpbert.scoring import Evaluation
+from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.training import train
 
 POSTS = 6000

@@ -16,20 +16,20 @@ from rpbert.data.tables import CUT_WORD
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import Faults, InputError, refuse
-from rpbert.inference import Decoded, Tagger
+from rpbert.inference import Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Parts
 from rpbert.models.tagger import WordEmbeddings
 from rpbert.scoring import (
     RELATION_THRESHOLD,
     Evaluation,
+    relation_groups,
     score_familiarity,
     score_relations,
     score_tags,
 )
 
 GROUPINGS = ("relation", "type")
-ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
 
 
 def evaluate_model(
@@ -79,8 +79,9 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     gold = [post.tags or () for post in posts]
     predicted = [answer.tags for answer in decoded]
     images = Counter(answer.image for answer in decoded)
+    groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
     evaluation = Evaluation(
-        score_tags(gold, predicted, _groups(posts, decoded)) if tagged else None,
+        score_tags(gold, predicted, groups) if tagged else None,
         images={status: images[status] for status in get_args(ImageStatus)},
     )
     if tagged:
@@ -173,14 +174,3 @@ def _published_sizes(name: str) -> SystemSettings:
     tagger = {"lstm_hidden": 1024} if recurrent else {}
     chosen = {key: value for key, value in parts.items() if key in fields}
     return parse_options({"system": name, "tagger": tagger, **chosen})
-
-
-def _groups(posts: Sequence[Post], decoded: Sequence[Decoded]) -> list[str | None] | None:
-    """The relation of each post: labels if the data has them, else the model's own r > 0.5."""
-    scores = [post.relation for post in posts]
-    if all(score is None for score in scores):
-        scores = [answer.relation for answer in decoded]
-    if all(score is None for score in scores):
-        return None
-    names = {True: ADDS, False: DOES_NOT_ADD}
-    return [None if score is None else names[score > RELATION_THRESHOLD] for score in scores]

@@ -35,6 +35,8 @@ _READ = {"id", "text", "tokens", "caption"}
 """Keys of a mapping that tagging reads, beside `image`."""
 
 
+_KINDS = ["*.json", "*.safetensors", "*.txt", "README.md"]
+"""Files that a model has."""
 _IMAGES_KEPT = 2**26  # bytes: a stream of posts hardly shows an image again
 
 
@@ -171,7 +173,10 @@ class Tagger:
         self.model.save(Path(folder))
 
     def push_to_hub(self, name: str, private: bool = False) -> str:
-        """Upload the model under a hub id such as ``you/rpbert-news``; returns its address."""
+        """Upload the model, with its card, under a hub id such as ``you/rpbert-news``.
+
+        Returns its address.
+        """
         import tempfile
 
         from huggingface_hub import HfApi
@@ -285,7 +290,7 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=_KINDS))
     except (OSError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise InputError(

@@ -21,6 +21,8 @@ from rpbert.errors import InputError
 from rpbert.writing import cannot_write, is_disk_fault, sync
 
 MANIFEST = "manifest.json"
+CARD = "README.md"
+"""Not listed: it is for people, who edit it."""
 _AGAIN = "copy it again"
 
 
@@ -98,7 +100,8 @@ def recover(folder: Path) -> None:
 def _seal(folder: Path) -> None:
     """Have all files on the disk, and behind them the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = {path.relative_to(folder).as_posix(): _entry(path) for path in files}
+    names = {path: path.relative_to(folder).as_posix() for path in files}
+    listed = {name: _entry(path) for path, name in names.items() if name != CARD}
     for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
         sync(path)
     (folder / MANIFEST).write_bytes(_written(listed))

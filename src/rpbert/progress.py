@@ -23,6 +23,9 @@ Advance = Callable[[str, float, int], None]
 """Called after a step with the task, its loss and how many posts it took."""
 
 
+METRICS = "metrics.jsonl"
+
+
 class Reporter:
     """Tells a person how the run goes, and writes a line per evaluation to RUN/metrics.jsonl.
 
@@ -32,7 +35,7 @@ class Reporter:
     """
 
     def __init__(self, run: Path, settings: TrainingSettings, *, shown: bool = True) -> None:
-        self.metrics = run / "metrics.jsonl"
+        self.metrics = run / METRICS
         self.shown = shown
         self.console = Console(file=sys.stderr, highlight=False, quiet=not shown)
         self.epochs = settings.epochs
@@ -45,19 +48,15 @@ class Reporter:
             lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
             if lines and not lines[-1].endswith("\n"):  # the run was stopped while it wrote
                 lines.pop()
-            kept = [line for n, line in enumerate(lines, 1) if self._epoch_of(n, line) <= finished]
+            kept = [
+                line
+                for n, line in enumerate(lines, 1)
+                if _record(self.metrics, n, line)["epoch"] <= finished
+            ]
             with written_whole(self.metrics) as file:
                 file.writelines(kept)
         within = f" and {steps:,} steps of the next" if steps else ""
         self.note(f"resuming after epoch {finished}{within}")
-
-    def _epoch_of(self, number: int, line: str) -> int:
-        try:
-            return int(json.loads(line)["epoch"])
-        except (ValueError, LookupError, TypeError):
-            where = f"{self.metrics}:{number}"
-            mend = "take the line out to resume"
-            raise InputError(where, line.strip()[:80], "the record of an epoch", mend) from None
 
     def __enter__(self) -> Self:
         return self
@@ -144,6 +143,31 @@ class Reporter:
                 self._events.add_scalar(
                     "dev/relation_macro_f1", relation["macro_f1"], record["epoch"]
                 )
+
+
+def record_of(metrics: Path, epoch: int) -> dict[str, Any]:
+    """What was recorded of an epoch.
+
+    Raises:
+        InputError: a line is damaged, or there is none of that epoch.
+    """
+    lines = metrics.read_text("utf-8").splitlines() if metrics.is_file() else []
+    for number, line in enumerate(lines, 1):
+        record = _record(metrics, number, line)
+        if record["epoch"] == epoch:
+            return record
+    raise InputError(metrics, f"no record of epoch {epoch}", "a line an epoch", "train anew")
+
+
+def _record(metrics: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        record["epoch"] = int(record["epoch"])
+    except (ValueError, LookupError, TypeError):
+        mend = "take the line out to resume"
+        where = f"{metrics}:{number}"
+        raise InputError(where, line.strip()[:80], "the record of an epoch", mend) from None
+    return record
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -25,6 +25,7 @@ Lexicon: TypeAlias = frozenset[str]
 SCORERS: Mapping[str, str] = {"strict": "seqeval, strict IOB2", "lenient": "conlleval"}
 RELATION_THRESHOLD = 0.5
 """An image adds where r is above this."""
+ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,20 @@ class Evaluation:
             "cut_words": self.cut_words,
             "fp32_f1": self.fp32_f1,
         }
+
+
+def relation_groups(
+    labels: Sequence[float | None], scores: Sequence[float | None]
+) -> list[str | None] | None:
+    """The relation of each post as a group: by labels if there are any, else by the model's r.
+
+    None where there is neither.
+    """
+    known = labels if any(label is not None for label in labels) else scores
+    if all(score is None for score in known):
+        return None
+    names = {True: ADDS, False: DOES_NOT_ADD}
+    return [None if score is None else names[score > RELATION_THRESHOLD] for score in known]
 
 
 def score_spans(

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from rpbert.averaging import average_of
+from rpbert.card import CardWriter
 from rpbert.checkpoint import Checkpoint, Checkpoints, Place
 from rpbert.config import TrainingSettings
 from rpbert.data import Batch, Post
@@ -27,9 +28,15 @@ from rpbert.inference import Decoded, Decoder
 from rpbert.manifest import is_whole
 from rpbert.models.saved import TaggingModel
 from rpbert.modules.quick import quicken
-from rpbert.progress import Reporter
+from rpbert.progress import METRICS, Reporter, record_of
 from rpbert.repeatable import generators
-from rpbert.scoring import RelationScores, TagScores, score_relations, score_tags
+from rpbert.scoring import (
+    RelationScores,
+    TagScores,
+    relation_groups,
+    score_relations,
+    score_tags,
+)
 from rpbert.state import Progress, files_of, restore
 from rpbert.stopping import StopSignals
 from rpbert.tasks import Schedule, Task, share_moments
@@ -77,8 +84,10 @@ class Trainer:
         settings: TrainingSettings,
         run: Path,
         stop: StopSignals,
+        card: CardWriter | None = None,
     ) -> None:
         self.accelerator = accelerator
+        self.card = card
         self.model, self.schedule, self.settings, self.run = model, schedule, settings, run
         self.stop = stop
         self.system = model.system.to(self.accelerator.device)
@@ -254,7 +263,11 @@ class Trainer:
         pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
         tags = None
         if self.system.tags_words:
-            tags = score_tags([post.tags or () for post, _ in pairs], [d.tags for _, d in pairs])
+            gold, found = [post.tags or () for post, _ in pairs], [d.tags for _, d in pairs]
+            groups = relation_groups(
+                [post.relation for post, _ in pairs], [d.relation for _, d in pairs]
+            )
+            tags = score_tags(gold, found, groups)
         # Task#1 knows nothing of posts whose image could not be read, as in its loss.
         known = [
             (p.relation, d.relation)
@@ -292,6 +305,8 @@ class Trainer:
     def _save_model(self) -> None:
         f1, epoch = self.progress.best
         self.model.notes |= {"epoch": epoch, "dev_f1": f1}
+        if self.card is not None:
+            self.model.card = self.card(self.model, record_of(self.run / METRICS, epoch))
         try:
             replace(self.model, system=self.average.system).save(self.run / "model")
         except InputError as error:

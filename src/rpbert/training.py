@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from rpbert.card import card_writer
 from rpbert.config import RunSettings, TrainingSettings, write_yaml
 from rpbert.errors import InputError
 from rpbert.manifest import recover
@@ -53,7 +54,9 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     model = TaggingModel.create(options, posts.train, [*posts.dev, *posts.test])
     reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)
-    trainer = Trainer(accelerator, model, schedule, settings.training, run, stop)
+    counts = {"training": len(posts.train), "development": len(posts.dev), "test": len(posts.test)}
+    card = card_writer(complete, counts)
+    trainer = Trainer(accelerator, model, schedule, settings.training, run, stop, card)
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         if (run / "config.yaml").exists():

@@ -15,13 +15,13 @@ from PIL import Image
 from rpbert.config import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evaluation import ADDS, DOES_NOT_ADD, evaluate_posts
+from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
 from rpbert.progress import Reporter
 from rpbert.reproduce import Request, reproduce, running
 from rpbert.reproduce.markdown import render
 from rpbert.reproduce.settings import SharedSettings, load_shared
-from rpbert.scoring import Evaluation
+from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.trainer import TrainingResult
 from rpbert.training import train
 from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER

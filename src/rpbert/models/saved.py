@@ -1,8 +1,8 @@
 """A system with all that using it takes: settings, vocabulary and tokenizer; saved and loaded.
 
 A model folder holds ``model.json`` (settings, tags, vocabulary), ``model.safetensors`` (weights),
-``tokenizer/`` and ``manifest.json`` (`rpbert.manifest`). Nothing in it is a pickle, and nothing in
-it is executed.
+``tokenizer/`` and ``manifest.json`` (`rpbert.manifest`), and a model card for people,
+``README.md``. Nothing in it is a pickle, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rpbert.data.vocabulary import (
 )
 from rpbert.data.words import JoinedMarks, marks_style
 from rpbert.errors import InputError
-from rpbert.manifest import MANIFEST, folder_written_whole, verify
+from rpbert.manifest import CARD, MANIFEST, folder_written_whole, verify
 from rpbert.models import build, parse_options, registered
 from rpbert.models.build import Parts, from_hub
 from rpbert.models.tagger import System, WordEmbeddings
@@ -74,6 +74,7 @@ class TaggingModel:
         tokenizer: of the sub-word encoder, None for a system without one.
         entities: those of the training posts, to tell seen ones from unseen ones.
         notes: what is worth keeping beside the weights, such as scores; JSON types.
+        card: what people should know of the model, in Markdown; empty where nobody wrote it.
     """
 
     system: System
@@ -82,6 +83,7 @@ class TaggingModel:
     tokenizer: PreTrainedTokenizerBase | None
     entities: Lexicon
     notes: dict[str, Any]
+    card: str = ""
 
     @classmethod
     def create(
@@ -175,6 +177,8 @@ class TaggingModel:
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(new / "tokenizer")
             (new / "model.json").write_text(self._description(), encoding="utf-8")
+            if self.card:
+                (new / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> TaggingModel:
@@ -203,7 +207,9 @@ class TaggingModel:
                 folder / "model.safetensors", str(error)[:200], "the weights model.json describes"
             ) from None
         entities, notes = description["entities"], description["notes"]
-        return cls(system.eval(), options, vocabulary, tokenizer, entities, notes)
+        card = folder / CARD
+        text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+        return cls(system.eval(), options, vocabulary, tokenizer, entities, notes, text)
 
     def _description(self) -> str:
         content = {
