@@ -16,6 +16,7 @@ from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
 from rpbert.data.ahead import ahead
 from rpbert.data.collate import Collator, batches, by_length, windows
 from rpbert.data.labels import strict_spans
+from rpbert.data.marks import MarksWatch
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import InputError
@@ -75,6 +76,7 @@ class Decoder:
         settings = model.options.tagger
         strict = isinstance(settings, DecodingSettings) and settings.iob2_decoding
         self.constraint: TagConstraint | None = iob2_constraint(tags) if strict else None
+        self.marks = MarksWatch(model.vocabulary.marks)
 
     def decode(self, posts: Sequence[Post], batch_size: int = 32) -> list[Decoded]:
         """Decode posts in batches of similar length; the answers keep the order of `posts`."""
@@ -86,7 +88,8 @@ class Decoder:
         return [decoded[i] for i in range(len(posts))]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
-        """Decode one batch."""
+        """Decode one batch; warns of posts that are split in another way than the model's own."""
+        self.marks.see(batch.posts)
         system = self.system
         was_training = system.training
         system.eval()

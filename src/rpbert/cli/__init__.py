@@ -7,7 +7,8 @@ line on standard error and exit code 2.
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+import warnings
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -60,6 +61,7 @@ def main() -> NoReturn:
 
     0 done, 2 the user can mend it, 3 done except for some posts (`rpbert.cli.shards`), 130 stopped.
     """
+    warnings.showwarning = _say
     try:
         arguments = sys.argv[1:]
         if arguments in ([], ["data"]):
@@ -81,6 +83,21 @@ def main() -> NoReturn:
         print("rpbert: stopped", file=sys.stderr)
         sys.exit(STOPPED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning of this package as a line of its own; those of libraries as ever."""
+    shown = f"rpbert: {message}\n"
+    if not category.__module__.startswith("rpbert."):
+        shown = warnings.formatwarning(message, category, filename, lineno, line)
+    print(shown, end="", file=file or sys.stderr)
 
 
 def _fail(line: str) -> NoReturn:
