@@ -36,12 +36,10 @@ soak: install
 
 # Each writes its page to benchmarks/results. DATA=twitter2017 gives real posts where they are read,
 # MODEL=RUN with it also scores a trained model.
-BENCHMARKS := small_things crf text_only published_work loss_curve stages service
+BENCHMARKS := small_things crf published_work loss_curve stages service
 benchmark: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
-ifdef DATA
 	$(BIN)/python benchmarks/text_only.py $(DATA)
-endif
 ifdef MODEL
 	$(BIN)/python benchmarks/fast_f1.py $(MODEL) $(DATA)
 endif

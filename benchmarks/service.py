@@ -220,7 +220,8 @@ def main() -> None:
             machine("fastapi", "uvicorn"),
             "",
             f"{args.clients} clients for {args.seconds:g} s beside the service; "
-            f"{args.model or 'random weights'}, {size:,} parameters; half of the posts with image",
+            f"{args.model.name if args.model else 'random weights'}, {size:,} parameters; "
+            "half of the posts with image",
             "",
             f"| | {' | '.join(COLUMNS)} |",
             "|---" * (len(COLUMNS) + 1) + "|",
