@@ -62,8 +62,32 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "regions": {"regions": {"shape": DETR, "image_size": 32, "most": 3}},
     "stored-regions": {"regions": {}},
     "captions": {"captions": {}},
+    "ocr": {"ocr": {}},
 }
 """The smallest settings of every kind of evidence."""
+COMBINED: dict[str, Any] = {**BLOCKS, "regions": {}, "captions": {}}
+SEEING: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "image_size": 32,
+    "patch_size": 16,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "convnext": {"num_stages": 2, "depths": [1, 1], "hidden_sizes": [4, 8]},
+    "convnextv2": {"num_stages": 2, "depths": [1, 1], "hidden_sizes": [4, 8]},
+    "vit": SEEING,
+    "dinov2": {k: v for k, v in SEEING.items() if k != "intermediate_size"} | {"mlp_ratio": 2},
+    "dinov2_with_registers": {
+        **{k: v for k, v in SEEING.items() if k != "intermediate_size"},
+        "mlp_ratio": 2,
+        "num_register_tokens": 3,
+    },
+    "clip_vision_model": SEEING,
+    "siglip_vision_model": SEEING,
+}
+"""The smallest shape of every family of image networks beside ResNet."""
 TAGGER: dict[str, Any] = {
     "word_dimension": 12,
     "character_dimension": 5,
@@ -128,10 +152,11 @@ def evidence(seed: int) -> dict[str, Any]:
         "image": picture(seed),
         "caption": " ".join(draw.choice(CAPTION_WORDS, 4 + seed % 3)),
         "regions": regions,
+        "image_text": " ".join(draw.choice(CAPTION_WORDS, 3 + seed % 4)),
     }
 
 
-NO_EVIDENCE = {"image": None, "caption": None, "regions": None}
+NO_EVIDENCE = {"image": None, "caption": None, "regions": None, "image_text": None}
 
 
 def made_posts(count: int = 8, images: bool = True) -> list[Post]:
@@ -166,10 +191,17 @@ def tiny(system: str, posts: list[Post] | None = None, **options: Any) -> Taggin
 VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in SYSTEMS if name != "rpbert"]
 VARIANTS += [("rpbert", {"gate": gate}) for gate in ("soft", "straight_through", "gumbel", "none")]
 VARIANTS += [("rpbert", {"evidence": EVIDENCE[kind]}) for kind in EVIDENCE if kind != "blocks"]
-"""Every system, and `rpbert` once for each gate and kind of evidence."""
+SEEN: dict[str, dict[str, Any]] = {
+    family: {"blocks": {"shape": {"model_type": family, **shape}, "image_size": 32}}
+    for family, shape in FAMILIES.items()
+}
+VARIANTS += [("rpbert", {"evidence": SEEN[family]}) for family in SEEN]
+VARIANTS += [("rpbert", {"evidence": COMBINED})]
+"""Every system, and `rpbert` once for each gate, kind of evidence and image network."""
 
 
 def named(variant: tuple[str, dict[str, Any]]) -> str:
     """A variant as test ids show it."""
-    kinds = {id(settings): kind for kind, settings in EVIDENCE.items()}
+    every = {**EVIDENCE, **SEEN, "combined": COMBINED}
+    kinds = {id(settings): kind for kind, settings in every.items()}
     return "-".join([variant[0], *(kinds.get(id(v), str(v)) for v in variant[1].values())])

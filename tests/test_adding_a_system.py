@@ -40,7 +40,7 @@ def test_it_is_one_short_file() -> None:
 
 def test_it_is_listed() -> None:
     row = next(row for row in describe_systems() if row["name"] == "mean_image")
-    assert row["evidence"] == ["blocks", "global", "regions", "captions"]
+    assert row["evidence"] == ["blocks", "global", "regions", "captions", "ocr"]
     assert row["parameters"] > 50_000_000
 
 

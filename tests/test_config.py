@@ -129,9 +129,12 @@ def test_a_broken_override_is_one_line(tmp_path: Path, override: str) -> None:
             "shape?",
         ),
         ({"system": "bert", "evidence": "captions"}, "unknown key evidence"),
-        (with_evidence("block"), "one of blocks, captions, global, regions; did you mean blocks"),
+        (with_evidence("block"), "captions, global, ocr, regions; did you mean blocks"),
         (with_evidence({}), "evidence with no kind; expected one of blocks, global"),
-        (with_evidence({"captions": {}, "regions": {}}), "evidence with regions and captions"),
+        (
+            {**with_evidence({"captions": {}, "regions": {}}), "system": "umt"},
+            "regions and captions as evidence for umt; expected one kind",
+        ),
         (with_evidence("blocks"), "exactly one of pretrained and shape"),
         (with_evidence({"global": {"widht": 3}}), "unknown key evidence.global.widht"),
         (with_evidence({"regions": {"width": 3, "shape": {}}}), "at most one of pretrained"),
@@ -164,7 +167,19 @@ def test_every_config_of_the_project_is_valid(path: Path) -> None:
         ({"captions": {"longest": 5}}, {"captions": {"longest": 5}}),
         (
             "global",
-            {"global": {"pretrained": None, "shape": None, "image_size": 224, "width": None}},
+            {
+                "global": dict.fromkeys(
+                    (
+                        "pretrained",
+                        "shape",
+                        "image_size",
+                        "mean",
+                        "deviation",
+                        "resampling",
+                        "width",
+                    )
+                )
+            },
         ),
     ],
 )

@@ -29,6 +29,7 @@ from rpbert.settings import (
     EvidenceSources,
     GlobalSettings,
     ImageSettings,
+    OcrSettings,
     ReaderSettings,
     RegionSettings,
     Settings,
@@ -54,6 +55,7 @@ __all__ = [
     "GlobalSettings",
     "ImageSettings",
     "MismatchSource",
+    "OcrSettings",
     "Rates",
     "ReaderSettings",
     "RegionSettings",
@@ -228,6 +230,10 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     data = given.get("data")
     if isinstance(data, dict) and isinstance(data.get("relation_source"), dict):
         _anchor(data["relation_source"], "soft", "path", path.parent)
+    data = given.get("data")
+    name = data.get("captioner") if isinstance(data, dict) else None
+    if isinstance(name, str) and (path.parent / name).is_dir():  # else it is a hub id
+        _anchor(given, "data", "captioner", path.parent)
     model = given.get("model")
     if isinstance(model, dict):
         anchor_model(model, path.parent)

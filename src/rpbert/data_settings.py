@@ -87,5 +87,11 @@ class DataSettings(Settings):
     given: the labels if there are any, as probabilities where they are, else `mismatch`."""
     posts: int | None = Field(None, ge=1)
     """For a quick pass, most posts of each split: its first ones; None: all."""
+    captioner: str | None = None
+    """Hub name or folder of an image-to-text model (BLIP, GIT, ViT-GPT2) that makes the captions of
+    images that come without, for `captions` as evidence."""
+    ocr: bool = False
+    """Whether RapidOCR (extra ``ocr``) looks for text in images that come without, for `ocr` as
+    evidence."""
     lenient: bool = False
     """Leave faulty rows out and count them; else the first one ends the run."""

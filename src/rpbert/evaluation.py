@@ -38,6 +38,8 @@ def evaluate_model(
     split: str | None = None,
     faults: Faults = refuse,
     precision: Precision = "fp32",
+    captioner: str | None = None,
+    ocr: bool = False,
 ) -> Evaluation:
     """Score the model of a folder or hub id on a split of a data set.
 
@@ -45,13 +47,14 @@ def evaluate_model(
         split: None is the test split, or all posts of a single file.
         faults: told of each faulty row of the data.
         precision: another one than fp32 is scored beside fp32, so that its cost is seen.
+        captioner, ocr: as of `Tagger.from_pretrained`.
 
     Raises:
         InputError: model, data or split cannot be used, or a post has no tags.
     """
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
-    tagger = Tagger.from_pretrained(name, precision=precision)
+    tagger = Tagger.from_pretrained(name, precision=precision, captioner=captioner, ocr=ocr)
     source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks], faults)
     if split is None:
         split = source.splits[0] if data.is_file() else "test"
@@ -79,7 +82,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     gold = [post.tags or () for post in posts]
     predicted = [answer.tags for answer in decoded]
     images = Counter(answer.image for answer in decoded)
-    groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
+    groups = relation_groups([p.strongest_relation for p in posts], [d.relation for d in decoded])
     evaluation = Evaluation(
         score_tags(gold, predicted, groups) if tagged else None,
         images={status: images[status] for status in get_args(ImageStatus)},
@@ -89,9 +92,9 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
         familiarity = score_familiarity(words, gold, predicted, tagger.model.entities)
         evaluation = replace(evaluation, by_familiarity=familiarity)
     labelled = [
-        (int(post.relation > RELATION_THRESHOLD), answer.relation)
+        (int(gold > RELATION_THRESHOLD), r)
         for post, answer in zip(posts, decoded, strict=True)
-        if post.relation is not None and answer.relation is not None and answer.image == "used"
+        for gold, r in answer.known(post)
     ]
     if labelled:
         relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])

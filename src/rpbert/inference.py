@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rpbert.config import DecodingSettings, Precision
-from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction
+from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction, SourceScore
 from rpbert.data.ahead import ahead
 from rpbert.data.collate import Collator, batches, by_length, windows
 from rpbert.data.labels import strict_spans
@@ -20,6 +20,7 @@ from rpbert.data.marks import MarksWatch
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import InputError
+from rpbert.models.describers import describers
 from rpbert.models.fast import fast
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     PostLike: TypeAlias = "Post | str | Mapping[str, Any]"
+    ImageLike: TypeAlias = "str | Path | bytes | Image | None"
 
 
-_READ = {"id", "text", "tokens", "caption"}
+_READ = {"id", "text", "tokens", "caption", "image_text"}
 """Keys of a mapping that tagging reads, beside `image`."""
 
 
@@ -43,12 +45,30 @@ _IMAGES_KEPT = 2**26  # bytes: a stream of posts hardly shows an image again
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The best tags of a post, the score of each span they hold, r, and the image's status."""
+    """The best tags of a post, the score of each span they hold, r, and the image's status.
+
+    Attributes:
+        sources: r of each source of the post; empty without a gate.
+    """
 
     tags: tuple[str, ...]
     scores: tuple[float, ...]
     relation: float | None
     image: ImageStatus
+    sources: tuple[SourceScore, ...] = ()
+
+    def known(self, post: Post) -> list[tuple[float, float]]:
+        """The relation that is known of each image of the post that was used, and its r."""
+        if len(post.shown) == 1:
+            if post.relation is None or self.relation is None or self.image != "used":
+                return []
+            return [(post.relation, self.relation)]
+        pairs = []
+        for index, shown in enumerate(post.shown):
+            scores = [source.relation for source in self.sources if source.image == index]
+            if shown.relation is not None and scores:
+                pairs.append((shown.relation, max(scores)))
+        return pairs
 
 
 class Decoder:
@@ -110,9 +130,35 @@ class Decoder:
         relation: list[float | None] = [None] * len(batch)
         if output.relation_score is not None:
             relation = [float(r) for r in output.relation_score.tolist()]
+        sources = self._sources(batch, output)
         return [
-            Decoded(t, tuple(s), r, status)
-            for t, s, r, status in zip(tags, scores, relation, batch.image_status, strict=True)
+            Decoded(t, tuple(s), r, status, of_post)
+            for t, s, r, status, of_post in zip(
+                tags, scores, relation, batch.image_status, sources, strict=True
+            )
+        ]
+
+    def _sources(self, batch: Batch, output: TaggerOutput) -> list[tuple[SourceScore, ...]]:
+        """r of each source of each post, of what could be used."""
+        settings = getattr(self.model.options, "evidence", None)
+        if output.relation_score is None or settings is None:
+            return [()] * len(batch)
+        kinds = list(zip(settings.kinds, batch.evidence.kinds, strict=True))
+        if output.source_scores is None:  # a system that looks at all images together
+            names = [(settings.kind, 0)]
+            used = batch.evidence.shown[:, None].tolist()
+            scores = output.relation_score[:, None].tolist()
+        else:
+            names = [(kind, i) for kind, part in kinds for i in range(part.of_post.shape[1])]
+            used = torch.cat([part.of_post >= 0 for _, part in kinds], dim=1).tolist()
+            scores = output.source_scores.tolist()
+        return [
+            tuple(
+                SourceScore(*name, r)
+                for name, is_used, r in zip(names, *of_post, strict=True)
+                if is_used
+            )
+            for of_post in zip(used, scores, strict=True)
         ]
 
     def _tags(
@@ -156,7 +202,12 @@ class Tagger:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | None = None, precision: Precision = "fp32"
+        cls,
+        name: str | Path,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        captioner: str | None = None,
+        ocr: bool = False,
     ) -> Self:
         """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
 
@@ -165,11 +216,18 @@ class Tagger:
             precision: of the heavy parts. ``fp32`` gives what training saw; ``bf16`` is faster,
                 and scores differ from the second or third digit on; ``auto`` is ``bf16`` where
                 the device multiplies it.
+            captioner: hub name or folder of an image-to-text model that makes the captions of
+                images that come without, for a model that reads captions.
+            ocr: look for text in images that come without, for a model that reads it.
 
         Raises:
-            InputError: nothing is there, or it is not a whole, unchanged model.
+            InputError: nothing is there, or it is not a whole, unchanged model; or it does not read
+                what a captioner or OCR would make.
         """
-        return cls(TaggingModel.load(model_folder(name)), device, precision)
+        model = TaggingModel.load(model_folder(name))
+        chosen = device or best_device()
+        model.describers = describers(model.options, captioner, ocr, chosen)
+        return cls(model, chosen, precision)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` reads."""
@@ -194,15 +252,16 @@ class Tagger:
     def predict(
         self,
         text: str,
-        image: str | Path | bytes | Image | None = None,
-        caption: str | None = None,
+        image: ImageLike | Sequence[ImageLike] = None,
+        caption: str | Sequence[str | None] | None = None,
     ) -> Prediction:
         """Tag one post.
 
         Args:
             text: raw text; its words are split as those of the training data were.
-            image: a path, the bytes of an image file, a PIL image, or None.
-            caption: a sentence that describes the image, for a model that reads captions.
+            image: a path, the bytes of an image file, a PIL image, None, or a list of them.
+            caption: a sentence that describes the image, for a model that reads captions; or one
+                for each image.
         """
         post = {"id": "0", "text": text, "image": image, "caption": caption}
         return self.predict_batch([post])[0]
@@ -252,11 +311,13 @@ class Tagger:
         if not isinstance(given, Mapping):
             raise InputError(f"posts:{index}", type(given).__name__, "a Post, a text or a mapping")
         values = {"id": str(index), **{k: given[k] for k in _READ & given.keys()}}
-        if isinstance(values.get("tokens"), tuple):
-            values["tokens"] = list(values["tokens"])
-        image = given.get("image")
+        for key in ("tokens", "caption", "image_text"):
+            if isinstance(values.get(key), tuple):
+                values[key] = list(values[key])
+        given_images = given.get("image")
+        images = given_images if isinstance(given_images, list | tuple) else [given_images]
         post = post_of_values(values, Path("posts"), index, self.splitter)
-        return post.with_(image=Path(image) if isinstance(image, str) else image)
+        return post.with_images([Path(i) if isinstance(i, str) else i for i in images])
 
 
 def prediction_of(post: Post, decoded: Decoded) -> Prediction:
@@ -266,7 +327,8 @@ def prediction_of(post: Post, decoded: Decoded) -> Prediction:
     for (label, first, end), score in zip(found, decoded.scores, strict=True):
         start, stop = post.spans[first][0], post.spans[end - 1][1]
         entities.append(Entity(post.text[start:stop], label, start, stop, score))
-    return Prediction(post.id, post.text, entities, decoded.relation, decoded.image)
+    sources = decoded.sources if len(decoded.sources) > 1 else ()
+    return Prediction(post.id, post.text, entities, decoded.relation, decoded.image, sources)
 
 
 def best_device() -> str:

@@ -211,4 +211,4 @@ def _counted(source: str, posts: int, weight: float) -> str:
 def _shown(post: Post) -> str:
     """Tells what a post shows from what others show."""
     regions = getattr(post.regions, "id", id(post.regions)) if post.regions else ""
-    return f"{fingerprint(post.image)}\n{post.caption}\n{regions}"
+    return f"{fingerprint(post.image)}\n{post.caption}\n{regions}\n{post.image_text}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    PositiveFloat,
     model_serializer,
     model_validator,
 )
@@ -52,14 +53,25 @@ class EncoderSettings(Settings):
 
 
 class ImageSettings(Settings):
-    """The image encoder: a published ResNet by name or folder, or a shape with random weights."""
+    """The image encoder: published by name or folder, or a shape with random weights.
+
+    ResNet, ConvNeXt, ViT, DINOv2, CLIP and SigLIP are known. How images are prepared is as the
+    network was trained, unless a setting says otherwise.
+    """
 
     pretrained: str | None = None
-    """Hub name or folder of a ResNet, such as ``microsoft/resnet-152``."""
+    """Hub name or folder, such as ``microsoft/resnet-152`` or ``facebook/dinov2-base``."""
     shape: str | dict[str, Any] | None = None
-    """A published shape (``resnet-18`` … ``resnet-152``) or fields of ``ResNetConfig``."""
-    image_size: int = Field(224, ge=32)
-    """Images are resized to this many pixels square."""
+    """A published shape (``resnet-18`` … ``resnet-152``), or fields of a configuration with its
+    ``model_type``; without one they are those of ``ResNetConfig``."""
+    image_size: int | None = Field(None, ge=32)
+    """Images are resized to this many pixels square; a ResNet's own are 224."""
+    mean: tuple[float, float, float] | None = None
+    """Of red, green and blue in [0, 1]."""
+    deviation: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """What values are divided by, once the mean is subtracted."""
+    resampling: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
+    """Pillow's filter that resizes an image."""
 
 
 class BlockSettings(ImageSettings):
@@ -110,8 +122,17 @@ class CaptionSettings(Settings):
     """Pieces of a caption that are read; a machine caption has some 15."""
 
 
-EvidenceKind: TypeAlias = Literal["blocks", "global", "regions", "captions"]
-SourceSettings: TypeAlias = BlockSettings | GlobalSettings | RegionSettings | CaptionSettings
+class OcrSettings(Settings):
+    """What is written in an image, word piece by word piece."""
+
+    longest: int = Field(64, ge=1)
+    """Pieces of it that are read."""
+
+
+EvidenceKind: TypeAlias = Literal["blocks", "global", "regions", "captions", "ocr"]
+SourceSettings: TypeAlias = (
+    BlockSettings | GlobalSettings | RegionSettings | CaptionSettings | OcrSettings
+)
 
 
 class EvidenceSources(Settings):
@@ -121,6 +142,7 @@ class EvidenceSources(Settings):
     pooled: GlobalSettings | None = Field(None, alias="global")
     regions: RegionSettings | None = None
     captions: CaptionSettings | None = None
+    ocr: OcrSettings | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -143,23 +165,23 @@ class EvidenceSources(Settings):
             "global": self.pooled,
             "regions": self.regions,
             "captions": self.captions,
+            "ocr": self.ocr,
         }
         return {kind: source for kind, source in every.items() if source is not None}
 
 
 class EvidenceSettings(EvidenceSources):
-    """What a system sees of an image: one kind."""
+    """What a system sees of an image: one kind, or several where the system combines them."""
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if len(self.kinds) != 1:
-            found = " and ".join(self.kinds) or "no kind"
-            raise ValueError(found, "one of blocks, global, regions, captions")
+    def _some_kind(self) -> Self:
+        if not self.kinds:
+            raise ValueError("no kind", f"one of {', '.join(get_args(EvidenceKind))}")
         return self
 
     @property
     def kind(self) -> EvidenceKind:
-        """Which kind it is."""
+        """Which kind it is, the first of several."""
         return next(iter(self.kinds))
 
     @property
@@ -167,9 +189,10 @@ class EvidenceSettings(EvidenceSources):
         """The settings of that kind."""
         return self.kinds[self.kind]
 
-    def with_source(self, **changes: Any) -> Self:
-        """The same kind with some settings changed."""
-        return type(self).model_validate({self.kind: {**self.source.model_dump(), **changes}})
+    def with_source(self, kind: EvidenceKind, **changes: Any) -> Self:
+        """The same kinds, with some settings of one of them changed."""
+        every = {name: source.model_dump() for name, source in self.kinds.items()}
+        return type(self).model_validate({**every, kind: {**every[kind], **changes}})
 
 
 class ReaderSettings(Settings):

@@ -94,11 +94,13 @@ def relation_posts(
     Raises:
         InputError: a source that is asked for cannot be read, or has nothing to learn from.
     """
+    train = [alone for post in train for alone in evidence.apart(post)]  # r is of one source
     candidates: Sequence[Post] = train
     where = data.relations
     if where is not None:
         source = open_data(where, SPLITTERS[marks])
-        candidates = list(islice(source.read(_training_split(source)), data.posts))
+        read = islice(source.read(_training_split(source)), data.posts)
+        candidates = [alone for post in read for alone in evidence.apart(post)]
         if not any(evidence.has(post) for post in _labelled(candidates)):
             found = f"no post with both {evidence.wanted} and relation"
             raise InputError(where, found, "relation labels")

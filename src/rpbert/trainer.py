@@ -265,20 +265,14 @@ class Trainer:
         if self.system.tags_words:
             gold, found = [post.tags or () for post, _ in pairs], [d.tags for _, d in pairs]
             groups = relation_groups(
-                [post.relation for post, _ in pairs], [d.relation for _, d in pairs]
+                [post.strongest_relation for post, _ in pairs], [d.relation for _, d in pairs]
             )
             tags = score_tags(gold, found, groups)
         # Task#1 knows nothing of posts whose image could not be read, as in its loss.
-        known = [
-            (p.relation, d.relation)
-            for p, d in pairs
-            if p.relation is not None and d.image == "used"
-        ]
+        known = [pair for post, answer in pairs for pair in answer.known(post)]
         if not known or not self.system.has_relation:
             return tags, None
-        return tags, score_relations(
-            [int(gold > 0.5) for gold, _ in known], [float(r or 0.0) for _, r in known]
-        )
+        return tags, score_relations([int(gold > 0.5) for gold, _ in known], [r for _, r in known])
 
     def _share_statistics(self) -> None:
         """Average what each process gathered in its buffers, such as batch normalisation's."""

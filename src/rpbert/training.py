@@ -15,6 +15,7 @@ from rpbert.config import RunSettings, TrainingSettings, write_yaml
 from rpbert.errors import InputError
 from rpbert.manifest import recover
 from rpbert.models import parse_options, registered
+from rpbert.models.describers import describers
 from rpbert.models.fast import resolved
 from rpbert.models.saved import TaggingModel
 from rpbert.progress import Reporter
@@ -52,6 +53,10 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     posts = tagged_posts(settings.data) if tags_words else related_posts(settings.data)
     reporter = Reporter(run, settings.training, shown=accelerator.is_main_process)
     model = TaggingModel.create(options, posts.train, [*posts.dev, *posts.test])
+    data, device = settings.data, str(accelerator.device)
+    model.describers = describers(options, data.captioner, data.ocr, device)
+    if model.describers:
+        model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)
     counts = {"training": len(posts.train), "development": len(posts.dev), "test": len(posts.test)}

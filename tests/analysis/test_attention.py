@@ -167,7 +167,7 @@ def test_a_post_longer_than_the_encoder_counts_each_word_once() -> None:
         system = tagger.model.system
         assert isinstance(system, RpBert)
         text = system.encoder.embed(batch.subwords[row : row + 1, :real])
-        image = system.blocks(batch).values
+        image = system.blocks(batch).values[:, 0]
         bert = system.encoder.bert
         bert.set_attn_implementation("eager")
         attentions = bert(

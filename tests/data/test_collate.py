@@ -24,6 +24,7 @@ from rpbert.data.collate import (
     windows,
 )
 from rpbert.data.evidence import ImageReader, ImageStore, NoEvidence
+from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary, tag_set
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
@@ -112,15 +113,16 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
     posts = [post("ab").with_(image=image) for image in [*sources, None]]
-    batch = Collator(VOCABULARY, NoSubwords(), ImageReader(ImageStore(32, 2**20)))(posts)
+    reader = ImageReader(ImageStore(Preprocessing(32), 2**20))
+    batch = Collator(VOCABULARY, NoSubwords(), reader)(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
-    assert batch.evidence.of_post.tolist() == [0, 0, -1, -1, -1]
+    assert batch.evidence.of_post.flatten().tolist() == [0, 0, -1, -1, -1]
     assert batch.evidence.values.shape == (1, 3, 32, 32)
 
 
 def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
     one = 32 * 32 * 3 + 1024
-    store = ImageStore(32, budget=2 * one)
+    store = ImageStore(Preprocessing(32), budget=2 * one)
     for i in range(5):
         picture(i).save(tmp_path / f"{i}.png")
         ((_, image),) = store.load([tmp_path / f"{i}.png"])

@@ -157,6 +157,42 @@ def test_the_truth_is_itself_a_data_file(folder: Path, truth: list[dict[str, Any
         assert post.image == folder / row["image"]
 
 
+def test_of_several_images_one_adds_where_the_post_is_relevant(tmp_path: Path) -> None:
+    make(tmp_path, posts=60, image_size=48, images=3)
+    options = Options(posts=60, image_size=48, images=3)
+    lines = (tmp_path / "entities.jsonl").read_text(encoding="utf-8").splitlines()
+    by_id = {row["id"]: row for row in map(json.loads, lines)}
+    places = Counter[int]()
+    for split in SPLITS:
+        for post in open_data(tmp_path).read(split):
+            made, row = make_post(int(post.id.removeprefix("made_")), options), by_id[post.id]
+            named = {e["label"] for e in made.entities()}
+            shown = [s.relation for s in post.shown]
+            assert shown == row["relation"]
+            assert shown.count(1.0) == made.relation
+            assert [s.caption for s in post.shown] == row["caption"]
+            assert [s.image for s in post.shown] == [tmp_path / name for name in row["image"]]
+            assert all(Path(str(s.image)).is_file() for s in post.shown)
+            for relation, shows in zip(shown, row["shows"], strict=True):
+                assert (shows == made.label) if relation else (shows not in named)
+            places[shown.index(1.0) if made.relation else 3] += 1
+    assert min(places.values()) > 2
+    read = list(open_data(tmp_path / "entities.jsonl").read("all"))
+    assert all(len(post.further) == 2 for post in read)
+
+
+def test_the_own_image_of_a_post_is_the_same_however_many_there_are(tmp_path: Path) -> None:
+    for images in (1, 3):
+        make(tmp_path / str(images), posts=10, image_size=48, images=images)
+    one, three = (_bytes(tmp_path / name) for name in "13")
+    of_three = [content for name, content in three.items() if name.startswith("images/")]
+    assert len(of_three) == 30
+    assert all(content in of_three for name, content in one.items() if name.startswith("images/"))
+    for name in ("train.txt", "valid.txt", "test.txt"):
+        assert one[name] == three[name]
+    assert "images.tsv" not in one
+
+
 def test_images_open_and_vary_in_shape(folder: Path, truth: list[dict[str, Any]]) -> None:
     sizes = set()
     for row in truth:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from rpbert.data import Post
 from rpbert.data.evidence import CaptionReader, ImageStore, NoEvidence, RegionReader
-from rpbert.data.images import LoadedImage, load_image
+from rpbert.data.images import LoadedImage, Preprocessing, Resampling, load_image
 from rpbert.data.readers import open_data
 from rpbert.data.regions import StoredRegions
 from rpbert.errors import InputError
@@ -38,7 +38,7 @@ def test_regions_of_a_data_folder_are_read_when_a_batch_needs_them(tmp_path: Pat
     posts = pickle.loads(pickle.dumps(posts))
     found, status = RegionReader(4).read(posts)
     assert status == ("used", "none", "used")
-    assert found.of_post.tolist() == [0, -1, 0]
+    assert found.of_post.tolist() == [[0], [-1], [0]]
     assert found.boxes is not None
     assert torch.equal(found.values, torch.from_numpy(FEATURES)[None])
     assert torch.equal(found.boxes, torch.from_numpy(BOXES)[None])
@@ -110,7 +110,7 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
     found, status = reader.read(posts)
     assert asked == ["abc", "\u200d", "d", "abcdef"]
     assert status == ("used", "none", "none", "used", "none", "used", "used")
-    assert found.of_post.tolist() == [0, -1, -1, 0, -1, 1, 2]
+    assert found.of_post.flatten().tolist() == [0, -1, -1, 0, -1, 1, 2]
     assert found.values.tolist() == [[97, 98, 99, 0], [100, 0, 0, 0], [97, 98, 99, 100]]
     assert found.mask.sum(1).tolist() == [3, 1, 4]
     assert [reader.has(post) for post in posts] == [True, False, False, True, True, True, True]
@@ -119,7 +119,7 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
 def test_a_text_only_system_reads_nothing() -> None:
     posts = [Post.from_words("1", ("x",), **evidence(0))]
     found, status = NoEvidence().read(posts)
-    assert (len(found.values), found.of_post.tolist(), status) == (0, [-1], ("none",))
+    assert (len(found.values), found.of_post.tolist(), status) == (0, [[-1]], ("none",))
 
 
 def test_images_are_decoded_side_by_side_each_once(
@@ -132,12 +132,12 @@ def test_images_are_decoded_side_by_side_each_once(
     sources += [tmp_path / "1.png", tmp_path / "gone.png", picture(5)]
     decoded: list[Any] = []
 
-    def counted(source: Any, size: int) -> LoadedImage:
+    def counted(source: Any, size: int, resampling: Resampling) -> LoadedImage:
         decoded.append(source)
-        return load_image(source, size)
+        return load_image(source, size, resampling)
 
     monkeypatch.setattr("rpbert.data.evidence.load_image", counted)
-    store = ImageStore(32, 2**20)
+    store = ImageStore(Preprocessing(32), 2**20)
     for count in (6, 3):  # files are kept; both bytes and the PIL image are decoded anew
         decoded.clear()
         found = store.load(sources)

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from rpbert.data import images
 from rpbert.data.images import (
     LoadedImage,
+    Preprocessing,
     fingerprint,
     load_image,
     load_small,
@@ -418,7 +419,7 @@ def test_a_batch_is_its_images() -> None:
     batch = normalise_batch(several)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch, torch.stack([normalise(one) for one in several]))
-    assert normalise_batch([], size=6).shape == (0, 3, 6, 6)
+    assert normalise_batch([], Preprocessing(6)).shape == (0, 3, 6, 6)
 
 
 def test_fingerprints(tmp_path: Path) -> None:

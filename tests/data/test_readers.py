@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data import Post
+from rpbert.data import Post, Shown
 from rpbert.data.raw import ImageFolder
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
@@ -175,6 +175,32 @@ def test_folders_that_are_not_clear(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         open_data(folder_of(tmp_path, files))
+
+
+def test_further_images_have_what_is_known_of_their_ids(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "train.txt": "IMGID:1\nx\tO\n\nIMGID:2\ny\tO\n\n",
+        "images/1.jpg": b"",
+        "images/b.png": b"",
+        "images.tsv": "1\tb gone\n",
+        "captions.tsv": "1\ta cat\nb\ta map\n",
+        "relations.tsv": "b\t1\n",
+    }
+    (first, second), _ = read(folder_of(tmp_path, files), "train")
+    assert (first.caption, first.relation) == ("a cat", None)
+    folder = tmp_path / "images"
+    assert first.further == (Shown(folder / "b.png", "a map", 1.0), Shown(folder / "gone.jpg"))
+    assert second.further == ()
+
+
+def test_a_further_image_never_leaves_its_folder(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "train.txt": "IMGID:1\nx\tO\n\n",
+        "images/1.jpg": b"",
+        "images.tsv": "1\t../x\n",
+    }
+    with pytest.raises(InputError, match=r"images\.tsv:1: found the image id '\.\./x'"):
+        read(folder_of(tmp_path, files), "train")
 
 
 def test_two_image_folders_are_not_guessed_between(tmp_path: Path) -> None:

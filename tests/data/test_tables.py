@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data import Post
+from rpbert.data import Post, Shown
 from rpbert.data.raw import LINE_LIMIT, Quirk, lines_of
 from rpbert.data.readers import open_data
 from rpbert.data.shards import read_shard
@@ -296,6 +296,11 @@ def with_(**changes: object) -> str:
         (with_(relation=10**400), "found the relation 1000"),
         (with_(caption=5), "found caption 5"),
         (with_(image=5), "found image 5"),
+        (with_(image=["a.jpg", 5]), "found image 5"),
+        (with_(image=["a.jpg", ["b.jpg"]]), "found image ['b.jpg']"),
+        (with_(image=["a.jpg"] * 17), "found 17 images; expected 16 at most"),
+        (with_(image=["a", "b", "c"], relation=[0, 1]), "relation as a list of 2 beside one of 3"),
+        (with_(relation=[0, 2]), "found the relation 2"),
         (with_(image={"url": "x.jpg"}), "found image {'url'"),
         (with_(image={}), "found image {}"),
         (with_(image={"bytes": None}), "found image {'bytes'"),
@@ -347,6 +352,34 @@ def test_images_as_other_tools_write_them(tmp_path: Path) -> None:
     (post,), quirks = read(jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "x", "image": ""}]))
     assert post.image is None
     assert kinds(quirks) == [(1, "empty image")]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_row_with_several_images(tmp_path: Path, suffix: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg", None],
+         "caption": ["a cat", None, "a map"], "relation": [0, 0.5, None]},
+        {"id": "2", "text": "x", "image": ["a.jpg"], "caption": [], "relation": None},
+    ]  # fmt: skip
+    path = tmp_path / f"posts{suffix}"
+    if suffix == ".jsonl":
+        jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    (several, single), _ = read(path)
+    assert (several.image, several.caption, several.relation) == (tmp_path / "a.jpg", "a cat", 0)
+    assert several.further == (
+        Shown(tmp_path / "b.jpg", None, 0.5),
+        Shown(None, "a map", None),
+    )
+    assert (single.image, single.caption, single.further) == (tmp_path / "a.jpg", None, ())
+
+
+def test_what_is_given_once_is_of_the_first_image(tmp_path: Path) -> None:
+    row = {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg"], "caption": "a cat", "relation": 1}
+    (post,), _ = read(jsonl(tmp_path / "posts.jsonl", [row]))
+    assert (post.caption, post.relation) == ("a cat", 1)
+    assert post.further == (Shown(tmp_path / "b.jpg"),)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

@@ -9,6 +9,7 @@ from rpbert.config import Rates, TrainingSettings
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
+from rpbert.modules.evidence import side_by_side
 from rpbert.tasks import RelationTask, TaggingTask, Task
 from tests.conftest import NO_EVIDENCE, made_posts, tiny
 
@@ -108,7 +109,8 @@ def test_the_classifier_can_read_the_mean_of_the_text() -> None:
     for i, post in enumerate(posts):
         one = model.collator()([post])
         text = system.encoder.embed(one.subwords)
-        hidden = system.encoder(text, one.subword_mask, system.blocks(one))
+        image = side_by_side(system.blocks(one))
+        hidden = system.encoder(text, one.subword_mask, image)
         expected = torch.softmax(system.classifier(hidden[0].mean(0)), -1)[1]
         torch.testing.assert_close(together[i], expected, atol=1e-6, rtol=1e-5)
 
@@ -243,4 +245,4 @@ def test_two_posts_with_one_image_share_it() -> None:
     posts[1] = posts[1].with_(image=posts[0].image)
     batch = model.collator()(posts)
     assert len(batch.evidence.values) == 1
-    assert batch.evidence.of_post.tolist() == [0, 0]
+    assert batch.evidence.of_post.tolist() == [[0], [0]]

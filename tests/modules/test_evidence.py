@@ -251,7 +251,8 @@ def test_posts_get_the_tokens_of_their_evidence() -> None:
     mask = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
     boxes = torch.rand(3, 4, 4)
     posts = [2, -1, 0, 2, 1]
-    got = gather_tokens(VisualTokens(values, mask, boxes), torch.tensor(posts))
+    every = gather_tokens(VisualTokens(values, mask, boxes), torch.tensor([posts]))
+    got = VisualTokens(*(part[0] for part in every))
     for post, row in enumerate(posts):
         for token in range(4):
             real = row >= 0 and bool(mask[row, token])

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from rpbert.data.images import LoadedImage, load_image
+from rpbert.data.images import LoadedImage, Resampling, load_image
 from rpbert.service.settings import ServiceSettings
 from tests.service.common import Blocked, client_of, encoded, make_service, metric, png
 
@@ -113,10 +113,10 @@ def test_work_has_a_limit_too(client: TestClient) -> None:
 def test_reading_many_images_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
 
-    def slow(content: bytes, size: int) -> LoadedImage:
+    def slow(content: bytes, size: int, resampling: Resampling) -> LoadedImage:
         read.append(content)
         time.sleep(0.05)
-        return load_image(content, size)
+        return load_image(content, size, resampling)
 
     monkeypatch.setattr("rpbert.service.intake.load_image", slow)
     with client_of(make_service(deadline=0.3)) as client:

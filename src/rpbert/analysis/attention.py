@@ -30,7 +30,7 @@ from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
 from rpbert.modules.encoder import TextImageEncoder, bert_layer
-from rpbert.modules.evidence import CaptionPieces, ImageBlocks, VisualTokens
+from rpbert.modules.evidence import CaptionPieces, ImageBlocks, VisualTokens, side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,14 +182,14 @@ def _attended(
     if relation is None:
         score = system.relation_score(batch, text, image)
     else:
-        score = relation * image.mask.any(1).to(text.dtype)
+        score = relation * image.mask.any(2).to(text.dtype)
     recorder = AttentionRecorder(system.encoder)
     output = system.read(batch, text, image, score, recorder)
     posts, words = batch.forms.shape
     counted = batch.word_of_subword >= 0
     shares = recorder.shares.new_zeros(posts * words, recorder.shares.shape[2])
     shares.index_add_(0, batch.word_of_subword[counted], recorder.shares[counted])
-    return output, shares.view(posts, words, shares.shape[1]).cpu(), image
+    return output, shares.view(posts, words, shares.shape[1]).cpu(), side_by_side(image)
 
 
 def _seen(
@@ -199,12 +199,15 @@ def _seen(
     tokens = int(image.mask[post].sum())
     if not tokens:
         return {}
-    columns = isqrt(tokens) if isinstance(system.evidence, ImageBlocks) else tokens
+    images = batch.evidence.of_post[post]
+    images = images[images >= 0]
+    grid_of_one = isinstance(system.evidence, ImageBlocks) and len(images) == 1
+    columns = isqrt(tokens) if grid_of_one else tokens
     words = len(batch.posts[post].words)
     grid = shares[:words, :tokens].reshape(words, tokens // columns, columns)
     pieces = None
     if isinstance(system.evidence, CaptionPieces) and tagger.model.tokenizer is not None:
-        ids = batch.evidence.values[batch.evidence.of_post[post], :tokens].tolist()
+        ids = batch.evidence.values[images][batch.evidence.mask[images]].tolist()
         pieces = tuple(tagger.model.tokenizer.convert_ids_to_tokens(ids))
     return {
         "attention": grid.numpy(),

@@ -50,6 +50,8 @@ class Job:
         precision: of the heavy parts of the model.
         batch_size: posts that go through the model together.
         lenient: whether a faulty row is set aside; else it stops the run.
+        captioner: makes the captions of images that come without, if any does.
+        ocr: whether text is looked for in images.
     """
 
     model: Path
@@ -58,10 +60,13 @@ class Job:
     precision: Precision = "fp32"
     batch_size: int = 32
     lenient: bool = True
+    captioner: str | None = None
+    ocr: bool = False
 
     def settings(self) -> dict[str, str | int]:
         """What of it changes answers or how they are written."""
-        kept = ("format", "precision", "batch_size")
+        kept = ["format", "precision", "batch_size"]
+        kept += [name for name in ("captioner", "ocr") if getattr(self, name)]
         return {name: getattr(self, name) for name in kept}
 
 

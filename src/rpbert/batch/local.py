@@ -77,7 +77,9 @@ def loaded(job: Job, device: str | None) -> ShardTagger:
     Raises:
         InputError: it is not whole, or no longer the one the job began with.
     """
-    tagger = Tagger.from_pretrained(job.model, device, job.precision)
+    tagger = Tagger.from_pretrained(
+        job.model, device, job.precision, captioner=job.captioner, ocr=job.ocr
+    )
     check_model(job)
     # What a process tagged before must not show in a shard: its bytes are the same from any.
     forget_words(tagger.decoder.system)

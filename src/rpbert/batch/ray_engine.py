@@ -179,11 +179,13 @@ class _Reader:
 
     def __init__(self, job: Job) -> None:
         from rpbert.data.words import SPLITTERS
+        from rpbert.models.describers import describers
         from rpbert.models.saved import TaggingModel
 
         model = TaggingModel.load(job.model)
         check_model(job)
         model.system.to("meta")
+        model.describers = describers(model.options, job.captioner, job.ocr)
         self.job, self.collator = job, model.collator()
         self.splitter = SPLITTERS[model.vocabulary.marks]
 
@@ -202,7 +204,7 @@ class _Reader:
             groups = by_length(self.collator.lengths(window), self.job.batch_size)
             for places in groups:
                 batch = self.collator([window[place] for place in places])
-                bare = tuple(p.with_(image=None, regions=None) for p in batch.posts)
+                bare = tuple(p.with_(image=None, regions=None, further=()) for p in batch.posts)
                 packed = replace(batch, posts=bare)
                 yield _Packed(number, end.windows, len(groups), places, packed)
             end.windows += 1

@@ -18,6 +18,13 @@ PrecisionName = Annotated[
     str,
     typer.Option("--precision", metavar="fp32|bf16|int8|auto", help="auto: bf16 where it is fast."),
 ]
+CaptionerName = Annotated[
+    str | None,
+    typer.Option(
+        "--captioner", metavar="NAME", help="Makes captions of images: BLIP, GIT or ViT-GPT2."
+    ),
+]
+Ocr = Annotated[bool, typer.Option("--ocr", help="Look for text in images, by RapidOCR.")]
 
 Name = TypeVar("Name", bound=str)
 

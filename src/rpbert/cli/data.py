@@ -34,12 +34,15 @@ def make(
         float, typer.Option(help="Share of relevant posts whose text does not tell the type.")
     ] = 0.65,
     seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
+    images: Annotated[
+        int, typer.Option(help="How many each post shows; one at most adds to the text.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Write the controlled data set: made posts, made images, known truth."""
     from rpbert.data.controlled import make as run
 
-    run(folder, posts=posts, relevant=relevant, ambiguous=ambiguous, seed=seed)
+    run(folder, posts=posts, relevant=relevant, ambiguous=ambiguous, seed=seed, images=images)
     if as_json:
         print_json({"folder": str(folder), "posts": posts})
     else:

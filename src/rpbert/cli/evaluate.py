@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from rpbert.cli.common import (
+    CaptionerName,
     Json,
     Lenient,
     ModelPath,
+    Ocr,
     PrecisionName,
     one_of,
     print_json,
@@ -30,6 +32,8 @@ def evaluate(
         str | None, typer.Option(metavar="relation|type", help="Show these groups only.")
     ] = None,
     precision: PrecisionName = "fp32",
+    captioner: CaptionerName = None,
+    ocr: Ocr = False,
     lenient: Lenient = False,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +48,7 @@ def evaluate(
     left_out = LeftOut()
     faults = left_out if lenient else refuse
     chosen: Precision = one_of("--precision", precision, PRECISIONS)
-    evaluation = only(evaluate_model(model, data, split, faults, chosen), by)
+    evaluation = only(evaluate_model(model, data, split, faults, chosen, captioner, ocr), by)
     if left_out.count:
         print(left_out, file=sys.stderr)
     if as_json:

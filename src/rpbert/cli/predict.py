@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from rpbert.cli.common import Json, ModelPath, PrecisionName, console, one_of, print_json
+from rpbert.cli.common import (
+    CaptionerName,
+    Json,
+    ModelPath,
+    Ocr,
+    PrecisionName,
+    console,
+    one_of,
+    print_json,
+)
 from rpbert.cli.shards import Shards, predict_file, predict_shards
 from rpbert.errors import InputError
-
-if TYPE_CHECKING:
-    from rpbert.config import Precision
 
 
 def predict(
@@ -60,6 +66,8 @@ def predict(
         typer.Option(help="GPUs they share; 0 for none.", show_default="1 if there is one"),
     ] = None,
     precision: PrecisionName = "fp32",
+    captioner: CaptionerName = None,
+    ocr: Ocr = False,
     as_json: Json = False,
 ) -> None:
     """Tag one post, a file of posts, or shards of posts to as many files.
@@ -79,7 +87,9 @@ def predict(
         }  # fmt: skip
         for name in (name for name, given in shards_alone.items() if given):
             raise InputError(f"--{name}", "beside --text", "--input")
-        _predict_one(model, {"text": text, "image": image, "caption": caption}, chosen, as_json)
+        words = {"captioner": captioner, "ocr": ocr}
+        post = {"text": text, "image": image, "caption": caption}
+        _predict_one(model, post, as_json, precision=chosen, **words)
         return
     if image is not None:
         raise InputError("--image", "beside --input", "--text, or `image` in the rows of the file")
@@ -99,6 +109,8 @@ def predict(
         workers=workers,
         gpus=gpus,
         precision=chosen,
+        captioner=captioner,
+        ocr=ocr,
     )
     if not alone:
         predict_shards(shards, as_json=as_json)
@@ -109,13 +121,13 @@ def predict(
     predict_file(shards, as_json=as_json)
 
 
-def _predict_one(model: str, post: dict[str, Any], precision: Precision, as_json: bool) -> None:
+def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any) -> None:
     image = post["image"]
     if image is not None and not image.is_file():
         raise InputError("--image", f"no file {image}", "an image file")
     from rpbert.inference import Tagger
 
-    prediction = Tagger.from_pretrained(model, precision=precision).predict(**post)
+    prediction = Tagger.from_pretrained(model, **chosen).predict(**post)
     if as_json:
         print_json(prediction.to_dict())
     else:

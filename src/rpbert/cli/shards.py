@@ -40,6 +40,8 @@ class Shards:
     workers: int
     gpus: int | None
     precision: Precision
+    captioner: str | None
+    ocr: bool
 
     @property
     def device(self) -> str | None:
@@ -71,7 +73,15 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
             raise InputError(f"--output {shard.output}", found, "another file")
     _check_gpus(given)
     model = model_folder(given.model)
-    job = Job(model, digest_of(model), given.format, given.precision, lenient=given.lenient)
+    job = Job(
+        model,
+        digest_of(model),
+        given.format,
+        given.precision,
+        lenient=given.lenient,
+        captioner=given.captioner,
+        ocr=given.ocr,
+    )
     tagger = loaded(job, given.device)
     held = HeldRows()
     with ExitStack() as files:
@@ -120,7 +130,15 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     model = model_folder(given.model)
     device = "cuda" if given.engine == "ray" and given.gpus else given.device
     precision = resolved(given.precision, device or best_device())
-    job = Job(model, digest_of(model), given.format, precision, lenient=given.lenient)
+    job = Job(
+        model,
+        digest_of(model),
+        given.format,
+        precision,
+        lenient=given.lenient,
+        captioner=given.captioner,
+        ocr=given.ocr,
+    )
     try:
         with StopSignals():
             summary, waiting = set_aside(job, shards, resume=given.resume)

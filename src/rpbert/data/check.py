@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rpbert.data import ImageStatus, Post
+from rpbert.data import ImageStatus, Post, Shown
 from rpbert.data.conll import NO_BLANK_END
 from rpbert.data.labels import lenient_spans, lone_inside, strict_spans
 from rpbert.data.raw import Quirk
@@ -140,10 +140,11 @@ def _check_split(
     for post in source.read(split, quirks):
         _count(post, report)
         balance += marks_balance(post)
-        status, reason = looks.at(post)
-        report.images[status] += 1
-        if reason:
-            quirks.append(_quirk(post, f"image {status}", reason))
+        for shown in post.shown:
+            status, reason = looks.at(shown)
+            report.images[status] += 1
+            if reason:
+                quirks.append(_quirk(post, f"image {status}", reason))
         if post.id in seen:
             report.duplicate_ids += 1
             quirks.append(_quirk(post, "id given twice", f"id {post.id!a}"))
@@ -162,10 +163,11 @@ def _check_split(
 def _count(post: Post, report: SplitReport) -> None:
     report.posts += 1
     report.words += len(post.words)
-    report.captions += post.caption is not None
-    report.regions += post.regions is not None
-    report.relations += post.relation is not None
-    report.relations_positive += (post.relation or 0.0) > 0.5
+    for shown in post.shown:
+        report.captions += shown.caption is not None
+        report.regions += shown.regions is not None
+        report.relations += shown.relation is not None
+        report.relations_positive += (shown.relation or 0.0) > 0.5
     if post.tags is not None:
         report.tagged += 1
         report.strict.update(label for label, _, _ in strict_spans(post.tags))
@@ -192,15 +194,15 @@ class _Looks:
     def __init__(self) -> None:
         self._known: dict[Path, tuple[ImageStatus, str]] = {}
 
-    def at(self, post: Post) -> tuple[ImageStatus, str]:
-        """What becomes of the image of a post, and why where it cannot be used."""
+    def at(self, shown: Post | Shown) -> tuple[ImageStatus, str]:
+        """What becomes of an image of a post, and why where it cannot be used."""
         from rpbert.data.images import load_image
 
-        if isinstance(post.image, Path) and post.image in self._known:
-            return self._known[post.image]
-        image = load_image(post.image, _SIDE)
-        if isinstance(post.image, Path):
-            self._known[post.image] = image.status, image.reason
+        if isinstance(shown.image, Path) and shown.image in self._known:
+            return self._known[shown.image]
+        image = load_image(shown.image, _SIDE)
+        if isinstance(shown.image, Path):
+            self._known[shown.image] = image.status, image.reason
         return image.status, image.reason
 
 

@@ -254,8 +254,10 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
     held = 0
     for post in posts:
         window.append(post)
-        held += len(post.image) if isinstance(post.image, bytes) else 0
-        held += len(post.text) + len(post.caption or "")
+        for shown in post.shown:
+            held += len(shown.image) if isinstance(shown.image, bytes) else 0
+            held += len(shown.caption or "") + len(shown.image_text or "")
+        held += len(post.text)
         if len(window) == 16 * size or held >= HELD_BYTES:
             yield window
             window, held = [], 0

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import json
 import random
-import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from rpbert.data import phrases
 from rpbert.data.phrases import LABELS
+from rpbert.data.sentences import Token, framed, noisy, sentence
 from rpbert.errors import InputError
 
 TITLE = "# Controlled posts made by rpbert"
@@ -33,9 +32,6 @@ TITLE = "# Controlled posts made by rpbert"
 SPLITS = ("train", "train", "test", "train", "train", "valid", "train", "train", "test", "train")
 NAMELESS = 0.05  # share of all posts that name nothing
 FURTHER = 0.25  # chance that a post names something else as well
-HASHTAG = 0.08  # chance that a name stands in a hashtag
-TYPO, ELONGATED = 0.03, 0.01  # chance of each per word
-CUES = frozenset().union(*phrases.CUES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,8 @@ class Options:
             name is ambiguous in the others.
         seed: decides everything else.
         image_size: the images have about this many pixels in width and height, 32 to 2,048.
+        images: how many each post shows, 1 to 9; one of them is the post's own, which adds to the
+            text or does not, and the others show what the text does not speak of.
 
     Raises:
         InputError: an option is out of its range.
@@ -59,6 +57,7 @@ class Options:
     ambiguous: float = 0.65
     seed: int = 0
     image_size: int = 224
+    images: int = 1
 
     def __post_init__(self) -> None:
         if self.posts < 10:
@@ -69,14 +68,21 @@ class Options:
                 raise InputError(name, str(value), "a share between 0 and 1")
         if not 32 <= self.image_size <= 2048:
             raise InputError("image_size", str(self.image_size), "32 to 2048 pixels")
+        if not 1 <= self.images <= 9:
+            raise InputError("images", str(self.images), "1 to 9")
 
 
-class Token(NamedTuple):
-    """A word and its truth: its tag, and for a word of a name the types it could be by itself."""
+class Picture(NamedTuple):
+    """An image of a post: its id, the type it shows, and whether that adds to the text.
 
-    word: str
-    tag: str = "O"
-    could_be: tuple[str, ...] = ()
+    Attributes:
+        seed: decides how it is drawn.
+    """
+
+    id: str
+    shows: str
+    relation: int
+    seed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class MadePost:
         clue: the words tell that type.
         relation: 1 where the image shows what the main name is, else 0.
         shows: the type that the image shows; where relation is 0, that of no name of the post.
+        others: types of no name of the post.
     """
 
     id: str
@@ -100,6 +107,7 @@ class MadePost:
     clue: bool
     relation: int
     shows: str
+    others: tuple[str, ...]
 
     @property
     def text(self) -> str:
@@ -128,6 +136,7 @@ def make(
     ambiguous: float = 0.65,
     seed: int = 0,
     image_size: int = 224,
+    images: int = 1,
 ) -> None:
     """Writes a data folder of made posts; the same options give the same bytes.
 
@@ -137,34 +146,54 @@ def make(
 
     Args:
         folder: new, empty, or made before.
-        posts, relevant, ambiguous, seed, image_size: as in `Options`.
+        posts, relevant, ambiguous, seed, image_size, images: as in `Options`.
 
     Raises:
         InputError: an option is out of its range, or the folder holds something else.
     """
     from rpbert.data.scenes import draw
 
-    options = Options(posts, relevant, ambiguous, seed, image_size)
+    options = Options(posts, relevant, ambiguous, seed, image_size, images)
     folder = Path(folder)
     _claim(folder)
     (folder / "README.md").write_text(_readme(options), encoding="utf-8", newline="\n")
     rows: list[dict[str, Any]] = []
+    captions: list[str] = []
+    relations: list[str] = []
     words: dict[str, list[str]] = {split: [] for split in ("train", "valid", "test")}
     for index in range(posts):
         post = make_post(index, options)
-        rng = random.Random(f"{seed}/{index}/image")
-        scene = draw(post.shows, rng, image_size)
-        scene.image.save(folder / "images" / f"{post.id}.jpg", "JPEG", quality=rng.randint(75, 92))
+        pictures = arranged(post, index, options)
+        scenes = []
+        for picture in pictures:
+            rng = random.Random(picture.seed)
+            scene = draw(picture.shows, rng, image_size)
+            path = folder / "images" / f"{picture.id}.jpg"
+            scene.image.save(path, "JPEG", quality=rng.randint(75, 92))
+            scenes.append((scene.kind, scene.caption))
+            captions.append(f"{picture.id}\t{scene.caption}\n")
+            relations.append(f"{picture.id}\t{picture.relation}\n")
         words[post.split].append(_conll(post))
-        rows.append(_truth(post, scene.kind, scene.caption))
-    with _writing(folder / "entities.jsonl") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    for name in ("caption", "relation"):
-        with _writing(folder / f"{name}s.tsv") as file:
-            file.writelines(f"{row['id']}\t{row[name]}\n" for row in rows)
+        rows.append(_truth(post, pictures, scenes))
+    _write_beside(folder, rows, captions, relations)
     for split, texts in words.items():
         with _writing(folder / f"{split}.txt") as file:
             file.writelines(texts)
+
+
+def arranged(post: MadePost, index: int, options: Options) -> list[Picture]:
+    """The images of post number `index`: its own at a place by chance, the others around it."""
+    own = Picture(post.id, post.shows, post.relation, f"{options.seed}/{index}/image")
+    if options.images == 1:
+        return [own]
+    rng = random.Random(f"{options.seed}/{index}/images")
+    pictures = [
+        Picture("", rng.choice(post.others), 0, f"{own.seed}/{number}")
+        for number in range(2, options.images + 1)
+    ]
+    pictures.insert(rng.randrange(options.images), own)
+    ids = [post.id, *(f"{post.id}_{number}" for number in range(2, options.images + 1))]
+    return [picture._replace(id=id) for id, picture in zip(ids, pictures, strict=True)]
 
 
 def make_post(index: int, options: Options) -> MadePost:
@@ -187,15 +216,17 @@ def make_post(index: int, options: Options) -> MadePost:
         clue, ambiguous = True, rng.random() < options.ambiguous
         further = _further(rng)
         shows = rng.choice([other for other in LABELS if other not in (main, further)])
-    tokens = _sentence(rng, label, clue, ambiguous, further)
+    tokens = sentence(rng, label, clue, ambiguous, further)
+    named = {main, further} if label else {further}
     return MadePost(
         id=f"made_{index:06d}",
         split=split,
-        tokens=tuple(_noisy(rng, _framed(rng, tokens))),
+        tokens=tuple(noisy(rng, framed(rng, tokens))),
         label=label,
         clue=clue,
         relation=int(relevant),
         shows=shows,
+        others=tuple(other for other in LABELS if other not in named),
     )
 
 
@@ -222,105 +253,6 @@ def _further(rng: random.Random) -> str | None:
     return label if rng.random() < FURTHER else None
 
 
-def _plain_name(rng: random.Random, label: str) -> str:
-    """A name that tells its own type."""
-    return rng.choice(phrases.SHAPES[label]).format(
-        first=rng.choice(phrases.FIRST_NAMES),
-        last=rng.choice(phrases.LAST_NAMES),
-        root=rng.choice(phrases.ROOTS),
-    )
-
-
-def _sentence(
-    rng: random.Random, label: str | None, clue: bool, ambiguous: bool, further: str | None
-) -> list[Token]:
-    """A template with its names, times and numbers filled in."""
-    templates = phrases.EMPTY_TEMPLATES
-    names: dict[str, tuple[str, str, tuple[str, ...]]] = {}
-    if label is not None:
-        templates = phrases.CUE_TEMPLATES[label] if clue else phrases.NEUTRAL_TEMPLATES
-        if ambiguous:
-            names["{x}"] = (rng.choice(phrases.AMBIGUOUS_NAMES), label, LABELS)
-        else:
-            names["{x}"] = (_plain_name(rng, label), label, (label,))
-    pattern = rng.choice(templates)
-    if further is not None:
-        names["{y}"] = (_plain_name(rng, further), further, (further,))
-        pattern = rng.choice(phrases.FURTHER_TEMPLATES).replace("{main}", pattern)
-    time, number = rng.choice(phrases.TIMES), rng.choice(phrases.NUMBERS)
-    tokens: list[Token] = []
-    for slot in pattern.replace("{t}", time).replace("{n}", number).split():
-        tokens += _name_tokens(rng, *names[slot]) if slot in names else [Token(slot)]
-    return tokens
-
-
-def _name_tokens(
-    rng: random.Random, name: str, label: str, could_be: tuple[str, ...]
-) -> list[Token]:
-    if rng.random() < HASHTAG:
-        joined = "".join(c for c in name if c.isalnum())
-        return [Token("#"), Token(joined, f"B-{label}", could_be)]
-    first, *rest = name.split()
-    return [
-        Token(first, f"B-{label}", could_be),
-        *(Token(word, f"I-{label}", could_be) for word in rest),
-    ]
-
-
-def _handle(rng: random.Random) -> str:
-    return f"{rng.choice(phrases.HANDLES)}_{rng.choice(string.ascii_lowercase)}{rng.randint(1, 99)}"
-
-
-def _framed(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
-    """The sentence with what tweets put before and after one."""
-    before: list[str] = []
-    after: list[str] = []
-    if rng.random() < 0.12:
-        before += ["RT", "@", _handle(rng), ":"]
-    if rng.random() < 0.2:
-        before += rng.choice(phrases.OPENINGS).split()
-    if rng.random() < 0.3:
-        after += rng.choice(phrases.CLOSINGS).split()
-    if rng.random() < 0.12:
-        after += ["#", rng.choice(phrases.HASHTAGS)]
-    if rng.random() < 0.06:
-        after += ["@", _handle(rng)]
-    if rng.random() < 0.25:
-        after += [rng.choice(phrases.EMOJI)] * rng.choice((1, 1, 2))
-    if rng.random() < 0.02:
-        after += ["❤", "\ufe0f"]  # real tweets leave the invisible half of a heart as a word
-    if rng.random() < 0.2:
-        after.append("http://t.co/" + "".join(rng.choices(string.ascii_letters, k=10)))
-    return [*map(Token, before), *tokens, *map(Token, after)]
-
-
-def _noisy(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
-    """Typos in words that are neither name nor clue; now and then all small or all capital."""
-    case = rng.choices((str, str.lower, str.upper), (94, 4, 2))[0]
-    noisy = []
-    for token in tokens:
-        word = token.word
-        if token.tag == "O" and word.isalpha() and word not in CUES and len(word) > 3:
-            word = _mistyped(rng, word)
-        if not word.startswith("http"):
-            word = case(word)
-        noisy.append(token._replace(word=word))
-    return noisy
-
-
-def _mistyped(rng: random.Random, word: str) -> str:
-    """The word, or rarely one with two letters swapped, a letter lost, or a vowel drawn out."""
-    chance, at = rng.random(), rng.randrange(1, len(word) - 1)
-    wrong = word
-    if chance < TYPO / 2:
-        wrong = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    elif chance < TYPO:
-        wrong = word[:at] + word[at + 1 :]
-    elif chance < TYPO + ELONGATED and word[at] in "aeiou":
-        wrong = word[:at] + word[at] * rng.randint(3, 5) + word[at + 1 :]
-    return word if wrong in CUES else wrong
-
-
 def _claim(folder: Path) -> None:
     """Makes the folder, unless it holds what was not made here."""
     expected = "a new or empty folder, or one made before"
@@ -345,25 +277,53 @@ def _conll(post: MadePost) -> str:
     return f"IMGID:{post.id}\n{lines}\n"
 
 
-def _truth(post: MadePost, scene: str, caption: str) -> dict[str, Any]:
+def _write_beside(
+    folder: Path, rows: list[dict[str, Any]], captions: list[str], relations: list[str]
+) -> None:
+    """Writes the whole truth, and what is known of each image."""
+    with _writing(folder / "entities.jsonl") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    several = [row for row in rows if isinstance(row["image"], list)]
+    further = [[row["id"], *(Path(name).stem for name in row["image"][1:])] for row in several]
+    files = {"captions": captions, "relations": relations}
+    if further:
+        files["images"] = [f"{id}\t{' '.join(others)}\n" for id, *others in further]
+    for name, lines in files.items():
+        with _writing(folder / f"{name}.tsv") as file:
+            file.writelines(lines)
+
+
+def _truth(
+    post: MadePost, pictures: Sequence[Picture], scenes: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """A row of the truth; what is of an image is a list where there are several."""
+
+    def each(values: Sequence[Any]) -> Any:
+        return values[0] if len(values) == 1 else list(values)
+
     return {
         "id": post.id,
         "split": post.split,
         "text": post.text,
         "tokens": [token.word for token in post.tokens],
         "entities": post.entities(),
-        "image": f"images/{post.id}.jpg",
-        "relation": post.relation,
-        "caption": caption,
-        "scene": scene,
-        "shows": post.shows,
+        "image": each([f"images/{picture.id}.jpg" for picture in pictures]),
+        "relation": each([picture.relation for picture in pictures]),
+        "caption": each([caption for _, caption in scenes]),
+        "scene": each([kind for kind, _ in scenes]),
+        "shows": each([picture.shows for picture in pictures]),
         "type": post.label,
         "clue": post.clue,
     }
 
 
 def _readme(options: Options) -> str:
-    listed = "\n".join(f"- {name}: {value}" for name, value in asdict(options).items())
+    given = asdict(options)
+    further = "| `images.tsv` | id, tab, the ids of the further images of the post |\n"
+    if options.images == 1:
+        del given["images"]
+        further = ""
+    listed = "\n".join(f"- {name}: {value}" for name, value in given.items())
     return f"""{TITLE}
 
 Posts with drawn images whose entities, types and text-image relations are known because they
@@ -378,7 +338,7 @@ bytes (with the same versions of Pillow and numpy):
 | `images/<id>.jpg` | a person, a landscape, a logo or an object |
 | `captions.tsv` | id, tab, what is drawn |
 | `relations.tsv` | id, tab, 1 if the image shows what the post's main name is, else 0 |
-| `entities.jsonl` | the whole truth, a line per post, keys below |
+{further}| `entities.jsonl` | the whole truth, a line per post, keys below |
 
 `entities`: the names, `start` and `end` in characters of `text`, `could_be` the types that the
 name by itself could have. `type`: that of the main name, null where nothing is named. `clue`:

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -37,11 +37,36 @@ SCAN_LIMIT = 4_000_000_000
 # Shrink cheaply to no less than twice the wanted size, then resample properly.
 REDUCING_GAP = 2.0
 
-Fit: TypeAlias = Callable[[int, int], tuple[int, int]]
-"""From an image's width and height to those it is shrunk to."""
+Resampling: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's filters, by name."""
+Channels: TypeAlias = tuple[float, float, float]
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which every published ResNet was trained with
-DEVIATION = (0.229, 0.224, 0.225)
+MEAN: Channels = (0.485, 0.456, 0.406)  # of ImageNet, which every published ResNet was trained with
+DEVIATION: Channels = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a network was trained to see images.
+
+    Attributes:
+        size: side of the square in pixels.
+        mean: of red, green and blue, each in [0, 1]; it is subtracted.
+        deviation: what the rest is divided by.
+        resampling: the filter that shrinks an image to the square.
+    """
+
+    size: int = 224
+    mean: Channels = MEAN
+    deviation: Channels = DEVIATION
+    resampling: Resampling = "bicubic"
+
+
+class Shrinking(NamedTuple):
+    """What an image is shrunk to, from its width and height, and by which filter."""
+
+    fit: Callable[[int, int], tuple[int, int]]
+    resampling: Resampling = "bicubic"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +84,9 @@ class LoadedImage:
     reason: str = ""
 
 
-def load_image(source: Path | bytes | Image | None, size: int = 224) -> LoadedImage:
+def load_image(
+    source: Path | bytes | Image | None, size: int = 224, resampling: Resampling = "bicubic"
+) -> LoadedImage:
     """Decodes an image to RGB of `size` × `size`, whatever it is.
 
     The whole image is kept and squeezed to the square (the paper: "reshaped"), upright by its
@@ -69,7 +96,7 @@ def load_image(source: Path | bytes | Image | None, size: int = 224) -> LoadedIm
     Raises:
         InputError: `source` is of another type. Bad image data never raises.
     """
-    return _load(source, lambda width, height: (size, size))
+    return _load(source, Shrinking(lambda width, height: (size, size), resampling))
 
 
 def load_small(source: Path | bytes | Image | None, side: int) -> LoadedImage:
@@ -83,21 +110,21 @@ def load_small(source: Path | bytes | Image | None, side: int) -> LoadedImage:
         scale = min(1.0, side / max(width, height))
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    return _load(source, within)
+    return _load(source, Shrinking(within))
 
 
-def _load(source: Path | bytes | Image | None, fit: Fit) -> LoadedImage:
+def _load(source: Path | bytes | Image | None, how: Shrinking) -> LoadedImage:
     from PIL import Image as pil
 
     if source is None:
         return LoadedImage("none")
     if isinstance(source, Path):
         content = _read(source)
-        return content if isinstance(content, LoadedImage) else _load_encoded(content, fit)
+        return content if isinstance(content, LoadedImage) else _load_encoded(content, how)
     if isinstance(source, bytes):
-        return _load_encoded(source, fit)
+        return _load_encoded(source, how)
     if isinstance(source, pil.Image):
-        return _guarded(source, fit)
+        return _guarded(source, how)
     raise InputError("image", type(source).__name__, "a path, bytes, a PIL image or None")
 
 
@@ -129,25 +156,27 @@ def normalise(pixels: NDArray[np.uint8]) -> Tensor:
     return normalise_batch([pixels])[0]
 
 
-def normalise_batch(pixels: Sequence[NDArray[np.uint8]], size: int = 224) -> Tensor:
-    """Images of one size as float32 with ImageNet's mean and deviation.
+def normalise_batch(
+    pixels: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing = Preprocessing()
+) -> Tensor:
+    """Images of one size as float32, by default with ImageNet's mean and deviation.
 
     The result lies in memory as the pixels do, channels last, which is also the order in which
     convolutions are fastest.
 
     Args:
         pixels: images of shape (size, size, 3); may be empty.
-        size: side of the empty result where there is no image.
+        preprocessing: mean and deviation, and the side of the empty result.
 
     Shape: (I, 3, size, size).
     """
     import torch
 
     if not pixels:
-        return torch.zeros(0, 3, size, size)
+        return torch.zeros(0, 3, preprocessing.size, preprocessing.size)
     values = torch.from_numpy(np.stack(pixels)).to(torch.float32)  # (I, height, width, 3)
-    deviation = torch.tensor(DEVIATION)
-    values.mul_(1 / (255 * deviation)).sub_(torch.tensor(MEAN) / deviation)
+    deviation = torch.tensor(preprocessing.deviation)
+    values.mul_(1 / (255 * deviation)).sub_(torch.tensor(preprocessing.mean) / deviation)
     return values.permute(0, 3, 1, 2)
 
 
@@ -190,19 +219,19 @@ def _read(path: Path) -> bytes | LoadedImage:
         return LoadedImage("unreadable", reason=error.strerror or type(error).__name__)
 
 
-def _load_encoded(content: bytes, fit: Fit) -> LoadedImage:
+def _load_encoded(content: bytes, how: Shrinking) -> LoadedImage:
     if not content:
         return LoadedImage("unreadable", reason="empty file")
     if len(content) > BYTE_LIMIT:
         return LoadedImage("unreadable", reason=_too_large(len(content)))
-    return _guarded(content, fit)
+    return _guarded(content, how)
 
 
-def _guarded(source: bytes | Image, fit: Fit) -> LoadedImage:
+def _guarded(source: bytes | Image, how: Shrinking) -> LoadedImage:
     from PIL import UnidentifiedImageError
 
     try:
-        pixels = _decode(source, fit)
+        pixels = _decode(source, how)
     except UnidentifiedImageError:  # its own text holds a memory address
         return LoadedImage("unreadable", reason=f"not an image of {', '.join(FORMATS)}")
     except Exception as error:
@@ -214,22 +243,22 @@ def _guarded(source: bytes | Image, fit: Fit) -> LoadedImage:
     return LoadedImage("used", pixels)
 
 
-def _decode(source: bytes | Image, fit: Fit) -> NDArray[np.uint8]:
+def _decode(source: bytes | Image, how: Shrinking) -> NDArray[np.uint8]:
     """Pixels of shape (height, width, 3); raises whatever the decoder raises."""
     from PIL import Image as pil
 
     if not isinstance(source, bytes):
         _check_pixels(source)
-        return _shrunk(source, fit(*source.size), None)
+        return _shrunk(source, how.fit(*source.size), None, how.resampling)
     with pil.open(io.BytesIO(source), formats=FORMATS) as image:
         _check_pixels(image)
         scans = _scans(image, source)
         if scans * image.width * image.height > SCAN_LIMIT:
             raise ValueError(f"{scans} scans of {image.width} × {image.height} pixels")
         # A JPEG can leave out the detail that shrinking would discard, and decodes the faster.
-        size = fit(*image.size)
+        size = how.fit(*image.size)
         drafted = image.draft(None, (int(REDUCING_GAP * size[0]), int(REDUCING_GAP * size[1])))
-        return _shrunk(image, size, drafted[1] if drafted else None)
+        return _shrunk(image, size, drafted[1] if drafted else None, how.resampling)
 
 
 def _scans(image: Image, content: bytes) -> int:
@@ -237,14 +266,18 @@ def _scans(image: Image, content: bytes) -> int:
 
 
 def _shrunk(
-    image: Image, size: tuple[int, int], box: tuple[float, float, float, float] | None
+    image: Image,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None,
+    resampling: Resampling,
 ) -> NDArray[np.uint8]:
     """Shrinks to `size`, which is of the image as it is stored, then turns it upright."""
     from PIL import Image as pil
 
     turn = _turn(image)
     image = _in_colour(image)
-    image = image.resize(size, pil.Resampling.BICUBIC, box=box, reducing_gap=REDUCING_GAP)
+    chosen = pil.Resampling[resampling.upper()]
+    image = image.resize(size, chosen, box=box, reducing_gap=REDUCING_GAP)
     if image.mode == "RGBA":
         white = pil.new("RGBA", image.size, "white")
         image = pil.alpha_composite(white, image).convert("RGB")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from rpbert.data import Post
+from rpbert.data import Post, Shown
 from rpbert.data.conll import read_conll
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
 from rpbert.data.regions import FILE as REGIONS
@@ -75,31 +75,25 @@ class PostFiles:
         return tuple(self.files)
 
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Posts of `split`; ``captions.tsv`` and ``relations.tsv`` of a folder fill gaps.
+        """Posts of `split`; ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` of a
+        folder fill gaps.
 
-        Regions are those of ``regions.safetensors`` in the folder, or beside a single file.
+        Regions are those of ``regions.safetensors`` in the folder, or beside a single file. Posts
+        of text files show the further images that ``images.tsv`` names.
 
         Raises:
             InputError: there is no such split, or what is read is malformed.
         """
         file = self.files[_canonical(split, self)]
-        stored = file.parent / REGIONS
-        known = stored_ids(stored)
-        posts = (
-            post.with_(regions=StoredRegions(stored, post.id)) if post.id in known else post
-            for post in self._rows(file, quirks)
-        )
-        if self.path.is_file():
+        beside = _Beside.files(self.path, file, quirks, self.faults)
+        posts = (beside.added(post) for post in self._rows(file, quirks))
+        further = {}
+        if file.suffix == ".txt":
+            further = _companion(self.path / "images.tsv", quirks, self.faults)
+        images = _image_folder(self.path) if further else None
+        if images is None:
             return posts
-        captions = _companion(self.path / "captions.tsv", quirks, self.faults)
-        relations = read_relations(self.path / "relations.tsv", quirks, self.faults)
-        return (
-            post.with_(
-                caption=post.caption or captions.get(post.id, (None, ""))[0],
-                relation=relations.get(post.id) if post.relation is None else post.relation,
-            )
-            for post in posts
-        )
+        return (_with_further(post, further, images, beside) for post in posts)
 
     def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:
         if file.suffix == ".txt":
@@ -109,6 +103,55 @@ class PostFiles:
         else:
             rows = read_parquet(file, self.splitter, quirks, faults=self.faults)
         return _at_least_one(rows, file)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What files beside the posts say of images, each by its id."""
+
+    stored: Path
+    regions: Collection[str]
+    captions: Mapping[str, tuple[str, str]]
+    relations: Mapping[str, float]
+    image_texts: Mapping[str, tuple[str, str]]
+
+    @classmethod
+    def files(cls, path: Path, file: Path, quirks: list[Quirk] | None, faults: Faults) -> _Beside:
+        """What lies beside a file: in a folder captions and relations, anywhere regions."""
+        stored = file.parent / REGIONS
+        if path.is_file():
+            return cls(stored, stored_ids(stored), {}, {}, {})
+        captions = _companion(path / "captions.tsv", quirks, faults)
+        relations = read_relations(path / "relations.tsv", quirks, faults)
+        written = _companion(path / "image_texts.tsv", quirks, faults)
+        return cls(stored, stored_ids(stored), captions, relations, written)
+
+    def of(self, id: str) -> Shown:
+        """What is known of an image."""
+        regions = StoredRegions(self.stored, id) if id in self.regions else None
+        caption = self.captions.get(id, (None, ""))[0]
+        written = self.image_texts.get(id, (None, ""))[0]
+        relation = self.relations.get(id)
+        return Shown(caption=caption, relation=relation, regions=regions, image_text=written)
+
+    def added(self, post: Post) -> Post:
+        """The post with what it lacks of its first image."""
+        known = self.of(post.id)
+        return post.with_(
+            caption=post.caption or known.caption,
+            relation=known.relation if post.relation is None else post.relation,
+            regions=known.regions,
+            image_text=post.image_text or known.image_text,
+        )
+
+
+def _with_further(
+    post: Post, further: Mapping[str, tuple[str, str]], images: ImageFolder, beside: _Beside
+) -> Post:
+    """The post with the images that a line of ``images.tsv`` names after its first one."""
+    ids, where = further.get(post.id, ("", ""))
+    shown = (replace(beside.of(id), image=images.find(id, where)) for id in ids.split())
+    return post.with_(further=tuple(shown))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Posts from JSON lines and Parquet: a row a post, read one after the other, never all at once.
 
 A row has ``id``, ``text`` and/or ``tokens``, and optionally ``image``, ``tags`` or ``entities``,
-``relation`` and ``caption``; null stands for absent.
+``relation``, ``caption`` and ``image_text``; null stands for absent. Of a post with several images
+the last four and ``image`` are lists of the same length.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rpbert.data import Post
+from rpbert.data import Post, Shown
 from rpbert.data.labels import (
     Span,
     is_tag,
@@ -37,9 +38,13 @@ from rpbert.data.raw import (
 from rpbert.data.words import WordSplitter, align
 from rpbert.errors import Faults, InputError, refuse
 
-KEYS = frozenset(("id", "text", "tokens", "image", "tags", "entities", "relation", "caption"))
+SHOWN = ("image", "caption", "relation", "image_text")
+"""Keys of what an image is and what is known of it."""
+KEYS = frozenset(("id", "text", "tokens", "tags", "entities", *SHOWN))
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
+MOST_IMAGES = 16
+"""Images of a post; a tweet has 4 at most."""
 CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 
@@ -148,7 +153,10 @@ class _Row:
 
     def text(self, key: str) -> str | None:
         """The string under `key`, None where absent."""
-        value = self.values.get(key)
+        return self.string(key, self.values.get(key))
+
+    def string(self, key: str, value: object) -> str | None:
+        """A value of `key` as a string, None where absent."""
         if value is not None and not isinstance(value, str):
             raise self.refuse(f"{key} {shown(value)}", f"{key} as a string")
         return None if value is None else self.clean(value)
@@ -187,17 +195,46 @@ def _post(row: _Row, splitter: WordSplitter, seen: set[str]) -> Post:
     text, words, spans = _words(row, splitter)
     tags = _tags(row, text, words, spans)
     note_words(row.quirks, row.path, [row.line] * len(words), words, tags)
+    first, *further = _shown(row)
     return Post(
         id=id,
         words=words,
         text=text,
         spans=spans,
         tags=tags,
-        image=_image(row),
-        caption=row.text("caption") or None,
-        relation=_relation(row),
+        image=first.image,
+        caption=first.caption,
+        relation=first.relation,
+        image_text=first.image_text,
         origin=row.where,
+        further=tuple(further),
     )
+
+
+def _shown(row: _Row) -> list[Shown]:
+    """The images of a row with their captions and relations; at least one, of nothing."""
+    given = {key: row.values.get(key) for key in SHOWN}
+    listed = {key: value for key, value in given.items() if isinstance(value, list)}
+    count = max(map(len, listed.values()), default=1) or 1
+    if count > MOST_IMAGES:
+        raise row.refuse(f"{count} images", f"{MOST_IMAGES} at most")
+    for key, value in given.items():
+        if key not in listed:
+            listed[key] = [value, *[None] * (count - 1)]
+        elif len(listed[key]) not in (0, count):
+            found = f"{key} as a list of {len(listed[key])} beside one of {count}"
+            raise row.refuse(found, "lists of the same length, an entry an image")
+    empty = [None] * count
+    each = zip(*(listed[key] or empty for key in given), strict=True)
+    return [
+        Shown(
+            _image(row, image),
+            row.string("caption", caption) or None,
+            _relation(row, relation),
+            image_text=row.string("image_text", written) or None,
+        )
+        for image, caption, relation, written in each
+    ]
 
 
 def _id(row: _Row) -> str:
@@ -313,15 +350,13 @@ def _entity(row: _Row, entity: object, text: str) -> tuple[int, int, str]:
     return start, end, normalise_label(label)
 
 
-def _relation(row: _Row) -> float | None:
-    value = row.values.get("relation")
+def _relation(row: _Row, value: Any) -> float | None:
     if isinstance(value, str):
         raise row.refuse(f"the relation {shown(value)}", "a number, without quotes")
     return None if value is None else relation_of(value, row.where)
 
 
-def _image(row: _Row) -> Path | bytes | None:
-    image = row.values.get("image")
+def _image(row: _Row, image: Any) -> Path | bytes | None:
     if isinstance(image, dict) and image.keys() == {"bytes", "path"}:  # as `datasets` writes it
         held = image["bytes"]
         if held is not None and not isinstance(held, bytes):

@@ -49,17 +49,19 @@ class Registered:
     Attributes:
         row: the row of the RpBERT paper's tables that it fills.
         evidence: the kinds it takes, none for a text-only system; the first is its paper's own.
+        combines: whether it takes several kinds at once.
     """
 
     system: SystemClass
     paper: str
     row: str
     evidence: tuple[EvidenceKind, ...]
+    combines: bool = False
 
 
 ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
-REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions")
-POOLED: tuple[EvidenceKind, ...] = ("global", "blocks", "regions", "captions")
+REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions", "ocr")
+POOLED: tuple[EvidenceKind, ...] = ("global", "blocks", "regions", "captions", "ocr")
 
 
 SYSTEMS: dict[str, Registered] = {
@@ -102,7 +104,7 @@ SYSTEMS: dict[str, Registered] = {
         Lxmert, "Tan and Bansal 2019", "none, as Table 5: two streams", evidence=REGIONS
     ),
     "rpbert": Registered(
-        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY
+        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY, combines=True
     ),
     "lstm_cnn": Registered(
         LstmCnn, "Lu et al. 2018", "Table 3: Lu et al. (2018), relation only", evidence=POOLED
@@ -131,9 +133,16 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     entry = registered(given.get("system"), where)
     options = parse(entry.system.Options, given, where)
     evidence: EvidenceSettings | None = getattr(options, "evidence", None)
-    if evidence is not None and evidence.kind not in entry.evidence:
-        found = f"{evidence.kind} as evidence for {options.system}"
-        raise InputError(where, found, " or ".join(entry.evidence))
+    if evidence is None:
+        return options
+    for kind in evidence.kinds:
+        if kind not in entry.evidence:
+            found = f"{kind} as evidence for {options.system}"
+            raise InputError(where, found, " or ".join(entry.evidence))
+    if len(evidence.kinds) > 1 and not entry.combines:
+        found = f"{' and '.join(evidence.kinds)} as evidence for {options.system}"
+        combining = " or ".join(name for name, other in SYSTEMS.items() if other.combines)
+        raise InputError(where, found, "one kind", f"{combining} combines several")
     return options
 
 

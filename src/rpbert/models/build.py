@@ -19,10 +19,13 @@ from rpbert.config import (
     EvidenceSettings,
     GlobalSettings,
     ImageSettings,
+    OcrSettings,
     ReaderSettings,
     RegionSettings,
     Settings,
+    SourceSettings,
 )
+from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import Vocabulary
 from rpbert.errors import InputError
 from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
@@ -32,6 +35,7 @@ from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.evidence import (
     CaptionPieces,
     CaptionWords,
+    CombinedEvidence,
     DetectedRegions,
     Evidence,
     ImageBlocks,
@@ -41,7 +45,8 @@ from rpbert.modules.evidence import (
     StoredVector,
 )
 from rpbert.modules.published import load_published
-from rpbert.modules.visual import RESNET_SHAPES, ResNetBlocks
+from rpbert.modules.vision import published_network, random_network
+from rpbert.modules.visual import RESNET_SHAPES, BlockNetwork
 
 if TYPE_CHECKING:
     from transformers import BertModel
@@ -131,44 +136,63 @@ class Parts:
         """What the system sees of an image.
 
         Args:
-            encoder: whose embeddings captions take; None: the word vectors of `embeddings`.
+            encoder: whose embeddings captions take, and whose width several kinds have; None: the
+                word vectors of `embeddings`, and one kind alone.
         """
-        match settings.source:
+        if encoder is None or len(settings.kinds) == 1:
+            return self._evidence_of(settings.source, encoder)
+        every: dict[str, Evidence] = {
+            kind: self._evidence_of(source, encoder) for kind, source in settings.kinds.items()
+        }
+        width = encoder.width
+        projections = {name: self.projection(part, width) for name, part in every.items()}
+        return CombinedEvidence(every, projections, width)
+
+    def _evidence_of(self, source: SourceSettings, encoder: PieceEmbedding | None) -> Evidence:
+        """Evidence of one kind."""
+        match source:
             case BlockSettings() as source:
-                return ImageBlocks(_resnet("model.evidence.blocks", source))
+                return ImageBlocks(*_image_network("model.evidence.blocks", source))
             case GlobalSettings() as source if source.pretrained or source.shape is not None:
-                return ImageVector(_resnet("model.evidence.global", source))
+                return ImageVector(*_image_network("model.evidence.global", source))
             case GlobalSettings() as source:
                 return StoredVector(_known_width("model.evidence.global", source.width))
             case RegionSettings() as source if source.pretrained or source.shape is not None:
                 return DetectedRegions(_detector("model.evidence.regions", source))
             case RegionSettings() as source:
                 return StoredRegionFeatures(_known_width("model.evidence.regions", source.width))
-            case CaptionSettings() if encoder is not None:
+            case CaptionSettings() | OcrSettings() if encoder is not None:
                 return CaptionPieces(encoder.embed, encoder.width)
-            case CaptionSettings():
+            case CaptionSettings() | OcrSettings():
                 vectors = self.embeddings().vectors
                 return CaptionWords(vectors.forward, vectors.width)
 
     def projection(self, evidence: Evidence, width: int) -> nn.Module:
-        """W^v, without bias; none for pieces that already are embeddings of the text encoder."""
-        if isinstance(evidence, CaptionPieces):
+        """W^v, without bias; none for what already is of the text encoder's kind and width."""
+        if isinstance(evidence, CaptionPieces | CombinedEvidence):
             return nn.Identity()
         return nn.Linear(evidence.width, width, bias=False)
 
 
-def _resnet(key: str, settings: ImageSettings) -> ResNetBlocks:
-    """A ResNet with published or random weights."""
-    name, shape, size = settings.pretrained, settings.shape, settings.image_size
+def _image_network(key: str, settings: ImageSettings) -> tuple[BlockNetwork, Preprocessing]:
+    """A network with published or random weights, and how it is given images."""
+    name, shape = settings.pretrained, settings.shape
+    given = {
+        "size": settings.image_size,
+        "mean": settings.mean,
+        "deviation": settings.deviation,
+        "resampling": settings.resampling,
+    }
+    own = {key: value for key, value in given.items() if value is not None}
     if name is not None:
-        return from_hub(f"{key}.pretrained", name, lambda: ResNetBlocks.from_pretrained(name, size))
+        return from_hub(f"{key}.pretrained", name, lambda: published_network(name, own))
     if isinstance(shape, str):
         if shape not in RESNET_SHAPES:
             known = ", ".join(RESNET_SHAPES)
             raise InputError(f"{key}.shape", shape, f"one of {known}, or a mapping")
         shape = RESNET_SHAPES[shape]
     fields: dict[str, Any] = shape or {}
-    return checked(f"{key}.shape", lambda: ResNetBlocks.from_config(fields, size))
+    return checked(f"{key}.shape", lambda: random_network(fields, own))
 
 
 def _detector(key: str, settings: RegionSettings) -> Detector:

@@ -15,6 +15,10 @@ How the paper's open points are read:
   Only Task#1 updates it, though Task#2's gradient flows through r into BERT.
 - W^v learns in both tasks.
 - A post without a usable image is read as text alone and its r is 0.
+
+Beyond the paper a post may show several images. Each is a source of its own: the first pass sees T
+and that source alone, r is one score a source, and the second pass sees T and all sources, each
+scaled by its own r.
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings, Settings
-from rpbert.data import Batch
+from rpbert.data import Batch, Post, Shown
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
-from rpbert.modules.evidence import Evidence, VisualTokens
+from rpbert.modules.evidence import Evidence, VisualTokens, side_by_side
 from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
 
 Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
@@ -159,16 +163,21 @@ class RpBert(BiLstmSystem):
         return self.read(batch, text, image, self.relation_score(batch, text, image), self.encoder)
 
     def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
-        """r (Eq. 2), 0 where a post has no image; None without propagation. Shape: (B,)."""
+        """r of each source (Eq. 2), 0 where there is none; None without propagation. Shape: (B, E).
+
+        Args:
+            image: V of each source. Shape: (B, E, V, H).
+        """
         match self.gate:
             case OpenGate():
                 return None
             case OracleGate():
-                probabilities = self.gate(batch.posts).to(image.mask.device)
+                probabilities = self.gate(_shown_by_source(batch)).to(image.mask.device)
             case _:
-                probabilities = self.gate(self._relation_logits(batch, text, image))
-        r: Tensor = probabilities[:, 1] * image.mask.any(1)
-        return r
+                logits = self._relation_logits(batch, text, image)
+                probabilities = self.gate(logits.flatten(0, 1))
+        r: Tensor = probabilities[:, 1].view(image.mask.shape[:2])
+        return r * image.mask.any(2)
 
     def read(
         self,
@@ -182,31 +191,54 @@ class RpBert(BiLstmSystem):
 
         Args:
             text: T, one row a row of the encoder. Shape: (S, L, H).
-            image: V, one row a post. Shape: (B, V, H).
-            score: r, None for the whole image. Shape: (B,).
+            image: V of each source. Shape: (B, E, V, H).
+            score: r of each, None for the whole image. Shape: (B, E).
             encode: the encoder, or one that also looks at what it does.
         """
         if score is not None:
-            share = self.propagation(score)[:, None, None]  # R
+            share = self.propagation(score)[..., None, None]  # R
             image = image._replace(values=share * image.values)  # R ⊙ V, Eq. 3
-        rows = VisualTokens(*(part[batch.post_of_row] for part in image))
+        rows = VisualTokens(*(part[batch.post_of_row] for part in side_by_side(image)))
         hidden = encode(text, batch.subword_mask, rows)
         words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)  # e_k^RpBERT
-        return self.tag(batch, words, score)
+        output = self.tag(batch, words, None if score is None else score.amax(1))
+        output.source_scores = score
+        return output
 
     def relation_logits(self, batch: Batch) -> Tensor:
-        """Task#1, Algorithm 1, line 3. Shape: (B, 2)."""
-        return self._relation_logits(batch, self.encoder.embed(batch.subwords), self.blocks(batch))
+        """Task#1, Algorithm 1, line 3: of each post's first source that is there. Shape: (B, 2)."""
+        image = self.blocks(batch)
+        logits = self._relation_logits(batch, self.encoder.embed(batch.subwords), image)
+        first = image.mask.any(2).int().argmax(1)
+        return logits[torch.arange(len(batch), device=first.device), first]
 
     def blocks(self, batch: Batch) -> VisualTokens:
-        """Block embeddings b = f W^v, or what stands in their place. Shape: (B, V, H)."""
-        tokens: VisualTokens = self.evidence(batch)
+        """Block embeddings b = f W^v of each source, or what stands in their place.
+
+        Shape: (B, E, V, H).
+        """
+        tokens = self.evidence.by_source(batch.evidence)
         return tokens._replace(values=self.projection(tokens.values))
 
     def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
-        """The first pass: only the row that speaks for each post is read. Shape: (B, 2)."""
-        rows = batch.first_row
-        summary = self.summarise(self.encoder, text[rows], batch.subword_mask[rows], image)
+        """The first pass: only the row that speaks for each post is read, with each source alone.
+
+        Shape: (B, E, 2).
+        """
+        posts, sources = image.mask.shape[:2]
+        rows = batch.first_row.repeat_interleave(sources)
+        each = VisualTokens(*(part.flatten(0, 1) for part in image))
+        summary = self.summarise(self.encoder, text[rows], batch.subword_mask[rows], each)
         with torch.autocast(summary.device.type, enabled=False):
             logits: Tensor = self.classifier(summary.float())
-        return logits
+        return logits.view(posts, sources, 2)
+
+
+def _shown_by_source(batch: Batch) -> list[Post | Shown]:
+    """What holds the relation of each source of each post, in a row; of nothing where none is."""
+    every: list[Post | Shown] = []
+    for post in batch.posts:
+        for kind in batch.evidence.kinds:
+            images = kind.of_post.shape[1]
+            every += [*post.shown, *[Shown()] * images][:images]
+    return every

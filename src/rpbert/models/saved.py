@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from rpbert.config import EncoderSettings, EvidenceSettings, ReaderSettings, SystemSettings
+from rpbert.config import (
+    EncoderSettings,
+    EvidenceKind,
+    EvidenceSettings,
+    ReaderSettings,
+    SystemSettings,
+)
 from rpbert.data import Post
 from rpbert.data.collate import BertSubwords, Collator, NoSubwords
-from rpbert.data.evidence import (
-    CaptionReader,
-    EvidenceReader,
-    ImageReader,
-    ImageStore,
-    NoEvidence,
-    RegionReader,
-)
-from rpbert.data.regions import StoredRegions
+from rpbert.data.describing import Describer
 from rpbert.data.vocabulary import (
     Vocabulary,
     entity_types,
@@ -42,20 +41,17 @@ from rpbert.errors import InputError
 from rpbert.manifest import CARD, MANIFEST, folder_written_whole, verify
 from rpbert.models import build, parse_options, registered
 from rpbert.models.build import Parts, from_hub
+from rpbert.models.saved_evidence import (
+    TextIds,
+    evidence_reader,
+    resolved_evidence,
+    shape_of,
+    with_width,
+)
 from rpbert.models.tagger import System, WordEmbeddings
 from rpbert.models.vision_language import VisionLanguageEncoder
-from rpbert.modules.detector import DETECTORS
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
-from rpbert.modules.evidence import (
-    CaptionPieces,
-    CaptionWords,
-    DetectedRegions,
-    Evidence,
-    ImageBlocks,
-    ImageVector,
-    StoredRegionFeatures,
-)
 from rpbert.scoring import Lexicon, entity_lexicon
 
 if TYPE_CHECKING:
@@ -75,6 +71,7 @@ class TaggingModel:
         entities: those of the training posts, to tell seen ones from unseen ones.
         notes: what is worth keeping beside the weights, such as scores; JSON types.
         card: what people should know of the model, in Markdown; empty where nobody wrote it.
+        describers: what puts images into words while posts are read; not saved.
     """
 
     system: System
@@ -84,6 +81,7 @@ class TaggingModel:
     entities: Lexicon
     notes: dict[str, Any]
     card: str = ""
+    describers: Mapping[EvidenceKind, Describer] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -101,7 +99,7 @@ class TaggingModel:
         types = entity_types(train)
         if not types and registered(options.system).system.tags_words:
             raise InputError("training posts", "no entity in their tags", "tagged posts")
-        options = _with_width(options, train)
+        options = with_width(options, train)
         texts, further = _with_captions(options, train), _with_captions(options, others)
         words, matrix = _word_table(options, texts, further)
         vocabulary = Vocabulary(
@@ -126,28 +124,16 @@ class TaggingModel:
             images_kept: bytes of decoded images that are kept for when they come again.
         """
         encoder = getattr(self.system, "encoder", None)
-        evidence = self._evidence_reader(images_kept)
+        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
+        ids = TextIds(self._piece_ids, self._word_ids)
+        evidence = evidence_reader(self._evidence(), settings, ids, images_kept, self.describers)
         if self.tokenizer is None or encoder is None:
             return Collator(self.vocabulary, NoSubwords(), evidence)
         return Collator(self.vocabulary, BertSubwords(self.tokenizer, encoder.longest), evidence)
 
-    def _evidence_reader(self, images_kept: int) -> EvidenceReader:
-        """Reads what the system's evidence is made from."""
-        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
-        longest = settings.captions.longest if settings and settings.captions else 0
-        match getattr(self.system, "evidence", None):
-            case ImageBlocks(network=network) | ImageVector(network=network):
-                return ImageReader(ImageStore(network.image_size, images_kept))
-            case DetectedRegions(detector=detector):
-                return ImageReader(ImageStore(detector.image_size, images_kept))
-            case StoredRegionFeatures(width=width):
-                return RegionReader(width)
-            case CaptionPieces():
-                return CaptionReader(self._piece_ids, longest)
-            case CaptionWords():
-                return CaptionReader(self._word_ids, longest)
-            case _:
-                return NoEvidence()
+    def _evidence(self) -> nn.Module | None:
+        found: nn.Module | None = getattr(self.system, "evidence", None)
+        return found
 
     def _piece_ids(self, caption: str) -> list[int]:
         assert self.tokenizer is not None  # pieces are those of the text encoder
@@ -233,46 +219,24 @@ class TaggingModel:
             changes["tagger"] = self.options.tagger.model_copy(update=table)
         encoder = getattr(self.system, "encoder", None)
         if isinstance(encoder, TextImageEncoder):
-            changes["encoder"] = EncoderSettings(shape=_shape_of(encoder.bert.config))
+            changes["encoder"] = EncoderSettings(shape=shape_of(encoder.bert.config))
         if isinstance(encoder, VisionLanguageEncoder):
             changes["encoder"] = EncoderSettings(shape=encoder.shape)
-        config = _network_config(getattr(self.system, "evidence", None))
-        if config is not None:
-            settings: EvidenceSettings = getattr(self.options, "evidence")  # noqa: B009
-            changes["evidence"] = settings.with_source(pretrained=None, shape=_shape_of(config))
+        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
+        if settings is not None:
+            changes["evidence"] = resolved_evidence(settings, self._evidence())
         return self.options.model_copy(update=changes)
-
-
-def _network_config(evidence: Evidence | None) -> Any:
-    """The configuration of the network of transformers that makes the evidence, if one does."""
-    match evidence:
-        case ImageBlocks(network=network) | ImageVector(network=network):
-            return network.resnet.config
-        case DetectedRegions(detector=detector):
-            return detector.network.config
-        case _:
-            return None
-
-
-def _with_width(options: SystemSettings, train: Sequence[Post]) -> SystemSettings:
-    """The settings with the size of the features that the training posts have in their file."""
-    settings: EvidenceSettings | None = getattr(options, "evidence", None)
-    stored = [settings.pooled, settings.regions] if settings else []
-    given = [s for s in stored if s and (s.pretrained, s.shape, s.width) == (None, None, None)]
-    found = next((post.regions for post in train if post.regions is not None), None)
-    if settings is None or not given or found is None:
-        return options
-    regions = found.load() if isinstance(found, StoredRegions) else found
-    known = settings.with_source(width=regions.features.shape[1])
-    return options.model_copy(update={"evidence": known})
 
 
 def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
     """The posts and, for a system that reads captions, these as if they were posts."""
     settings: EvidenceSettings | None = getattr(options, "evidence", None)
-    captions = [post.caption for post in posts if post.caption]
-    if settings is None or settings.captions is None:
-        captions = []
+    every = [shown for post in posts for shown in post.shown]
+    captions: list[str] = []
+    if settings is not None and settings.captions is not None:
+        captions += [shown.caption for shown in every if shown.caption]
+    if settings is not None and settings.ocr is not None:
+        captions += [shown.image_text for shown in every if shown.image_text]
     return [*posts, *(Post.from_words("caption", _words_of(caption)) for caption in captions)]
 
 
@@ -316,20 +280,6 @@ def _named_sources(options: Any) -> list[str]:
 
 def _has_encoder(options: SystemSettings) -> bool:
     return getattr(options, "encoder", None) is not None
-
-
-def _shape_of(config: Any) -> dict[str, Any]:
-    """The fields of a transformers configuration that differ from its defaults.
-
-    Published files also carry fields that the configuration does not know, and where they come
-    from; neither shapes the network.
-    """
-    known = type(config)().to_dict()
-    apart = {"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"}
-    fields: dict[str, Any] = config.to_diff_dict()
-    kept = (key for key in fields if key in known and key not in apart and key[0] != "_")
-    family = {"model_type": config.model_type} if config.model_type in DETECTORS else {}
-    return {**family, **{key: fields[key] for key in kept}}
 
 
 def _word_table(

@@ -27,11 +27,14 @@ class TaggerOutput:
             Shape: (B,).
         losses: Task#2's loss of each post, the negative log-likelihood of its gold tags (Eq. 9)
             and what a system adds to it; None without gold tags. Shape: (B,).
+        source_scores: r of each source of a post, 0 where there is none, where a system tells
+            them apart; the relation score is the highest. Shape: (B, E).
     """
 
     emissions: Tensor | None
     relation_score: Tensor | None
     losses: Tensor | None
+    source_scores: Tensor | None = None
 
 
 class WordEmbeddings(nn.Module):
@@ -183,6 +186,8 @@ class System(nn.Module):
         One of ``head`` (embeddings, θ_biLSTM, θ_CRF), ``relation`` (θ_FCs), ``encoder``
         (θ_RpBERT), ``projection`` (W^v) and ``visual`` (θ_ResNet, in `evidence`).
         """
+        if name.startswith("evidence.projections."):  # W^v of each of several kinds
+            return "projection"
         first = name.split(".")[0]
         groups = {"encoder": "encoder", "projection": "projection", "evidence": "visual"}
         return "relation" if first == "classifier" else groups.get(first, "head")

@@ -207,7 +207,8 @@ class VisionLanguageTagger(BiLstmSystem):
     def build(cls, options: VisionLanguageOptions, parts: Parts) -> Self:
         """Assemble the system from its settings."""
         start = partial(initial, cls.Encoder, options.encoder, parts.subword_count)
-        if options.evidence.kind == "captions":  # whose pieces are embedded as the text's are
+        # Pieces of a caption, or of what is written, are embedded as the text's are.
+        if options.evidence.kind in ("captions", "ocr"):
             encoder = start(None)
             evidence = parts.evidence(options.evidence, encoder)
         else:

@@ -6,14 +6,15 @@ any of them. What several posts of a batch share is encoded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpbert.modules.visual import ResNetBlocks
+from rpbert.data.images import Preprocessing
+from rpbert.modules.visual import BlockNetwork
 
 if TYPE_CHECKING:
     from rpbert.data import Batch, EvidenceInput
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 class VisualTokens(NamedTuple):
     """The visual tokens of each post; the real ones stand first.
+
+    Where each source of a post stands apart, an axis E follows B in all of them.
 
     Attributes:
         values: zeros for a post without evidence. Shape: (B, V, d_v).
@@ -46,13 +49,16 @@ class Evidence(nn.Module):
 
     def forward(self, batch: Batch) -> VisualTokens:
         """The tokens of each post; V is 0 where no post of the batch has any."""
-        found = batch.evidence
+        return side_by_side(self.by_source(batch.evidence))
+
+    def by_source(self, found: EvidenceInput) -> VisualTokens:
+        """The tokens of each image of each post apart. Shape: (B, E, V, d_v)."""
         if not len(found.values):  # the network rests
-            posts, like = len(batch), found.mask
+            sources, like = found.of_post.shape, found.mask
             return VisualTokens(
-                like.new_zeros(posts, 0, self.width, dtype=torch.float32),
-                like.new_zeros(posts, 0),
-                like.new_zeros(posts, 0, 4, dtype=torch.float32),
+                like.new_zeros(*sources, 0, self.width, dtype=torch.float32),
+                like.new_zeros(*sources, 0),
+                like.new_zeros(*sources, 0, 4, dtype=torch.float32),
             )
         return gather_tokens(self.encode(found), found.of_post)
 
@@ -65,13 +71,19 @@ class Evidence(nn.Module):
 
 
 class ImageBlocks(Evidence):
-    """The blocks f_{i,j} of the last feature map of a ResNet (Eq. 1); a box is a block's cell."""
+    """The blocks f_{i,j} of the last feature map of a network (Eq. 1); a box is a block's cell.
+
+    Args:
+        network: makes the blocks.
+        preprocessing: how the images are given to it.
+    """
 
     cells: Tensor
 
-    def __init__(self, network: ResNetBlocks) -> None:
+    def __init__(self, network: BlockNetwork, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
+        self.preprocessing = preprocessing
         self.width = network.width
         self.register_buffer("cells", grid_boxes(network.side, network.side), persistent=False)
 
@@ -87,11 +99,15 @@ class ImageBlocks(Evidence):
 
 
 class ImageVector(Evidence):
-    """One vector an image, the mean of its blocks (He et al. 2016: global average pooling)."""
+    """One vector an image, the mean of its blocks (He et al. 2016: global average pooling).
 
-    def __init__(self, network: ResNetBlocks) -> None:
+    Args: as of `ImageBlocks`.
+    """
+
+    def __init__(self, network: BlockNetwork, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
+        self.preprocessing = preprocessing
         self.width = network.width
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
@@ -134,6 +150,7 @@ class DetectedRegions(Evidence):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+        self.preprocessing = Preprocessing(detector.image_size)
         self.width = detector.width
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
@@ -143,7 +160,9 @@ class DetectedRegions(Evidence):
 
 
 class Captions(Evidence):
-    """The pieces of a caption, each by its embedding; a box is the whole image.
+    """The pieces of a caption, or of what is written in the image, each by its embedding.
+
+    A box is the whole image.
 
     The table is lent by the part that owns it and reads the post by it, so that a word means the
     same in caption and text; its parameters are not this module's. Tokens bear no order of
@@ -170,6 +189,41 @@ class CaptionPieces(Captions):
 
 class CaptionWords(Captions):
     """Words, embedded by the word vectors of the tagger: for systems without text encoder."""
+
+
+class CombinedEvidence(Evidence):
+    """Several kinds of evidence, each a source of its own; their tokens are of one width.
+
+    Args:
+        parts: each kind by name, in the order in which the batch holds them.
+        projections: to that width, W^v of each kind, without bias.
+        width: d_v, that of the projected tokens.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Evidence], projections: Mapping[str, nn.Module], width: int
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.projections = nn.ModuleDict(projections)
+        self.width = width
+
+    def by_source(self, found: EvidenceInput) -> VisualTokens:
+        """All images of the first kind, then those of the next. Shape: (B, E, V, d_v)."""
+        each = []
+        for (name, part), kind in zip(self.parts.items(), found.kinds, strict=True):
+            assert isinstance(part, Evidence)
+            tokens = part.by_source(kind)
+            each.append(tokens._replace(values=self.projections[name](tokens.values)))
+        longest = max(tokens.mask.shape[2] for tokens in each)
+        values, mask, boxes = zip(*(_lengthened(tokens, longest) for tokens in each), strict=True)
+        return VisualTokens(torch.cat(values, 1), torch.cat(mask, 1), torch.cat(boxes, 1))
+
+    def freeze(self) -> None:
+        """Every kind keeps what it gathered."""
+        for part in self.parts.values():
+            assert isinstance(part, Evidence)
+            part.freeze()
 
 
 class PieceEmbedding(Protocol):
@@ -200,15 +254,39 @@ def whole_image(mask: Tensor) -> Tensor:
 
 
 def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
-    """Gives every post the tokens of its evidence, and zeros where none is real.
+    """Gives every image of every post the tokens of its evidence, and zeros where none is real.
 
     Args:
         tokens: of the distinct pieces of evidence. Shape: (I, V, d_v).
-        of_post: row of each post's, -1 where it has none. Shape: (B,).
+        of_post: the row of each, -1 where there is none. Shape: (B, M).
+
+    Returns:
+        Shape: (B, M, V, d_v).
     """
     # A row of zeros at the end is what index -1 finds.
     values, mask, boxes = (
         F.pad(part, (0, 0) * (part.ndim - 1) + (0, 1))[of_post] for part in tokens
     )
-    real = mask[:, :, None]
+    real = mask[..., None]
     return VisualTokens(values * real, mask, boxes * real)
+
+
+def _lengthened(tokens: VisualTokens, longest: int) -> VisualTokens:
+    """Padded to so many tokens a source. Shape: (B, E, V, d_v) → (B, E, longest, d_v)."""
+    missing = longest - tokens.mask.shape[2]
+    values, boxes = (F.pad(part, (0, 0, 0, missing)) for part in (tokens.values, tokens.boxes))
+    return VisualTokens(values, F.pad(tokens.mask, (0, missing)), boxes)
+
+
+def side_by_side(tokens: VisualTokens) -> VisualTokens:
+    """The tokens of all sources of a post in one row, in order, the real ones first.
+
+    Shape: (B, E, V, d_v) → (B, E · V, d_v).
+    """
+    sources = tokens.mask.shape[1]
+    values, mask, boxes = (part.flatten(1, 2) for part in tokens)
+    if sources == 1:
+        return VisualTokens(values, mask, boxes)
+    order = (~mask).int().argsort(dim=1, stable=True)
+    values, boxes = (part.gather(1, order[:, :, None].expand_as(part)) for part in (values, boxes))
+    return VisualTokens(values, mask.gather(1, order), boxes)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rpbert.data import Post
+from rpbert.data import Post, Shown
 
 
 class Gate(nn.Module):
@@ -102,7 +102,7 @@ class OracleGate(Gate):
     its whole image.
     """
 
-    def forward(self, posts: Sequence[Post]) -> Tensor:
+    def forward(self, posts: Sequence[Post | Shown]) -> Tensor:
         """Shape: (B, 2), as for other gates."""
         known = [1.0 if post.relation is None else post.relation for post in posts]
         r = torch.tensor(known, dtype=torch.float32)

@@ -72,6 +72,8 @@ def load_published(
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         # A configuration may ask for attention from a repository of compiled code.
         config._attn_implementation = None
+        # A model of text and images holds the part that sees as a configuration of its own.
+        config = getattr(config, network.config_class.base_config_key or "", config)
         if config.model_type != network.config_class.model_type:
             raise InputError(source, f"a model of type {config.model_type}", expected)
         model, loading = network.from_pretrained(

@@ -53,7 +53,26 @@ def trained_statistics(network: nn.Module) -> None:
     """Batch normalisation learns its statistics in training, as networks from scratch need."""
 
 
-class ResNetBlocks(nn.Module):
+class BlockNetwork(nn.Module):
+    """A network that makes a square grid of blocks of an image.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        side: blocks in a row, and in a column.
+        tokens: blocks of an image, V.
+        width: size of a block, d_v.
+    """
+
+    image_size: int
+    side: int
+    tokens: int
+    width: int
+
+    def freeze(self) -> None:
+        """Keep what is gathered in training, such as batch statistics, as it is."""
+
+
+class ResNetBlocks(BlockNetwork):
     """The blocks f_{i,j} of the last feature map of a ResNet, row by row (Eq. 1 and below it).
 
     Block (i, j), row i and column j counted from 0, is token ``i * columns + j``: 7 × 7 = 49
@@ -76,7 +95,7 @@ class ResNetBlocks(nn.Module):
         self.image_size = image_size
         self.statistics = statistics
         config = resnet.config
-        self.width: int = config.hidden_sizes[-1]  # d_v
+        self.width = config.hidden_sizes[-1]  # d_v
         # Convolutions are fastest with channels last; the weights follow by themselves, and stay
         # in the usual order for saving. But of fewer than 16 channels oneDNN then takes the
         # gradient of a strided 1 × 1 convolution beyond its memory (uxlfoundation/oneDNN#6035).

@@ -14,6 +14,7 @@ from rpbert.config import (
     EncoderSettings,
     EvidenceKind,
     EvidenceSources,
+    OcrSettings,
     RunSettings,
     Settings,
     SourceSettings,
@@ -177,6 +178,8 @@ def has_evidence(source: SourceSettings, post: Post) -> bool:
     """Whether a post comes with what some evidence is made from."""
     if isinstance(source, CaptionSettings):
         return bool(post.caption)
+    if isinstance(source, OcrSettings):
+        return bool(post.image_text)
     if source.pretrained is None and source.shape is None:
         return post.regions is not None
     return post.image is not None

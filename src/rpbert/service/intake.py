@@ -17,7 +17,6 @@ from PIL import Image
 from pydantic import ValidationError
 
 from rpbert.data import Post
-from rpbert.data.evidence import ImageReader
 from rpbert.data.images import claim, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
@@ -60,8 +59,8 @@ class Intake:
         self.settings = settings
         self._as_post = tagger.as_post
         evidence = tagger.decoder.collator.evidence
-        self._image_size = evidence.images.size if isinstance(evidence, ImageReader) else None
-        self.reads_images = self._image_size is not None
+        self._preprocessing = evidence.preprocessing
+        self.reads_images = self._preprocessing is not None
 
     def parsed(self, body: bytes) -> Any:
         """The JSON value of a body.
@@ -169,13 +168,13 @@ class Intake:
             return None, ""
         if len(content) > self.settings.image_bytes:
             self._refuse_image(len(content))
-        if self._image_size is None:  # the model does not look at it
+        if self._preprocessing is None:  # the model does not look at it
             return None, ""
         width, height, scans = claim(content) or (0, 0, 0)
         if width * height * max(1, scans / USUAL_SCANS) > self.settings.image_pixels:
             most = f"{self.settings.max_pixels:g} million pixels"
             raise too_large("image", f"{width} × {height} pixels in {scans} scans", most)
-        loaded = load_image(content, self._image_size)
+        loaded = load_image(content, self._preprocessing.size, self._preprocessing.resampling)
         # Of the model's own size, so that it is taken pixel for pixel.
         picture = b"" if loaded.pixels is None else Image.fromarray(loaded.pixels)
         return picture, loaded.reason

@@ -75,6 +75,14 @@ class EntityOut(BaseModel):
     score: float = Field(description="Probability of exactly this span with this label.")
 
 
+class SourceOut(BaseModel):
+    """The relation score of one kind of evidence."""
+
+    evidence: str
+    image: int
+    relation: float
+
+
 class PredictionOut(BaseModel):
     """What the tagger says of a post, as `rpbert predict` writes it."""
 
@@ -85,6 +93,9 @@ class PredictionOut(BaseModel):
         description="r, how much of the image was let through; null without a relation gate."
     )
     image: ImageStatus
+    sources: list[SourceOut] = Field(
+        [], description="r of each kind of evidence, of a model that combines several."
+    )
 
 
 class Error(BaseModel):

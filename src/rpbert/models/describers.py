@@ -1,0 +1,43 @@
+"""What puts the images of a model's posts into words while they are read."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rpbert.config import EvidenceKind, SystemSettings
+from rpbert.data.describing import Describer, Remembered, TextFinder
+from rpbert.errors import InputError
+from rpbert.models.build import from_hub
+from rpbert.modules.captioner import Captioner
+
+
+def describers(
+    options: SystemSettings, captioner: str | None, ocr: bool, device: str = "cpu"
+) -> dict[EvidenceKind, Describer]:
+    """What makes the texts of a kind of evidence for posts that come with an image alone.
+
+    Args:
+        options: of the model that reads them.
+        captioner: hub name or folder of an image-to-text model, or None.
+        ocr: whether text in images is looked for.
+        device: where the captioner computes.
+
+    Raises:
+        InputError: the model does not read that kind, or the captioner cannot be loaded.
+    """
+    read = getattr(getattr(options, "evidence", None), "kinds", {})
+    asked: tuple[tuple[EvidenceKind, bool], ...] = (
+        ("captions", captioner is not None),
+        ("ocr", ocr),
+    )
+    for kind, wanted in asked:
+        if wanted and kind not in read:
+            found = f"a model that reads {' and '.join(read) or 'text alone'}"
+            raise InputError("captioner" if kind == "captions" else "ocr", found, f"one of {kind}")
+    made: dict[EvidenceKind, Describer] = {}
+    if captioner is not None:
+        load = partial(Captioner.from_pretrained, captioner, device)
+        made["captions"] = Remembered(from_hub("captioner", captioner, load))
+    if ocr:
+        made["ocr"] = Remembered(TextFinder())
+    return made
