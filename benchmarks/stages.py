@@ -232,7 +232,7 @@ def _read_tags(tagger: Tagger, batch: Any) -> Callable[[], int]:
 
 
 def _gflop(model: TaggingModel, batch: Any) -> float:
-    """Operations of a post, a product and a sum as two; PyTorch's counter leaves LSTMs out."""
+    """Operations of a post, a product and a sum as two, by PyTorch's counter."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.system.eval()(batch)
     return counter.get_total_flops() / 1e9 / len(batch)
@@ -282,7 +282,7 @@ def report(stages: list[Stage], sizes: Sizes, given: argparse.Namespace) -> str:
     lines += [
         f"\nA post: text {sizes.row:,.0f} bytes, image {sizes.image / 1000:,.0f} KB, packed "
         f"{sizes.batch / 1000:,.0f} KB, prediction {sizes.json_row:,.0f} bytes as JSON and "
-        f"{sizes.parquet_row:,.0f} as Parquet; {sizes.gflop:,.1f} GFLOP without the LSTMs.",
+        f"{sizes.parquet_row:,.0f} as Parquet; {sizes.gflop:,.1f} GFLOP of products and convolutions.",
         f"\n{given.posts:,.0f} posts with an image each, {given.tflops:,.0f} TFLOP/s a GPU:\n",
     ]
     table = reckoned(stages, sizes, given.posts, given.gpus, given.tflops)
