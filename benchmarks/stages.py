@@ -282,7 +282,8 @@ def report(stages: list[Stage], sizes: Sizes, given: argparse.Namespace) -> str:
     lines += [
         f"\nA post: text {sizes.row:,.0f} bytes, image {sizes.image / 1000:,.0f} KB, packed "
         f"{sizes.batch / 1000:,.0f} KB, prediction {sizes.json_row:,.0f} bytes as JSON and "
-        f"{sizes.parquet_row:,.0f} as Parquet; {sizes.gflop:,.1f} GFLOP of products and convolutions.",
+        f"{sizes.parquet_row:,.0f} as Parquet; {sizes.gflop:,.1f} GFLOP of products and "
+        "convolutions.",
         f"\n{given.posts:,.0f} posts with an image each, {given.tflops:,.0f} TFLOP/s a GPU:\n",
     ]
     table = reckoned(stages, sizes, given.posts, given.gpus, given.tflops)

@@ -457,7 +457,9 @@ def test_a_malicious_pickle_is_refused_and_nothing_is_run(
     assert mark.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"junk of a file", b"PK\x03\x04 half a zip"]
+)
 def test_what_is_no_checkpoint_is_refused(content: bytes, tokenizer: str, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.bin"
     path.write_bytes(content)

@@ -206,3 +206,17 @@ def test_a_stopped_run_prints_the_command_that_goes_on(
     monkeypatch.undo()
     assert run(capsys, *again[1:])[0] == 0
     assert len(answers(tmp_path / "an out")) == 26
+
+
+def test_an_output_that_was_meant_otherwise_is_refused(
+    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
+) -> None:
+    code, _, err = run(
+        capsys, "predict", model, "--input", source / "a.jsonl", "--output", tmp_path / "a.csv"
+    )
+    assert (code, "a name that ends in '.csv'; expected .jsonl or .parquet" in err) == (2, True)
+    code, _, err = run(
+        capsys, "predict", model, "--input", source / "*.jsonl", "--output", tmp_path / "all.jsonl"
+    )
+    assert (code, "the name of a file" in err) == (2, True)
+    assert not list(tmp_path.glob("a*"))

@@ -324,6 +324,27 @@ def test_malformed_rows(tmp_path: Path, line: str, message: str) -> None:
     assert len(str(error.value)) < 400 + len(str(path))
 
 
+@pytest.mark.parametrize(
+    ("row", "found", "expected"),
+    [
+        ({"id": "1", "text": "a", "imgae": "a.jpg"}, "imgae", "image"),
+        ({"id": "1", "Text": "a", "tokens": ["a"]}, "Text", "text"),
+        ({"id": "1", "tokens": ["a"], "tag": ["O"]}, "tag", "tags"),
+    ],
+)
+def test_a_misspelt_key_is_refused_and_an_unrelated_one_is_not(
+    tmp_path: Path, row: dict[str, Any], found: str, expected: str
+) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [row])
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    for file in (path, tmp_path / "a.parquet"):
+        with pytest.raises(InputError, match=f"the key '{found}'; expected {expected}; rename it"):
+            list(read_shard(file, SPLITTERS["joined"]))
+    row = {"id": "1", "text": "a", "image": None, "images_seen": 3, "user": "x", "img": "y"}
+    path = jsonl(tmp_path / "b.jsonl", [row])
+    assert [post.text for post in read_shard(path, SPLITTERS["joined"])] == ["a"]
+
+
 def test_a_text_is_cut_into_words_where_an_entity_is_part_of_one(tmp_path: Path) -> None:
     entities = [{"start": 4, "end": 7, "label": "ORG"}, {"start": 7, "end": 13, "label": "MISC"}]
     row = {"id": "1", "text": "go #NBAFinals !", "entities": entities}

@@ -148,8 +148,10 @@ def test_rows_that_cannot_run_say_why_and_the_others_run(data: Path, tmp_path: P
         shared=SharedSettings.model_validate(shared),
         only=("bilstm_crf", "bert", "rpbert-soft"),
     )
-    (of_data,) = reproduce(request, silent).data
+    said: list[str] = []
+    (of_data,) = reproduce(request, said.append).data
     first, second, third = of_data.rows
+    assert sum("bert: cannot run: " in line and "no/where" in line for line in said) == 1
     assert "no/where" in second.why_not
     assert first.figures is not None
     assert third.figures is not None

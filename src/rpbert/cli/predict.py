@@ -102,6 +102,7 @@ def predict(
         source=source,
         output=output,
         format=one_of("--format", format or by_suffix, ("jsonl", "parquet")),
+        format_by_name=format is None,
         lenient=not alone if lenient is None else lenient,
         resume=resume,
         shard=shard,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PARTLY = 3
 """Exit code of a run that is done, but not with every post."""
+WRITTEN = (".jsonl", ".parquet")
 _IMAGES = ("used", "none", "missing", "unreadable")
 
 
@@ -33,6 +34,7 @@ class Shards:
     source: str
     output: str | None
     format: Format
+    format_by_name: bool
     lenient: bool
     resume: bool
     shard: str
@@ -64,6 +66,9 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
     if shard.source.suffix not in SUFFIXES:  # before the model is loaded, which takes longer
         found = f"a file that ends in {shard.source.suffix!r}"
         raise InputError(shard.source, found, f"one of {', '.join(SUFFIXES)}")
+    if not printed and given.format_by_name and shard.output.suffix not in ("", *WRITTEN):
+        found = f"a name that ends in {shard.output.suffix!r}"
+        raise InputError(f"--output {shard.output}", found, " or ".join(WRITTEN), "or say --format")
     if not printed and shard.output.is_dir():
         mend = "end it with / to write into it"
         raise InputError(shard.output, "a folder", "a file that can be written", mend)
@@ -121,6 +126,9 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     if given.output in (None, "-"):
         raise InputError("--output", "nothing", "a folder for the predictions of the shards")
     output = Path(given.output or "")
+    if output.suffix in WRITTEN and not (given.output or "").endswith("/") and not output.is_dir():
+        found = f"{len(sources):,} shards and the name of a file, {output}"
+        raise InputError("--output", found, "a folder", "end it with / if it is one")
     shards = divide(plan(base, sources, output, given.format), given.shard)
     engine = _engine(given)
     from rpbert.inference import best_device, model_folder

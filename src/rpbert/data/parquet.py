@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rpbert.data.raw import Quirk, note, shown
+from rpbert.data.raw import Quirk, note, refuse_misspelt, shown
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def parquet_rows(
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             for name in file.schema_arrow.names:
                 if name not in known:
+                    refuse_misspelt(name, file.schema_arrow.names, known, path)
                     note(quirks, path, 1, "unknown key", f"{shown(name)} is not read")
             columns = _columns(file.schema_arrow, path, keys)
             for batch in file.iter_batches(_ROWS, columns=columns):

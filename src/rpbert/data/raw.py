@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
@@ -46,6 +47,21 @@ def note(quirks: list[Quirk] | None, path: Path, line: int, kind: str, detail: s
     """Add a quirk to `quirks` where somebody collects them."""
     if quirks is not None:
         quirks.append(Quirk(path.name, line, kind, detail))
+
+
+def refuse_misspelt(
+    name: str, names: Collection[str], known: Collection[str], where: object
+) -> None:
+    """Take an unknown name for a slip where it is next to a known one that is not there.
+
+    Raises:
+        InputError: it is; reading on would leave out what it holds without a word.
+    """
+    missing = [key for key in known if key not in names]
+    near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
+    if near:
+        mend = "rename it; a name unlike any that is read is passed over"
+        raise InputError(where, f"the key {shown(name)}", near[0], mend)
 
 
 def lines_of(

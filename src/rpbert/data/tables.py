@@ -30,6 +30,7 @@ from rpbert.data.raw import (
     lines_of,
     note,
     note_words,
+    refuse_misspelt,
     relation_of,
     safe_relative,
     shown,
@@ -189,6 +190,7 @@ def post_of_values(
 def _post(row: _Row, splitter: WordSplitter, seen: set[str]) -> Post:
     """The post of a row; `seen` holds the unknown keys already noted."""
     for key in sorted(map(str, row.values.keys() - KEYS - seen)):
+        refuse_misspelt(key, row.values.keys(), KEYS, row.where)
         row.note("unknown key", f"{shown(key)} is not read")
         seen.add(key)
     id = _id(row)

@@ -90,7 +90,10 @@ def reproduce(request: Request, note: Note) -> TableResult:
     jobs = [job for data in sets for row in data.jobs.values() for job in row]
     for job in jobs:
         job.check()
-    _estimate(request, jobs, note)
+    for data in sets:
+        for name, reason in data.why_not.items():
+            note(f"{data.name}, {name}: cannot run: {reason}")
+    _estimate(sets, jobs, note)
     try:
         # Seed by seed, so that a table stopped halfway has all its rows.
         for job in sorted(jobs, key=lambda job: job.seed):
@@ -100,9 +103,6 @@ def reproduce(request: Request, note: Note) -> TableResult:
     finally:
         result = _result(request, table, rows, sets)
         _write(request, result)
-    for data in sets:
-        for name, reason in data.why_not.items():
-            note(f"{data.name}, {name}: not run: {reason}")
     drawing = request.output / f"{table.name}.png"
     if table.name == "fig3":
         plot_attention(_attention(rows, sets), drawing)
@@ -181,8 +181,8 @@ def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
         data.jobs.setdefault(row.name, []).append(job)
 
 
-def _estimate(request: Request, jobs: Sequence[Job], note: Note) -> None:
-    """Say how long the runs that are not done will take."""
+def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
+    """Say how long the runs that are not done will take, and which of them cannot begin."""
     left = [job for job in jobs if job.trained is None]
     note(f"{len(jobs):,} runs, {len(jobs) - len(left):,} of them done")
     seconds = {
@@ -191,17 +191,21 @@ def _estimate(request: Request, jobs: Sequence[Job], note: Note) -> None:
     total, probed = 0.0, 0
     for job in left:
         key = (job.data, job.row.name)
+        data = next(data for data in sets if data.name == job.data)
+        if job.row.name in data.why_not:
+            continue
         if key not in seconds:
             posts = PROBED_BATCHES * job.settings.training.batch_size
             if job.posts <= 2 * posts:
                 return  # as short as a probe
             try:
                 seconds[key] = probe(job, posts)
-            except InputError:
-                seconds[key] = 0.0  # the run itself says what is wrong
+            except InputError as fault:
+                _give_up(data, job, fault, note)
+                continue
             probed += 1
         total += seconds[key]
-    if left:
+    if total:
         judged = f"judged by finished runs and a probe of {probed}" if probed else "as runs before"
         note(f"about {duration(total)} to train, {judged}")
 
@@ -220,9 +224,14 @@ def _run(job: Job, data: DataSet, note: Note) -> None:
     try:
         job.run()
     except InputError as fault:
-        data.why_not[job.row.name] = str(fault)
+        _give_up(data, job, fault, note)
     else:
         data.done.setdefault(job.row.name, []).append(job)
+
+
+def _give_up(data: DataSet, job: Job, fault: InputError, note: Note) -> None:
+    data.why_not[job.row.name] = str(fault)
+    note(f"{data.name}, {job.row.name}: cannot run: {fault}")
 
 
 def _result(
