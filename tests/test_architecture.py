@@ -15,7 +15,7 @@ PACKAGE = Path(rpbert.__file__).parent
 # From the front of the house to its back; a module imports from its own room or from one before.
 ROOMS = [
     {"errors", "__init__"},
-    {"settings"},
+    {"settings", "refusals"},
     {"data_settings"},
     {"config", "data", "writing", "manifest", "stopping", "yaml_file"},
     {"scoring"},

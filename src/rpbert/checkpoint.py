@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.manifest import folder_written_whole, verify
 
 Tensors: TypeAlias = Mapping[str, Tensor]
@@ -118,7 +118,7 @@ class Checkpoints:
             files = {path.stem: load_file(path) for path in tensors}
             progress = json.loads((folder / _PROGRESS).read_text("utf-8"))
         except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(folder, str(error)[:160], "a whole checkpoint") from error
+            raise InputError(folder, reason_of(error), "a whole checkpoint") from error
         return Checkpoint(place, files, progress)
 
     def places(self) -> list[Place]:

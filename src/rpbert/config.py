@@ -6,11 +6,9 @@ A run is one YAML file of three blocks, ``model``, ``data`` and ``training``, ab
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import yaml
@@ -18,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from rpbert.data_settings import DataSettings, MismatchSource, RelationSources
 from rpbert.errors import InputError
+from rpbert.refusals import as_input_error, first_fault, key_of
 from rpbert.settings import (
     BiLstmSettings,
     BlockSettings,
@@ -77,14 +76,6 @@ __all__ = [
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
-
-# What pydantic says of these speaks of Python's types.
-_EXPECTED = {
-    "path_type": "a path",
-    "model_type": "a block of settings",
-    "model_attributes_type": "a block of settings",
-    "dict_type": "a block of settings",
-}
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -259,12 +250,10 @@ def parse(
     """
     try:
         return kind.model_validate(given)
-    except ValidationError as fault:
-        # A misspelt key is also a missing one; the misspelling is what the user can see.
-        faults = sorted(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in faults[0]["loc"])
-        where = "command line" if key in typed else where
-        raise _as_input_error(kind, faults[0], where) from None
+    except ValidationError as error:
+        if key_of(kind, first_fault(error)) in typed:
+            where = "command line"
+        raise as_input_error(kind, error, where) from None
 
 
 def write_yaml(settings: Settings, path: Path) -> None:
@@ -319,29 +308,3 @@ def override(given: dict[str, Any], line: str) -> None:
         if not isinstance(target, dict):
             raise InputError(repr(line), f"{parent} is a value", "a block of settings")
     target[last] = parse_yaml(value, repr(line))
-
-
-def _as_input_error(kind: type[Settings], fault: Any, where: object) -> InputError:
-    key = ".".join(str(part) for part in fault["loc"]) or "settings"
-    if fault["type"] == "extra_forbidden":
-        known = sorted(_known_keys(kind, fault["loc"][:-1]))
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        mend = f"did you mean {near[0]}?" if near else ""
-        return InputError(where, f"unknown key {key}", f"one of {', '.join(known)}", mend)
-    if fault["type"] == "missing":
-        return InputError(where, f"no key {key}", "a value for it")
-    if fault["type"] == "value_error":
-        found, expected = fault["ctx"]["error"].args
-        return InputError(where, f"{key} with {found}", expected)
-    expected = _EXPECTED.get(fault["type"], fault["msg"].removeprefix("Input should be "))
-    return InputError(where, f"{key} = {fault['input']!a:.80}", expected)
-
-
-def _known_keys(kind: type[Settings], path: Sequence[Any]) -> list[str]:
-    for part in path:
-        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
-        annotation = fields[str(part)].annotation
-        options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        inner = [o for o in options if isinstance(o, type) and issubclass(o, Settings)]
-        kind = inner[0] if inner else kind
-    return [field.alias or name for name, field in kind.model_fields.items()]

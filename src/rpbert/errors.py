@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import NoReturn, TypeAlias
 
 
@@ -31,6 +32,23 @@ class InputError(ValueError):
 def printable(line: str) -> str:
     """A line with escapes for signs that would steer a terminal; file names hold what they like."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """The name of `known` that is spelt most like what was given, as a question; else nothing."""
+    near = difflib.get_close_matches(str(given)[:80], list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def reason_of(error: Exception) -> str:
+    """Why, as the system or a library says it: one line without error number and path."""
+    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(said).splitlines()[0][:160]
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 post``, ``2,000 posts``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 Faults: TypeAlias = "Callable[[InputError], object]"

@@ -19,7 +19,7 @@ from rpbert.data.labels import strict_spans
 from rpbert.data.marks import MarksWatch
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.models.describers import describers
 from rpbert.models.fast import fast
 from rpbert.models.saved import TaggingModel
@@ -357,7 +357,5 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_KINDS))
     except (OSError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise InputError(
-            name, f"no such folder, and no model of that hub id ({reason})", "RUN or a hub id"
-        ) from error
+        found = f"no such folder, and no model of that hub id ({reason_of(error)})"
+        raise InputError(name, found, "RUN or a hub id") from error

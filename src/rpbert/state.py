@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rpbert.checkpoint import Checkpoint, Place, Tensors
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.repeatable import set_generators
 
 
@@ -109,9 +109,8 @@ def restore(
         progress = Progress(**checkpoint.progress)
         progress.best = (float(progress.best[0]), int(progress.best[1]))
     except (RuntimeError, LookupError, ValueError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         where = f"checkpoint {checkpoint.place}"
-        raise InputError(where, reason, "one of this configuration") from error
+        raise InputError(where, reason_of(error), "one of this configuration") from error
     if process > 0:  # what all processes counted goes on in the first
         progress.images = {}
     return progress

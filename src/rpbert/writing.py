@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 FREE_SPACE = "free some space or mend the disk, and try again; what stood there before is whole"
 
@@ -31,8 +31,9 @@ def is_disk_fault(error: Exception) -> bool:
 
 def cannot_write(path: Path, error: Exception, mend: str = FREE_SPACE) -> InputError:
     """The line that says why `path` could not be written."""
-    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return InputError(path, f"{reason[:160]} while it was written", "a disk that takes it", mend)
+    return InputError(
+        path, f"{reason_of(error)} while it was written", "a disk that takes it", mend
+    )
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def _whole(path: Path, open_new: Callable[[Path], IO[Any]]) -> Iterator[Any]:
     try:
         file = open_new(new)
     except OSError as error:
-        raise InputError(path, error.strerror or str(error), "a file that can be written") from None
+        raise InputError(path, reason_of(error), "a file that can be written") from None
     try:
         with file:
             yield file

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 BYTE_LIMIT = 2**20
 NODE_LIMIT = 100_000
@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = f"the byte 0x{content[error.start]:02x}"
         raise InputError(f"{path}:{line}", found, "text in UTF-8") from None
     except OSError as error:
-        raise InputError(path, error.strerror or str(error), expected) from None
+        raise InputError(path, reason_of(error), expected) from None
     values = parse_yaml(text, path)
     if not isinstance(values, dict):
         found = "nothing" if values is None else type(values).__name__

@@ -214,5 +214,9 @@ def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
     for name, found in (("nowhere", "nothing"), ("posts.csv", r"ends in '\.csv'")):
         with pytest.raises(InputError, match=found):
             open_data(tmp_path / name)
-    with pytest.raises(InputError, match="found no split 'test'; expected train"):
+    with pytest.raises(InputError, match=r"found no split 'test'; expected test\.txt \("):
         open_data(tmp_path).read("test")
+    with pytest.raises(InputError, match=r"found no split 'dev'; expected valid\.txt or dev\.txt "):
+        open_data(tmp_path).read("dev")
+    with pytest.raises(InputError, match=r"found no split 'tset'; expected train$"):
+        open_data(tmp_path).read("tset")

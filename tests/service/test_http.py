@@ -252,6 +252,30 @@ def test_what_is_no_request_gets_a_reason(
     assert client.post("/v1/predict", json={"text": "Ada"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (
+            {"txet": "Ada"},
+            "unknown key txet; expected one of caption, id, image, relation, text, tokens; "
+            "did you mean text?",
+        ),
+        ({"relation": 1.5}, "relation = 1.5; expected at most 1"),
+        ({"relation": "much"}, "relation = 'much'; expected a number"),
+        ({"id": 1.5}, "id = 1.5; expected a text or a whole number"),
+        ({"id": "x" * 201}, f"id = {'x' * 201!r:.80}; expected 200 characters at most"),
+        ({"tokens": ["Ada", 1]}, "tokens.1 = 1; expected a text"),
+    ],
+    ids=str,
+)
+def test_a_refused_value_is_told_with_what_is_expected(
+    client: TestClient, wrong: dict[str, Any], reason: str
+) -> None:
+    answer = client.post("/v1/explain", json={"text": "Ada"} | wrong)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["reason"].startswith(f"post: found {reason}")
+
+
 def test_forms_are_held_to_the_same(client: TestClient) -> None:
     def form(**parts: Any) -> Any:
         return client.post("/v1/predict", files=parts)

@@ -11,7 +11,7 @@ from rpbert.batch.output import Output, opened
 from rpbert.data import Post
 from rpbert.data.shards import read_shard
 from rpbert.data.words import WordSplitter
-from rpbert.errors import InputError, refuse
+from rpbert.errors import InputError, reason_of, refuse
 from rpbert.inference import Tagger
 from rpbert.models.fast_words import forget_words
 
@@ -127,5 +127,5 @@ def check_unchanged(shard: Shard, job: Job, source: Source, output: FaultSink) -
 
 
 def _unreadable(shard: Shard, error: OSError) -> InputError:
-    found = f"no readable file ({error.strerror or error})"
+    found = f"no readable file ({reason_of(error)})"
     return InputError(shard.source, found, "a file of posts")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rpbert.cli.common import Json, one_of, print_json
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 
 def benchmark(
@@ -83,5 +83,5 @@ def _read(path: Path) -> Any:
         if not {"inference", "training", "machine"} <= found.keys():
             raise ValueError("no benchmark")
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(path, str(error), "what `rpbert benchmark --json` printed") from None
+        raise InputError(path, reason_of(error), "what `rpbert benchmark --json` printed") from None
     return found

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, did_you_mean
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Lenient = Annotated[
@@ -38,7 +38,7 @@ def one_of(option: str, given: str, names: tuple[Name, ...]) -> Name:
     for name in names:
         if name == given:
             return name
-    raise InputError(option, given, " or ".join(names))
+    raise InputError(option, given, " or ".join(names), did_you_mean(given, names))
 
 
 def print_json(content: Any) -> None:

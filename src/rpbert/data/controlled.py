@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TextIO
 
 from rpbert.data.phrases import LABELS
 from rpbert.data.sentences import Token, framed, noisy, sentence
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 TITLE = "# Controlled posts made by rpbert"
 # The split of post i is SPLITS[i % 10]: 70 / 10 / 20 %, and no post moves when more are made.
@@ -265,7 +265,7 @@ def _claim(folder: Path) -> None:
             raise InputError(folder, "other files", expected, "nothing was written")
         (folder / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(folder, str(error), "a folder that can be written") from error
+        raise InputError(folder, reason_of(error), "a folder that can be written") from error
 
 
 def _writing(path: Path) -> TextIO:

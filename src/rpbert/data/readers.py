@@ -28,6 +28,12 @@ __all__ = [
 ]
 
 _SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
+_FILES = {
+    "train": "train.txt (train.jsonl, train.parquet)",
+    "dev": "valid.txt or dev.txt (dev.jsonl, dev.parquet)",
+    "test": "test.txt (test.jsonl, test.parquet)",
+}
+"""What would be read as a split of a data folder."""
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
@@ -289,7 +295,10 @@ def _open_folder(path: Path, splitter: WordSplitter, faults: Faults) -> DataSour
 def _canonical(split: str, source: DataSource) -> str:
     name = _SPLITS.get(split, split)
     if name not in source.splits:
-        raise InputError(source.path, f"no split {shown(split)}", " or ".join(source.splits))
+        expected = " or ".join(source.splits)
+        if source.path.is_dir() and name in _FILES:
+            expected = _FILES[name]
+        raise InputError(source.path, f"no split {shown(split)}", expected)
     return name
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class StoredRegions:
             features = file.get_tensor(f"{self.id}/features").astype(np.float32)
             boxes = file.get_tensor(f"{self.id}/boxes").astype(np.float32)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(where, _reason(error), EXPECTED) from error
+            raise InputError(where, reason_of(error), EXPECTED) from error
         if features.ndim != 2 or boxes.shape != (len(features), 4):
             found = f"features {features.shape} and boxes {boxes.shape}"
             raise InputError(where, found, EXPECTED)
@@ -86,16 +86,12 @@ def _opened(path: Path, version: tuple[int, int]) -> Any:
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
-        raise InputError(path, _reason(error), EXPECTED) from error
+        raise InputError(path, reason_of(error), EXPECTED) from error
 
 
 def _version(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise InputError(path, error.strerror or "no file", EXPECTED) from error
+        raise InputError(path, reason_of(error), EXPECTED) from error
     return status.st_mtime_ns, status.st_size
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 
 from rpbert.config import EvidenceKind, EvidenceSettings, SystemSettings, parse
-from rpbert.errors import InputError
+from rpbert.errors import InputError, did_you_mean
 from rpbert.models.adaptive_coattention import AdaptiveCoAttention
 from rpbert.models.bert import BertTagger
 from rpbert.models.bilstm_crf import BiLstmCrfTagger
@@ -119,7 +119,8 @@ def registered(name: object, where: object = "model.system") -> Registered:
         InputError: no system of that name.
     """
     if not isinstance(name, str) or name not in SYSTEMS:
-        raise InputError(where, f"system {name}", f"one of {', '.join(SYSTEMS)}")
+        mend = did_you_mean(name, SYSTEMS)
+        raise InputError(where, f"system {name}", f"one of {', '.join(SYSTEMS)}", mend)
     return SYSTEMS[name]
 
 

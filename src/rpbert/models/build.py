@@ -27,7 +27,7 @@ from rpbert.config import (
 )
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import Vocabulary
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
 from rpbert.modules.detector import Detector
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
@@ -293,11 +293,10 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
         ImportError,  # some detectors need a library of their own
         SafetensorError,
     ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
         raise InputError(
             key,
-            f"{name}: {kind} ({reason})",
+            f"{name}: {kind} ({reason_of(error)})",
             "a folder with config.json and model.safetensors, or a hub id",
             "without internet access give a folder",
         ) from error
@@ -323,5 +322,4 @@ def checked(key: str, make: Callable[[], Built]) -> Built:
         LookupError,
         StrictDataclassError,
     ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(key, reason, "fields that make a network") from error
+        raise InputError(key, reason_of(error), "fields that make a network") from error

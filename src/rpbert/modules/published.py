@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rpbert.data.raw import stays_below
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,7 +87,9 @@ def load_published(
         )
     except OSError as error:
         mend = "without internet access give a folder"
-        raise InputError(source, f"none that can be loaded ({error})", expected, mend) from error
+        raise InputError(
+            source, f"none that can be loaded ({reason_of(error)})", expected, mend
+        ) from error
     # Otherwise weights that the file lacks would be drawn at random without a word.
     if missing := sorted(loading["missing_keys"]):
         raise InputError(source, f"no weights for {missing[0]} and so on", expected)

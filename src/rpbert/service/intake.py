@@ -20,6 +20,7 @@ from rpbert.data import Post
 from rpbert.data.images import claim, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
+from rpbert.refusals import as_input_error
 from rpbert.service.deadline import Deadline
 from rpbert.service.failures import Failure, invalid, too_large
 from rpbert.service.schema import ExplainIn, PostIn
@@ -208,6 +209,4 @@ def _validated(values: dict[str, Any], model: type[PostIn]) -> PostIn:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:60].encode(errors="replace").decode()
-        raise invalid(f"{where}: {first['msg']}") from None
+        raise invalid(str(as_input_error(model, error, "post"))) from None

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 VARIABLE = "RPBERT_API_KEYS"
 SHORTEST = 16
@@ -44,7 +44,9 @@ class Keys:
         try:
             lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(file, f"no readable file ({error})", "a key on each line") from None
+            raise InputError(
+                file, f"no readable file ({reason_of(error)})", "a key on each line"
+            ) from None
         keys = [line for line in lines if line and not line.startswith("#")]
         if not keys:  # an empty file must not open the service to all
             raise InputError(file, "no key", "a key on each line")

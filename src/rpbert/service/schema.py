@@ -28,7 +28,7 @@ class Sent(BaseModel):
 class PostIn(Sent):
     """A post: `text`, `tokens` or both, and an image if there is one."""
 
-    id: Annotated[Text, Field(max_length=200)] | int | None = Field(
+    id: Annotated[str, Field(max_length=200), BeforeValidator(_clean)] | int | None = Field(
         None, description="Comes back with the answer."
     )
     text: Text | None = Field(None, description="The raw text; offsets count its characters.")

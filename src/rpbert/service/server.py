@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.service.guard import Guard
 
 BACKLOG = 2048
@@ -108,7 +108,8 @@ def listen(host: str, port: int) -> socket.socket:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         mend = "--port 0 takes any that is free" if taken else ""
         where = "--port" if taken else "--host and --port"
-        found = f"{host}:{port} ({getattr(error, 'strerror', None) or error})"
+        # Python adds in brackets what it was trying, which the line says anyway.
+        found = f"{host}:{port} ({reason_of(error).partition(' (while ')[0]})"
         raise InputError(where, found, "a free address of this machine", mend) from None
 
 
