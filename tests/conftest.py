@@ -19,6 +19,7 @@ from rpbert.data.regions import Regions
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.models.saved import TaggingModel
 from tests.browser import browser, open_page  # noqa: F401
+from tests.families import TEXT_FAMILIES, published
 
 pytest_plugins = ["pytester", "tests.soak"]
 
@@ -183,6 +184,9 @@ def made_posts(count: int = 8, images: bool = True) -> list[Post]:
 def tiny(system: str, posts: list[Post] | None = None, **options: Any) -> TaggingModel:
     """A small model of random weights for made posts."""
     settings = {"system": system, "tagger": TAGGER, **TINY[system], **options}
+    family = settings.get("encoder")
+    if isinstance(family, str):
+        settings["encoder"] = {"pretrained": str(published(family))}
     model = TaggingModel.create(parse_options(settings), posts or made_posts())
     model.system.eval()
     return model
@@ -197,7 +201,9 @@ SEEN: dict[str, dict[str, Any]] = {
 }
 VARIANTS += [("rpbert", {"evidence": SEEN[family]}) for family in SEEN]
 VARIANTS += [("rpbert", {"evidence": COMBINED})]
-"""Every system, and `rpbert` once for each gate, kind of evidence and image network."""
+VARIANTS += [("rpbert", {"encoder": family}) for family in TEXT_FAMILIES if family != "bert"]
+"""Every system, and `rpbert` once for each gate, kind of evidence, image network and family of text
+encoders."""
 
 
 def named(variant: tuple[str, dict[str, Any]]) -> str:

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+from transformers import BertConfig, BertModel, T5Config, T5Model
 
+from rpbert.config import Rates, TrainingSettings
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.bert import BertTagger
 from rpbert.models.saved import TaggingModel
+from rpbert.modules.encoder import TextImageEncoder
+from rpbert.tasks import TaggingTask
 from tests.conftest import made_posts, tiny
+from tests.families import TEXT_FAMILIES
+from tests.families import published as tiny_folder
 
 SHAPE = {
     "hidden_size": 16,
@@ -56,11 +61,58 @@ def test_a_saved_model_needs_the_published_folder_no_more(published: Path, tmp_p
         assert torch.equal(tensor, loaded.system.state_dict()[name]), name
 
 
-def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
-    RobertaModel(RobertaConfig(vocab_size=50, **SHAPE)).save_pretrained(tmp_path)
+def test_a_model_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
+    fields = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(vocab_size=50, **fields)).save_pretrained(tmp_path)
     learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type t5"):
         made(tmp_path)
+
+
+def test_a_vision_and_language_encoder_takes_a_bert_alone() -> None:
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
+        tiny("uniter", encoder="roberta")
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_every_family_keeps_its_options_when_saved(family: str, tmp_path: Path) -> None:
+    options = {"longest": 20, "summed_layers": 2, "frozen_layers": 1}
+    model = tiny("bert", encoder={"pretrained": str(tiny_folder(family)), **options})
+    model.save(tmp_path / "model")
+    loaded = TaggingModel.load(tmp_path / "model")
+    text, image = model.collator()(made_posts()), loaded.collator()(made_posts())
+    assert torch.equal(text.subwords, image.subwords)
+    assert torch.equal(model.system(text).emissions, loaded.system(image).emissions)
+    encoder = loaded.system.encoder
+    assert isinstance(encoder, TextImageEncoder)
+    assert encoder.longest == 19
+    learns = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert not any("embed" in name or ".0." in name for name in learns)
+    assert {"mix.weights", "mix.scale"} < learns
+
+
+def test_more_layers_than_there_are_is_refused() -> None:
+    for option in ("summed_layers", "frozen_layers"):
+        with pytest.raises(InputError, match=rf"model\.encoder\.{option}: found 3"):
+            tiny("bert", encoder={"shape": SHAPE, option: 3})
+
+
+def test_layers_learn_at_rates_that_decay_downwards() -> None:
+    system = tiny("bert", encoder="roberta").system
+    rates = Rates(head=1.0, encoder=0.8, projection=0.5, visual=0.0)
+    settings = TrainingSettings(layer_decay=0.5)
+    optimizer = TaggingTask([], rates).optimizer(system, settings)
+    rate_of = {id(p): g["rate"] for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in system.named_parameters():
+        if not name.startswith("encoder."):
+            expected = 1.0
+        elif "layer.1." in name:
+            expected = 0.8
+        else:
+            expected = 0.4 if "layer.0." in name else 0.2
+        assert rate_of[id(parameter)] == pytest.approx(expected), name
+    with pytest.raises(InputError, match=r"training\.layer_decay"):
+        TaggingTask([], rates).optimizer(tiny("bilstm_crf").system, settings)
 
 
 def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rpbert.config import EvidenceSettings, RunSettings
+from rpbert.data.words import SPLITTERS
 from rpbert.models.saved import TaggingModel
 from rpbert.scoring import ADDS, DOES_NOT_ADD, RELATION_THRESHOLD, SCORERS
 
@@ -123,7 +124,7 @@ def _about(model: TaggingModel, settings: RunSettings) -> list[str]:
         f"- entities: {', '.join(types) or 'none'}",
         f"- evidence: {seen}",
         f"- initial weights of the encoder: {model.notes.get('initial_weights', 'random')}",
-        f"- raw text: {_SPLITTING[model.vocabulary.marks]}",
+        f"- raw text: {_SPLITTING[SPLITTERS[model.vocabulary.marks].name]}",
     ]
     if "relation_source" in model.notes:
         lines.append(f"- relation: {model.notes['relation_source']}")

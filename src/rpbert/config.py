@@ -35,6 +35,7 @@ from rpbert.settings import (
     SourceSettings,
     SystemSettings,
     TaggerSettings,
+    TextEncoderSettings,
 )
 from rpbert.writing import written_whole
 from rpbert.yaml_file import parse_yaml, read_yaml
@@ -64,6 +65,7 @@ __all__ = [
     "SourceSettings",
     "SystemSettings",
     "TaggerSettings",
+    "TextEncoderSettings",
     "TrainingSettings",
     "anchor_model",
     "fill_preset",
@@ -90,7 +92,7 @@ class Rates(Settings):
     encoder: float = Field(ge=0)
     """θ_RpBERT without W^v."""
     projection: float = Field(ge=0)
-    """W^v, which maps image blocks into the encoder."""
+    """W^v, which maps image blocks into the encoder, and what else a published encoder has not."""
     visual: float = Field(ge=0)
     """θ_ResNet; 0 freezes it."""
 
@@ -131,6 +133,9 @@ class TrainingSettings(Settings):
     """Adam's two moments of what both tasks update: a pair for each task, or one pair that follows
     the gradients of both, which takes 8 bytes a parameter less (1.3 GiB for BERT-base and
     ResNet-152)."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """A layer of the encoder learns at this share of the rate of the one above it, the embeddings
+    at that of the lowest one (Howard and Ruder 2018); 1: all alike."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of a task's steps over which its rates rise from 0."""
     decay: Literal["constant", "linear", "cosine"] = "constant"

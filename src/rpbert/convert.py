@@ -29,7 +29,7 @@ from torch import Tensor
 
 from rpbert.errors import InputError
 from rpbert.models.build import from_hub
-from rpbert.models.saved import load_tokenizer
+from rpbert.models.tokenizer import load_tokenizer
 from rpbert.models.vision_language import CONVERTED, WEIGHTS
 from rpbert.published_names import (
     HEAD,

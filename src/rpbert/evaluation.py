@@ -8,15 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from rpbert.confidence import (
+    Calibration,
+    CalibrationScores,
+    calibration_scores,
+    relation_calibration,
+)
 from rpbert.config import BiLstmSettings, Precision, SystemSettings
 from rpbert.data import ImageStatus, Post
+from rpbert.data.labels import strict_spans
 from rpbert.data.raw import Quirk
 from rpbert.data.readers import open_data
 from rpbert.data.tables import CUT_WORD
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import Faults, InputError, refuse
-from rpbert.inference import Tagger
+from rpbert.inference import Decoded, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Parts
 from rpbert.models.tagger import WordEmbeddings
@@ -99,6 +106,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     if labelled:
         relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])
         evaluation = replace(evaluation, relation=relation)
+    evaluation = replace(evaluation, calibration=_calibration(tagger, posts, decoded, labelled))
     if evaluation.tags is None and evaluation.relation is None:
         raise InputError(
             posts[0].origin if posts else "data",
@@ -106,6 +114,35 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
             "posts with tags, or with relations for a system with a relation gate",
         )
     return evaluation
+
+
+def _calibration(
+    tagger: Tagger,
+    posts: Sequence[Post],
+    decoded: Sequence[Decoded],
+    labelled: Sequence[tuple[int, float]],
+) -> dict[str, CalibrationScores]:
+    """The calibration error of what was scored, as the model gives it and without temperatures."""
+    calibration = tagger.model.calibration
+    found: dict[str, CalibrationScores] = {}
+    right = [
+        span in set(strict_spans(post.tags))
+        for post, answer in zip(posts, decoded, strict=True)
+        if post.tags is not None
+        for span in strict_spans(answer.tags)
+    ]
+    if right:
+        after = [score for answer in decoded for score in answer.scores]
+        plain = after
+        if calibration.spans != 1:
+            uncalibrated = Tagger(replace(tagger.model, calibration=Calibration()), tagger.device)
+            uncalibrated.decoder.system = tagger.decoder.system  # in the same precision
+            plain = [score for answer in uncalibrated.decode(posts) for score in answer.scores]
+        found["spans"] = calibration_scores(plain, after, right, calibration.spans)
+    if labelled:
+        scores, adds = [r for _, r in labelled], [bool(gold) for gold, _ in labelled]
+        found["relation"] = relation_calibration(scores, adds, calibration)
+    return found
 
 
 def only(evaluation: Evaluation, by: str | None) -> Evaluation:

@@ -38,8 +38,9 @@ _READ = {"id", "text", "tokens", "caption", "image_text"}
 """Keys of a mapping that tagging reads, beside `image`."""
 
 
-_KINDS = ["*.json", "*.safetensors", "*.txt", "README.md"]
+_KINDS = ["*.json", "*.safetensors", "*.txt", "*.codes", "README.md"]
 """Files that a model has."""
+
 _IMAGES_KEPT = 2**26  # bytes: a stream of posts hardly shows an image again
 
 
@@ -96,7 +97,8 @@ class Decoder:
         settings = model.options.tagger
         strict = isinstance(settings, DecodingSettings) and settings.iob2_decoding
         self.constraint: TagConstraint | None = iob2_constraint(tags) if strict else None
-        self.marks = MarksWatch(model.vocabulary.marks)
+        self.marks = MarksWatch(SPLITTERS[model.vocabulary.marks].name)
+        self.calibration = model.calibration
 
     def decode(self, posts: Sequence[Post], batch_size: int = 32) -> list[Decoded]:
         """Decode posts in batches of similar length; the answers keep the order of `posts`."""
@@ -168,18 +170,22 @@ class Decoder:
         crf, names = self.model.system.crf, self.model.vocabulary.tags
         paths = crf.decode(emissions, mask, self.constraint)
         tags = [tuple(names[tag] for tag in path) for path in paths]
-        spans = [(i, span) for i, sequence in enumerate(tags) for span in strict_spans(sequence)]
         scores: list[list[float]] = [[] for _ in tags]
-        if spans:
-            rows = self.model.vocabulary.tag_rows
-            queries = [
-                SpanQuery(i, first, tuple(rows[t] for t in tags[i][first:end]), rows[f"I-{label}"])
-                for i, (label, first, end) in spans
-            ]
-            marginals = crf.span_marginals(emissions, mask, queries, self.constraint)
-            for (i, _), score in zip(spans, marginals.tolist(), strict=True):
-                scores[i].append(min(max(score, 0.0), 1.0))
+        if queries := self.queries(tags):
+            temperature = self.calibration.spans
+            marginals = crf.span_marginals(emissions, mask, queries, self.constraint, temperature)
+            for query, score in zip(queries, marginals.tolist(), strict=True):
+                scores[query.post].append(min(max(score, 0.0), 1.0))
         return tags, scores
+
+    def queries(self, tags: Sequence[tuple[str, ...]]) -> list[SpanQuery]:
+        """The spans that the tags of a batch hold, in their order."""
+        rows = self.model.vocabulary.tag_rows
+        return [
+            SpanQuery(i, first, tuple(rows[t] for t in sequence[first:end]), rows[f"I-{label}"])
+            for i, sequence in enumerate(tags)
+            for label, first, end in strict_spans(sequence)
+        ]
 
 
 class Tagger:

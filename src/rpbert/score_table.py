@@ -23,6 +23,12 @@ def render(evaluation: Evaluation) -> str:
     )
     if evaluation.relation is not None:
         lines += _relation_lines(evaluation.relation)
+    for name, error in evaluation.calibration.items():
+        lines += [
+            f"calibration error of {name}: {100 * error.before:.1f} before and "
+            f"{100 * error.after:.1f} after its temperature of {error.temperature:.2f} "
+            f"({error.support:,} scores)"
+        ]
     if evaluation.images:
         counts = ", ".join(f"{count:,} {status}" for status, count in evaluation.images.items())
         lines += [f"images: {counts}"]

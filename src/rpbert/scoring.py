@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from rpbert.confidence import CalibrationScores
 from rpbert.data.labels import Span, lenient_spans, strict_spans
 from rpbert.errors import InputError
 
@@ -181,6 +182,8 @@ class Evaluation:
         images: posts by what became of their image: used, none, missing, unreadable.
         cut_words: words of raw texts that were cut where a gold entity begins or ends inside
             them; tagging the same text, without the gold, does not cut them.
+        calibration: expected calibration error of the scores of the spans found, and of r as the
+            probability of the relation it tells, by ``spans`` and ``relation``.
         fp32_f1: F1 of all entities (strict) in float32, where another precision was scored.
     """
 
@@ -190,6 +193,7 @@ class Evaluation:
     images: Mapping[str, int] = field(default_factory=dict)
     cut_words: int = 0
     fp32_f1: float | None = None
+    calibration: Mapping[str, CalibrationScores] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
@@ -200,6 +204,7 @@ class Evaluation:
             "images": dict(self.images),
             "cut_words": self.cut_words,
             "fp32_f1": self.fp32_f1,
+            "calibration": {name: error.to_dict() for name, error in self.calibration.items()},
         }
 
 

@@ -28,10 +28,10 @@ AbsolutePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.abspath(
 
 
 class EncoderSettings(Settings):
-    """The text encoder: a published BERT by name or folder, or a shape with random weights."""
+    """The encoder: a published one by name or folder, or a shape with random weights."""
 
     pretrained: str | None = None
-    """Hub name or folder of a BERT with its tokenizer, such as ``bert-base-uncased``."""
+    """Hub name or folder of an encoder with its tokenizer, such as ``bert-base-uncased``."""
     shape: dict[str, Any] | None = None
     """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
     vocabulary: int | None = Field(None, ge=100)
@@ -50,6 +50,17 @@ class EncoderSettings(Settings):
         if self.pretrained is not None:
             _exactly_one(self, "pretrained", "vocabulary")
         return self
+
+
+class TextEncoderSettings(EncoderSettings):
+    """The text encoder, of any family; a `shape` of another than BERT names its ``model_type``."""
+
+    longest: int = Field(512, ge=16)
+    """Most sub-words that are read at once; a longer post is read in windows that overlap."""
+    summed_layers: int = Field(1, ge=1)
+    """A word is the weighted sum of so many of the last layers, the weights learnt."""
+    frozen_layers: int | None = Field(None, ge=0)
+    """The embeddings and so many of the lowest layers keep their weights; None: all learn."""
 
 
 class ImageSettings(Settings):

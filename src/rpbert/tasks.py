@@ -63,11 +63,12 @@ class Task(ABC):
 
     def optimizer(self, system: System, settings: TrainingSettings) -> torch.optim.Optimizer:
         """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
-        groups: dict[str, dict[str, Any]] = {}
+        groups: dict[tuple[str, float], dict[str, Any]] = {}
+        heights = system.heights() if settings.layer_decay < 1 else {}
         for part, parameter in system.parts():
-            if part in self.parts:
-                rate = self.rate(part)
-                group = groups.setdefault(part, {"params": [], "lr": rate, "rate": rate})
+            if part in self.parts and parameter.requires_grad:
+                rate = self.rate(part) * settings.layer_decay ** heights.get(parameter, 0)
+                group = groups.setdefault((part, rate), {"params": [], "lr": rate, "rate": rate})
                 group["params"].append(parameter)
         if not groups:
             raise InputError(f"training.{self.name}", "rates of 0 only", "a rate above 0")

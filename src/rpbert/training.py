@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from rpbert.calibration import fit_calibration
 from rpbert.card import card_writer
 from rpbert.config import RunSettings, TrainingSettings, write_yaml
 from rpbert.errors import InputError
@@ -71,7 +73,16 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     if resume:
         trainer.resume(reporter)
     with reporter, repeatable(accelerator.device):
-        return trainer.fit(posts.dev, reporter)
+        result = trainer.fit(posts.dev, reporter)
+        if accelerator.is_main_process:
+            best = TaggingModel.load(result.model)
+            found = fit_calibration(best, posts.dev, str(accelerator.device))
+            replace(best, calibration=found).save(result.model)
+            reporter.note(
+                f"temperatures fitted on the development split: {found.spans:.2f} for the scores "
+                f"of spans, {found.relation:.2f} for r"
+            )
+        return result
 
 
 def _schedule(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rpbert.data import Post
 from rpbert.data.collate import (
     PADDED,
-    BertSubwords,
     Collator,
     NoSubwords,
+    TokenizerSubwords,
     _windows,
     batches,
     by_length,
@@ -60,7 +60,7 @@ def test_windows_give_words_context_on_both_sides(words: int) -> None:
 
 def test_sub_words_of_a_post_are_those_of_the_tokenizer() -> None:
     words = ["ab", "cab", "zz", "abc"]
-    (row,) = BertSubwords(TOKENIZER, 64).rows(words)
+    (row,) = TokenizerSubwords(TOKENIZER, 64).rows(words)
     whole = TOKENIZER(words, is_split_into_words=True)
     assert row.ids == whole["input_ids"]
     assert row.words == [-1 if w is None else w for w in whole.word_ids()]
@@ -68,14 +68,14 @@ def test_sub_words_of_a_post_are_those_of_the_tokenizer() -> None:
 
 @pytest.mark.parametrize("word", ["", "\u200d", "\ufe0f", "\u0092", "\u00ad"])
 def test_a_word_without_sub_words_becomes_unknown(word: str) -> None:
-    (row,) = BertSubwords(TOKENIZER, 64).rows(["ab", word])
+    (row,) = TokenizerSubwords(TOKENIZER, 64).rows(["ab", word])
     assert row.words.count(1) == 1
     assert row.ids[row.words.index(1)] == TOKENIZER.unk_token_id
 
 
 @given(st.lists(st.text(max_size=8), max_size=120))
 def test_every_word_counts_in_exactly_one_row(words: list[str]) -> None:
-    rows = BertSubwords(TOKENIZER, 24).rows(words)
+    rows = TokenizerSubwords(TOKENIZER, 24).rows(words)
     homes = Counter(word for row in rows for word in set(row.words) - {-1})
     assert homes == Counter(range(len(words)))
     assert all(len(row.ids) <= 24 for row in rows)
@@ -188,11 +188,11 @@ def test_a_word_of_any_length_takes_no_more_than_a_long_one() -> None:
 
 
 def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    subwords = BertSubwords(TOKENIZER, 64)
-    monkeypatch.setattr(BertSubwords, "remembered", 10)
+    subwords = TokenizerSubwords(TOKENIZER, 64)
+    monkeypatch.setattr(TokenizerSubwords, "remembered", 10)
     for i in range(100):
         words = (f"word{i}", "ab", "x" * 5000)
-        fresh = BertSubwords(TOKENIZER, 64)
+        fresh = TokenizerSubwords(TOKENIZER, 64)
         assert subwords.rows(words) == fresh.rows(words)
     assert len(subwords._pieces) <= 12
     assert max(map(len, subwords._pieces)) < LONGEST_WORD
@@ -213,7 +213,7 @@ def test_a_batch_moves_with_its_tensors() -> None:
 
 def test_lengths_are_what_the_encoder_reads_of_a_post() -> None:
     posts = [post("ab", "cab", "zz"), post(), post("abc")]
-    subwords = BertSubwords(TOKENIZER, 64)
+    subwords = TokenizerSubwords(TOKENIZER, 64)
     counts = Collator(VOCABULARY, subwords, NoEvidence()).lengths(posts)
     assert counts == [len(subwords.rows(p.words)[0].ids) - 2 for p in posts]
     assert Collator(VOCABULARY, NoSubwords(), NoEvidence()).lengths(posts) == [3, 0, 1]

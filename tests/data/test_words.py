@@ -97,7 +97,39 @@ def test_names_lead_to_their_styles() -> None:
     assert {name: splitter.name for name, splitter in SPLITTERS.items()} == {
         "joined": "joined",
         "apart": "apart",
+        "joined-runs": "joined",
+        "apart-runs": "apart",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("今天在Apple发布会", "今 天 在 Apple 发 布 会"),
+        ("東京へ行く、スーパー", "東 京 へ 行 く 、 ス ー パ ー"),
+        ("สวัสดี ๒๕", "ส วั ส ดี ๒๕"),
+        ("か\u3099𠮷\U000e0100", "か\u3099 𠮷\U000e0100"),
+        ("한국어 नमस्ते שלום", "한국어 नमस्ते שלום"),
+    ],
+)
+def test_a_character_is_a_word_in_scripts_without_spaces(text: str, words: str) -> None:
+    for style in ("joined", "apart"):
+        assert words_of(SPLITTERS[style], text) == words.split(" ")
+
+
+def test_a_mark_on_such_a_character_is_left_as_the_style_has_it() -> None:
+    for style, words in (
+        ("joined", "#北 京 @王 a 小 100 元"),
+        ("apart", "# 北 京 @ 王 a 小 100 元"),
+    ):
+        assert words_of(SPLITTERS[style], "#北京 @王a小 100元") == words.split(" ")
+
+
+def test_longer_words_of_such_scripts_are_kept_where_the_training_data_has_them() -> None:
+    segmented = [Post.from_words("1", ("今天", "在", "北京", "RT"))]
+    assert marks_style(segmented) == "joined-runs"
+    assert words_of(SPLITTERS["joined-runs"], "今天 在") == ["今天", "在"]
+    assert marks_style([Post.from_words("1", ("今", "天", "北京"))]) == "joined"
 
 
 @pytest.mark.parametrize("style", ["joined", "apart"])

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+import transformers
+from transformers import BertConfig, BertModel, PreTrainedModel
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from rpbert.modules.encoder import TextImageEncoder, pack, pool_words
+from rpbert.modules.any_encoder import AnyEncoder
+from rpbert.modules.encoder import BertEncoder, ImageType, TextImageEncoder, pack, pool_words
 from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.families import family, published_encoder
+from rpbert.modules.mixing import WeightedLayers
+from tests.families import SHAPE, TEXT_FAMILIES, published
 
 WIDTH = 16
 
@@ -39,7 +47,7 @@ def tokens(rows: int, blocks: int) -> VisualTokens:
 
 def test_without_image_it_is_bert(bert: BertModel, text: tuple[torch.Tensor, torch.Tensor]) -> None:
     ids, mask = text
-    encoder = TextImageEncoder(bert)
+    encoder = BertEncoder(bert)
     expected = bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     none = VisualTokens(
         torch.zeros(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.bool), torch.zeros(3, 4, 4)
@@ -55,7 +63,7 @@ def test_with_image_it_is_bert_on_the_sequence_of_eq_1(
     """Each post alone, its sequence laid out by hand: text, blocks, one position for all blocks."""
     ids, mask = text
     image = tokens(3, 4)
-    encoder = TextImageEncoder(bert)
+    encoder = BertEncoder(bert)
     hidden = encoder(encoder.embed(ids), mask, image)
     for i, length in enumerate(mask.sum(1).tolist()):
         words = bert.embeddings.word_embeddings(ids[i, :length])
@@ -83,7 +91,7 @@ def test_pack_equals_a_loop(text: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 def test_padding_changes_nothing(bert: BertModel, text: tuple[torch.Tensor, torch.Tensor]) -> None:
     ids, mask = text
-    encoder, image = TextImageEncoder(bert), tokens(3, 4)
+    encoder, image = BertEncoder(bert), tokens(3, 4)
     wide, wide_mask = torch.nn.functional.pad(ids, (0, 7)), torch.nn.functional.pad(mask, (0, 7))
     narrow_hidden = encoder(encoder.embed(ids), mask, image)
     wide_hidden = encoder(encoder.embed(wide), wide_mask, image)
@@ -109,7 +117,137 @@ def test_the_summary_is_the_cls_row(
     bert: BertModel, text: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     ids, mask = text
-    encoder, image = TextImageEncoder(bert), tokens(3, 4)
+    encoder, image = BertEncoder(bert), tokens(3, 4)
     whole = encoder(encoder.embed(ids), mask, image)
     summary = encoder.summary(encoder.embed(ids), mask, image)
     torch.testing.assert_close(summary, whole[:, 0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.fixture(params=[family for family in TEXT_FAMILIES if family != "bert"])
+def family_model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    model: PreTrainedModel = published_encoder(str(published(request.param)))
+    return model.eval()
+
+
+def made(model: PreTrainedModel, **options: Any) -> TextImageEncoder:
+    return family(model.config)(model, **options).eval()
+
+
+def some_text(rows: int = 21) -> tuple[torch.Tensor, torch.Tensor]:
+    """Longer than the window of a layer that looks near by."""
+    mask = torch.arange(rows)[None] < torch.tensor([rows, 4, 16])[:, None]
+    return torch.randint(5, 50, (3, rows)), mask
+
+
+def test_every_family_without_image_is_the_published_encoder(
+    family_model: PreTrainedModel,
+) -> None:
+    ids, mask = some_text()
+    encoder = made(family_model)
+    expected = family_model(
+        inputs_embeds=encoder.embed(ids), attention_mask=mask.long()
+    ).last_hidden_state
+    none = VisualTokens(
+        torch.zeros(3, 4, WIDTH), torch.zeros(3, 4, dtype=torch.bool), torch.zeros(3, 4, 4)
+    )
+    for image in (None, none):
+        hidden = encoder(encoder.embed(ids), mask, image)
+        torch.testing.assert_close(hidden[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
+def test_every_family_with_image_is_the_published_encoder_on_one_row(
+    family_model: PreTrainedModel,
+) -> None:
+    """Each post alone, its sequence laid out by hand: one position for all blocks."""
+    ids, mask = some_text()
+    image, encoder = tokens(3, 4), made(family_model)
+    assert isinstance(encoder.image_type, ImageType)
+    torch.nn.init.normal_(encoder.image_type.vector)
+    hidden = encoder(encoder.embed(ids), mask, image)
+    for i, length in enumerate(mask.sum(1).tolist()):
+        blocks = image.values[i] + encoder.image_type.vector
+        row = torch.cat([encoder.embed(ids[i, :length]), blocks])[None]
+        positions = torch.tensor([[*range(length), *[length] * 4]])
+        expected = by_transformers(family_model, row, positions)[0, :length]
+        torch.testing.assert_close(hidden[i, :length], expected, atol=1e-5, rtol=1e-5)
+
+
+def by_transformers(
+    model: PreTrainedModel, row: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """What transformers makes of one row whose tokens stand at some positions."""
+    distance = positions[0, :, None] - positions[0, None, :]
+    match model.config.model_type:
+        case "deberta-v2":
+            encoder, real = model.encoder, torch.ones(row.shape[:2], dtype=torch.long)
+            relative = make_log_bucket_position(
+                distance, encoder.position_buckets, encoder.max_relative_positions
+            )
+            first = model.embeddings(inputs_embeds=row, mask=real)
+            found = encoder(first, real, relative_pos=relative.long()).last_hidden_state
+        case "modernbert":
+            near = distance.abs() <= model.config.local_attention // 2
+            masks = {
+                "full_attention": torch.ones_like(near)[None, None],
+                "sliding_attention": near[None, None],
+            }
+            found = model(
+                inputs_embeds=row, attention_mask=masks, position_ids=positions
+            ).last_hidden_state
+        case _:  # RoBERTa counts from behind the position of its padding
+            found = model(inputs_embeds=row, position_ids=positions + 2).last_hidden_state
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+@pytest.mark.parametrize("name", ["Electra", "MPNet", "DistilBert", "Albert"])
+def test_any_other_encoder_reads_text_and_image(name: str) -> None:
+    fields = {**SHAPE, "vocab_size": 60, "pad_token_id": 1, "embedding_size": 8}
+    if name == "DistilBert":
+        fields |= {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2}
+    config = getattr(transformers, f"{name}Config")(**fields)
+    model = getattr(transformers, f"{name}Model")(config).eval()
+    encoder = made(model)
+    assert isinstance(encoder, AnyEncoder)
+    ids, mask = some_text()
+    embedded = encoder.embed(ids)
+    alone = model(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
+    found = encoder(embedded, mask, None)
+    torch.testing.assert_close(found[mask], alone[mask], atol=1e-5, rtol=1e-5)
+    boxes = torch.rand(3, 4, 4)
+    real = torch.ones(3, 4, dtype=torch.bool)
+    image = VisualTokens(torch.randn(3, 4, encoder.input_width), real, boxes)
+    shown = encoder(embedded, mask, image)
+    assert not torch.allclose(shown[mask], alone[mask])
+    if name == "MPNet":  # adds a bias by the place in the row, whatever the position is said to be
+        return
+    order = VisualTokens(image.values.flip(1), real, boxes)
+    turned = encoder(embedded, mask, order)  # blocks share a position: their order is nothing
+    torch.testing.assert_close(turned[mask], shown[mask], atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_layers_are_summed_by_their_weights(bert: BertModel) -> None:
+    ids, mask = some_text()
+    mix = WeightedLayers(2)
+    with torch.no_grad():
+        mix.weights.copy_(torch.tensor([0.3, -1.0]))
+        mix.scale.fill_(1.7)
+    encoder = made(bert, mix=mix)
+    states = bert(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+    first, second = torch.tensor([0.3, -1.0]).exp() / torch.tensor([0.3, -1.0]).exp().sum()
+    expected = 1.7 * (first * states[1] + second * states[2])
+    found = encoder(encoder.embed(ids), mask, None)
+    torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
+def test_heights_and_freezing(family_model: PreTrainedModel) -> None:
+    encoder = made(family_model)
+    names = {id(p): name for name, p in family_model.named_parameters()}
+    for parameter, above in encoder.heights():
+        name = names[id(parameter)]
+        layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        expected = 2 if layer is None else 1 - layer
+        assert above == (0 if name.startswith("final_norm") else expected), name
+    assert len(list(encoder.heights())) == len(names)
+    encoder.freeze_lowest(1)
+    assert {above for p, above in encoder.heights() if p.requires_grad} == {0}

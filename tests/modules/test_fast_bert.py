@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.encoder import BertEncoder
 from rpbert.modules.fast_bert import SHORT, FastBertLayer, FastEncoder
 from rpbert.modules.packed import Kit, Library, OneDnn
 
@@ -18,7 +18,7 @@ if OneDnn.available():
     KITS["oneDNN"] = OneDnn(torch.float32)
 
 
-def encoder(**fields: Any) -> TextImageEncoder:
+def encoder(**fields: Any) -> BertEncoder:
     config = BertConfig(
         vocab_size=50,
         hidden_size=32,
@@ -29,7 +29,7 @@ def encoder(**fields: Any) -> TextImageEncoder:
         initializer_range=0.3,  # attention that looks at some tokens more than at others
         **fields,
     )
-    return TextImageEncoder(BertModel(config, add_pooling_layer=False)).eval()
+    return BertEncoder(BertModel(config, add_pooling_layer=False)).eval()
 
 
 @pytest.mark.parametrize("kit", KITS)

@@ -29,7 +29,7 @@ from rpbert.errors import InputError
 from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
-from rpbert.modules.encoder import TextImageEncoder, bert_layer
+from rpbert.modules.encoder import BertEncoder
 from rpbert.modules.evidence import CaptionPieces, ImageBlocks, VisualTokens, side_by_side
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Explanation:
         post: the post as it was read; word i of `attention` is ``post.words[i]``.
         attention: A of each word on the grid of blocks, row 0 at the top of the image; other
             evidence stands in one row, token by token. None where the post has none that can be
-            used, or the system is no RpBERT. Shape: (W, rows, columns).
+            used, or the system is no RpBERT on a BERT or RoBERTa. Shape: (W, rows, columns).
         boxes: what each block or token shows of the image, ``x0, y0, x1, y1`` in [0, 1] from the
             upper left corner; None where `attention` is. Shape: (rows * columns, 4).
         pieces: the word pieces of the caption where the tokens are these, else None.
@@ -107,10 +107,11 @@ def explain_batch(
         batch = decoder.collator(posts).to(tagger.device)
         if isinstance(system, RpBert):
             output, shares, image = _attended(system, batch, relation)
-            seen = [
-                _seen(tagger, system, batch, post, shares[post], image)
-                for post in range(len(posts))
-            ]
+            if shares is not None:
+                seen = [
+                    _seen(tagger, system, batch, post, shares[post], image)
+                    for post in range(len(posts))
+                ]
         elif relation is not None:
             name = tagger.model.options.system
             raise InputError("relation", f"a model of {name}", "one of rpbert, whose r can be set")
@@ -124,7 +125,7 @@ def explain_batch(
 
 
 class AttentionRecorder:
-    """Encodes as `TextImageEncoder` does, and keeps how the text attends to the image.
+    """Encodes as `BertEncoder` does, and keeps how the text attends to the image.
 
     Attributes:
         shares: attention of every text token to every visual token, averaged over layers and
@@ -133,26 +134,30 @@ class AttentionRecorder:
 
     shares: Tensor
 
-    def __init__(self, encoder: TextImageEncoder) -> None:
+    def __init__(self, encoder: BertEncoder) -> None:
         self.encoder = encoder
 
     def __call__(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """Shapes: (S, L, H), (S, L), (S, V, H) → (S, L, H)."""
         longest = text_mask.shape[1]
-        hidden, mask = self.encoder.embedded(text, text_mask, image)
+        read = self.encoder.embedded(text, text_mask, image)
         if image is None:
             image = VisualTokens(text[:, :0], text_mask[:, :0], text[:, :0, :4])
         # `pack` puts visual token j of a row right after its text: at n + 2 + j.
-        place = text_mask.sum(1, keepdim=True) + torch.arange(image.mask.shape[1]).to(mask.device)
-        place = place.clamp(max=mask.shape[1] - 1)[:, None, :].expand(-1, longest, -1)  # (S, L, V)
-        layers = self.encoder.bert.encoder.layer
-        self.shares = torch.zeros(place.shape, dtype=torch.float64, device=mask.device)
-        for layer in layers:
-            over_heads = attention(layer, hidden[:, :longest], hidden, mask).double().mean(1)
-            self.shares += over_heads.gather(2, place) / len(layers)
-            hidden = bert_layer(layer, hidden, hidden, mask)
+        last, device = read.mask.shape[1] - 1, read.mask.device
+        place = text_mask.sum(1, keepdim=True) + torch.arange(image.mask.shape[1], device=device)
+        place = place.clamp(max=last)[:, None, :].expand(-1, longest, -1)  # (S, L, V)
+        self.shares = torch.zeros(place.shape, dtype=torch.float64, device=device)
+        states = []
+        for layer in self.encoder.bert.encoder.layer:
+            hidden = read.hidden
+            over_heads = attention(layer, hidden[:, :longest], hidden, read.mask).double().mean(1)
+            self.shares += over_heads.gather(2, place) / len(self.encoder.blocks)
+            read = read._replace(hidden=self.encoder.compute(layer, hidden.shape[1], read))
+            states.append(read.hidden[:, :longest])
         self.shares *= text_mask[:, :, None] & image.mask[:, None, :]
-        return hidden[:, :longest]
+        mixed: Tensor = self.encoder.mix(states[-self.encoder.mix.count :])
+        return mixed
 
 
 def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -176,13 +181,18 @@ def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -
 
 def _attended(
     system: RpBert, batch: Batch, relation: float | None
-) -> tuple[TaggerOutput, Tensor, VisualTokens]:
-    """The second pass, A of the batch (B, W, V) on the CPU, and the visual tokens it is of."""
+) -> tuple[TaggerOutput, Tensor | None, VisualTokens]:
+    """The second pass, A of the batch (B, W, V) on the CPU, and the visual tokens it is of.
+
+    There is no A for an encoder whose probabilities are not worked out here.
+    """
     text, image = system.encoder.embed(batch.subwords), system.blocks(batch)
     if relation is None:
         score = system.relation_score(batch, text, image)
     else:
         score = relation * image.mask.any(2).to(text.dtype)
+    if not isinstance(system.encoder, BertEncoder):
+        return system.read(batch, text, image, score, system.encoder), None, side_by_side(image)
     recorder = AttentionRecorder(system.encoder)
     output = system.read(batch, text, image, score, recorder)
     posts, words = batch.forms.shape

@@ -20,6 +20,7 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
+from rpbert.modules.encoder import BertEncoder, TextImageEncoder
 from rpbert.writing import bytes_written_whole, written_whole
 
 BATCH = 16
@@ -69,6 +70,11 @@ def analyze(
     if not isinstance(taggers[0].model.system, RpBert):
         found = f"a model of {taggers[0].model.options.system}"
         raise InputError(model, found, "one of rpbert, whose attention to images can be shown")
+    for name, tagger in zip(names, taggers, strict=True):
+        encoder = getattr(tagger.model.system, "encoder", None)
+        if isinstance(encoder, TextImageEncoder) and not isinstance(encoder, BertEncoder):
+            found = f"a text encoder of type {encoder.bert.config.model_type}"
+            raise InputError(name, found, "a BERT or RoBERTa, whose attention can be shown")
     source = open_data(data, SPLITTERS[taggers[0].model.vocabulary.marks])
     if split is None:
         split = source.splits[0] if data.is_file() else "test"

@@ -40,7 +40,7 @@ class Subwords(Protocol):
     """Splits the words of a post into encoder rows."""
 
     def rows(self, words: Sequence[str]) -> list[Row]:
-        """At least one row; every word counts in exactly one of them."""
+        """At least one row; every sub-word counts in exactly one of them."""
 
     def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
         """How long each post is for the encoder."""
@@ -58,45 +58,65 @@ class NoSubwords:
         return [len(words) for words in posts]
 
 
-class BertSubwords:
-    """WordPiece rows ``[CLS] T [SEP]`` (Eq. 1); a word without any piece becomes [UNK].
+class TokenizerSubwords:
+    """Rows ``[CLS] T [SEP]`` (Eq. 1) by WordPiece, BPE or SentencePiece.
 
-    A post longer than the encoder is read in several rows that overlap by half, and each word
-    counts in the row where the nearer edge is farthest.
+    Each word is split by itself, as it would be behind a space, so that every sub-word is of one
+    word whatever the tokenizer; a word without any piece becomes [UNK]. A post longer than the
+    encoder is read in several rows that overlap by half, and each word counts in the row where the
+    nearer edge is farthest; a word longer than half a row counts part by part.
 
     Args:
-        tokenizer: a BERT tokenizer.
+        tokenizer: of the text encoder.
         longest: most tokens in a row, [CLS] and [SEP] included.
+
+    Raises:
+        InputError: the tokenizer has no tokens that open and close a text, as encoders' have.
     """
 
     remembered = 50_000
     """Distinct words whose pieces are kept; then the memory starts afresh."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+        opening, closing = tokenizer.cls_token_id, tokenizer.sep_token_id
+        if opening is None or closing is None:
+            found = f"{type(tokenizer).__name__} without [CLS] and [SEP]"
+            raise InputError("tokenizer", found, "that of a text encoder")
         self.tokenizer = tokenizer
+        self.opening: int = opening
+        self.closing: int = closing
+        self.unknown: int = closing if tokenizer.unk_token_id is None else tokenizer.unk_token_id
         self.room = longest - 2
+        self._lead = _lead(tokenizer)
         self._pieces: dict[str, list[int]] = {}
 
     def rows(self, words: Sequence[str]) -> list[Row]:
         """One row, or several that overlap where the post does not fit."""
         pieces = self._split(words)
         if sum(map(len, pieces)) <= self.room:
-            return [self._row(pieces, range(len(words)), range(len(words)))]
-        windows = _windows([len(piece) for piece in pieces], self.room)
-        return [self._row(pieces, window, counted) for window, counted in windows]
+            return [self._row(list(enumerate(pieces)), range(len(words)), range(len(words)))]
+        # No part of a word fills more than half a row, so that windows always advance.
+        most = self.room // 2
+        parts = [
+            (w, ids[i : i + most]) for w, ids in enumerate(pieces) for i in range(0, len(ids), most)
+        ]
+        windows = _windows([len(ids) for _, ids in parts], self.room)
+        return [self._row(parts, window, counted) for window, counted in windows]
 
     def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
         """The sub-words of each post, whose new words are split all at once."""
         self._split([word for words in posts for word in words])
         return [sum(map(len, self._split(words))) for words in posts]
 
-    def _row(self, pieces: list[list[int]], window: range, counted: range) -> Row:
-        ids = [self.tokenizer.cls_token_id]
+    def _row(self, parts: list[tuple[int, list[int]]], window: range, counted: range) -> Row:
+        """The parts of a window as a row; each is a word, or one of several of a very long word."""
+        ids = [self.opening]
         words = [-1]
-        for word in window:
-            ids += pieces[word]
-            words += [word if word in counted else -1] * len(pieces[word])
-        return Row([*ids, self.tokenizer.sep_token_id], [*words, -1])
+        for place in window:
+            word, pieces = parts[place]
+            ids += pieces
+            words += [word if place in counted else -1] * len(pieces)
+        return Row([*ids, self.closing], [*words, -1])
 
     def _split(self, words: Sequence[str]) -> list[list[int]]:
         if len(self._pieces) > self.remembered:
@@ -105,20 +125,36 @@ class BertSubwords:
         if not new:
             return [self._pieces[word] for word in words]
         # A lone surrogate is no character that a tokenizer takes.
-        clean = [word.encode("utf-8", "replace").decode() for word in new]
-        encoded = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
-        # One word never fills more than half a row, so that windows always advance.
-        unknown, most = [self.tokenizer.unk_token_id], self.room // 2
-        split = {word: ids[:most] or unknown for word, ids in zip(new, encoded, strict=True)}
+        clean = [self._lead + word.encode("utf-8", "replace").decode() for word in new]
+        # Some tokenizers take the square of a word's length, and nobody's word is that long.
+        slices = [
+            (row, word[start : start + LONGEST_WORD])
+            for row, word in enumerate(clean)
+            for start in range(0, max(len(word), 1), LONGEST_WORD)
+        ]
+        encoded = self.tokenizer([part for _, part in slices], add_special_tokens=False)
+        found: list[list[int]] = [[] for _ in new]
+        for (row, _), ids in zip(slices, encoded["input_ids"], strict=True):
+            found[row] += ids
+        split = {word: ids or [self.unknown] for word, ids in zip(new, found, strict=True)}
         pieces = [split.get(word) or self._pieces[word] for word in words]
         self._pieces.update((word, ids) for word, ids in split.items() if len(word) < LONGEST_WORD)
         return pieces
 
 
-def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
-    """Cover words of the given lengths by windows of at most `room` that overlap by half.
+def _lead(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands before a word so that it is split as it is behind another: nothing or a space.
 
-    Returns the words of each window and, of those, the ones that count in it: the overlap of two
+    Byte-level BPE knows a word behind a space by other pieces than one that begins a text.
+    """
+    alone, behind = tokenizer(["a", "a a"], add_special_tokens=False)["input_ids"]
+    return "" if behind[len(behind) // 2 :] == alone else " "
+
+
+def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
+    """Cover parts of the given lengths by windows of at most `room` that overlap by half.
+
+    Returns the parts of each window and, of those, the ones that count in it: the overlap of two
     windows is cut in its middle.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)])

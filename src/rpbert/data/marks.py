@@ -30,7 +30,7 @@ class MarksWatch:
     """Counts marks over all posts that pass, and warns once.
 
     Args:
-        style: how the training posts were split, as a key of `rpbert.data.words.SPLITTERS`.
+        style: how the training posts were split, the name of one of `rpbert.data.words.SPLITTERS`.
     """
 
     def __init__(self, style: str) -> None:

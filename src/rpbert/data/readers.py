@@ -14,7 +14,7 @@ from rpbert.data.regions import FILE as REGIONS
 from rpbert.data.regions import StoredRegions, stored_ids
 from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
-from rpbert.data.words import JoinedMarks, WordSplitter
+from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
 
 __all__ = [
@@ -212,13 +212,13 @@ def open_data(
 
     Args:
         path: the folder or file.
-        splitter: cuts a text that comes without words; `JoinedMarks` where None.
+        splitter: cuts a text that comes without words; None: marks stay on their words.
         faults: told of each faulty row as it is read; `rpbert.data.lenient.LeftOut` goes on.
 
     Raises:
         InputError: nothing of the kind is at `path`.
     """
-    path, splitter = Path(path), splitter or JoinedMarks()
+    path, splitter = Path(path), splitter or SPLITTERS["joined"]
     if path.is_dir():
         return _open_folder(path, splitter, faults)
     mend = "give the folder of the file" if path.suffix == ".txt" else ""

@@ -6,7 +6,8 @@ end of a name. A tagger reads raw text in the style it was trained on (`marks_st
 
 Whatever the text, each character that is not whitespace belongs to exactly one word, and the
 time is linear in its length. An emoji stays one word with its skin tone, variation selector and
-joined parts. Scripts that write no spaces come as one word a run.
+joined parts. In scripts that write no spaces a character is a word, as data sets of Chinese have
+it, unless the training data has longer words of them.
 """
 
 from __future__ import annotations
@@ -36,12 +37,21 @@ _MARKED = r"[#@＃＠]\w{in_word}*|\$[^\W\d]{in_word}*"
 # One visible sign with all that modifies it: combining marks, skin tones, joined signs, tags.
 _MODIFIERS = r"[{marks}\U0001F3FB-\U0001F3FF\U000E0020-\U000E007F]*"
 _SIGN = rf"[^\w\s]{_MODIFIERS}(?:\u200D[^\w\s]{_MODIFIERS})*"
+# Of Unicode 16: Han, kana and Bopomofo; Thai and Lao; Burmese; Khmer. Digits are left out.
+_SCRIPTS = (
+    r"\u2E80-\u2FDF\u3005-\u3007\u3021-\u3029\u3041-\u312F\u31A0-\u31FF\u3400-\u4DBF\u4E00-\u9FFF"
+    r"\uF900-\uFAFF\uFF66-\uFF9F\U00020000-\U000323AF"
+    r"\u0E01-\u0E3A\u0E40-\u0E4E\u0E81-\u0ECE\u0EDC-\u0EDF\u1000-\u103F\u104A-\u108F\u1780-\u17D3"
+)
+_UNSPACED = re.compile(rf"[{_SCRIPTS}]")
 
 
 class WordSplitter(Protocol):
     """Anything that cuts a text into words."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """How it leaves ``#`` and ``@``."""
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
@@ -70,19 +80,63 @@ class SplitMarks:
         return [match.span() for match in _pattern(parts).finditer(text)]
 
 
+class CharactersApart:
+    """The words of another splitter, in which each character of a script without spaces is one.
+
+    The scripts are Chinese, Japanese, Thai, Lao, Burmese and Khmer; a character keeps its
+    combining marks, and ``#`` or ``@`` that stands on it. Within a word of several scripts each run
+    of another script is a word.
+
+    Args:
+        words: cuts everything else.
+    """
+
+    def __init__(self, words: WordSplitter) -> None:
+        self.words = words
+        self.name = words.name
+
+    def split(self, text: str) -> list[tuple[int, int]]:
+        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
+        spans = self.words.split(text)
+        if text.isascii():
+            return spans
+        pattern = _unspaced()
+        return [part.span() for start, end in spans for part in pattern.finditer(text, start, end)]
+
+
 SPLITTERS: dict[str, WordSplitter] = {
-    "joined": JoinedMarks(),
-    "apart": SplitMarks(),
+    "joined": CharactersApart(JoinedMarks()),
+    "apart": CharactersApart(SplitMarks()),
+    "joined-runs": JoinedMarks(),
+    "apart-runs": SplitMarks(),
 }
+"""By the style of a training set: that of its marks, and whether scripts without spaces come as
+words of several characters."""
 
 
 def marks_style(posts: Iterable[Post]) -> str:
     """The style a training set is written in, as a key of `SPLITTERS`.
 
-    Counts ``#`` and ``@`` that are words of their own against those that begin a longer word;
-    ``joined`` where neither prevails.
+    Counts ``#`` and ``@`` that are words of their own against those that begin a longer word,
+    ``joined`` where neither prevails; and words of scripts without spaces that are longer than a
+    character against those that are not.
     """
-    return style_of(sum(map(marks_balance, posts)))
+    marks = runs = 0
+    for post in posts:
+        marks += marks_balance(post)
+        runs += _runs_balance(post)
+    return style_of(marks) + ("-runs" if runs > 0 else "")
+
+
+def _runs_balance(post: Post) -> int:
+    """How many more words of scripts without spaces have several characters than have one."""
+    pattern = _unspaced()
+    parts = [
+        len(pattern.findall(word))
+        for word in post.words
+        if not word.isascii() and _UNSPACED.match(word)
+    ]
+    return sum(1 if count > 1 else -1 for count in parts)
 
 
 def marks_balance(post: Post) -> int:
@@ -110,6 +164,13 @@ def align(words: Sequence[str], text: str) -> list[tuple[int, int]]:
         position = start + len(word)
         spans.append((start, position))
     return spans
+
+
+@cache
+def _unspaced() -> re.Pattern[str]:
+    """A character of a script without spaces with its marks, or a run without any."""
+    one = rf"[#@＃＠]?[{_SCRIPTS}][{_combining_marks()}]*"
+    return re.compile(rf"{one}|[^{_SCRIPTS}]+")
 
 
 @cache

@@ -9,7 +9,7 @@ of the biLSTM: [e_k; e_k^BERT].
 
 from __future__ import annotations
 
-from rpbert.config import BiLstmSettings, EncoderSettings
+from rpbert.config import BiLstmSettings, TextEncoderSettings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
@@ -19,7 +19,7 @@ from rpbert.modules.encoder import TextImageEncoder, pool_words
 class BertOptions(BiLstmSettings):
     """A text encoder beside the tagger."""
 
-    encoder: EncoderSettings
+    encoder: TextEncoderSettings
 
 
 class BertTagger(BiLstmSystem):

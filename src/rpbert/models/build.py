@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import nn
 from rpbert.config import (
     BlockSettings,
     CaptionSettings,
-    EncoderSettings,
     EvidenceSettings,
     GlobalSettings,
     ImageSettings,
@@ -24,6 +22,7 @@ from rpbert.config import (
     RegionSettings,
     Settings,
     SourceSettings,
+    TextEncoderSettings,
 )
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import Vocabulary
@@ -44,6 +43,8 @@ from rpbert.modules.evidence import (
     StoredRegionFeatures,
     StoredVector,
 )
+from rpbert.modules.families import family, published_encoder, random_encoder
+from rpbert.modules.mixing import LastLayer, WeightedLayers
 from rpbert.modules.published import load_published
 from rpbert.modules.vision import published_network, random_network
 from rpbert.modules.visual import RESNET_SHAPES, BlockNetwork
@@ -118,17 +119,39 @@ class Parts:
             fused,
         )
 
-    def encoder(self, settings: EncoderSettings) -> TextImageEncoder:
-        """BERT with published or random weights."""
+    def encoder(
+        self, settings: TextEncoderSettings, *, sees_images: bool = False
+    ) -> TextImageEncoder:
+        """A text encoder with published or random weights.
+
+        Args:
+            sees_images: whether it will read visual tokens beside the text.
+        """
         name, shape = settings.pretrained, settings.shape or {}
         if name is not None:
-            bert = from_hub("model.encoder.pretrained", name, lambda: published_bert(name))
+            key = "model.encoder.pretrained"
+            bert = from_hub(key, name, lambda: published_encoder(name))
             if bert.config.vocab_size < self.subword_count:
                 found = f"{self.subword_count} sub-words for {bert.config.vocab_size} embeddings"
                 raise InputError(name, found, "a tokenizer and weights of one model")
         else:
-            bert = checked("model.encoder.shape", lambda: random_bert(shape, self.subword_count))
-        return TextImageEncoder(bert, initial_weights=name or "random")
+            key = "model.encoder.shape"
+            bert = checked(key, lambda: random_encoder(shape, self.subword_count))
+        layers = bert.config.num_hidden_layers
+        for field in ("summed_layers", "frozen_layers"):
+            if (getattr(settings, field) or 0) > layers:
+                found = str(getattr(settings, field))
+                raise InputError(f"model.encoder.{field}", found, f"at most its {layers} layers")
+        encoder = family(bert.config)(
+            bert,
+            settings.longest,
+            WeightedLayers(settings.summed_layers) if settings.summed_layers > 1 else LastLayer(),
+            sees_images=sees_images,
+            initial_weights=name or "random",
+        )
+        if settings.frozen_layers is not None:
+            encoder.freeze_lowest(settings.frozen_layers)
+        return encoder
 
     def evidence(
         self, settings: EvidenceSettings, encoder: PieceEmbedding | None = None
@@ -144,7 +167,7 @@ class Parts:
         every: dict[str, Evidence] = {
             kind: self._evidence_of(source, encoder) for kind, source in settings.kinds.items()
         }
-        width = encoder.width
+        width = encoder.input_width
         projections = {name: self.projection(part, width) for name, part in every.items()}
         return CombinedEvidence(every, projections, width)
 
@@ -162,14 +185,15 @@ class Parts:
             case RegionSettings() as source:
                 return StoredRegionFeatures(_known_width("model.evidence.regions", source.width))
             case CaptionSettings() | OcrSettings() if encoder is not None:
-                return CaptionPieces(encoder.embed, encoder.width)
+                return CaptionPieces(encoder.embed, encoder.input_width)
             case CaptionSettings() | OcrSettings():
                 vectors = self.embeddings().vectors
                 return CaptionWords(vectors.forward, vectors.width)
 
     def projection(self, evidence: Evidence, width: int) -> nn.Module:
         """W^v, without bias; none for what already is of the text encoder's kind and width."""
-        if isinstance(evidence, CaptionPieces | CombinedEvidence):
+        alike = isinstance(evidence, CaptionPieces | CombinedEvidence)
+        if alike and evidence.width == width:
             return nn.Identity()
         return nn.Linear(evidence.width, width, bias=False)
 
@@ -235,21 +259,12 @@ def random_bert(shape: Mapping[str, Any], subword_count: int) -> BertModel:
     Raises:
         InputError: a field is unknown, or too small for a post.
     """
-    from transformers import BertConfig, BertModel
+    from transformers import BertModel
 
-    key = "model.encoder.shape"
-    known = sorted(BertConfig().to_dict())
-    for field in shape:
-        if field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else ""
-            raise InputError(key, f"unknown field {field}", "fields of BertConfig", mend)
-    rows = max(shape.get("vocab_size", 0), subword_count)
-    config = BertConfig(**{**shape, "vocab_size": rows})
-    for field, least in (("num_hidden_layers", 1), ("max_position_embeddings", 16)):
-        if getattr(config, field) < least:
-            raise InputError(key, f"{field} = {getattr(config, field)}", f"at least {least}")
-    return BertModel(config, add_pooling_layer=False)
+    bert = random_encoder(shape, subword_count)
+    if not isinstance(bert, BertModel):
+        raise InputError("model.encoder.shape", f"a {bert.config.model_type}", "a BERT")
+    return bert
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from rpbert.config import Precision
 from rpbert.errors import InputError
 from rpbert.models.fast_words import RememberedWords
 from rpbert.models.tagger import BiLstmCrf, System, WordEmbeddings
-from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.encoder import BertEncoder, TextImageEncoder
 from rpbert.modules.fast_bert import FastBertLayer, FastEncoder
 from rpbert.modules.fast_images import FastBlocks
 from rpbert.modules.fast_lstm import FastBiLstm
@@ -58,8 +58,10 @@ def fast(system: System, precision: Precision, device: torch.device | str) -> Sy
     def rebuild(module: nn.Module) -> nn.Module | None:
         if isinstance(module, ResNetBlocks) and FoldedResNet.takes(module.resnet):
             return FastBlocks(module, parts.features(module.resnet))
-        if isinstance(module, TextImageEncoder):
+        if isinstance(module, BertEncoder):
             return FastEncoder(module, parts.layers(module))
+        if isinstance(module, TextImageEncoder):  # of another family: as it is, in float32
+            return _rebuilt(module, lambda _: None)
         if isinstance(module, WordEmbeddings):
             return RememberedWords(module)
         if isinstance(module, BiLstmCrf) and device == torch.device("cpu"):
@@ -101,7 +103,7 @@ class _Parts(Protocol):
     def features(self, resnet: ResNetModel) -> Callable[[Tensor], Tensor]:
         """Pixels to the last feature map."""
 
-    def layers(self, encoder: TextImageEncoder) -> Iterable[nn.Module]:
+    def layers(self, encoder: BertEncoder) -> Iterable[nn.Module]:
         """The layers of a BERT."""
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
@@ -118,7 +120,7 @@ class _Packed:
     def features(self, resnet: ResNetModel) -> Callable[[Tensor], Tensor]:
         return FoldedResNet.packed(resnet, self.kit)
 
-    def layers(self, encoder: TextImageEncoder) -> Iterable[nn.Module]:
+    def layers(self, encoder: BertEncoder) -> Iterable[nn.Module]:
         return [FastBertLayer(layer, self.kit) for layer in encoder.bert.encoder.layer]
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
@@ -133,7 +135,7 @@ class _Rounded:
     def features(self, resnet: ResNetModel) -> Callable[[Tensor], Tensor]:
         return RoundedResNet(resnet)
 
-    def layers(self, encoder: TextImageEncoder) -> Iterable[nn.Module]:
+    def layers(self, encoder: BertEncoder) -> Iterable[nn.Module]:
         return rounded_layers(encoder)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> nn.Module:

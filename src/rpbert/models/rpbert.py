@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings, Settings
+from rpbert.config import BiLstmSettings, EvidenceSettings, Settings, TextEncoderSettings
 from rpbert.data import Batch, Post, Shown
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
@@ -81,7 +81,7 @@ class RpBertOptions(BiLstmSettings):
     """G of Eq. 4, 5, 6; ``none`` is the paper's "w/o Rp": the whole image, no Task#1; ``oracle``,
     for studies, sets r to the label of each post, in training and in test."""
     propagation: PropagationSettings = PropagationSettings()
-    encoder: EncoderSettings
+    encoder: TextEncoderSettings
     evidence: EvidenceSettings
     classifier_input: Literal["cls", "mean"] = "cls"
     """What the relation classifier reads: the output of [CLS], or the mean over all text tokens."""
@@ -128,7 +128,7 @@ class RpBert(BiLstmSystem):
     @classmethod
     def build(cls, options: RpBertOptions, parts: Parts) -> RpBert:
         """Assemble the system from its settings."""
-        encoder = parts.encoder(options.encoder)
+        encoder = parts.encoder(options.encoder, sees_images=True)
         evidence = parts.evidence(options.evidence, encoder)
         embeddings = parts.embeddings()
         classifier: nn.Module = nn.Linear(encoder.width, 2)
@@ -137,7 +137,7 @@ class RpBert(BiLstmSystem):
         return cls(
             encoder=encoder,
             evidence=evidence,
-            projection=parts.projection(evidence, encoder.width),
+            projection=parts.projection(evidence, encoder.input_width),
             classifier=classifier,
             gate=OracleGate() if options.gate == "oracle" else GATES[options.gate](),
             embeddings=embeddings,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rpbert.confidence import Calibration
 from rpbert.config import (
     EncoderSettings,
     EvidenceKind,
     EvidenceSettings,
     ReaderSettings,
     SystemSettings,
+    TextEncoderSettings,
 )
 from rpbert.data import Post
-from rpbert.data.collate import BertSubwords, Collator, NoSubwords
+from rpbert.data.collate import Collator, NoSubwords, TokenizerSubwords
 from rpbert.data.describing import Describer
 from rpbert.data.vocabulary import (
     Vocabulary,
@@ -36,7 +38,7 @@ from rpbert.data.vocabulary import (
     frequent_words,
     tag_set,
 )
-from rpbert.data.words import JoinedMarks, marks_style
+from rpbert.data.words import SPLITTERS, marks_style
 from rpbert.errors import InputError
 from rpbert.manifest import CARD, MANIFEST, folder_written_whole, verify
 from rpbert.models import build, parse_options, registered
@@ -49,6 +51,7 @@ from rpbert.models.saved_evidence import (
     with_width,
 )
 from rpbert.models.tagger import System, WordEmbeddings
+from rpbert.models.tokenizer import load_tokenizer, tokenizer_for
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
@@ -71,6 +74,7 @@ class TaggingModel:
         entities: those of the training posts, to tell seen ones from unseen ones.
         notes: what is worth keeping beside the weights, such as scores; JSON types.
         card: what people should know of the model, in Markdown; empty where nobody wrote it.
+        calibration: temperatures fitted on the development split.
         describers: what puts images into words while posts are read; not saved.
     """
 
@@ -81,6 +85,7 @@ class TaggingModel:
     entities: Lexicon
     notes: dict[str, Any]
     card: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
     describers: Mapping[EvidenceKind, Describer] = field(default_factory=dict)
 
     @classmethod
@@ -108,7 +113,7 @@ class TaggingModel:
             words=words,
             marks=marks_style(train),
         )
-        tokenizer = _tokenizer(options, texts)
+        tokenizer = tokenizer_for(options, texts)
         parts = Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
         entities = entity_lexicon(
             [post.words for post in train], [post.tags or () for post in train]
@@ -129,7 +134,9 @@ class TaggingModel:
         evidence = evidence_reader(self._evidence(), settings, ids, images_kept, self.describers)
         if self.tokenizer is None or encoder is None:
             return Collator(self.vocabulary, NoSubwords(), evidence)
-        return Collator(self.vocabulary, BertSubwords(self.tokenizer, encoder.longest), evidence)
+        return Collator(
+            self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.longest), evidence
+        )
 
     def _evidence(self) -> nn.Module | None:
         found: nn.Module | None = getattr(self.system, "evidence", None)
@@ -195,7 +202,8 @@ class TaggingModel:
         entities, notes = description["entities"], description["notes"]
         card = folder / CARD
         text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
-        return cls(system.eval(), options, vocabulary, tokenizer, entities, notes, text)
+        parts = (options, vocabulary, tokenizer, entities, notes)
+        return cls(system.eval(), *parts, card=text, calibration=description["calibration"])
 
     def _description(self) -> str:
         content = {
@@ -206,6 +214,7 @@ class TaggingModel:
                 for key in ("tags", "characters", "words", "marks")
             },
             "entities": sorted(self.entities),
+            "calibration": asdict(self.calibration),
             "notes": {**self.notes, "built_from": self.options.model_dump(mode="json")},
         }
         return json.dumps(content, ensure_ascii=False)
@@ -219,7 +228,12 @@ class TaggingModel:
             changes["tagger"] = self.options.tagger.model_copy(update=table)
         encoder = getattr(self.system, "encoder", None)
         if isinstance(encoder, TextImageEncoder):
-            changes["encoder"] = EncoderSettings(shape=shape_of(encoder.bert.config))
+            # A shape without it has a vocabulary of its own making, where padding comes first.
+            config = encoder.bert.config
+            shape = {"pad_token_id": config.pad_token_id, **shape_of(config)}
+            given = getattr(self.options, "encoder").model_dump()  # noqa: B009
+            kept = {**given, "pretrained": None, "shape": shape, "vocabulary": None}
+            changes["encoder"] = TextEncoderSettings(**kept)
         if isinstance(encoder, VisionLanguageEncoder):
             changes["encoder"] = EncoderSettings(shape=encoder.shape)
         settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
@@ -241,7 +255,7 @@ def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]
 
 
 def _words_of(caption: str) -> tuple[str, ...]:
-    return tuple(caption[start:end] for start, end in JoinedMarks().split(caption))
+    return tuple(caption[start:end] for start, end in SPLITTERS["joined"].split(caption))
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -260,6 +274,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         outside = _named_sources(content["options"])
         vocabulary = Vocabulary(**{k: _frozen(v) for k, v in content["vocabulary"].items()})
         entities, notes = frozenset(content["entities"]), dict(content["notes"])
+        calibration = _calibration(content.get("calibration", {}))
     except (LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -267,7 +282,24 @@ def _read_description(path: Path) -> dict[str, Any]:
     if outside:
         raise InputError(path, f"{outside[0]} to load", "shapes: a model is all in its folder")
     options = parse_options(content["options"], path)
-    return {"options": options, "vocabulary": vocabulary, "entities": entities, "notes": notes}
+    return {
+        "options": options,
+        "vocabulary": vocabulary,
+        "entities": entities,
+        "notes": notes,
+        "calibration": calibration,
+    }
+
+
+def _calibration(saved: dict[str, Any]) -> Calibration:
+    """Temperatures that are numbers above 0; models of before have none.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not all(type(value) in (int, float) and 0 < value < 1e6 for value in saved.values()):
+        raise ValueError(f"temperatures {saved!a:.60}")
+    return Calibration(**saved)
 
 
 def _named_sources(options: Any) -> list[str]:
@@ -298,34 +330,6 @@ def _word_table(
         raise InputError(path, "none of the posts' words", "a .vec file of the posts' language")
     words = tuple(sorted(vectors))
     return words, np.stack([vectors[word] for word in words])
-
-
-def _tokenizer(options: SystemSettings, train: Sequence[Post]) -> PreTrainedTokenizerBase | None:
-    """The encoder's own tokenizer, or one learnt from the training texts."""
-    settings: EncoderSettings | None = getattr(options, "encoder", None)
-    if settings is None:
-        return None
-    if settings.pretrained is None:
-        from rpbert.data.wordpiece import learn_wordpieces
-
-        return learn_wordpieces((post.words for post in train), settings.vocabulary or 0)
-    name = settings.pretrained
-    return from_hub("model.encoder.pretrained", name, lambda: load_tokenizer(name))
-
-
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub name or folder.
-
-    Raises:
-        InputError: there is none.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    # Where its files are missing, the library makes one that knows the special tokens only.
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise InputError(source, "no vocabulary", "a folder with tokenizer.json or vocab.txt")
-    return tokenizer
 
 
 def _frozen(value: Any) -> Any:

@@ -30,7 +30,6 @@ from rpbert.data.evidence import (
     RegionReader,
 )
 from rpbert.data.regions import StoredRegions
-from rpbert.modules.detector import DETECTORS
 from rpbert.modules.evidence import (
     CaptionPieces,
     CombinedEvidence,
@@ -39,7 +38,8 @@ from rpbert.modules.evidence import (
     ImageVector,
     StoredRegionFeatures,
 )
-from rpbert.modules.vision import FAMILIES, VisionBlocks
+from rpbert.modules.families import UNLISTED
+from rpbert.modules.vision import VisionBlocks
 from rpbert.modules.visual import ResNetBlocks
 
 
@@ -129,12 +129,12 @@ def shape_of(config: Any) -> dict[str, Any]:
     Published files also carry fields that the configuration does not know, and where they come
     from; neither shapes the network.
     """
-    known = type(config)().to_dict()
+    known = {*type(config)().to_dict(), *UNLISTED.get(config.model_type, ())}
     apart = {"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"}
     fields: dict[str, Any] = config.to_diff_dict()
     kept = (key for key in fields if key in known and key not in apart and key[0] != "_")
-    several = {*DETECTORS, *FAMILIES} - {"resnet"}  # a shape without a family is a ResNet's
-    family = {"model_type": config.model_type} if config.model_type in several else {}
+    named = config.model_type not in ("bert", "resnet")  # which go without saying
+    family = {"model_type": config.model_type} if named else {}
     return {**family, **{key: fields[key] for key in kept}}
 
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from rpbert.config import SystemSettings
 from rpbert.data import Batch
+from rpbert.errors import InputError
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
+from rpbert.modules.encoder import NEW_PARTS, TextImageEncoder
 from rpbert.modules.evidence import Evidence
 
 
@@ -184,11 +186,14 @@ class System(nn.Module):
         """Which group of Algorithm 1 a parameter is of, by its name.
 
         One of ``head`` (embeddings, θ_biLSTM, θ_CRF), ``relation`` (θ_FCs), ``encoder``
-        (θ_RpBERT), ``projection`` (W^v) and ``visual`` (θ_ResNet, in `evidence`).
+        (θ_RpBERT), ``projection`` (W^v, and what a published encoder has not) and ``visual``
+        (θ_ResNet, in `evidence`).
         """
         if name.startswith("evidence.projections."):  # W^v of each of several kinds
             return "projection"
-        first = name.split(".")[0]
+        first, second = f"{name}.".split(".")[:2]
+        if first == "encoder" and second in NEW_PARTS:
+            return "projection"
         groups = {"encoder": "encoder", "projection": "projection", "evidence": "visual"}
         return "relation" if first == "classifier" else groups.get(first, "head")
 
@@ -196,6 +201,18 @@ class System(nn.Module):
         """Every parameter with its group."""
         for name, parameter in self.named_parameters():
             yield self.part_of(name), parameter
+
+    def heights(self) -> dict[nn.Parameter, int]:
+        """How many layers of the text encoder lie above each of its parameters.
+
+        Raises:
+            InputError: the system has no text encoder of published layers.
+        """
+        encoder = getattr(self, "encoder", None)
+        if not isinstance(encoder, TextImageEncoder):
+            found = f"one for {type(self).__name__}"
+            raise InputError("training.layer_decay", found, "a system on a text encoder")
+        return dict(encoder.heights())
 
     def freeze(self, parts: Collection[str]) -> None:
         """Keep the parameters of some groups, and what they gather in training, as they are."""

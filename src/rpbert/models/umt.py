@@ -37,7 +37,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import DecodingSettings, EncoderSettings, EvidenceSettings, SystemSettings
+from rpbert.config import DecodingSettings, EvidenceSettings, SystemSettings, TextEncoderSettings
 from rpbert.data import Batch
 from rpbert.models.build import Parts
 from rpbert.models.tagger import System, TaggerOutput
@@ -45,6 +45,7 @@ from rpbert.modules.attention import CrossAttention
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.evidence import Evidence
+from rpbert.modules.published import bert_config
 
 MARKS = ("O", "B", "I")
 GUIDANCE = 0.5  # λ
@@ -55,7 +56,7 @@ class UmtOptions(SystemSettings):
     """Text encoder and evidence; of a tagger, only how the CRF is decoded."""
 
     tagger: DecodingSettings = DecodingSettings()
-    encoder: EncoderSettings
+    encoder: TextEncoderSettings
     evidence: EvidenceSettings
 
 
@@ -81,7 +82,7 @@ class Umt(System):
         tags: Sequence[str],
     ) -> None:
         super().__init__()
-        config, width = encoder.bert.config, encoder.width
+        config, width = bert_config(encoder.bert.config), encoder.width
         self.encoder = encoder
         self.evidence = evidence
         self.projection = nn.ModuleList(projection)

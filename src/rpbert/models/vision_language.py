@@ -96,6 +96,11 @@ class VisionLanguageEncoder(nn.Module, ABC):
         """The fields from which `random` builds an encoder of this shape."""
 
     @property
+    def input_width(self) -> int:
+        """Size of an embedded sub-word."""
+        return self.pieces.embedding_dim
+
+    @property
     @abstractmethod
     def pieces(self) -> nn.Embedding:
         """The sub-word table."""

@@ -185,6 +185,7 @@ class LinearChainCRF(nn.Module):
         mask: Tensor,
         spans: Sequence[SpanQuery],
         constraint: TagConstraint | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         """Posterior probability of exactly these spans, in [0, 1].
 
@@ -193,6 +194,9 @@ class LinearChainCRF(nn.Module):
         probability is that of the first tag times that of each step
         (Culotta and McCallum 2004 constrain the forward recursion to the same end).
 
+        Args:
+            temperature: T, where sequences have p(y) ∝ exp(s(y) / T).
+
         Returns:
             Shape: (number of spans,).
 
@@ -200,12 +204,16 @@ class LinearChainCRF(nn.Module):
             ValueError: a span is empty or leaves its post.
         """
         with torch.autocast(emissions.device.type, enabled=False):
-            scores = self._scores(emissions, mask, constraint)
+            scores = self._scores(emissions, mask, constraint, temperature)
             messages = _messages(scores)
             return _span_probabilities(scores, messages, spans)
 
     def _scores(
-        self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
+        self,
+        emissions: Tensor,
+        mask: Tensor,
+        constraint: TagConstraint | None = None,
+        temperature: float = 1.0,
     ) -> _Scores:
         dtype = torch.promote_types(emissions.dtype, torch.float32)
         lengths = mask.sum(1)
@@ -216,13 +224,19 @@ class LinearChainCRF(nn.Module):
         mask = mask.T
         emissions = emissions.to(dtype).permute(1, 2, 0)  # (B, W, K) → (W, K, B)
         emissions = emissions.where(mask.unsqueeze(1), emissions.new_zeros(())).contiguous()
+        transitions, start, end = (
+            part.to(dtype) for part in (self.transitions, self.start, self.end)
+        )
+        if temperature != 1:
+            emissions, transitions, start, end = (
+                part / temperature for part in (emissions, transitions, start, end)
+            )
         peaks = emissions.detach().amax(1)
-        transitions, start = self.transitions.to(dtype), self.start.to(dtype)
         if constraint is not None:
             transitions = transitions + constraint.transitions.to(transitions)
             start = start + constraint.start.to(start)
         emissions = emissions - peaks.unsqueeze(1)
-        return _Scores(emissions, peaks, transitions, start, self.end.to(dtype), mask, lengths)
+        return _Scores(emissions, peaks, transitions, start, end, mask, lengths)
 
 
 def _messages(scores: _Scores) -> _Messages:

@@ -1,91 +1,260 @@
-"""A BERT that reads ``[CLS] T [SEP] V``: text, then image blocks (Eq. 1)."""
+"""A text encoder that reads ``[CLS] T [SEP] V``: text, then image blocks (Eq. 1)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rpbert.modules.evidence import VisualTokens
+from rpbert.modules.mixing import LastLayer, LayerMix
 
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from transformers import BertModel, PreTrainedModel
     from transformers.models.bert.modeling_bert import BertLayer
 
+LONGEST = 512
+"""Tokens of a row if nothing else is said; attention grows with the square."""
+NEW_PARTS = ("mix", "image_type")
+"""Modules that no published encoder has; they learn as the projection W^v does."""
 
-class TextImageEncoder(nn.Module):
-    """Vanilla BERT over word pieces and visual tokens.
 
-    A token's input is the sum of its own embedding, its segment (A text, B image) and its
-    position; all visual tokens of a post share the position after its last text token. Rows are
-    packed so that the image follows the text at once and padding comes last; with no visual
-    token the result is that of transformers' ``BertModel``.
+class Sequence(NamedTuple):
+    """What the layers of an encoder read, text and image.
+
+    Attributes:
+        hidden: embedded tokens, or what a layer made of them. Shape: (S, N, H).
+        mask: real tokens. Shape: (S, N).
+        positions: place of each token in its row from 0 on; visual tokens share the one after
+            the text. Shape: (S, N).
+    """
+
+    hidden: Tensor
+    mask: Tensor
+    positions: Tensor
+
+
+class TextImageEncoder(nn.Module, ABC):
+    """A published text encoder over its own sub-words and visual tokens.
+
+    A token's input is its own embedding with what tells text from image and where it stands: all
+    visual tokens of a post share the position after its last text token. Rows are packed so that
+    the image follows the text at once and padding comes last; with no visual token the result is
+    that of the published encoder. How a family tells segment and position, its class says.
 
     Source: "Model Design", Eq. 1, and the readings 1 and 4 of the paper's open points.
 
     Args:
+        bert: an encoder of transformers.
+        longest: most tokens of a row, as far as the encoder has positions for them.
+        mix: which of the last layers speak for a token.
+        sees_images: whether visual tokens will come.
         initial_weights: where the weights were taken from, in words.
+
+    Attributes:
+        width: size of a hidden state, H.
+        input_width: size of what is read, of sub-words and visual tokens alike; H but for few.
     """
 
-    def __init__(self, bert: BertModel, initial_weights: str = "random") -> None:
+    def __init__(
+        self,
+        bert: PreTrainedModel,
+        longest: int = LONGEST,
+        mix: LayerMix | None = None,
+        *,
+        sees_images: bool = True,
+        initial_weights: str = "random",
+    ) -> None:
         super().__init__()
         self.bert = bert
+        self.mix = mix or LastLayer()
         self.initial_weights = initial_weights
         self.width: int = bert.config.hidden_size
+        self.input_width: int = bert.get_input_embeddings().embedding_dim
         # The last position is left to the visual tokens of a row that is full of text.
-        self.longest: int = bert.config.max_position_embeddings - 1
+        self.longest: int = min(longest, self.room) - 1
+        untyped = sees_images and not self.has_segments
+        self.image_type = ImageType(self.input_width) if untyped else nn.Identity()
+
+    @property
+    def room(self) -> int:
+        """How many positions the encoder knows."""
+        return int(self.bert.config.max_position_embeddings)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether the encoder was trained with a second segment, which the image then takes."""
+        return int(getattr(self.bert.config, "type_vocab_size", 0)) > 1
+
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList:
+        """The layers, the lowest first."""
+
+    @abstractmethod
+    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+        """What the first layer reads.
+
+        Args:
+            tokens: sub-word embeddings and visual tokens. Shape: (S, N, E).
+            mask: real tokens. Shape: (S, N).
+            segments: 0 for text, 1 for image. Shape: (S, N).
+            positions: Shape: (S, N).
+
+        Returns:
+            Shape: (S, N, H).
+        """
+
+    @abstractmethod
+    def layers(self, read: Sequence, rows: int) -> Tensor:
+        """The first rows of what the layers say. Shape: (S, N, H) → (S, rows, H)."""
 
     def embed(self, subwords: Tensor) -> Tensor:
-        """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, H)."""
-        embedded: Tensor = self.bert.embeddings.word_embeddings(subwords)
+        """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
+        embedded: Tensor = self.bert.get_input_embeddings()(subwords)
         return embedded
 
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """Encode text and image together.
 
         Args:
-            text: word-piece embeddings. Shape: (S, L, H).
-            text_mask: real word pieces. Shape: (S, L).
+            text: sub-word embeddings. Shape: (S, L, E).
+            text_mask: real sub-words. Shape: (S, L).
             image: embeddings of the visual tokens, already scaled by r, or None for text alone.
-                Shape: (S, V, H).
+                Shape: (S, V, E).
 
         Returns:
-            The hidden states of the last layer at the text tokens. Shape: (S, L, H). Row 0 of a
-            post is its [CLS]; what stands at padding is meaningless.
+            The hidden states that speak for the text tokens. Shape: (S, L, H). Row 0 of a post is
+            its [CLS]; what stands at padding is meaningless.
         """
-        hidden, mask = self.embedded(text, text_mask, image)
-        return self.layers(hidden, mask, text.shape[1])
+        return self.layers(self.embedded(text, text_mask, image), text.shape[1])
 
     def summary(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """The [CLS] row of `forward`, for which the last layer need not compute any other.
 
-        Shape: (S, L, H), (S, L), (S, V, H) → (S, H).
+        Shape: (S, L, E), (S, L), (S, V, E) → (S, H).
         """
-        hidden, mask = self.embedded(text, text_mask, image)
-        return self.layers(hidden, mask, 1)[:, 0]
+        return self.layers(self.embedded(text, text_mask, image), 1)[:, 0]
 
-    def layers(self, hidden: Tensor, mask: Tensor, rows: int) -> Tensor:
-        """The first rows of the last layer, which computes no other.
-
-        Shape: (S, N, H), (S, N) → (S, rows, H).
-        """
-        *layers, last = self.bert.encoder.layer
-        for layer in layers:
-            hidden = bert_layer(layer, hidden, hidden, mask)
-        return bert_layer(last, hidden[:, :rows], hidden, mask)
-
-    def embedded(
-        self, text: Tensor, text_mask: Tensor, image: VisualTokens | None
-    ) -> tuple[Tensor, Tensor]:
-        """What the first layer reads (S, N, H), and what of it is real (S, N)."""
+    def embedded(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Sequence:
+        """What the first layer reads."""
         if image is None:
-            return self.bert.embeddings(inputs_embeds=text), text_mask
-        tokens, mask, segments, positions = pack(text, text_mask, image)
-        embedded = self.bert.embeddings(
-            inputs_embeds=tokens, token_type_ids=segments, position_ids=positions
+            positions = torch.arange(text.shape[1], device=text.device).expand(text_mask.shape)
+            segments, tokens, mask = torch.zeros_like(positions), text, text_mask
+        else:
+            image = image._replace(values=self.image_type(image.values))
+            tokens, mask, segments, positions = pack(text, text_mask, image)
+        return Sequence(self.first(tokens, mask, segments, positions), mask, positions)
+
+    def heights(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """The published parameters, each with the number of layers above it.
+
+        Embeddings, and what else lies below or beside the layers, have all of them above.
+        """
+        above = {
+            id(parameter): len(self.blocks) - depth
+            for depth, layer in enumerate(self.blocks, start=1)
+            for parameter in layer.parameters()
+        }
+        above |= {id(parameter): 0 for parameter in self.on_top()}
+        for parameter in self.bert.parameters():
+            yield parameter, above.get(id(parameter), len(self.blocks))
+
+    def on_top(self) -> Iterator[nn.Parameter]:
+        """The parameters of what follows the last layer."""
+        yield from ()
+
+    def freeze_lowest(self, layers: int) -> None:
+        """Keep the embeddings and so many of the lowest layers as they are."""
+        for parameter, above in self.heights():
+            if above >= len(self.blocks) - layers:
+                parameter.requires_grad_(False)
+
+
+class ImageType(nn.Module):
+    """Tells visual tokens from text where an encoder has no second segment.
+
+    One vector is added to each, as the embedding of BERT's segment B would be; it starts at zero,
+    where the published encoder is left as it was.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Shape: (S, V, E) → (S, V, E)."""
+        return values + self.vector
+
+
+class LayeredEncoder(TextImageEncoder):
+    """An encoder that is computed layer by layer here, no more of the last one than is read."""
+
+    @abstractmethod
+    def compute(self, layer: nn.Module, rows: int, read: Sequence) -> Tensor:
+        """The first rows of what a layer makes of a sequence. Shape: (S, rows, H)."""
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What follows the last layer, such as a norm. Shape: (S, rows, H) → (S, rows, H)."""
+        return hidden
+
+    def layers(self, read: Sequence, rows: int) -> Tensor:
+        """The first rows of what the layers say; the last one computes no other.
+
+        Shape: (S, N, H) → (S, rows, H).
+        """
+        states: deque[Tensor] = deque(maxlen=self.mix.count)
+        top = len(self.blocks)
+        for depth, layer in enumerate(self.blocks, start=1):
+            wanted = rows if depth == top else read.hidden.shape[1]
+            hidden = self.compute(layer, wanted, read)
+            read = read._replace(hidden=hidden)
+            states.append(hidden[:, :rows])
+        mixed: Tensor = self.mix([self.finish(state) for state in states])
+        return mixed
+
+
+class BertEncoder(LayeredEncoder):
+    """BERT, RoBERTa and their kin: absolute positions, layers as Devlin et al. 2019 have them.
+
+    Text is segment A and the image segment B; RoBERTa has one segment (Liu et al. 2019), where
+    `ImageType` stands for the second, and counts positions from behind that of its padding.
+    """
+
+    bert: BertModel
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, the lowest first."""
+        layers: nn.ModuleList = self.bert.encoder.layer
+        return layers
+
+    @property
+    def room(self) -> int:
+        """How many positions the encoder knows."""
+        return super().room - self._first_position
+
+    @property
+    def _first_position(self) -> int:
+        reserved = self.bert.embeddings.position_embeddings.padding_idx
+        return 0 if reserved is None else reserved + 1
+
+    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+        """See `TextImageEncoder.first`."""
+        embedded: Tensor = self.bert.embeddings(
+            inputs_embeds=tokens,
+            token_type_ids=segments if self.has_segments else torch.zeros_like(segments),
+            position_ids=positions + self._first_position,
         )
-        return embedded, mask
+        return embedded
+
+    def compute(self, layer: nn.Module, rows: int, read: Sequence) -> Tensor:
+        """See `LayeredEncoder.compute`."""
+        return bert_layer(layer, read.hidden[:, :rows], read.hidden, read.mask)
 
 
 def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -227,16 +227,15 @@ class CombinedEvidence(Evidence):
 
 
 class PieceEmbedding(Protocol):
-    """A text encoder, as far as captions need one.
+    """A text encoder, as far as captions need one."""
 
-    Attributes:
-        width: size of a piece's embedding.
-    """
-
-    width: int
+    @property
+    def input_width(self) -> int:
+        """Size of a piece's embedding, E."""
+        ...
 
     def embed(self, subwords: Tensor) -> Tensor:
-        """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, H)."""
+        """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.encoder import BertEncoder, Sequence
 from rpbert.modules.packed import Kit
 
 if TYPE_CHECKING:
@@ -19,25 +19,34 @@ SHORT = 128
 """Up to so many tokens all scores of a row are held at once, which then is faster."""
 
 
-class FastEncoder(TextImageEncoder):
-    """A `TextImageEncoder` without gradients and dropout.
+class FastEncoder(BertEncoder):
+    """A `BertEncoder` without gradients and dropout.
 
     Args:
         encoder: later changes to the weights of its layers are not seen.
         layers: compute what its layers do, as `FastBertLayer` does.
     """
 
-    def __init__(self, encoder: TextImageEncoder, layers: Iterable[nn.Module]) -> None:
-        super().__init__(encoder.bert)
+    def __init__(self, encoder: BertEncoder, layers: Iterable[nn.Module]) -> None:
+        nn.Module.__init__(self)  # its parts are those of `encoder`
+        self.bert, self.mix, self.image_type = encoder.bert, encoder.mix, encoder.image_type
+        self.width, self.input_width = encoder.width, encoder.input_width
+        self.longest, self.initial_weights = encoder.longest, encoder.initial_weights
         self.fast_layers = nn.ModuleList(layers)
 
-    def layers(self, hidden: Tensor, mask: Tensor, rows: int) -> Tensor:
-        """Shape: (S, N, H), (S, N) → (S, rows, H), float32."""
-        *layers, last = self.fast_layers
-        for layer in layers:
-            hidden = layer(hidden, hidden, mask)
-        found: Tensor = last(hidden[:, :rows], hidden, mask)
-        return found.float()
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The fast layers."""
+        return self.fast_layers
+
+    def compute(self, layer: nn.Module, rows: int, read: Sequence) -> Tensor:
+        """See `LayeredEncoder.compute`."""
+        found: Tensor = layer(read.hidden[:, :rows], read.hidden, read.mask)
+        return found
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """In float32."""
+        return hidden.float()
 
 
 class FastBertLayer(nn.Module):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.encoder import BertEncoder
 from rpbert.modules.fast_bert import attend
 from rpbert.modules.int8 import RoundedLinear
 
@@ -18,7 +18,7 @@ ROWS_AT_A_TIME = 256
 """Tokens whose intermediate results stay in a processor's cache from one step to the next."""
 
 
-def rounded_layers(encoder: TextImageEncoder) -> list[RoundedBertLayer]:
+def rounded_layers(encoder: BertEncoder) -> list[RoundedBertLayer]:
     """The layers of an encoder in 8 bits, balanced by how far their inputs reach."""
     layers = encoder.bert.encoder.layer
     reaches = _reaches(encoder)
@@ -71,7 +71,7 @@ class RoundedBertLayer(nn.Module):
         return found
 
 
-def _reaches(encoder: TextImageEncoder) -> list[Tensor]:
+def _reaches(encoder: BertEncoder) -> list[Tensor]:
     """The largest value of each input of attention and feed-forward part, layer by layer.
 
     Of rows of random word pieces: which few inputs reach far beyond the others is a matter of the

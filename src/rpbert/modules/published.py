@@ -13,7 +13,7 @@ from rpbert.data.raw import stays_below
 from rpbert.errors import InputError, reason_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
 
 BERT_FIELDS = (
@@ -38,6 +38,15 @@ def bert_shape(config: Any) -> dict[str, Any]:
     return {field: getattr(config, field) for field in BERT_FIELDS if hasattr(config, field)}
 
 
+def bert_config(config: PreTrainedConfig) -> BertConfig:
+    """A BERT of the size of an encoder of any family, for layers beside it."""
+    from transformers import BertConfig
+
+    own = bert_shape(config)
+    activation = getattr(config, "hidden_activation", "gelu")  # what ModernBERT calls it
+    return BertConfig(**{"hidden_act": activation, "hidden_dropout_prob": 0.1, **own})
+
+
 def model_type(source: str | Path) -> str:
     """What transformers calls the architecture of published weights, such as ``bert``.
 
@@ -48,6 +57,22 @@ def model_type(source: str | Path) -> str:
 
     found: str = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     return found
+
+
+def published_config(source: str | Path, expected: str) -> PreTrainedConfig:
+    """The configuration of published weights.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        mend = "without internet access give a folder"
+        raise InputError(source, f"none that can be loaded ({error})", expected, mend) from error
+    return config
 
 
 def load_published(
@@ -65,17 +90,15 @@ def load_published(
         InputError: there is no such model, it is of another type, its weights are not
             safetensors (pickled weights can run code and are never loaded), or some are missing.
     """
-    from transformers import AutoConfig
-
     _refuse_shards_outside(Path(source))
+    config = published_config(source, expected)
+    # A configuration may ask for attention from a repository of compiled code.
+    config._attn_implementation = None
+    # A model of text and images holds the part that sees as a configuration of its own.
+    config = getattr(config, network.config_class.base_config_key or "", config)
+    if config.model_type != network.config_class.model_type:
+        raise InputError(source, f"a model of type {config.model_type}", expected)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        # A configuration may ask for attention from a repository of compiled code.
-        config._attn_implementation = None
-        # A model of text and images holds the part that sees as a configuration of its own.
-        config = getattr(config, network.config_class.base_config_key or "", config)
-        if config.model_type != network.config_class.model_type:
-            raise InputError(source, f"a model of type {config.model_type}", expected)
         model, loading = network.from_pretrained(
             source,
             config=config,
