@@ -68,7 +68,15 @@ def test_systems(capsys: pytest.CaptureFixture[str]) -> None:
     # BERT-base has 109,482,240 parameters, 590,592 of them in the pooler that no tagger reads.
     bert = rows["bert"]["parameters"] - rows["bilstm_crf"]["parameters"]
     assert bert > 109_482_240 - 590_592
-    assert "rpbert" in run(capsys, "systems")[1]
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_the_names_of_systems_are_whole_in_a_narrow_window(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = run(capsys, "systems")[1].split()
+    assert {"modality_attention", "adaptive_coattention", "rpbert"} <= set(shown)
 
 
 def test_train_evaluate_predict(

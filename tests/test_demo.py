@@ -30,7 +30,9 @@ def shown(width: int = 120) -> tuple[Console, io.StringIO]:
 
 def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) -> None:
     for _ in range(2):
-        result = demo(tmp_path / "demo", posts=60)
+        said: list[str] = []
+        result = demo(tmp_path / "demo", posts=60, say=said.append)
+        assert said == [f"{number} of 3: {row.title}" for number, row in enumerate(result.rows, 1)]
     assert [row.system for row in result.rows] == ["rpbert", "none", "bert"]
     assert result.posts == {"train": 42, "dev": 6, "test": 12}
     rpbert, none, bert = result.rows

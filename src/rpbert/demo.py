@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,16 @@ def settings_of(system: str, data: Path, seed: int) -> RunSettings:
     )
 
 
-def demo(folder: Path, seed: int = 0, posts: int = POSTS) -> DemoResult:
+def demo(
+    folder: Path,
+    seed: int = 0,
+    posts: int = POSTS,
+    say: Callable[[str], object] = lambda line: None,
+) -> DemoResult:
     """Make data in `folder`, train and score each system there.
+
+    Args:
+        say: told which system comes next.
 
     Raises:
         InputError: `folder` holds something that is not an earlier demo.
@@ -129,7 +137,8 @@ def demo(folder: Path, seed: int = 0, posts: int = POSTS) -> DemoResult:
     source = open_data(data)
     test = list(source.read("test"))
     taggers, rows = {}, []
-    for system in SYSTEMS:
+    for number, system in enumerate(SYSTEMS, 1):
+        say(f"{number} of {len(SYSTEMS)}: {TITLES[system]}")
         result = train(settings_of(system, data, seed), folder / system)
         taggers[system] = Tagger.from_pretrained(result.model)
         evaluation = evaluate_posts(taggers[system], test)

@@ -120,7 +120,7 @@ def test_everything_of_a_small_folder(small: Path) -> None:
             "relations_positive": 1,
             "duplicate_ids": 1,
             "blank_line_at_end": True,
-            "marks": "joined",
+            "marks": None,
         },
         "test": {
             "posts": 2,
@@ -164,6 +164,37 @@ def test_the_plain_text_shows_counts_and_lines() -> None:
         ["blank", "line", "at", "the", "end", "-"],
     ]
     assert lines[-2:] == ["empty word: 4", "  a.txt: 3-5, 9"]
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        ({"train.txt": "IMGID:a\nAnna\tB-PER\n\n"}, "there is no folder images/: "),
+        ({"train.txt": "IMGID:a\nAnna\tB-PER\n\n", "images/b.jpg": ""}, None),
+        ({"train.jsonl": '{"id": "1", "text": "x"}'}, "no row names an image: "),
+        ({"train.jsonl": '{"id": "1", "text": "x", "image": "a.jpg"}'}, None),
+    ],
+)
+def test_data_without_any_image_is_told(
+    tmp_path: Path, files: dict[str, str], note: str | None
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    report = check(tmp_path)
+    told = [line for line in render(report).splitlines() if "would see text alone" in line]
+    assert list(report.notes) == told == report.to_dict()["notes"]
+    assert [line[: len(note or "")] for line in told] == ([note] if note else [])
+
+
+def test_marks_are_told_only_where_there_are_some(tmp_path: Path) -> None:
+    texts = {"train": "plain", "dev": "#NBA", "test": "# NBA"}
+    for split, text in texts.items():
+        row = {"id": split, "tokens": text.split()}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    report = check(tmp_path)
+    assert [split.marks for split in report.splits] == [None, "joined", "apart"]
+    assert "# and @" in render(report)
 
 
 def test_a_clean_source_has_no_quirks(tmp_path: Path) -> None:

@@ -340,14 +340,19 @@ def test_what_was_not_made_here_is_left_alone(tmp_path: Path) -> None:
         make(tmp_path / "README.md" / "below", posts=10, image_size=32)
 
 
-def test_a_made_folder_is_made_anew_and_nothing_is_deleted(tmp_path: Path) -> None:
-    make(tmp_path, posts=20, image_size=32)
-    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+def test_a_made_folder_is_made_anew_and_files_of_others_stay(tmp_path: Path) -> None:
+    make(tmp_path, posts=20, image_size=32, images=2)
+    others = [tmp_path / name for name in ("notes.txt", "images/made_99.jpg", "images/mine.jpg")]
+    for path in others:
+        path.write_text("mine", encoding="utf-8")
     make(tmp_path, posts=10, seed=1, image_size=32)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(TITLE)
     assert "- posts: 10\n" in readme
     assert "- seed: 1\n" in readme
     assert len((tmp_path / "entities.jsonl").read_text(encoding="utf-8").splitlines()) == 10
-    assert len(list((tmp_path / "images").iterdir())) == 20
-    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "images.tsv").exists()
+    named = {f"made_{number:06d}.jpg" for number in range(10)}
+    images = {path.name for path in (tmp_path / "images").iterdir()}
+    assert images == named | {"made_99.jpg", "mine.jpg"}
+    assert {path.read_text(encoding="utf-8") for path in others} == {"mine"}

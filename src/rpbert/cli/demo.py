@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def demo(
     from rpbert.inference import Tagger
     from rpbert.show import print_demo
 
-    result = run(output, seed)
+    result = run(output, seed, say=lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         print_json(result.to_dict())
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rpbert.data import ImageStatus, Post, Shown
 from rpbert.data.conll import NO_BLANK_END
 from rpbert.data.labels import lenient_spans, lone_inside, strict_spans
 from rpbert.data.raw import Quirk
-from rpbert.data.readers import DataSource, TrcFolder, open_data
+from rpbert.data.readers import DataSource, PostFiles, TrcFolder, open_data
 from rpbert.data.trc import read_labels
 from rpbert.data.words import marks_balance, style_of
 from rpbert.errors import InputError, refuse
@@ -39,7 +39,8 @@ class SplitReport:
         relations_positive: those whose image adds (label above 0.5).
         duplicate_ids: posts whose id an earlier post of the split has.
         blank_line_at_end: whether the text file ends with one; None for other sources.
-        marks: style of ``#`` and ``@``, a key of `rpbert.data.words.SPLITTERS`.
+        marks: style of ``#`` and ``@``, a key of `rpbert.data.words.SPLITTERS`; None where there is
+            neither.
     """
 
     split: str
@@ -56,7 +57,7 @@ class SplitReport:
     relations_positive: int = 0
     duplicate_ids: int = 0
     blank_line_at_end: bool | None = None
-    marks: str = "joined"
+    marks: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types, with totals beside the counts by type."""
@@ -90,6 +91,8 @@ class DataReport:
     path: str
     splits: tuple[SplitReport, ...]
     quirks: tuple[Quirk, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know before training."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -97,6 +100,7 @@ class DataReport:
             "path": self.path,
             "splits": {report.split: report.to_dict() for report in self.splits},
             "quirks": [asdict(quirk) for quirk in self.quirks],
+            "notes": list(self.notes),
         }
 
 
@@ -122,7 +126,18 @@ def check(path: str | Path, *, lenient: bool = False) -> DataReport:
     homes: dict[str, str] = {}
     reports = tuple(_check_split(source, split, quirks, homes) for split in source.splits)
     # Files that serve two splits are read twice; what they hold is listed once.
-    return DataReport(str(path), reports, tuple(dict.fromkeys(quirks)))
+    notes = tuple(_no_images(source, reports))
+    return DataReport(str(path), reports, tuple(dict.fromkeys(quirks)), notes)
+
+
+def _no_images(source: DataSource, reports: Sequence[SplitReport]) -> Iterator[str]:
+    """Tells of data in which no post has an image, which is seldom meant."""
+    images = sum((report.images for report in reports), Counter[str]())
+    if set(images) != {"none"}:
+        return
+    rows = isinstance(source, PostFiles) and all(f.suffix != ".txt" for f in source.files.values())
+    found = "no row names an image" if rows else "there is no folder images/"
+    yield f"{found}: a system that reads images would see text alone"
 
 
 def _check_split(
@@ -134,12 +149,13 @@ def _check_split(
         _count_labels(source, report, quirks)
         return report
     looks = _Looks()
-    balance = 0
+    balance, marked = 0, False
     seen: set[str] = set()
     origin = ""
     for post in source.read(split, quirks):
         _count(post, report)
         balance += marks_balance(post)
+        marked = marked or any(word.startswith(("#", "@")) for word in post.words)
         for shown in post.shown:
             status, reason = looks.at(shown)
             report.images[status] += 1
@@ -154,7 +170,7 @@ def _check_split(
         seen.add(post.id)
         homes.setdefault(post.id, split)
         origin = post.origin
-    report.marks = style_of(balance)
+    report.marks = style_of(balance) if marked else None
     if origin.rpartition(":")[0].endswith(".txt"):
         report.blank_line_at_end = all(q.kind != NO_BLANK_END for q in quirks[before:])
     return report
@@ -244,7 +260,8 @@ def render(report: DataReport) -> str:
         ).rstrip()
         for cells in rows
     ]
-    return "\n".join([report.path, "", *table, "", *_render_quirks(report.quirks)])
+    notes = [*report.notes, ""] if report.notes else []
+    return "\n".join([report.path, "", *table, "", *notes, *_render_quirks(report.quirks)])
 
 
 def _render_quirks(quirks: Iterable[Quirk]) -> list[str]:

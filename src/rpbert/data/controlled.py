@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ TITLE = "# Controlled posts made by rpbert"
 SPLITS = ("train", "train", "test", "train", "train", "valid", "train", "train", "test", "train")
 NAMELESS = 0.05  # share of all posts that name nothing
 FURTHER = 0.25  # chance that a post names something else as well
+IMAGE_NAME = re.compile(r"made_\d{6,}(_\d+)?\.jpg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def make(
 
     The folder gets the text files, ``images/``, ``captions.tsv`` and ``relations.tsv`` of every
     data folder, ``entities.jsonl`` with the whole truth, and ``README.md``. A folder that was
-    made before is written over; nothing is deleted, so images of a larger set remain.
+    made before is written over, and images of a larger set are removed; other files stay.
 
     Args:
         folder: new, empty, or made before.
@@ -158,6 +160,7 @@ def make(
     _claim(folder)
     (folder / "README.md").write_text(_readme(options), encoding="utf-8", newline="\n")
     rows: list[dict[str, Any]] = []
+    kept: set[str] = set()
     captions: list[str] = []
     relations: list[str] = []
     words: dict[str, list[str]] = {split: [] for split in ("train", "valid", "test")}
@@ -169,6 +172,7 @@ def make(
             rng = random.Random(picture.seed)
             scene = draw(picture.shows, rng, image_size)
             path = folder / "images" / f"{picture.id}.jpg"
+            kept.add(path.name)
             scene.image.save(path, "JPEG", quality=rng.randint(75, 92))
             scenes.append((scene.kind, scene.caption))
             captions.append(f"{picture.id}\t{scene.caption}\n")
@@ -179,6 +183,7 @@ def make(
     for split, texts in words.items():
         with _writing(folder / f"{split}.txt") as file:
             file.writelines(texts)
+    _remove_others(folder / "images", kept)
 
 
 def arranged(post: MadePost, index: int, options: Options) -> list[Picture]:
@@ -268,6 +273,13 @@ def _claim(folder: Path) -> None:
         raise InputError(folder, reason_of(error), "a folder that can be written") from error
 
 
+def _remove_others(folder: Path, kept: set[str]) -> None:
+    """Remove the images that an earlier, larger set left here."""
+    for path in list(folder.iterdir()):
+        if IMAGE_NAME.fullmatch(path.name) and path.name not in kept:
+            path.unlink()
+
+
 def _writing(path: Path) -> TextIO:
     return path.open("w", encoding="utf-8", newline="\n")
 
@@ -291,6 +303,8 @@ def _write_beside(
     for name, lines in files.items():
         with _writing(folder / f"{name}.tsv") as file:
             file.writelines(lines)
+    if not further:  # of an earlier set with several images a post
+        (folder / "images.tsv").unlink(missing_ok=True)
 
 
 def _truth(
