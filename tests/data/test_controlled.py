@@ -175,6 +175,7 @@ def test_of_several_images_one_adds_where_the_post_is_relevant(tmp_path: Path) -
             assert all(Path(str(s.image)).is_file() for s in post.shown)
             for relation, shows in zip(shown, row["shows"], strict=True):
                 assert (shows == made.label) if relation else (shows not in named)
+                assert (shows is None) == (not relation and made.relation == 1 and not made.clue)
             places[shown.index(1.0) if made.relation else 3] += 1
     assert min(places.values()) > 2
     read = list(open_data(tmp_path / "entities.jsonl").read("all"))

@@ -36,6 +36,14 @@ def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(labe
             assert article != "a" or following[0] not in "aeiou"
 
 
+def test_a_scene_of_nothing_shows_no_type() -> None:
+    for k in range(20):
+        scene = draw(None, random.Random(k), 48)
+        assert scene.kind == "nothing"
+        assert scene.caption.startswith("nothing ")
+        assert not any(set(scene.caption.split()) & own for own in WORDS_OF.values())
+
+
 def test_sides_vary_around_the_size_asked_for() -> None:
     sizes = [draw("LOC", random.Random(k), 224).image.size for k in range(30)]
     assert len(set(sizes)) > 20

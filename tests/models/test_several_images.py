@@ -198,7 +198,7 @@ def test_task_1_learns_from_each_image_apart() -> None:
 
 @pytest.mark.slow("r of the one relevant image of three", "6,000 posts of 3 images")
 def test_r_is_highest_for_the_image_that_adds(tmp_path: Path, soak: Soak) -> None:
-    make(tmp_path / "data", posts=POSTS, images=3)
+    make(tmp_path / "data", posts=POSTS, relevant=1.0, images=3, image_size=80)
     result = train(settings_of("rpbert", tmp_path / "data", 0), tmp_path / "rpbert")
     tagger = Tagger.from_pretrained(result.model)
     posts = [p for p in open_data(tmp_path / "data").read("test") if p.strongest_relation == 1]

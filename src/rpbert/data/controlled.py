@@ -48,7 +48,8 @@ class Options:
         seed: decides everything else.
         image_size: the images have about this many pixels in width and height, 32 to 2,048.
         images: how many each post shows, 1 to 9; one of them is the post's own, which adds to the
-            text or does not, and the others show what the text does not speak of.
+            text or does not. The others show what the text does not speak of, or nothing where
+            the words do not tell of what they speak.
 
     Raises:
         InputError: an option is out of its range.
@@ -75,14 +76,14 @@ class Options:
 
 
 class Picture(NamedTuple):
-    """An image of a post: its id, the type it shows, and whether that adds to the text.
+    """An image of a post: its id, the type it shows, if any, and whether that adds to the text.
 
     Attributes:
         seed: decides how it is drawn.
     """
 
     id: str
-    shows: str
+    shows: str | None
     relation: int
     seed: str
 
@@ -192,8 +193,10 @@ def arranged(post: MadePost, index: int, options: Options) -> list[Picture]:
     if options.images == 1:
         return [own]
     rng = random.Random(f"{options.seed}/{index}/images")
+    # Without a clue any type of thing might belong to the name, so that none is the wrong one.
+    told = post.clue or not post.relation
     pictures = [
-        Picture("", rng.choice(post.others), 0, f"{own.seed}/{number}")
+        Picture("", rng.choice(post.others) if told else None, 0, f"{own.seed}/{number}")
         for number in range(2, options.images + 1)
     ]
     pictures.insert(rng.randrange(options.images), own)

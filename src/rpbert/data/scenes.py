@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rpbert.data.drawing.backgrounds import clutter
+from rpbert.data.drawing.backgrounds import backdrop, clutter
 from rpbert.data.drawing.canvas import Canvas
 from rpbert.data.drawing.landscapes import landscape
 from rpbert.data.drawing.logos import logo
@@ -35,7 +35,7 @@ class Scene:
 
     Attributes:
         image: RGB; its sides vary around the size asked for.
-        kind: ``person``, ``landscape``, ``logo`` or ``object``.
+        kind: ``person``, ``landscape``, ``logo``, ``object`` or ``nothing``.
         caption: a plain sentence of what is drawn.
     """
 
@@ -44,15 +44,20 @@ class Scene:
     caption: str
 
 
-def draw(label: str, rng: random.Random, size: int = 224) -> Scene:
+def nothing(canvas: Canvas, rng: random.Random) -> str:
+    """What stands behind things, and no thing."""
+    return f"nothing {backdrop(canvas, rng)}"
+
+
+def draw(label: str | None, rng: random.Random, size: int = 224) -> Scene:
     """Draws a scene that shows an entity of the type.
 
     Args:
-        label: the entity type: PER, LOC, ORG or MISC.
+        label: the entity type: PER, LOC, ORG or MISC; None for a scene that shows none.
         rng: decides everything that varies.
         size: the picture has about size × size pixels; its shape varies from 2:3 to 3:2.
     """
-    kind, drawing = SCENES[label]
+    kind, drawing = ("nothing", nothing) if label is None else SCENES[label]
     aspect = rng.choice((1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)) * rng.uniform(0.95, 1.05)
     side = size * rng.uniform(0.9, 1.12)
     canvas = Canvas(max(8, round(side * aspect**0.5)), max(8, round(side / aspect**0.5)))
