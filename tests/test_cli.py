@@ -83,8 +83,10 @@ def test_train_evaluate_predict(
     capsys: pytest.CaptureFixture[str], config: Path, data: Path, tmp_path: Path
 ) -> None:
     run_folder = tmp_path / "run"
-    code, out, _ = run(capsys, "train", config, "training.epochs=2", "--output", run_folder)
+    code, out, err = run(capsys, "train", config, "training.epochs=2", "--output", run_folder)
     assert (code, "best development F1" in out) == (0, True)
+    assert "epoch 2/2: loss" in err
+    assert all(line.strip() for line in err.splitlines())  # a log has no blank lines
     code, out, _ = run(capsys, "evaluate", run_folder, data, "--json")
     scores = json.loads(out)
     assert code == 0
@@ -153,7 +155,8 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["data", "make", "NEW", "--posts", "-1"], "posts"),
         (["data", "make", "NEW", "--relevant", "2"], "relevant"),
         (["train", "NOWHERE.yaml", "--output", "RUN"], "NOWHERE.yaml"),
-        (["train", "CONFIG"], "--output"),
+        (["train", "CONFIG"], "(rpbert train --help shows what there is)"),
+        (["train", "CONFIG", "model.system=rpbrt", "--output", "RUN"], "did you mean rpbert?"),
         (["train", "CONFIG", "model.gat=soft", "--output", "RUN"], "gat"),
         (["train", "CONFIG", "training.epochs=x", "--output", "RUN"], "command line: found tr"),
         (["train", "CONFIG", "training.epoch=3", "--output", "RUN"], "did you mean epochs?"),
@@ -169,6 +172,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["evaluate", "MODEL", "DATA", "--split", "all"], "all"),
         (["evaluate", "MODEL", "DATA", "--by", "colour"], "colour"),
         (["evaluate", "MODEL", "DATA", "--precision", "fp64"], "fp64"),
+        (["evaluate", "MODEL", "DATA", "--precision", "bf61"], "did you mean bf16?"),
         (["predict", "MODEL"], "--text"),
         (["predict", "MODEL", "--text", "a", "--input", "FILE"], "--text"),
         (["predict", "MODEL", "--input", "NOWHERE.jsonl"], "NOWHERE.jsonl"),
@@ -181,7 +185,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["predict", "MODEL", "--input", "EMPTY.jsonl", "--caption", "a"], "--caption"),
         (["train", "CONFIG", "model.evidence=regions", "--output", "R"], "no regions in the tr"),
         (["predict", "DATA", "--text", "a"], "manifest"),
-        (["tag"], "tag"),
+        (["tag"], "(rpbert --help shows what there is)"),
         (["predict", "MODEL", "--txt", "a"], "--txt"),
         (["demo", "--output", "DATA"], "other things"),
         (["reproduce", "table7", "DATA", "--output", "R"], "found table7; expected one of table3"),
@@ -240,7 +244,8 @@ def test_a_stopped_run_prints_the_command_that_goes_on(
     monkeypatch.setattr(late if begun else early, interrupted)
     given = ["train", config, "model.tagger={dropout: 0.1}", "--output", tmp_path / "a run"]
     code, _, err = run(capsys, *given)
-    (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
+    *_, said, line = err.splitlines()
+    assert said == "rpbert: stopped"
     again = shlex.split(line.removeprefix("to go on: "))
     assert code == 130
     assert again == ["rpbert", *map(str, given), *(["--resume"] if begun else [])]

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from rpbert.config import TrainingSettings
 from rpbert.errors import InputError
@@ -91,8 +91,8 @@ class Reporter:
             TimeRemainingColumn(compact=True),
         )
         shown = f"{100 * best:.1f}" if best >= 0 else "-"
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            line = bar.add_task(
+        with bar(self.console, *columns) as progress:
+            line = progress.add_task(
                 "",
                 total=steps,
                 completed=done,
@@ -108,7 +108,7 @@ class Reporter:
                 nonlocal posts
                 posts += count
                 speed = posts / max(time.monotonic() - started, 1e-9)
-                bar.update(line, advance=1, description=task, loss=loss, speed=speed)
+                progress.update(line, advance=1, description=task, loss=loss, speed=speed)
 
             yield advance
 
@@ -143,6 +143,14 @@ class Reporter:
                 self._events.add_scalar(
                     "dev/relation_macro_f1", relation["macro_f1"], record["epoch"]
                 )
+
+
+@contextmanager
+def bar(console: Console, *columns: ProgressColumn) -> Iterator[Progress]:
+    """A bar while something goes on; only in a terminal, for rich leaves blank lines in a log."""
+    shown = Progress(*columns, console=console, transient=True)
+    with shown if console.is_terminal else nullcontext():
+        yield shown
 
 
 def record_of(metrics: Path, epoch: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rpbert.data import Post
 from rpbert.data.evidence import EvidenceReader
 from rpbert.data.images import fingerprint
 from rpbert.data.readers import read_relations
-from rpbert.errors import InputError
+from rpbert.errors import InputError, counted
 
 
 class MismatchedPairs:
@@ -205,7 +205,7 @@ def _shown_posts(
 
 def _counted(source: str, posts: int, weight: float) -> str:
     worth = "" if weight == 1 else f", each counted {weight:g} times"
-    return f"{source} ({posts:,} posts{worth})"
+    return f"{source} ({counted(posts, 'post')}{worth})"
 
 
 def _shown(post: Post) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rpbert.errors import counted
 from rpbert.scoring import (
     RELATION_THRESHOLD,
     SCORERS,
@@ -51,10 +52,10 @@ def _tag_lines(tags: TagScores, by_familiarity: Mapping[str, TagScores]) -> list
     sections = [
         [_overall("all entities", tags)],
         by_type,
-        [_overall(f"{name} ({s.posts:,} posts)", s) for name, s in tags.by_group.items()],
+        [_overall(f"{name} ({counted(s.posts, 'post')})", s) for name, s in tags.by_group.items()],
         [_overall(f"{name} in training", s) for name, s in by_familiarity.items()],
     ]
-    title = f"{tags.posts:,} posts, %"
+    title = f"{counted(tags.posts, 'post')}, %"
     width = max(len(title), *(len(name) for section in sections for name, _, _ in section))
     lines = [
         f"{title:{width}}" + "".join(f"{name:>{len(_COLUMNS)}}" for name in SCORERS.values()),
@@ -83,5 +84,5 @@ def _relation_lines(scores: RelationScores) -> list[str]:
         f"{title:{width}}{_COLUMNS}",
         *(f"{name:{width}}{_cells(counts)}" for name, counts in classes),
         f"accuracy {100 * scores.accuracy:.1f}, macro F1 {100 * scores.macro_f1:.1f}, "
-        f"weighted F1 {100 * scores.weighted_f1:.1f}, {scores.support:,} posts",
+        f"weighted F1 {100 * scores.weighted_f1:.1f}, {counted(scores.support, 'post')}",
     ]

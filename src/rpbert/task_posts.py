@@ -12,7 +12,7 @@ from rpbert.data.evidence import EvidenceReader
 from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import DataSource, open_data
 from rpbert.data.words import SPLITTERS
-from rpbert.errors import InputError, refuse
+from rpbert.errors import InputError, counted, refuse
 from rpbert.relation_sources import RelationSupply, relation_supply
 
 HELD_OUT = 10  # of relation labels without a development split, every tenth post is held out
@@ -73,7 +73,8 @@ def related_posts(data: DataSettings) -> RunPosts:
     else:
         dev = train[HELD_OUT - 1 :: HELD_OUT]
         train = [post for number, post in enumerate(train, 1) if number % HELD_OUT]
-        notes.append(f"{where} has no development split: {len(dev):,} posts are held out for it")
+        held = f"{counted(len(dev), 'post')} {'is' if len(dev) == 1 else 'are'} held out for it"
+        notes.append(f"{where} has no development split: {held}")
     for posts, name in ((train, split), (dev, "dev")):
         if not posts:
             raise InputError(f"{where}, {name}", "no post with a relation", "relation labels")

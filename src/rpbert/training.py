@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from rpbert.calibration import fit_calibration
 from rpbert.card import card_writer
 from rpbert.config import RunSettings, TrainingSettings, write_yaml
-from rpbert.errors import InputError
+from rpbert.errors import InputError, counted
 from rpbert.manifest import recover
 from rpbert.models import parse_options, registered
 from rpbert.models.describers import describers
@@ -93,7 +93,7 @@ def _schedule(
     for note in (*posts.notes, *notes):
         reporter.note(note)
     for task in tasks:
-        reporter.note(f"Task {task.name}: {len(task):,} posts")
+        reporter.note(f"Task {task.name}: {counted(len(task), 'post')}")
     chosen = SCHEDULES[settings.training.schedule]
     batch_size, seed = settings.training.batch_size, settings.training.seed
     return chosen(tasks, batch_size, seed, model.collator().lengths)

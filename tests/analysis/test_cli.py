@@ -19,6 +19,10 @@ def test_analyze(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert code == 0
     assert "mean S_TV (Eq. 10)" in out
     assert "13 posts" in out
+    first, second, *_ = out.splitlines()
+    assert first.split() == ["model", "model"]
+    assert second.split() == ["image", "posts", "open", "soft", "change", "paper"]
+    assert "Not on the paper's scale" in out
     assert str(tmp_path / "out" / "report.html") in out.replace("\n", "")
     code, out, _ = run(capsys, *arguments, "--posts", 3, "--json")
     found = json.loads(out)
@@ -33,6 +37,7 @@ def test_what_cannot_be_analysed_is_one_line(
 ) -> None:
     code, out, err = run(capsys, "analyze", tmp_path, tmp_path / "no", "--output", tmp_path / "o")
     assert (code, out) == (2, "")
-    assert err.strip().splitlines()[-1].startswith("rpbert: ")
+    assert err.startswith("rpbert: ")
+    assert err.count("\n") == 1
     assert "no such file or folder" in err
     assert not (tmp_path / "o").exists()

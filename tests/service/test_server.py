@@ -159,7 +159,9 @@ def metric(url: str, name: str) -> float:
 
 def test_an_address_that_is_taken_or_not_ours() -> None:
     taken = listen("127.0.0.1", 0)
-    with pytest.raises(InputError, match="--port: found 127"):
+    with pytest.raises(
+        InputError, match=r"--port: found 127\.0\.0\.1:\d+ \(Address already in use\); "
+    ):
         listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(InputError, match="--host and --port"):
         listen("192.0.2.1", 0)

@@ -35,7 +35,7 @@ def draw(summary: Summary, measure: Measure) -> Figure:
     for panel, model in zip(panels, models, strict=True):
         _points(panel, summary, measure, model)
         _means(panel, summary, measure, model)
-        panel.set_title(summary.names[model], color=COLOURS["ink"], parse_math=False)
+        panel.set_title(f"model {summary.names[model]}", color=COLOURS["ink"], parse_math=False)
         panel.set_xlabel("relation score $r$", color=COLOURS["ink"])
         panel.set_xlim(-0.02, 1.02)
         panel.set_ylim(bottom=0)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rpbert.batch import Done, Event, Lost, Shard, Step
-from rpbert.errors import printable
+from rpbert.errors import counted, printable
 
 
 class Watch:
@@ -36,12 +36,12 @@ class Watch:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[pace]}"),
         )
-        shown = self.console.is_terminal
-        self._bar = Progress(*columns, console=self.console, transient=True, disable=not shown)
+        self._bar = Progress(*columns, console=self.console, transient=True)
         self._line = self._bar.add_task("", total=1.0, shards="", pace="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self.console.is_terminal:  # in a log rich would leave a blank line
+            self._bar.start()
         return self
 
     def __exit__(
@@ -50,7 +50,8 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:
+            self._bar.stop()
 
     def tell(self, shard: Shard, event: Event) -> None:
         """Take an event in."""
@@ -65,7 +66,7 @@ class Watch:
                 self._finished += 1
                 failed = f", {tally.errors:,} failed" if tally.errors else ""
                 broken = f"; {tally.broken}" if tally.broken else ""
-                line = f"{shard.source.name}: {tally.rows:,} posts{failed}{broken}"
+                line = f"{shard.source.name}: {counted(tally.rows, 'post')}{failed}{broken}"
                 self._say(line, important=bool(failed or broken))
             case Lost(reason=reason):
                 self._reached(shard, 1.0)
@@ -88,7 +89,7 @@ class Watch:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         share = self._bytes / self._total
         left = f" · {_clock(elapsed * (1 - share) / share)} left" if share > 0 else ""
-        return f"{self._posts:,} posts · {self._posts / elapsed:,.1f} posts/s{left}"
+        return f"{counted(self._posts, 'post')} · {self._posts / elapsed:,.1f} posts/s{left}"
 
 
 def _size(shard: Shard) -> int:

@@ -25,13 +25,11 @@ from rpbert.cli import (
     systems,
     train,
 )
+from rpbert.cli.common import STOPPED, stopped
 from rpbert.errors import InputError
 
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-
-STOPPED = 130
-"""Exit code after Ctrl-C."""
 
 app = typer.Typer(
     name="rpbert",
@@ -71,7 +69,9 @@ def main() -> NoReturn:
         if code == STOPPED:
             raise KeyboardInterrupt
     except UsageError as error:
-        _fail(f"{error.format_message()}  (rpbert --help shows what there is)")  # type: ignore[attr-defined]
+        command = getattr(getattr(error, "ctx", None), "command_path", "rpbert")
+        said = error.format_message()  # type: ignore[attr-defined]
+        _fail(f"{said}  ({command} --help shows what there is)")
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough
@@ -80,8 +80,7 @@ def main() -> NoReturn:
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")
     except (KeyboardInterrupt, typer.Abort):
-        print("rpbert: stopped", file=sys.stderr)
-        sys.exit(STOPPED)
+        stopped()
     sys.exit(code if isinstance(code, int) else 0)
 
 

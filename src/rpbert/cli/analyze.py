@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rpbert.cli.common import Json, ModelPath, console, print_json
+from rpbert.errors import counted
 
 if TYPE_CHECKING:
     from rpbert.analysis.run import Analysis
+
+
+SCALES = (
+    "Not on the paper's scale: S_TV is a sum over words and blocks, as Eq. 10 is printed; the "
+    "paper does not say by what its figures were divided (docs/analysis.md)."
+)
 
 
 def analyze(
@@ -32,12 +39,13 @@ def analyze(
 ) -> None:
     """Show what a model looks at: relation score against S_TV, heat maps, one HTML report."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn
+    from rich.progress import SpinnerColumn, TextColumn
 
     from rpbert.analysis.run import analyze as run
+    from rpbert.progress import bar
 
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} posts"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with bar(Console(stderr=True), *columns) as progress:
         task = progress.add_task("posts", total=None)
         analysis = run(
             model, data, output, against, split, posts, lambda n: progress.advance(task, n)
@@ -54,7 +62,9 @@ def _print(analysis: Analysis) -> None:
 
     figures = analysis.summary.to_dict()
     compared = len(figures["models"]) > 1
-    table = Table("image", "posts", *reversed(figures["models"]), box=None)
+    # Of the folder's name alone, a model called none would read as no image.
+    models = [f"model\n{name}" for name in reversed(figures["models"])]
+    table = Table("image", "posts", *models, box=None)
     for name in ("change", "paper") if compared else ():
         table.add_column(name)
     for column in table.columns:
@@ -75,5 +85,7 @@ def _print(analysis: Analysis) -> None:
     screen = console()
     screen.print(table)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in figures["outcomes"].items())
-    screen.print(f"{figures['posts']:,} posts: {outcomes}", markup=False)
+    if compared:
+        screen.print(SCALES, markup=False)
+    screen.print(f"{counted(figures['posts'], 'post')}: {outcomes}", markup=False)
     screen.print(f"Report: {analysis.report}", markup=False, soft_wrap=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, TypeVar
+import shlex
+import sys
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -26,6 +28,9 @@ CaptionerName = Annotated[
 ]
 Ocr = Annotated[bool, typer.Option("--ocr", help="Look for text in images, by RapidOCR.")]
 
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
 Name = TypeVar("Name", bound=str)
 
 
@@ -39,6 +44,16 @@ def one_of(option: str, given: str, names: tuple[Name, ...]) -> Name:
         if name == given:
             return name
     raise InputError(option, given, " or ".join(names), did_you_mean(given, names))
+
+
+def stopped(*again: str) -> NoReturn:
+    """Say that the command was stopped, and what to type to go on, if it can; then exit."""
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # behind the ^C
+    print("rpbert: stopped", file=sys.stderr)
+    if again:
+        print(f"to go on: {shlex.join(['rpbert', *again])}", file=sys.stderr)
+    sys.exit(STOPPED)
 
 
 def print_json(content: Any) -> None:

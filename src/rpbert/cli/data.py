@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rpbert.cli.common import Json, Lenient, print_json
+from rpbert.errors import counted
 
 
 def check(
@@ -46,4 +47,4 @@ def make(
     if as_json:
         print_json({"folder": str(folder), "posts": posts})
     else:
-        print(f"{posts:,} made posts in {folder}")
+        print(f"{counted(posts, 'made post')} in {folder}")

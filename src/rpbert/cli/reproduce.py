@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rpbert.cli.common import Json, print_json
+from rpbert.cli.common import Json, print_json, stopped
 from rpbert.errors import InputError
 
 
@@ -52,8 +51,7 @@ def reproduce(
     try:
         result = run(request, lambda line: print(line, file=sys.stderr, flush=True))
     except KeyboardInterrupt:
-        print(f"\nto go on: {shlex.join(['rpbert', *sys.argv[1:]])}", file=sys.stderr)
-        raise
+        stopped(*sys.argv[1:])
     if as_json:
         print_json(result.to_dict())
     else:

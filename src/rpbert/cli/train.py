@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rpbert.cli.common import Json, print_json
+from rpbert.cli.common import Json, print_json, stopped
 
 
 def train(
@@ -32,11 +30,10 @@ def train(
 
             result = run(settings, output, resume=resume)
     except KeyboardInterrupt:
-        again = ["rpbert", "train", str(config), *(overrides or ()), "--output", str(output)]
+        again = ["train", str(config), *(overrides or ()), "--output", str(output)]
         if (output / "config.yaml").exists():  # else nothing has begun that could go on
             again.append("--resume")
-        print(f"\nto go on: {shlex.join(again)}", file=sys.stderr)
-        raise
+        stopped(*again)
     if as_json:
         print_json(
             {

@@ -197,7 +197,7 @@
     const said = make(
       "div",
       {},
-      make("h4", {}, names[index]),
+      make("h4", {}, `model ${names[index]}`),
       textOf(post, model.entities, wrong),
       errors.length ? make("ul", { className: "errors" }, ...errors) : null,
       figuresOf(model),
