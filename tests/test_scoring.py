@@ -207,7 +207,7 @@ def test_the_table_names_scorer_and_support() -> None:
     assert "conlleval" in lines[0]
     assert rows["all entities"] == ["50.0", "33.3", "40.0", "3", "66.7", "50.0", "57.1", "4"]
     assert rows["LOC"] == ["0.0", "0.0", "0.0", "1", "100.0", "50.0", "66.7", "2"]
-    assert rows["image adds (1 posts)"] == ["100.0", "100.0", "100.0", "1"] * 2
+    assert rows["image adds (1 post)"] == ["100.0", "100.0", "100.0", "1"] * 2
     assert rows["unseen in training"] == ["0.0", "0.0", "0.0", "2", "50.0", "33.3", "40.0", "3"]
     assert lines[-1] == "accuracy 75.0, macro F1 73.3, weighted F1 73.3, 4 posts"
 
