@@ -53,7 +53,7 @@ def test_failed_posts_are_exit_code_3(
     given = ["predict", model, "--input", source / "*.jsonl", "--output"]
     code, _, err = run(capsys, *given, tmp_path / "out")
     assert code == 3
-    assert f"1 posts failed: the reasons are in {tmp_path / 'out'}/*.errors.jsonl" in err
+    assert f"1 post failed: the reasons are in {tmp_path / 'out'}/*.errors.jsonl" in err
     code, _, err = run(capsys, *given, tmp_path / "strict", "--strict")
     assert code == 2
     assert "a.jsonl:13: found no JSON" in err

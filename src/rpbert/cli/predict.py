@@ -77,7 +77,8 @@ def predict(
     from rpbert.config import PRECISIONS
 
     if (text is None) == (source is None):
-        raise InputError("predict", "both or neither of --text and --input", "one of them")
+        found = "neither --text nor --input" if text is None else "both --text and --input"
+        raise InputError("predict", found, "one of them")
     chosen = one_of("--precision", precision, PRECISIONS)
     if source is None:
         shards_alone = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from rpbert.cli.common import print_json
-from rpbert.errors import InputError, printable
+from rpbert.cli.common import print_json, stopped
+from rpbert.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
     from rpbert.batch import Engine, Format, Summary
@@ -105,10 +104,12 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
         counts = {"posts": out.rows, **out.images, "failed": out.errors}
         print_json({"output": str(shard.output), **counts})
     images = ", ".join(f"{out.images[key]:,} {key}" for key in _IMAGES)
-    print(f"{out.rows:,} posts; images: {images}", file=sys.stderr)
+    print(f"{counted(out.rows, 'post')}; images: {images}", file=sys.stderr)
     if out.errors or out.broken:
         where = "above" if printed else f"in {shard.errors}"
-        print(f"{out.errors:,} posts failed, as told {where}. {out.broken}", file=sys.stderr)
+        print(
+            f"{counted(out.errors, 'post')} failed, as told {where}. {out.broken}", file=sys.stderr
+        )
         raise typer.Exit(PARTLY)
 
 
@@ -154,8 +155,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
                 tag(job, waiting, engine, summary, watch.tell)
     except KeyboardInterrupt:
         again = [word for word in sys.argv[1:] if word != "--resume"]
-        print(f"\nto go on: {shlex.join(['rpbert', *again, '--resume'])}", file=sys.stderr)
-        raise
+        stopped(*again, "--resume")
     _say(summary, output)
     if as_json:
         print_json({"output": str(output), **summary.to_dict()})
@@ -198,10 +198,15 @@ def _say(summary: Summary, output: Path) -> None:
     before = f" ({summary.skipped:,} finished before)" if summary.skipped else ""
     shards = summary.shards + summary.skipped
     images = ", ".join(f"{summary.images[key]:,} {key}" for key in _IMAGES)
-    print(f"{shards:,} shards{before}, {summary.rows:,} posts; images: {images}", file=sys.stderr)
+    print(
+        f"{counted(shards, 'shard')}{before}, {counted(summary.rows, 'post')}; images: {images}",
+        file=sys.stderr,
+    )
     if summary.errors:
         where = f"{output}/*.errors.jsonl"
-        print(f"{summary.errors:,} posts failed: the reasons are in {where}", file=sys.stderr)
+        print(
+            f"{counted(summary.errors, 'post')} failed: the reasons are in {where}", file=sys.stderr
+        )
     for name, reason in [*summary.broken.items(), *summary.lost.items()]:
         line = f"not whole: {name}: {reason}; --resume tries it again"
         print(printable(line), file=sys.stderr)
