@@ -21,8 +21,8 @@ def test_the_demo_serves_the_model_it_made(
 ) -> None:
     served: list[Any] = []
 
-    def small(folder: Path, seed: int) -> Any:
-        return demo(folder, seed, posts=60)
+    def small(folder: Path, seed: int, **given: Any) -> Any:
+        return demo(folder, seed, posts=60, **given)
 
     def serve(guard: Guard, listener: socket.socket) -> None:
         with listener, TestClient(guard) as client:
