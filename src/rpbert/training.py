@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from rpbert.stopping import StopSignals
 from rpbert.task_posts import RunPosts, related_posts, relation_posts, tagged_posts
 from rpbert.tasks import SCHEDULES, RelationTask, Schedule, TaggingTask, Task
 from rpbert.trainer import Trainer, TrainingResult
+from rpbert.writing import check_writable
 from rpbert.yaml_file import read_yaml
 
 # Settings of `training` that decide what is kept and shown, and nothing of the weights.
@@ -184,6 +184,4 @@ def _claim(run: Path, resume: bool) -> None:
         raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
     if resume:
         recover(run / "model")
-    there = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(there, "no folder that can be written", "one for RUN")
+    check_writable(run, "RUN")

@@ -36,6 +36,20 @@ def cannot_write(path: Path, error: Exception, mend: str = FREE_SPACE) -> InputE
     )
 
 
+def check_writable(folder: Path, name: str) -> None:
+    """See that a folder is one and can be written, or made where it is not there yet.
+
+    Args:
+        name: of the folder in messages, such as RUN.
+
+    Raises:
+        InputError: it, or the nearest folder above it, is none or cannot be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(there, "no folder that can be written", f"one for {name}")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes its name only once it is complete and on the disk.

@@ -298,6 +298,19 @@ def test_a_request_for_what_is_not_there(
         reproduce(request, silent)
 
 
+def test_an_output_that_is_a_file_is_refused_before_anything_runs(
+    data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "tables"
+    output.write_text("notes")
+    request = replace(request_of("table4", data, tmp_path), output=output)
+    said: list[str] = []
+    with pytest.raises(InputError, match="no folder that can be written; expected one for DIR"):
+        reproduce(request, said.append)
+    assert said == []
+    assert output.read_text() == "notes"
+
+
 def test_shared_settings_are_the_papers_without_a_file(tmp_path: Path) -> None:
     shared = load_shared(None, ["model.encoder.pretrained=weights", "training.epochs=3"])
     assert shared.training.batch_size == 8

@@ -14,8 +14,9 @@ from rpbert.modules.int8 import RoundedLinear
 if TYPE_CHECKING:
     from transformers.models.bert.modeling_bert import BertLayer
 
-ROWS_AT_A_TIME = 256
-"""Tokens whose intermediate results stay in a processor's cache from one step to the next."""
+ROWS_AT_A_TIME = 512
+"""Tokens whose intermediate results stay in a processor's cache from one step to the next, and are
+enough for its products to pay."""
 
 
 def rounded_layers(encoder: BertEncoder) -> list[RoundedBertLayer]:
@@ -58,8 +59,9 @@ class RoundedBertLayer(nn.Module):
 
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Shapes: (S, Q, H), (S, N, H), (S, N) → (S, Q, H); see `FastBertLayer`."""
-        posts = max(1, ROWS_AT_A_TIME // hidden.shape[1])
-        parts = (torch.split(whole, posts) for whole in (queries, hidden, mask))
+        tokens = hidden.shape[0] * hidden.shape[1]
+        shares = max(1, -(-tokens // ROWS_AT_A_TIME))
+        parts = (torch.chunk(whole, shares) for whole in (queries, hidden, mask))
         return torch.cat([self._posts(*part) for part in zip(*parts, strict=True)])
 
     def _posts(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:

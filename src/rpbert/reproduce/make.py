@@ -27,7 +27,7 @@ from rpbert.reproduce.rows import ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
 from rpbert.reproduce.running import Job, probe
 from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
 from rpbert.training import complete_settings
-from rpbert.writing import written_whole
+from rpbert.writing import check_writable, written_whole
 
 Note = Callable[[str], None]
 PROBED_BATCHES = 8
@@ -79,10 +79,12 @@ def reproduce(request: Request, note: Note) -> TableResult:
         note: told how it goes, a line at a time.
 
     Raises:
-        InputError: the request names what is not there, or DIR holds runs of other settings.
+        InputError: the request names what is not there, DIR cannot be written, or holds runs of
+            other settings.
         KeyboardInterrupt: stopped; the same request goes on from there.
     """
     table, rows = _chosen(request)
+    check_writable(request.output, "DIR")
     sets = [_opened(request, table, path) for path in request.data]
     for data in sets:
         for row in rows:
