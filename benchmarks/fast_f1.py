@@ -76,12 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ratio = statistics.median(ours / theirs for ours, theirs in pairs)
         rows.append([name, f"{f1:.2f}", f"{lost:+.2f}", spread(each, 1), f"{ratio:.2f}"])
     support = scores[plain].strict.support
+    parameters = sum(parameter.numel() for parameter in model.system.parameters())
     lines = [
         machine(),
         "",
-        f"`{model.options.system}` ({model.notes.get('initial_weights')}), {len(posts):,} posts of "
-        f"{args.data.name}/{args.split} with {support:,} entities, batches of {args.batch}; "
-        f"medians of {args.rounds} rounds that take turns, lowest and highest.",
+        f"`{model.options.system}` of {parameters / 1e6:.1f} million parameters, {len(posts):,} "
+        f"posts of {args.data.name}/{args.split} with {support:,} entities, batches of "
+        f"{args.batch}; medians of {args.rounds} rounds that take turns, lowest and highest.",
         "",
         *table(["system", "F1", "against plain", "posts/s", "× plain"], rows),
     ]
