@@ -20,7 +20,10 @@ from rpbert.modules.evidence import VisualTokens
 def cross() -> nn.Module:
     from transformers import BertConfig
 
-    return CrossAttention(BertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=12))
+    shape = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12}
+    # So rarely that nothing is dropped; yet attention goes the way of training.
+    rarely = {"attention_probs_dropout_prob": 1e-9, "hidden_dropout_prob": 0.0}
+    return CrossAttention(BertConfig(**shape, **rarely))
 
 
 BLOCKS = {
@@ -49,11 +52,14 @@ def test_the_mean_of_no_token_is_zero() -> None:
 
 
 @blocks
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("tokens", [0, 3])
-def test_attending_to_nothing_finds_nothing_and_learns(block: object, tokens: int) -> None:
+def test_attending_to_nothing_finds_nothing_and_learns(
+    block: object, tokens: int, training: bool
+) -> None:
     """For the second post nothing is real, for the first all: each as if it were alone."""
     assert callable(block)
-    layer = block().eval()
+    layer = block().train(training)
     queries = torch.randn(2, 4, 8, requires_grad=True)
     keys = torch.randn(2, tokens, 8, requires_grad=True)
     mask = torch.tensor([[True] * tokens, [False] * tokens], dtype=torch.bool)

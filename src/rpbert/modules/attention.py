@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rpbert.modules.encoder import bert_layer
+from rpbert.modules.encoder import attend_if_any
 from rpbert.modules.evidence import VisualTokens
 
 if TYPE_CHECKING:
@@ -132,4 +132,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Shape: (B, Q, H), (B, N, H), (B, N) → (B, Q, H)."""
-        return bert_layer(self.layer, queries, context, mask)
+        layer = self.layer
+        found = attend_if_any(layer.attention.self, queries, context, mask)
+        attended = layer.attention.output(found, queries)
+        output: Tensor = layer.output(layer.intermediate(attended), attended)
+        return output
