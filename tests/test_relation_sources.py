@@ -80,6 +80,30 @@ def test_every_other_image_is_as_likely_but_those_of_the_same_look() -> None:
             assert abs(drawn[text][caption] / 3000 - share) < 4 * error
 
 
+@pytest.mark.parametrize("hardness", [1, 50])
+def test_no_negative_is_what_stands_beside_the_same_words(hardness: int) -> None:
+    """As two images of one post do, or two kinds of what one shows."""
+    rows = [("a b", "sea"), ("a b", "dog"), ("a c", "cat"), ("d", "dog"), ("d", "sun")]
+    pairs = MismatchedPairs(
+        captioned(*rows), MismatchSource(negatives=9, hardness=hardness), seed=0
+    )
+    drawn = {(" ".join(post.words), post.caption) for post in pairs.of_epoch(1)[len(rows) :]}
+    every = {(text, caption) for text, _ in rows for _, caption in rows}
+    assert drawn <= every - set(rows)
+    if hardness == 1:
+        assert drawn == every - set(rows)
+
+
+def test_a_post_beside_whose_words_all_stands_has_no_negative() -> None:
+    posts = captioned(("a", "sea"), ("a", "dog"), ("b", "dog"))
+    pairs = MismatchedPairs(posts, MismatchSource(negatives=2), seed=0)
+    epoch = pairs.of_epoch(1)
+    assert len(epoch) == len(pairs) == 3 + 2
+    assert {(post.words, post.caption) for post in epoch[3:]} == {(("b",), "sea")}
+    with pytest.raises(InputError, match="2 different images or captions to exchange"):
+        MismatchedPairs(posts[:2], MismatchSource(), seed=0)
+
+
 def test_a_hard_negative_is_of_the_nearest_words() -> None:
     """So many are drawn that all others are among them; nearness by a plain loop."""
     texts = ["rt the lake", "rt the dog runs", "the big dog Runs", "rt lake como", "so what"]

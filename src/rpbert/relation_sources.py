@@ -21,8 +21,8 @@ from rpbert.errors import InputError, counted
 class MismatchedPairs:
     """Posts with their own image, and with that of another post, as image-text matching has them.
 
-    The negatives are drawn by seed and epoch alone. None shows all that its post shows itself,
-    however many posts share an image.
+    The negatives are drawn by seed and epoch alone. None shows what stands beside the same words
+    anywhere, however many posts share an image and however many images a post has.
 
     Args:
         posts: those that give texts and images, each with evidence.
@@ -31,7 +31,7 @@ class MismatchedPairs:
         known: ids of posts whose own image another source speaks for; they give negatives alone.
 
     Raises:
-        InputError: all posts show the same.
+        InputError: no post has an image that does not stand beside the words of all others.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class MismatchedPairs:
         self.settings, self.seed = settings, seed
         # Posts that show the same stand together, so that one draw passes over all of them.
         self.posts = sorted((post.with_(tags=None) for post in posts), key=_shown)
-        shown = [_shown(post) for post in self.posts]
-        if len(set(shown)) < 2:
-            found = f"{len(set(shown))} different images or captions to exchange"
-            raise InputError("data.relation_source.mismatch", found, "two at least")
-        # The posts that show the same as each one, itself included.
-        self._same = [range(bisect_left(shown, own), bisect_right(shown, own)) for own in shown]
+        self._own_looks = _own_looks(self.posts)
+        self._paired = [i for i in range(len(self.posts)) if self._others(i)]
+        if not self._paired:
+            found = f"{len(set(map(_shown, self.posts)))} different images or captions to exchange"
+            expected = "two at least, of different posts"
+            raise InputError("data.relation_source.mismatch", found, expected)
         matched = {"relation": settings.matched, "relation_weight": settings.weight}
         self._own = [post.with_(**matched) for post in self.posts if post.id not in known]
 
     def __len__(self) -> int:
-        return len(self._own) + self.settings.negatives * len(self.posts)
+        return len(self._own) + self.settings.negatives * len(self._paired)
 
     @property
     def own(self) -> int:
@@ -66,7 +66,8 @@ class MismatchedPairs:
         draw = random.Random(f"{self.seed}/mismatch/{number}")
         share = self.settings.weight / self.settings.negatives
         negatives = []
-        for index, post in enumerate(self.posts):
+        for index in self._paired:
+            post = self.posts[index]
             for _ in range(self.settings.negatives):
                 other = self.posts[self._another(index, draw)]
                 name = f"{post.id} with the image of {other.id}"
@@ -75,13 +76,19 @@ class MismatchedPairs:
                 )
         return [*self._own, *negatives]
 
+    def _others(self, index: int) -> int:
+        """How many posts show what stands nowhere beside the words of one."""
+        return len(self.posts) - sum(map(len, self._own_looks[index]))
+
     def _another(self, index: int, draw: random.Random) -> int:
         """A post that shows something else: of some drawn, that of the nearest words."""
-        same = self._same[index]
         drawn = []
         for _ in range(self.settings.hardness):
-            other = draw.randrange(len(self.posts) - len(same))
-            drawn.append(other if other < same.start else other + len(same))
+            other = draw.randrange(self._others(index))
+            for own in self._own_looks[index]:  # ascending
+                if other >= own.start:
+                    other += len(own)
+            drawn.append(other)
         return drawn[0] if len(drawn) == 1 else max(drawn, key=lambda j: self._nearness(index, j))
 
     def _nearness(self, one: int, other: int) -> float:
@@ -171,12 +178,13 @@ def _as_given(
 ) -> RelationSupply:
     """Labels, as probabilities where they are, or else mismatch, where there is evidence."""
     related = _related(candidates)
+    shown = [post for post in train if evidence.has(post)]
     if any(evidence.has(post) for post in related):
         kind = "labels" if all(post.relation in (0, 1) for post in related) else "soft"
         chosen = RelationSources.model_validate(kind)
     elif related:
         return RelationSupply(told=f"relation labels but no {evidence.wanted}")
-    elif len({_shown(post) for post in train if evidence.has(post)}) > 1:
+    elif len({_shown(post) for post in shown}) > 1 < len({post.words for post in shown}):
         chosen = RelationSources.model_validate("mismatch")
     else:
         return RelationSupply(told=f"neither relation labels nor any {evidence.wanted} to exchange")
@@ -206,6 +214,26 @@ def _shown_posts(
 def _counted(source: str, posts: int, weight: float) -> str:
     worth = "" if weight == 1 else f", each counted {weight:g} times"
     return f"{source} ({counted(posts, 'post')}{worth})"
+
+
+def _own_looks(posts: Sequence[Post]) -> list[list[range]]:
+    """Of each post, those that show something that stands beside its words, itself included.
+
+    Args:
+        posts: those that show the same stand together.
+
+    Returns:
+        A range for each thing shown, ascending.
+    """
+    shown = [_shown(post) for post in posts]
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for post, look in zip(posts, shown, strict=True):
+        beside.setdefault(post.words, set()).add(look)
+    ranges = {
+        look: range(bisect_left(shown, look), bisect_right(shown, look)) for look in set(shown)
+    }
+    own = {words: [ranges[look] for look in sorted(looks)] for words, looks in beside.items()}
+    return [own[post.words] for post in posts]
 
 
 def _shown(post: Post) -> str:
