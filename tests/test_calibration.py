@@ -6,12 +6,14 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rpbert.calibration import fit_calibration
+from rpbert import training
+from rpbert.calibration import _decoded, fit_calibration
 from rpbert.confidence import (
     BINS,
     Calibration,
@@ -19,7 +21,7 @@ from rpbert.confidence import (
     relation_calibration,
     tempered,
 )
-from rpbert.data import Post
+from rpbert.data import Post, Shown
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
 from rpbert.evaluation import evaluate_posts
@@ -28,6 +30,7 @@ from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import LinearChainCRF, SpanQuery
 from rpbert.score_table import render
 from tests.conftest import made_posts, tiny
+from tests.test_training import data_folder, settings
 
 
 def test_the_error_equals_a_plain_count() -> None:
@@ -154,6 +157,49 @@ def test_r_is_fitted_and_left_as_it_is() -> None:
     error = evaluate_posts(tagger, posts).calibration["relation"]
     assert error.support == len(posts)
     assert error.after < error.before
+
+
+def test_r_of_each_image_is_held_to_its_own_relation() -> None:
+    """As if each image were a post of its own."""
+    tagger = Tagger(tiny("rpbert"), "cpu")
+    first, second, third, fourth, *_ = made_posts()
+    several = [
+        one.with_(further=(Shown(image=other.image, relation=relation),))
+        for one, other, relation in (
+            (first, second, 1.0),
+            (third, fourth, None),
+            (second, first, 0.0),
+        )
+    ]
+    found = [pair for _, pairs in _decoded(tagger, several, 2) for pair in pairs]
+    apart = [alone for post in several for alone in post.apart() if alone.relation is not None]
+    scores = [answer.relation for answer in tagger.decode(apart)]
+    expected = [(r, post.relation) for r, post in zip(scores, apart, strict=True)]
+    assert len(found) == 5
+    torch.testing.assert_close(torch.tensor(sorted(found)), torch.tensor(sorted(expected)))
+
+
+def test_captions_that_are_made_in_training_are_made_for_the_temperatures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> dict[str, Any]:
+        return {"captions": lambda images: ["a man and a woman"] * len(images)}
+
+    fitted: list[TaggingModel] = []
+
+    def watched(model: TaggingModel, *rest: Any) -> Calibration:
+        fitted.append(model)
+        return fit_calibration(model, *rest)
+
+    monkeypatch.setattr(training, "describers", made)
+    monkeypatch.setattr(training, "fit_calibration", watched)
+    chosen = settings(data_folder(tmp_path / "data"), epochs=1)
+    captions = {**chosen.model, "evidence": {"captions": {}}}
+    training.train(chosen.model_copy(update={"model": captions}), tmp_path / "run")
+    (model,) = fitted
+    bare = [post.with_(caption=None) for post in made_posts(2)]
+    _, status = model.collator().evidence.read(bare)
+    assert status == ("used", "used")
 
 
 def test_where_nothing_is_wrong_there_is_nothing_to_fit() -> None:

@@ -51,7 +51,7 @@ def fit_calibration(
 def _decoded(
     tagger: Tagger, posts: Sequence[Post], batch_size: int
 ) -> Iterator[tuple[Found | None, list[tuple[float, bool]]]]:
-    """What is found in each batch, and r beside the label of each post that has both."""
+    """What is found in each batch, and r beside the label of each image that has both."""
     decoder = tagger.decoder
     for group in by_length(decoder.collator.lengths(posts), batch_size):
         chosen = [posts[i] for i in group]
@@ -60,9 +60,9 @@ def _decoded(
             output = decoder.system(batch)
             answers = decoder.read(batch, output)
         relations = [
-            (answer.relation, post.relation > 0.5)
+            (r, relation > 0.5)
             for post, answer in zip(chosen, answers, strict=True)
-            if post.relation is not None and answer.relation is not None and answer.image == "used"
+            for relation, r in answer.known(post)
         ]
         if output.emissions is None or any(post.tags is None for post in chosen):
             yield None, relations

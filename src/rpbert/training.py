@@ -75,7 +75,8 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     with reporter, repeatable(accelerator.device):
         result = trainer.fit(posts.dev, reporter)
         if accelerator.is_main_process:
-            best = TaggingModel.load(result.model)
+            # What made captions in training makes them here too: it is not saved.
+            best = replace(TaggingModel.load(result.model), describers=model.describers)
             found = fit_calibration(best, posts.dev, str(accelerator.device))
             replace(best, calibration=found).save(result.model)
             reporter.note(
