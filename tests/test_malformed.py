@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.config import load_run, write_yaml
+from rpbert.config import DataSettings, load_run, write_yaml
 from rpbert.data.check import check
 from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.models import parse_options
+from rpbert.task_posts import relation_posts
 from tests import malformed
+from tests.conftest import made_posts, tiny
 from tests.malformed import Broken, whole
 from tests.soak import Soak
 from tests.test_cli import run as command
@@ -142,6 +144,21 @@ def test_training_and_scoring_go_on_behind_faulty_rows_and_say_so(
     code, out, err = command(capsys, "evaluate", tmp_path / "run", data, "--lenient", "--json")
     assert (code, json.loads(out)["tags"]["posts"]) == (0, 7)
     assert "1 faulty row left out or mended" in err
+
+
+def test_relations_of_other_data_go_on_behind_faulty_rows_and_say_so(tmp_path: Path) -> None:
+    """Those that Task#1 alone learns from."""
+    data = data_folder(tmp_path / "data")
+    row = '{"id": "%d", "text": "RT", "image": "data/images/%d.jpg", "relation": 1}'
+    rows = [row % (i, i) for i in range(2)]
+    (tmp_path / "relations.jsonl").write_text("\n".join([rows[0], "{broken", rows[1]]))
+    given = {"path": data, "relations": tmp_path / "relations.jsonl"}
+    reader, posts = tiny("rpbert").collator().evidence, made_posts()
+    with pytest.raises(InputError, match=r"relations\.jsonl:2"):
+        relation_posts(DataSettings(**given), posts, "joined", reader, seed=0)
+    supply = relation_posts(DataSettings(**given, lenient=True), posts, "joined", reader, seed=0)
+    assert [post.id for post in supply.known] == ["0", "1"]
+    assert "labels (2 posts); data.lenient: 1 faulty row left out or mended" in supply.told
 
 
 def test_what_was_left_out_is_one_line() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from rpbert.config import DataSettings
@@ -97,15 +97,17 @@ def relation_posts(
     """
     train = [alone for post in train for alone in evidence.apart(post)]  # r is of one source
     candidates: Sequence[Post] = train
-    where = data.relations
+    where, left_out = data.relations, LeftOut()
     if where is not None:
-        source = open_data(where, SPLITTERS[marks])
+        faults = left_out if data.lenient else refuse
+        source = open_data(where, SPLITTERS[marks], faults)
         read = islice(source.read(_training_split(source)), data.posts)
         candidates = [alone for post in read for alone in evidence.apart(post)]
         if not any(evidence.has(post) for post in _labelled(candidates)):
             found = f"no post with both {evidence.wanted} and relation"
             raise InputError(where, found, "relation labels")
-    return relation_supply(data.relation_source, candidates, train, evidence, seed)
+    supply = relation_supply(data.relation_source, candidates, train, evidence, seed)
+    return replace(supply, told="; ".join([supply.told, *_told(left_out)]))
 
 
 def _labelled(posts: Iterable[Post]) -> list[Post]:
