@@ -102,6 +102,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
         (int(gold > RELATION_THRESHOLD), r)
         for post, answer in zip(posts, decoded, strict=True)
         for gold, r in answer.known(post)
+        if tagger.model.system.has_relation  # else r is no classifier's, but the label itself
     ]
     if labelled:
         relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rpbert.config import Rates, TrainingSettings
+from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
@@ -182,8 +183,12 @@ def test_the_oracle_lets_through_what_the_labels_say() -> None:
         emissions = whole.system(whole.collator()(shown)).emissions
         torch.testing.assert_close(output.emissions[rows], emissions[rows], atol=1e-6, rtol=1e-6)
     assert not model.system.has_relation  # nothing is left for Task#1 to learn
-    decoded = Tagger(model, "cpu").decode(posts)
+    tagger = Tagger(model, "cpu")
+    decoded = tagger.decode(posts)
     assert [answer.relation for answer in decoded] == output.relation_score.tolist()
+    scored = evaluate_posts(tagger, posts)
+    assert scored.relation is None  # no classifier, and so no score of one
+    assert "relation" not in scored.calibration
 
 
 @pytest.mark.parametrize(
