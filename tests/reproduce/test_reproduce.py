@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,21 @@ import pytest
 from PIL import Image
 
 from rpbert.config import RunSettings
+from rpbert.data import Post, Shown
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
 from rpbert.progress import Reporter
-from rpbert.reproduce import Request, reproduce, running
+from rpbert.reproduce import Request, make, reproduce, running
 from rpbert.reproduce.markdown import render
-from rpbert.reproduce.settings import SharedSettings, load_shared
+from rpbert.reproduce.rows import ROWS, SOFT
+from rpbert.reproduce.scores import PostScores
+from rpbert.reproduce.settings import SharedSettings, load_shared, run_settings
 from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.trainer import TrainingResult
 from rpbert.training import train
-from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER
+from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER, made_posts, picture, tiny
 from tests.test_training import RATES, data_folder
 
 SHARED: dict[str, Any] = {
@@ -193,6 +197,41 @@ def test_table_3_scores_the_relation(data: Path, tmp_path: Path) -> None:
     assert row.figures["relation"].paper is None  # which is TRC's
 
 
+def test_table_3_reads_the_words_of_other_relations_as_the_model_knows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Posts as in Twitter-2017, and relations whose posts are raw text, as TRC's are."""
+    data = data_folder(tmp_path / "twitter2017")  # there @ stands apart
+    shutil.copytree(data / "images", tmp_path / "trc" / "images")
+    for split in ("train", "dev", "test"):
+        rows = [
+            {"id": str(i), "text": "go #NBA", "image": f"images/{i}.jpg", "relation": i % 2}
+            for i in range(2)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "trc" / f"{split}.jsonl").write_text(lines)
+    scored: list[Post] = []
+    of = PostScores.of
+
+    def watched(tagger: Tagger, posts: list[Post], *, attention: bool) -> PostScores:
+        scored.extend(posts)
+        return of(tagger, posts, attention=attention)
+
+    monkeypatch.setattr(PostScores, "of", watched)
+    request = request_of("table3", data, tmp_path / "out", seeds=1, epochs=1)
+    request = replace(request, relations=tmp_path / "trc", only=("rpbert-soft",))
+    (row,) = reproduce(request, silent).data[0].rows
+    assert row.evidence == "blocks, 2 of 2 test posts"
+    assert [post.words for post in scored] == [("go", "#", "NBA")] * 2
+
+
+def test_a_post_of_several_images_is_of_its_strongest_relation() -> None:
+    post, *_ = made_posts()
+    shown = post.with_(further=(Shown(image=picture(3), relation=1.0),))
+    scores = PostScores.of(Tagger(tiny("rpbert"), "cpu"), [post, shown], attention=False)
+    assert scores.gold_relation == [0.0, 1.0]
+
+
 def test_table_3_needs_labels(tmp_path: Path) -> None:
     bare = data_folder(tmp_path / "bare", relations=False)
     (row, *_) = reproduce(request_of("table3", bare, tmp_path / "out"), silent).data[0].rows
@@ -262,6 +301,29 @@ def test_the_time_is_judged_before_anything_runs(
     assert runs.total() == 2
 
 
+def test_data_as_short_as_a_probe_leaves_the_others_to_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def probed(job: running.Job, posts: int) -> float:
+        asked.append(job.data)
+        return 300.0
+
+    monkeypatch.setattr(make, "probe", probed)
+    row = ROWS["bilstm_crf"]
+    shared = SharedSettings.model_validate(SHARED)
+    chosen = run_settings(row, shared, {"path": tmp_path}, [], {})
+    jobs = [
+        running.Job(row, name, 0, chosen, tmp_path / name, posts, tmp_path, "", attention=False)
+        for name, posts in (("short", 8), ("long", 8000))
+    ]
+    said: list[str] = []
+    make._estimate([make.DataSet(tmp_path / job.data, [], []) for job in jobs], jobs, said.append)
+    assert asked == ["long"]
+    assert said[1].startswith("about 5 min to train")
+
+
 def test_a_probe_is_a_short_run(data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     shared = {**SHARED, "training": {**SHARED["training"], "batch_size": 1, "epochs": 1}}
@@ -329,9 +391,6 @@ def test_shared_settings_are_the_papers_without_a_file(tmp_path: Path) -> None:
 
 def test_shape_of_the_evidence_is_each_systems_own(data: Path, tmp_path: Path) -> None:
     """Of the kinds in the file a system takes the one its paper takes."""
-    from rpbert.reproduce.rows import SOFT
-    from rpbert.reproduce.settings import run_settings
-
     posts = list(open_data(data).read("train"))
     shared = SharedSettings.model_validate(SHARED)
     chosen = run_settings(SOFT, shared, {"path": data}, posts, {"seed": 3})

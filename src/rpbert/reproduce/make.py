@@ -167,7 +167,7 @@ def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
             data.why_not[row.name] = str(reason)
             return
         complete_settings(settings)  # a slip in them shows before anything runs
-        apart = relations and request.relations is not None
+        apart = request.relations if relations else None
         attention = table.name == "fig3"
         job = Job(
             row=row,
@@ -176,7 +176,7 @@ def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
             settings=settings,
             folder=request.output / "runs" / data.name / row.name / f"seed-{seed}",
             posts=len(data.train),
-            test=data.test,
+            test=apart or data.path,
             scores="relations.json" if apart else "attention.json" if attention else "test.json",
             attention=attention,
         )
@@ -199,7 +199,7 @@ def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
         if key not in seconds:
             posts = PROBED_BATCHES * job.settings.training.batch_size
             if job.posts <= 2 * posts:
-                return  # as short as a probe
+                continue  # as short as a probe
             try:
                 seconds[key] = probe(job, posts)
             except InputError as fault:

@@ -6,14 +6,16 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rpbert.config import EvidenceSettings, RunSettings
-from rpbert.data import Post
+from rpbert.data.readers import open_data
+from rpbert.data.words import SPLITTERS
 from rpbert.inference import Tagger
 from rpbert.manifest import recover
 from rpbert.models import parse_options
@@ -34,7 +36,8 @@ class Job:
         folder: of the run; finished ones are found there again.
         data: the data set's name.
         posts: of the training split.
-        test: what is scored, and the file that keeps the scores.
+        test: the data set whose test posts are scored.
+        scores: the file that keeps the scores.
         attention: whether S_TV is scored too.
     """
 
@@ -44,7 +47,7 @@ class Job:
     settings: RunSettings
     folder: Path
     posts: int
-    test: Sequence[Post]
+    test: Path
     scores: str
     attention: bool
 
@@ -89,7 +92,10 @@ class Job:
             tagger = Tagger.from_pretrained(
                 self.folder / "model", "cpu" if self.settings.training.device == "cpu" else None
             )
-            PostScores.of(tagger, self.test, attention=self.attention).write(path)
+            # Raw text is split as the model's training posts were, as `rpbert evaluate` does.
+            source = open_data(self.test, SPLITTERS[tagger.model.vocabulary.marks])
+            posts = list(islice(source.read("test"), self.settings.data.posts))
+            PostScores.of(tagger, posts, attention=self.attention).write(path)
 
     def finished(self) -> PostScores:
         """The scores of a job that has run."""
@@ -102,8 +108,9 @@ class Job:
         )
         if settings is None:
             return "text only"
-        used = self.finished().statuses().get("used", 0)
-        return f"{settings.kind}, {used:,} of {len(self.test):,} test posts"
+        scores = self.finished()
+        used = scores.statuses().get("used", 0)
+        return f"{settings.kind}, {used:,} of {len(scores.image):,} test posts"
 
 
 def probe(job: Job, posts: int) -> float:

@@ -31,7 +31,7 @@ class PostScores:
 
     Attributes:
         entities: entities of strict IOB2 in the gold, predicted, and predicted right.
-        gold_relation: its label, None where the data has none.
+        gold_relation: its label, of several images the highest, None where the data has none.
         relation: r, None for a system without a gate.
         image: what became of its image.
         s_tv: S_TV / words (Eq. 10), None where it was not asked for or there is no image.
@@ -57,7 +57,7 @@ class PostScores:
         decoded = list(tagger.decode(posts))
         return cls(
             [_entities(post.tags or (), d.tags) for post, d in zip(posts, decoded, strict=True)],
-            [post.relation for post in posts],
+            [post.strongest_relation for post in posts],
             [d.relation for d in decoded],
             [d.image for d in decoded],
             s_tv,
