@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, T5Config, T5Model
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
 
 from rpbert.config import Rates, TrainingSettings
 from rpbert.data.wordpiece import learn_wordpieces
@@ -66,6 +66,14 @@ def test_a_model_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
     T5Model(T5Config(vocab_size=50, **fields)).save_pretrained(tmp_path)
     learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type t5"):
+        made(tmp_path)
+
+
+def test_a_decoder_is_refused_whatever_its_tokenizer(tmp_path: Path) -> None:
+    """Its words would see nothing of the image behind them."""
+    GPT2Model(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*gpt2, a decoder"):
         made(tmp_path)
 
 

@@ -100,14 +100,22 @@ def encoder_class(config: PreTrainedConfig, where: object) -> type[PreTrainedMod
     """The class of transformers for the encoder of a configuration.
 
     Raises:
-        InputError: it is no text encoder, or reads nothing but ids of sub-words.
+        InputError: it is no text encoder but a decoder, or reads nothing but ids of sub-words.
     """
-    from transformers import MODEL_MAPPING
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_MAPPING,
+    )
 
     kind = MODEL_MAPPING.get(type(config), None)
     found = f"a model of type {config.model_type}"
     if kind is None or config.is_encoder_decoder or not hasattr(config, "vocab_size"):
         raise InputError(where, found, _EXPECTED)
+    ours = type(config)
+    if ours in MODEL_FOR_CAUSAL_LM_MAPPING and ours not in MODEL_FOR_MASKED_LM_MAPPING:
+        # Its words would see nothing of the image, which stands behind them.
+        raise InputError(where, f"{found}, a decoder", _EXPECTED)
     if family(config) is AnyEncoder and not AnyEncoder.takes(kind):
         raise InputError(where, f"{found}, which reads no embeddings", f"{', '.join(FAMILIES)}")
     encoder: type[PreTrainedModel] = kind
