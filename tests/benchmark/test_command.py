@@ -95,6 +95,14 @@ def test_another_file_is_refused_before_anything_runs(
     assert "rpbert benchmark --json" in err
 
 
+def test_a_comparison_that_nothing_would_show_is_refused_before_anything_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = run(capsys, *TINY, "--compare", "earlier.json", "--json")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "--compare: found --json beside it" in err
+
+
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "fp8"), ("cuda", "int8")])
 def test_a_precision_that_a_device_has_not_is_refused_before_anything_runs(
     device: str, precision: str, capsys: pytest.CaptureFixture[str]

@@ -52,6 +52,8 @@ def benchmark(
     known: tuple[Precision, ...] = ("fp32", "bf16", "int8") if device == "cpu" else ("fp32", "bf16")
     names = precision.split(",") if precision else known
     precisions = [one_of("--precision", name, known) for name in names]
+    if compare and as_json:
+        raise InputError("--compare", "--json beside it", "the table, which the ratios stand in")
     earlier = _read(compare) if compare else None
     work = Work(
         one_of("--system", system, ("rpbert", "bert")),
