@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -71,12 +72,14 @@ def test_systems(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 50])
-def test_the_names_of_systems_are_whole_in_a_narrow_window(
+def test_names_and_parameters_of_systems_are_whole_in_a_narrow_window(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    shown = run(capsys, "systems")[1].split()
-    assert {"modality_attention", "adaptive_coattention", "rpbert"} <= set(shown)
+    shown = run(capsys, "systems")[1]
+    assert {"modality_attention", "adaptive_coattention", "rpbert"} <= set(shown.split())
+    # One for each of the 16 systems, those of 100 million and more too.
+    assert len(re.findall(r"\d\.\d M\b", shown)) == 16
 
 
 def test_train_evaluate_predict(
@@ -191,6 +194,8 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["reproduce", "table7", "DATA", "--output", "R"], "found table7; expected one of table3"),
         (["reproduce", "table4", "NOWHERE", "--output", "R"], "NOWHERE"),
         (["reproduce", "table4", "DATA", "--output", "R", "--only", "bort"], "--only: found bort"),
+        (["reproduce", "table4", "DATA", "--output", "R", "--only", "umt, brt,"], "mean bert?"),
+        (["reproduce", "tabel4", "DATA", "--output", "R"], "did you mean table4?"),
         (["reproduce", "table4", "DATA", "--output", "R", "--config", "NO.yaml"], "NO.yaml"),
         (["reproduce", "table4", "DATA", "--output", "R", "--set", "model.tager=1"], "tagger?"),
     ],

@@ -45,7 +45,7 @@ def reproduce(
     from rpbert.reproduce.markdown import render
     from rpbert.reproduce.settings import load_shared
 
-    rows = [name.strip() for name in only.split(",")] if only else []
+    rows = [name.strip() for name in only.split(",") if name.strip()] if only else []
     shared = load_shared(config, changes or ())
     request = Request(table, data, output, shared, seeds, relations, rows, epochs, posts)
     try:

@@ -18,8 +18,9 @@ def systems(as_json: Json = False) -> None:
     from rich.table import Table
 
     table = Table("system", "paper", "row", "evidence", "parameters", box=None)
-    # A name is there to be typed: other columns give way.
-    table.columns[0].min_width = max(len(row["name"]) for row in rows)
+    # A name is there to be typed, and half a number says another: the other columns give way.
+    for column in (table.columns[0], table.columns[-1]):
+        column.no_wrap = True
     for row in rows:
         evidence = ", ".join(row["evidence"]) or "none"
         table.add_row(row["name"], row["paper"], row["row"], evidence, _count(row))
