@@ -51,6 +51,7 @@ def test_the_whole_as_json(parts: dict[str, Any], capsys: pytest.CaptureFixture[
     code, out, err = run(capsys, *TINY, "--precision", "fp32", "--profile", "--json")
     found = json.loads(out)
     assert (code, "inference fp32" in err) == (0, True)
+    assert "first prediction fp32\n" in err  # without the folder that it needs meanwhile
     assert set(found) == {
         *("work", "machine", "inference", "training", "training_gflop_per_post"),
         *("growth", "profile"),
@@ -79,6 +80,18 @@ def test_a_table_beside_an_earlier_one(
     assert row.endswith("0.50 × the earlier")
     assert rows["fp32       tagging"].endswith("0.50 × the earlier")
     assert rows["fp32       relation"].endswith("1.00 × the earlier")
+    assert "other work" not in out
+
+
+def test_an_earlier_one_of_other_work_is_told(
+    earlier: Path, parts: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = json.loads(earlier.read_text())
+    found["work"] |= {"size": "published", "batch": 16, "repeats": 9}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(found))
+    given = (*TINY, "--precision", "fp32", "--no-growth", "--compare", other)
+    assert "is of other work: size published, batch 16\n" in run(capsys, *given)[1]
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", "{}", None])

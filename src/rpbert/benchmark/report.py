@@ -23,6 +23,8 @@ def _lines(found: Found, earlier: Found) -> Iterator[str]:
     best = ", ".join(f"{name} {rate:,.0f}" for name, rate in machine["products"].items())
     yield f"best products of square matrices, GFLOP/s: {best}"
     yield f"{work['system']}, {work['size']} sizes, batches of {work['batch']}; median (low-high)"
+    if other := _otherwise(work, earlier.get("work", work)):
+        yield f"the earlier benchmark is of other work: {other}"
     yield ""
     yield from _inference(found, earlier)
     yield from _training(found, earlier)
@@ -97,6 +99,12 @@ def _rate(spread: Found) -> str:
 def _share(gflop_per_second: float, best: float | None) -> str:
     """Of the best products in that type of number, where they were measured."""
     return f"{100 * gflop_per_second / best:.0f} %" if best else ""
+
+
+def _otherwise(work: Found, earlier: Found) -> str:
+    """What else an earlier benchmark measured, so that its rates are of something else."""
+    keys = ("system", "size", "batch", "threads", "device")
+    return ", ".join(f"{key} {earlier[key]}" for key in keys if earlier[key] != work[key])
 
 
 def _ratio(row: Found, before: Found | None) -> str:

@@ -47,7 +47,8 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """
 
     def part(name: str, **arguments: Any) -> Any:
-        say(" ".join([name, *(str(value) for value in arguments.values())]))
+        told = [str(value) for key, value in arguments.items() if key != "folder"]
+        say(" ".join([name.replace("_", " "), *told]))
         return _in_a_process(name, plan.work, arguments)
 
     found: dict[str, Any] = {"work": asdict(plan.work), "machine": part("machine")}

@@ -82,7 +82,7 @@ def benchmark(
 def _read(path: Path) -> Any:
     try:
         found = json.loads(path.read_text("utf-8"))
-        if not {"inference", "training", "machine"} <= found.keys():
+        if not {"work", "machine", "inference", "training"} <= found.keys():
             raise ValueError("no benchmark")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(path, reason_of(error), "what `rpbert benchmark --json` printed") from None
