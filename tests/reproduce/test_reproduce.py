@@ -268,8 +268,10 @@ def test_a_quick_pass_takes_fewer_posts_and_its_folder_no_other_settings(
     data: Path, tmp_path: Path
 ) -> None:
     request = request_of("table4", data, tmp_path, seeds=1, only=("bilstm_crf",), posts=5, epochs=1)
-    (of_data,) = reproduce(request, silent).data
+    result = reproduce(request, silent)
+    (of_data,) = result.data
     assert (of_data.train, of_data.test) == (5, 5)
+    assert result.settings["training"]["epochs"] == 1  # and not the two of the settings
     run = tmp_path / "runs" / "twitter2017" / "bilstm_crf" / "seed-0"
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(InputError, match="other settings of data: posts"):
@@ -293,7 +295,11 @@ def test_the_time_is_judged_before_anything_runs(
     request = request_of("table4", data, tmp_path, only=("bilstm_crf", "bert"), epochs=1)
     reproduce(request, said.append)
     assert runs == {"bilstm_crf": 1, "bert": 1}
-    assert said[1].startswith("about 20 min to train, judged by")
+    assert said[1:3] == [  # before the wait, not behind it
+        "twitter2017, bilstm_crf: a short run to judge the time",
+        "twitter2017, bert: a short run to judge the time",
+    ]
+    assert said[3].startswith("about 20 min to train, judged by")
     said.clear()
     reproduce(replace(request, seeds=3), said.append)
     assert said[0] == "6 runs, 4 of them done"
@@ -321,7 +327,8 @@ def test_data_as_short_as_a_probe_leaves_the_others_to_be_judged(
     said: list[str] = []
     make._estimate([make.DataSet(tmp_path / job.data, [], []) for job in jobs], jobs, said.append)
     assert asked == ["long"]
-    assert said[1].startswith("about 5 min to train")
+    assert said[1] == "long, bilstm_crf: a short run to judge the time"
+    assert said[2].startswith("about 5 min to train")
 
 
 def test_a_probe_is_a_short_run(data: Path, tmp_path: Path) -> None:
@@ -338,8 +345,8 @@ def test_a_probe_is_a_short_run(data: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rpbert.reproduce.make.PROBED_BATCHES", 3)
         reproduce(request, said.append)
-    assert said[1].startswith("about ")
-    assert "probe of 1" in said[1]
+    assert said[2].startswith("about ")
+    assert "probe of 1" in said[2]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from rpbert.data import Post
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
-from rpbert.errors import InputError
+from rpbert.errors import InputError, did_you_mean
 from rpbert.reproduce.markdown import render
 from rpbert.reproduce.plot import plot, plot_attention
 from rpbert.reproduce.result import (
@@ -130,10 +130,12 @@ def _attention(
 
 def _chosen(request: Request) -> tuple[Table, list[Row]]:
     if request.table not in TABLES:
-        raise InputError("TABLE", request.table, f"one of {', '.join(TABLES)}")
+        mend = did_you_mean(request.table, TABLES)
+        raise InputError("TABLE", request.table, f"one of {', '.join(TABLES)}", mend)
     table = TABLES[request.table]
     if unknown := [name for name in request.only if name not in table.rows]:
-        raise InputError("--only", unknown[0], f"some of {', '.join(table.rows)}")
+        mend = did_you_mean(unknown[0], table.rows)
+        raise InputError("--only", unknown[0], f"some of {', '.join(table.rows)}", mend)
     names = [path.resolve().name for path in request.data]
     if len(set(names)) < len(names):
         raise InputError("DATA", f"two folders named {names[0]}", "folders of different names")
@@ -200,6 +202,7 @@ def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
             posts = PROBED_BATCHES * job.settings.training.batch_size
             if job.posts <= 2 * posts:
                 continue  # as short as a probe
+            note(f"{job.data}, {job.row.name}: a short run to judge the time")
             try:
                 seconds[key] = probe(job, posts)
             except InputError as fault:
@@ -240,13 +243,16 @@ def _result(
     request: Request, table: Table, rows: Sequence[Row], sets: Sequence[DataSet]
 ) -> TableResult:
     """The table of all jobs that are done."""
+    settings = request.shared.model_dump(mode="json")
+    if request.epochs is not None:
+        settings["training"]["epochs"] = request.epochs
     return TableResult(
         table=table.name,
         title=table.title,
         measures=table.measures,
         data=[_data_result(request, table, rows, data) for data in sets],
         machine=this_machine(),
-        settings=request.shared.model_dump(mode="json"),
+        settings=settings,
     )
 
 

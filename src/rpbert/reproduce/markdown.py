@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rpbert.errors import counted
 from rpbert.reproduce.result import IN_PERCENT, SCORER, DataResult, Figure, RowResult, TableResult
 from rpbert.reproduce.rows import POSTS, TITLES, Measure
 
@@ -13,10 +14,11 @@ COLUMNS = ("ours", "paper", "difference", "p")
 def render(result: TableResult) -> str:
     """The table, one part for each data set, and what it was made by."""
     made = result.machine
-    on = made["gpu"] or f"{made['machine']}, {made['threads']} thread(s)"
+    on = made["gpu"] or f"{made['machine']}, {counted(made['threads'], 'thread')}"
     versions = (
         f"Python {made['python']}, torch {made['torch']}, transformers {made['transformers']}"
     )
+    epochs = counted(result.settings["training"]["epochs"], "epoch")
     lines = [f"# {result.title}", ""]
     if set(result.measures) & IN_PERCENT:
         lines += [f"F1 in %; entities by {SCORER}. Ours is the mean ± sd of the seeds."]
@@ -24,7 +26,7 @@ def render(result: TableResult) -> str:
         lines += ["S_TV (Eq. 10) divided by the number of words; mean of the posts."]
     lines += [
         "p: paired bootstrap over the test posts, two-sided, against the row above.",
-        f"Training time of one seed on {on}; {versions}.",
+        f"Training time of one seed, {epochs}, on {on}; {versions}.",
     ]
     for data in result.data:
         lines += ["", f"## {data.name}", "", *_described(data), "", *_table(result, data)]
