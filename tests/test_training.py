@@ -300,7 +300,7 @@ def test_images_that_cannot_be_read_are_counted(
     train(settings(data, epochs=1), tmp_path / "run")
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert line["images"]["tagging"] == {"used": 6, "missing": 1, "unreadable": 1}
-    assert "images of tagging: 1 missing, 1 unreadable, 6 used" in capsys.readouterr().err
+    assert "evidence of tagging: 1 missing, 1 unreadable, 6 used" in capsys.readouterr().err
 
 
 def test_labels_without_images_are_told_from_no_labels(
@@ -385,6 +385,31 @@ def test_a_system_without_a_relation_classifier_says_that_task_1_is_skipped(
     other = chosen.data.model_copy(update={"relations": tmp_path / "trc"})
     train(chosen.model_copy(update={"data": other}), tmp_path / "run")
     assert "Task#1 is skipped; data.relations is not read" in capsys.readouterr().err
+
+
+def test_an_oracle_without_labels_is_refused(tmp_path: Path) -> None:
+    chosen = settings(data_folder(tmp_path / "data", relations=False), epochs=1)
+    oracle = chosen.model_copy(update={"model": {**chosen.model, "gate": "oracle"}})
+    with pytest.raises(InputError, match="no training post with a relation; expected relation lab"):
+        train(oracle, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("system", "told"),
+    [
+        ("bilstm_crf", (False, False, True, False)),
+        ("bert", (True, False, True, False)),
+        ("rpbert", (True, True, True, True)),
+        ("lstm_cnn", (False, True, False, True)),
+    ],
+)
+def test_a_run_tells_of_what_its_system_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], system: str, told: tuple[bool, ...]
+) -> None:
+    train(settings(data_folder(tmp_path / "data"), system, epochs=1), tmp_path / "run")
+    said = capsys.readouterr().err
+    parts = ("weights of the encoder", "evidence of ", "for the scores of spans", "for r\n")
+    assert tuple(part in said for part in parts) == told
 
 
 def test_relations_may_come_from_posts_with_tags_of_other_types(tmp_path: Path) -> None:

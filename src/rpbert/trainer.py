@@ -137,8 +137,8 @@ class Trainer:
                 self.average.after_epoch(self.progress.epoch + 1)
                 tags, relation = self._scored(dev)
                 images = self._images()
-                if self.progress.epoch == first:
-                    _say_images(images, reporter)
+                if self.progress.epoch == first and self.collator.evidence.wanted:
+                    _say_evidence(images, reporter)
                 self.progress.seconds = time.monotonic() - started
                 number = self.progress.epoch + 1
                 f1 = tags.strict.f1 if tags else relation.macro_f1 if relation else 0.0
@@ -360,7 +360,7 @@ class Trainer:
         self._restore(newest)
 
 
-def _say_images(images: dict[str, dict[str, int]], reporter: Reporter) -> None:
+def _say_evidence(images: dict[str, dict[str, int]], reporter: Reporter) -> None:
     for task, counts in images.items():
         shown = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items()))
-        reporter.note(f"images of {task}: {shown}")
+        reporter.note(f"evidence of {task}: {shown}")

@@ -59,7 +59,8 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     model.describers = describers(options, data.captioner, data.ocr, device)
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
-    reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
+    if hasattr(options, "encoder"):
+        reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)
     counts = {"training": len(posts.train), "development": len(posts.dev), "test": len(posts.test)}
     card = card_writer(complete, counts)
@@ -79,10 +80,10 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
             best = replace(TaggingModel.load(result.model), describers=model.describers)
             found = fit_calibration(best, posts.dev, str(accelerator.device))
             replace(best, calibration=found).save(result.model)
-            reporter.note(
-                f"temperatures fitted on the development split: {found.spans:.2f} for the scores "
-                f"of spans, {found.relation:.2f} for r"
-            )
+            scores = {"the scores of spans": found.spans} if best.system.tags_words else {}
+            relation = {"r": found.relation} if best.system.has_relation else {}
+            fitted = ", ".join(f"{t:.2f} for {name}" for name, t in {**scores, **relation}.items())
+            reporter.note(f"temperatures fitted on the development split: {fitted}")
         return result
 
 
@@ -122,6 +123,10 @@ def _tasks(
     """Task#1 and Task#2, as far as the system and the data have them, and what is left out."""
     training, evidence = settings.training, model.collator().evidence
     tagging = TaggingTask(posts.train, training.tagging)
+    if model.system.reads_relation and all(p.strongest_relation is None for p in posts.train):
+        # It would show every image whole, and be an open gate by another name.
+        found, mend = "oracle, and no training post with a relation", "or give another gate"
+        raise InputError("model.gate", found, "relation labels in data.path", mend)
     if not model.system.has_relation:
         given = [key for key in ("relations", "relation_source") if getattr(settings.data, key)]
         unread = "".join(f"; data.{key} is not read" for key in given)

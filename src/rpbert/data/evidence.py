@@ -45,7 +45,7 @@ class EvidenceReader(Protocol):
     """Reads the evidence of posts.
 
     Attributes:
-        wanted: what it looks for in a post, for messages.
+        wanted: what it looks for in a post, for messages; empty where it looks for nothing.
         kind: the attribute of a post that holds it.
     """
 
@@ -73,8 +73,7 @@ class EvidenceReader(Protocol):
 class NoEvidence:
     """For text-only systems: no post has any, and all have status ``none``."""
 
-    wanted = "nothing but the text"
-    kind = ""
+    wanted = kind = ""
     preprocessing = None
 
     def has(self, post: Post) -> bool:

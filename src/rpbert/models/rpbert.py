@@ -151,6 +151,11 @@ class RpBert(BiLstmSystem):
         """Where nothing reads what the classifier says, Task#1 is left out (Table 6, "w/o Rp")."""
         return not isinstance(self.gate, OpenGate | OracleGate)
 
+    @property
+    def reads_relation(self) -> bool:
+        """The oracle is given the labels."""
+        return isinstance(self.gate, OracleGate)
+
     def anneal(self, progress: float) -> None:
         """Anneal τ of Eq. 6, and let Task#2's gradient through r once it is time."""
         self.gate.anneal(progress)

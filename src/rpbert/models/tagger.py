@@ -171,6 +171,11 @@ class System(nn.Module):
         return False
 
     @property
+    def reads_relation(self) -> bool:
+        """Whether it is given the relation that posts come with, as an oracle is."""
+        return False
+
+    @property
     def initial_weights(self) -> str:
         """Where a new system's encoder has its weights from, in words.
 
