@@ -278,6 +278,23 @@ def test_a_quick_pass_takes_fewer_posts_and_its_folder_no_other_settings(
         reproduce(replace(request, posts=None), silent)
 
 
+@pytest.mark.parametrize("change", ["posts", "relations"])
+def test_data_that_changed_meanwhile_are_told_before_anything_runs(
+    data: Path, tmp_path: Path, change: str
+) -> None:
+    """Scores post by post of other posts would be paired with those of the next row."""
+    copy = shutil.copytree(data, tmp_path / "twitter2017")
+    request = request_of("table4", copy, tmp_path, seeds=1, only=("bilstm_crf",), epochs=1)
+    reproduce(request, silent)
+    if change == "posts":
+        lines = (copy / "test.txt").read_text().split("\n\n")
+        (copy / "test.txt").write_text("\n\n".join(lines[:-1]) + "\n")
+    else:
+        (copy / "relations.tsv").unlink()
+    with pytest.raises(InputError, match="found scores of other posts; expected those of the"):
+        reproduce(request, silent)
+
+
 def test_the_time_is_judged_before_anything_runs(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,8 +90,9 @@ def reproduce(request: Request, note: Note) -> TableResult:
         for row in rows:
             _plan(request, table, data, row)
     jobs = [job for data in sets for row in data.jobs.values() for job in row]
-    for job in jobs:
-        job.check()
+    for data in sets:
+        for job in (job for row in data.jobs.values() for job in row):
+            job.check(data.test)
     for data in sets:
         for name, reason in data.why_not.items():
             note(f"{data.name}, {name}: cannot run: {reason}")

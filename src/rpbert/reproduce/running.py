@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import islice
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rpbert.config import EvidenceSettings, RunSettings
+from rpbert.data import Post
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
+from rpbert.errors import InputError, counted
 from rpbert.inference import Tagger
 from rpbert.manifest import recover
 from rpbert.models import parse_options
@@ -57,14 +59,22 @@ class Job:
         path = self.folder / TRAINED
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
-    def check(self) -> None:
+    def check(self, test: Sequence[Post]) -> None:
         """See that a run that was begun is this one.
 
+        Args:
+            test: the posts that are to be scored.
+
         Raises:
-            InputError: it has other settings.
+            InputError: it has other settings, or was scored on other posts.
         """
         if (self.folder / "config.yaml").is_file():
             check_settings(complete_settings(self.settings), self.folder / "config.yaml")
+        path = self.folder / self.scores
+        if path.is_file() and not self.finished().may_be_of(test):
+            now = f"those of the {counted(len(test), 'test post')} that are there now"
+            mend = "train into another --output where the data has changed"
+            raise InputError(path, "scores of other posts", now, mend)
 
     def run(self) -> None:
         """Train and score, as far as that is not done yet.

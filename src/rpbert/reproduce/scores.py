@@ -73,6 +73,10 @@ class PostScores:
         with written_whole(path) as file:
             json.dump(asdict(self), file)
 
+    def may_be_of(self, posts: Sequence[Post]) -> bool:
+        """Whether they are of so many posts, of the same relations."""
+        return list(self.gold_relation) == [post.strongest_relation for post in posts]
+
     def outcomes(self, measure: Measure, reference: PostScores | None) -> NDArray[np.float64]:
         """Numerator and denominator of a measure for each post; zeros where a post is not of it.
 
