@@ -163,6 +163,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["train", "CONFIG", "model.gat=soft", "--output", "RUN"], "gat"),
         (["train", "CONFIG", "training.epochs=x", "--output", "RUN"], "command line: found tr"),
         (["train", "CONFIG", "training.epoch=3", "--output", "RUN"], "did you mean epochs?"),
+        (["train", "CONFIG", "data.relation_source=label", "--output", "R"], "command line: found"),
         (["train", "CONFIG", "data.path=NOWHERE", "--output", "RUN"], "NOWHERE"),
         (["train", "CONFIG", "--output", "FILE"], "FILE"),
         (["train", "CONFIG", "--output", "RUN", "--resume"], "RUN"),

@@ -248,7 +248,7 @@ def parse(
     """Validate `given` as settings of `kind`; the first fault becomes one clear line.
 
     Args:
-        where: named in the message, unless the fault is with one of the keys `typed`.
+        where: named in the message, unless the fault is with one of the keys `typed` or within it.
 
     Raises:
         InputError: a key or value is not accepted.
@@ -256,7 +256,8 @@ def parse(
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        if key_of(kind, first_fault(error)) in typed:
+        key = key_of(kind, first_fault(error))
+        if any(f"{key}.".startswith(f"{name}.") for name in typed):  # it, or a block around it
             where = "command line"
         raise as_input_error(kind, error, where) from None
 
