@@ -61,6 +61,15 @@ def test_help_names_every_command() -> None:
         assert command in shown
 
 
+@pytest.mark.parametrize(("command", "last"), [("train", "KEY=VALUE"), ("reproduce", "DATA")])
+def test_usage_says_once_that_an_argument_may_be_repeated(
+    capsys: pytest.CaptureFixture[str], command: str, last: str
+) -> None:
+    usage = run(capsys, command, "--help")[1].split("\n\n")[0]
+    assert usage.count("...") == 1
+    assert re.search(rf"{last}[^\w\s]*\.\.\.$", usage)
+
+
 def test_systems(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "systems", "--json")
     rows = {row["name"]: row for row in json.loads(out)}

@@ -14,7 +14,7 @@ from rpbert.errors import InputError
 
 def reproduce(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="table3 … table6, or fig3.")],
-    data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Data folders.")],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Data folders.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Runs and table.")],
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each row.")] = 3,
     config: Annotated[

@@ -14,7 +14,7 @@ def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of settings.")],
     output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.epochs=3 …")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="training.epochs=3 …")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
     as_json: Json = False,
