@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
@@ -192,6 +193,9 @@ def test_relation_scores_equal_scikit_learns(share: float) -> None:
         for counts, row in zip((found.does_not_add, found.adds), rows, strict=True):
             ours_ = (counts.precision, counts.recall, counts.f1, counts.support)
             assert ours_ == pytest.approx(row)
+        for label, mean in enumerate(found.mean_r):
+            of_class = np.array(scores)[np.array(gold) == label]
+            assert mean == (pytest.approx(of_class.mean()) if of_class.size else None)
 
 
 def test_the_table_names_scorer_and_support() -> None:
@@ -209,6 +213,7 @@ def test_the_table_names_scorer_and_support() -> None:
     assert rows["LOC"] == ["0.0", "0.0", "0.0", "1", "100.0", "50.0", "66.7", "2"]
     assert rows["image adds (1 post)"] == ["100.0", "100.0", "100.0", "1"] * 2
     assert rows["unseen in training"] == ["0.0", "0.0", "0.0", "2", "50.0", "33.3", "40.0", "3"]
+    assert lines[-2] == "mean r 0.80 where the image adds, 0.45 where it doesn't"
     assert lines[-1] == "accuracy 75.0, macro F1 73.3, weighted F1 73.3, 4 posts"
 
 
@@ -218,6 +223,7 @@ def test_an_evaluation_is_json() -> None:
     assert found["tags"]["strict"]["f1"] == found["tags"]["lenient"]["f1"] == 1.0
     assert found["tags"]["by_group"]["image adds"]["strict"]["by_type"]["PER"]["support"] == 1
     assert found["relation"]["accuracy"] == 1.0
+    assert found["relation"]["mean_r"] == {"adds": 0.9, "does_not_add": None}
 
 
 def test_scoring_does_not_load_torch() -> None:

@@ -80,9 +80,11 @@ def _relation_lines(scores: RelationScores) -> list[str]:
     classes = (("image adds", scores.adds), ("image doesn't add", scores.does_not_add))
     title = f"relation, r > {RELATION_THRESHOLD}, %"
     width = max(len(title), *(len(name) for name, _ in classes))
+    low, high = ("–" if mean is None else f"{mean:.2f}" for mean in scores.mean_r)
     return [
         f"{title:{width}}{_COLUMNS}",
         *(f"{name:{width}}{_cells(counts)}" for name, counts in classes),
+        f"mean r {high} where the image adds, {low} where it doesn't",
         f"accuracy {100 * scores.accuracy:.1f}, macro F1 {100 * scores.macro_f1:.1f}, "
         f"weighted F1 {100 * scores.weighted_f1:.1f}, {counted(scores.support, 'post')}",
     ]

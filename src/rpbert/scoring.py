@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, TypeAlias
 
 from rpbert.confidence import CalibrationScores
@@ -130,10 +131,15 @@ class TagScores:
 
 @dataclass(frozen=True, slots=True)
 class RelationScores:
-    """Scores of the relation classifier: does the image add to the text (class 1) or not."""
+    """Scores of the relation classifier: does the image add to the text (class 1) or not.
+
+    Attributes:
+        mean_r: mean of r where the image does not add, and where it does; None without posts.
+    """
 
     adds: Counts
     does_not_add: Counts
+    mean_r: tuple[float | None, float | None] = (None, None)
 
     @property
     def support(self) -> int:
@@ -166,6 +172,7 @@ class RelationScores:
             "support": self.support,
             "adds": self.adds.to_dict(),
             "does_not_add": self.does_not_add.to_dict(),
+            "mean_r": {"adds": self.mean_r[1], "does_not_add": self.mean_r[0]},
         }
 
 
@@ -351,7 +358,12 @@ def score_relations(gold: Sequence[int], predicted_scores: Sequence[float]) -> R
     pairs = Counter(zip(gold, found, strict=True))
     adds = Counts(sum(gold), sum(found), pairs[1, 1])
     does_not_add = Counts(len(gold) - adds.gold, len(gold) - adds.predicted, pairs[0, 0])
-    return RelationScores(adds, does_not_add)
+    of_class = [
+        [score for label, score in zip(gold, predicted_scores, strict=True) if label == known]
+        for known in (0, 1)
+    ]
+    low, high = (fmean(scores) if scores else None for scores in of_class)
+    return RelationScores(adds, does_not_add, (low, high))
 
 
 def _entry(span: Span, words: Sequence[str]) -> str:
