@@ -115,16 +115,16 @@ def clean(watched: Watched) -> None:
 def test_a_post_with_an_image_from_end_to_end(open_page: Open, url: str, image: Path) -> None:
     watched = open_page(url)
     page = watched.page
-    assert page.locator("#empty").is_visible()
-    assert "tiny" in page.locator("#model").inner_text()
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#model")).to_contain_text("tiny")
     ask(watched, TEXT, image)
     expected = TAGGER.predict(TEXT, image=image)
     assert expected.entities
     assert marks(watched) == [(e.label, e.text) for e in expected.entities]
     assert expected.relation is not None
-    assert page.locator("#number").inner_text() == f"{expected.relation:.2f}"
+    expect(page.locator("#number")).to_have_text(f"{expected.relation:.2f}")
     assert page.locator("#gauge").get_attribute("aria-valuenow") == f"{expected.relation:.2f}"
-    assert "let through" in page.locator("#sentence").inner_text()
+    expect(page.locator("#sentence")).to_contain_text("let through")
     assert (
         page.locator("#without").inner_text().split()[0]
         == (TAGGER.predict(TEXT).entities[0].text.split()[0])
@@ -153,7 +153,7 @@ def test_the_heat_map_follows_the_word(open_page: Open, url: str, image: Path) -
     assert found.heat is not None
 
     def shows(of: str, grid: NDArray[np.float64]) -> None:
-        assert page.locator("#of").inner_text() == f"Attention of {of}"
+        expect(page.locator("#of")).to_have_text(f"Attention of {of}")
         for id, value in (("#low", grid.min()), ("#high", grid.max())):
             assert float(page.locator(id).inner_text()) == pytest.approx(value, rel=0.06)
 
@@ -171,7 +171,7 @@ def test_the_heat_map_follows_the_word(open_page: Open, url: str, image: Path) -
     page.mouse.move(0, 0)
     shows("all words", found.heat)
     page.locator("#heat-on").uncheck()
-    assert not page.locator("#heat").is_visible()
+    expect(page.locator("#heat")).to_be_hidden()
     clean(watched)
 
 
@@ -188,7 +188,7 @@ def test_the_slider_changes_the_result(open_page: Open, url: str, image: Path) -
         page.locator("#slider").fill(str(round(100 * relation)))
         at(watched, f"{relation:.2f}")
         assert marks(watched) == wanted
-        assert page.locator("#amount").inner_text() == f"{relation:.2f}"
+        expect(page.locator("#amount")).to_have_text(f"{relation:.2f}")
     assert page.locator("#number").inner_text() == number  # the model's own stays on show
     page.locator("#reset").click()
     assert (marks(watched), page.locator("#stv").inner_text()) == own
@@ -208,9 +208,9 @@ def test_a_script_in_a_post_is_text(open_page: Open, url: str, tmp_path: Path) -
         return copy.textContent; }"""
     )
     assert shown == NASTY
-    assert page.locator("main script, #tagged img").count() == 0
+    expect(page.locator("main script, #tagged img")).to_have_count(0)
     assert NASTY in page.locator("#history").inner_text()
-    assert page.locator("#name").inner_text() == image.name
+    expect(page.locator("#name")).to_have_text(image.name)
     assert page.evaluate("window.owned") is None
     clean(watched)
 
@@ -252,17 +252,17 @@ def test_with_the_keyboard_alone(open_page: Open, url: str, image: Path) -> None
     page.wait_for_selector("#found:not([hidden])")
     words = TAGGER.as_post(TEXT).words
     focus_on(".word")
-    assert page.locator("#of").inner_text() == f"Attention of “{words[0]}”"
+    expect(page.locator("#of")).to_have_text(f"Attention of “{words[0]}”")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#of").inner_text() == f"Attention of “{words[1]}”"
+    expect(page.locator("#of")).to_have_text(f"Attention of “{words[1]}”")
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
     focus_on("#heat-on")  # one step on: the words are one stop
-    assert page.locator("#of").inner_text() == f"Attention of “{words[-2]}”"
+    expect(page.locator("#of")).to_have_text(f"Attention of “{words[-2]}”")
     assert page.locator(".word[aria-pressed=true]").inner_text() == words[-2]
     page.keyboard.press("Space")
-    assert not page.locator("#heat").is_visible()
+    expect(page.locator("#heat")).to_be_hidden()
     focus_on("#slider")
     page.keyboard.press("Home")
     at(watched, "0.00")
@@ -297,7 +297,7 @@ def test_a_phone_needs_no_sideways_scroll(open_page: Open, url: str, image: Path
     for mark in page.locator("#tagged mark").all():
         mark.locator(".word").last.tap()
         mark.hover()
-        assert mark.locator(".tip").is_visible()
+        expect(mark.locator(".tip")).to_be_visible()
         fits()
     ask(watched, "W" * 300 + " Ada " + "x" * 300, image)
     fits()
@@ -343,29 +343,29 @@ def test_what_goes_wrong_is_said(open_page: Open, url: str, tmp_path: Path) -> N
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(png()[:90])
     ask(watched, TEXT, broken)
-    assert "could not be read" in page.locator("#sentence").inner_text()
-    assert not page.locator("#looks").is_visible()
-    assert not page.locator("#hand").is_visible()
+    expect(page.locator("#sentence")).to_contain_text("could not be read")
+    expect(page.locator("#looks")).to_be_hidden()
+    expect(page.locator("#hand")).to_be_hidden()
     page.locator("#remove").click()
     ask(watched, "nothing at all")
     assert page.locator("#sentence").inner_text().startswith("There is no image")
-    assert not page.locator("#gauge").is_visible()
+    expect(page.locator("#gauge")).to_be_hidden()
     page.locator("#text").fill("x" * 5000)
     assert "over" in (page.locator("#count").get_attribute("class") or "")
     page.locator("#send").click()
     page.wait_for_selector("#error:not([hidden])")
-    assert "text: 5000 characters; at most 4000" in page.locator("#error").inner_text()
+    expect(page.locator("#error")).to_contain_text("text: 5000 characters; at most 4000")
     huge = tmp_path / "huge.png"
     huge.write_bytes(bytes(9 * 2**20))
     page.locator("#file").set_input_files(huge)
-    assert "at most 8 MiB" in page.locator("#error").inner_text()
+    expect(page.locator("#error")).to_contain_text("at most 8 MiB")
     page.route("**/v1/explain", lambda route: route.abort())
     page.locator("#text").fill("Ada")
     page.locator("#send").click()
     expect(page.locator("#error")).to_contain_text("does not answer")
     page.unroute("**/v1/explain")
     ask(watched, "Ada")
-    assert not page.locator("#error").is_visible()
+    expect(page.locator("#error")).to_be_hidden()
     assert watched.foreign == []
 
 
@@ -373,7 +373,7 @@ def test_examples_session_and_download(open_page: Open, url: str, tmp_path: Path
     watched = open_page(url)
     page = watched.page
     page.wait_for_selector("#examples button")
-    assert page.locator("#examples button").count() == 6
+    expect(page.locator("#examples button")).to_have_count(6)
     for number in (0, 5, 2):
         before = page.locator("#history li").count()
         page.locator("#examples button").nth(number).click()
@@ -383,7 +383,7 @@ def test_examples_session_and_download(open_page: Open, url: str, tmp_path: Path
     assert page.locator("#image").get_attribute("src")
     page.locator("#history button").nth(1).click()
     assert page.locator("#tagged").inner_text() != shown
-    assert not page.locator("#looks").is_visible()
+    expect(page.locator("#looks")).to_be_hidden()
     with page.expect_download() as download:
         page.locator("#download").click()
     path = tmp_path / "session.json"
@@ -396,7 +396,7 @@ def test_examples_session_and_download(open_page: Open, url: str, tmp_path: Path
         (e.label, e.start) for e in expected.entities
     ]
     page.reload()
-    assert not page.locator("#past").is_visible()  # nothing was kept
+    expect(page.locator("#past")).to_be_hidden()  # nothing was kept
     clean(watched)
 
 
@@ -414,15 +414,15 @@ def test_an_image_is_dropped_or_pasted(open_page: Open, url: str, way: str) -> N
         document.querySelector('#text').dispatchEvent(event);
     }"""
     page.evaluate(script, [way, list(png(3))])
-    assert page.locator("#name").inner_text() == "given.png"
+    expect(page.locator("#name")).to_have_text("given.png")
     ask(watched, TEXT)
-    assert page.locator("#looks").is_visible()
+    expect(page.locator("#looks")).to_be_visible()
     # Text that is dropped or pasted is left to the field.
     text = script.replace(
         "data.items.add(new File", "data.setData('text/plain', 'Ada') ?? (new File"
     )
     page.evaluate(text, [way, []])
-    assert page.locator("#name").inner_text() == "given.png"
+    expect(page.locator("#name")).to_have_text("given.png")
     clean(watched)
 
 
@@ -434,7 +434,7 @@ def test_a_service_with_keys_asks_for_one(open_page: Open) -> None:
         page.locator("#key").fill(KEY)
         page.locator("#key").press("Tab")
         page.wait_for_selector("#examples img")
-        assert not page.locator("#locked").is_visible()
+        expect(page.locator("#locked")).to_be_hidden()
         ask(watched, TEXT)
         assert marks(watched)
         assert page.evaluate("JSON.stringify([localStorage, document.cookie])").find(KEY) < 0
@@ -448,7 +448,7 @@ def test_a_model_that_does_not_look(open_page: Open, image: Path) -> None:
         sentence = watched.page.locator("#sentence").inner_text()
         assert sentence == "This model does not look at images."
         for hidden in ("#gauge", "#hand", "#looks", "#compare"):
-            assert not watched.page.locator(hidden).is_visible()
+            expect(watched.page.locator(hidden)).to_be_hidden()
         clean(watched)
 
 
@@ -457,9 +457,9 @@ def test_a_model_that_does_not_weigh(open_page: Open, image: Path) -> None:
     with running(make_service(tagger)) as url:
         watched = open_page(url)
         ask(watched, TEXT, image)
-        assert "does not weigh images" in watched.page.locator("#sentence").inner_text()
-        assert not watched.page.locator("#gauge").is_visible()
-        assert watched.page.locator("#amount").inner_text() == "1.00"
+        expect(watched.page.locator("#sentence")).to_contain_text("does not weigh images")
+        expect(watched.page.locator("#gauge")).to_be_hidden()
+        expect(watched.page.locator("#amount")).to_have_text("1.00")
         assert colours(watched) > 20
         clean(watched)
 
