@@ -37,19 +37,6 @@ class AnyEncoder(TextImageEncoder):
         return False
 
     @property
-    def room(self) -> int:
-        """How many positions the encoder knows."""
-        return super().room - self._first_position
-
-    @property
-    def _first_position(self) -> int:
-        tables = (
-            m for name, m in self.bert.named_modules() if name.endswith("position_embeddings")
-        )
-        reserved = getattr(next(tables, None), "padding_idx", None)
-        return 0 if reserved is None else reserved + 1
-
-    @property
     def blocks(self) -> nn.ModuleList:
         """The layers, the lowest first.
 

@@ -83,7 +83,16 @@ class TextImageEncoder(nn.Module, ABC):
     @property
     def room(self) -> int:
         """How many positions the encoder knows."""
-        return int(self.bert.config.max_position_embeddings)
+        return int(self.bert.config.max_position_embeddings) - self._first_position
+
+    @property
+    def _first_position(self) -> int:
+        """The row of the position table behind that of its padding; 0 where none is reserved."""
+        tables = (
+            m for name, m in self.bert.named_modules() if name.endswith("position_embeddings")
+        )
+        reserved = getattr(next(tables, None), "padding_idx", None)
+        return 0 if reserved is None else reserved + 1
 
     @property
     def has_segments(self) -> bool:
@@ -232,16 +241,6 @@ class BertEncoder(LayeredEncoder):
         """The layers, the lowest first."""
         layers: nn.ModuleList = self.bert.encoder.layer
         return layers
-
-    @property
-    def room(self) -> int:
-        """How many positions the encoder knows."""
-        return super().room - self._first_position
-
-    @property
-    def _first_position(self) -> int:
-        reserved = self.bert.embeddings.position_embeddings.padding_idx
-        return 0 if reserved is None else reserved + 1
 
     def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
         """See `TextImageEncoder.first`."""
