@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from rpbert.benchmark.measures import machine as facts
 from rpbert.benchmark.measures import seconds
+from rpbert.errors import InputError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,6 +24,15 @@ def options(script: str, about: str | None) -> argparse.ArgumentParser:
     written = RESULTS / f"{Path(script).stem}.md"
     parser.add_argument("--output", type=Path, default=written, help="default: %(default)s")
     return parser
+
+
+def start(main: Callable[[], None]) -> None:
+    """Run a script; wrong input ends it with one line and code 2, as it ends `rpbert`."""
+    try:
+        main()
+    except InputError as fault:
+        print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def machine(*packages: str) -> str:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 import torch
-from common import in_turn, machine, options, publish, spread, table
+from common import in_turn, machine, options, publish, spread, start, table
 from torchcrf import CRF
 
 from rpbert.modules.crf import LinearChainCRF
@@ -74,4 +74,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from common import machine, options, publish, spread, table
+from common import machine, options, publish, spread, start, table
 
 from rpbert import Post, Tagger
 from rpbert.config import Precision
@@ -90,4 +90,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

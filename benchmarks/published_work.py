@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from common import options, publish, table
+from common import options, publish, start, table
 
 from rpbert.benchmark.report import render
 from rpbert.benchmark.whole import Plan, run
@@ -72,4 +72,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

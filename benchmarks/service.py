@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import torch
-from common import machine, options, publish
+from common import machine, options, publish, start
 
 from rpbert import Post, Tagger
 from rpbert.data import Prediction
@@ -241,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from common import in_turn, machine, options, publish, spread, table
+from common import in_turn, machine, options, publish, spread, start, table
 
 from rpbert.benchmark.work import Work
 from rpbert.data.controlled import Options, make_post
@@ -129,4 +129,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

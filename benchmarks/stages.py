@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import machine, options, publish
+from common import machine, options, publish, start
 from PIL import Image, ImageFilter
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -186,8 +186,8 @@ def packing(shown: list[Post], photos: list[bytes], tagger: Tagger) -> list[Stag
     batch = _packed(shown, tagger)
 
     def pack() -> int:
-        for start in range(0, POSTS, BATCH):
-            collator(small[start : start + BATCH])
+        for first in range(0, POSTS, BATCH):
+            collator(small[first : first + BATCH])
         return POSTS
 
     return [timed(PACK, pack), timed(PASS, lambda: len(pickle.loads(pickle.dumps(batch))))]
@@ -322,4 +322,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

