@@ -27,12 +27,15 @@ def options(script: str, about: str | None) -> argparse.ArgumentParser:
 
 
 def start(main: Callable[[], None]) -> None:
-    """Run a script; wrong input ends it with one line and code 2, as it ends `rpbert`."""
+    """Run a script; wrong input and Ctrl-C end it with one line, as they end `rpbert`."""
     try:
         main()
     except InputError as fault:
         print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def machine(*packages: str) -> str:
