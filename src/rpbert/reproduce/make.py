@@ -193,7 +193,8 @@ def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
     seconds = {
         (job.data, job.row.name): float(job.trained["seconds"]) for job in jobs if job.trained
     }
-    total, probed = 0.0, 0
+    judged: list[float] = []
+    probed = 0
     for job in left:
         key = (job.data, job.row.name)
         data = next(data for data in sets if data.name == job.data)
@@ -210,10 +211,10 @@ def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
                 _give_up(data, job, fault, note)
                 continue
             probed += 1
-        total += seconds[key]
-    if total:
-        judged = f"judged by finished runs and a probe of {probed}" if probed else "as runs before"
-        note(f"about {duration(total)} to train, {judged}")
+        judged.append(seconds[key])
+    if judged:
+        how = f"judged by finished runs and a probe of {probed}" if probed else "as runs before"
+        note(f"about {duration(sum(judged))} to train, {how}")
 
 
 def duration(seconds: float) -> str:
