@@ -436,6 +436,18 @@ def test_without_relation_labels_the_pairs_are_made_and_said(
     assert line["images"] == {"relation": {"used": 16}, "tagging": {"used": 8}}
 
 
+def test_labels_that_no_source_asks_for_are_not_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_folder(tmp_path / "data", relations=False)
+    chosen = settings(data, epochs=1)
+    beside = chosen.model_copy(update={"data": chosen.data.model_copy(update={"relations": data})})
+    train(with_source(beside, "mismatch"), tmp_path / "run")
+    assert "8 exchanged images (16 posts); data.relations is not read" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no post with both image and relation"):
+        train(with_source(beside, "labels"), tmp_path / "other")
+
+
 def test_task_1_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = with_source(settings(data_folder(tmp_path / "data"), epochs=1), "none")
     train(chosen, tmp_path / "run")

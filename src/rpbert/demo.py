@@ -17,6 +17,7 @@ from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
 from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.training import train
+from rpbert.writing import check_writable
 
 POSTS = 6000
 EPOCHS = 5
@@ -176,6 +177,7 @@ def _examples(test: Sequence[Post], multimodal: Tagger, text_only: Tagger) -> li
 
 def _claim(folder: Path) -> None:
     """Take the folder for the demo; what an earlier demo left there is made anew."""
+    check_writable(folder, "--output")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARK).exists():
             raise InputError(folder, "a folder with other things", "a new folder for --output")

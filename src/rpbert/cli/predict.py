@@ -129,7 +129,11 @@ def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any)
         raise InputError("--image", f"no file {image}", "an image file")
     from rpbert.inference import Tagger
 
-    prediction = Tagger.from_pretrained(model, **chosen).predict(**post)
+    tagger = Tagger.from_pretrained(model, **chosen)
+    read = tagger.decoder.collator.evidence.wanted
+    if post["caption"] is not None and "caption" not in read:
+        raise InputError("--caption", f"a model that reads {read or 'text alone'}", "no --caption")
+    prediction = tagger.predict(**post)
     if as_json:
         print_json(prediction.to_dict())
     else:
