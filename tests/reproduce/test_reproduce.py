@@ -19,6 +19,7 @@ from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.progress import Reporter
 from rpbert.reproduce import Request, make, reproduce, running
 from rpbert.reproduce.markdown import render
@@ -99,6 +100,26 @@ def test_table_6_is_what_evaluate_says_of_each_run(data: Path, tmp_path: Path) -
         assert row.evidence == "blocks, 8 of 8 test posts"
         assert row.initial_weights == "encoder: random, blocks: random, word vectors: random"
         assert not any((run / "checkpoints").exists() for run in runs)
+
+
+def test_a_gate_is_measured_between_text_alone_and_the_label(data: Path, tmp_path: Path) -> None:
+    result = reproduce(request_of("gates", data, tmp_path, seeds=1, epochs=1), silent)
+    (of_data,) = result.data
+    names = ["bert", "rpbert-none", "rpbert-soft", "rpbert-mismatch", "rpbert-oracle"]
+    assert [row.row for row in of_data.rows] == names
+    runs = tmp_path / "runs" / "twitter2017"
+    learnt_from = {
+        name: TaggingModel.load(runs / name / "seed-0" / "model").notes.get("relation_source")
+        for name in names
+    }
+    assert learnt_from == {
+        **dict.fromkeys(names, None),
+        "rpbert-soft": "the gate learns from labels (8 posts)",
+        "rpbert-mismatch": "the gate learns from mismatch, 8 own and 8 exchanged images (16 posts)",
+    }
+    oracle = PostScores.read(runs / "rpbert-oracle" / "seed-0" / "test.json")
+    assert oracle.relation == oracle.gold_relation
+    assert "paper" not in render(result)
 
 
 def test_a_table_that_was_stopped_goes_on_where_it_was(

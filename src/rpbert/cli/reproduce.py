@@ -1,4 +1,4 @@
-"""`rpbert reproduce`: a table of the paper."""
+"""`rpbert reproduce`: a table of the paper, or what its gate gives on given posts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rpbert.errors import InputError
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="table3 … table6, or fig3.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="table3 … table6, fig3, or gates.")],
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Data folders.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Runs and table.")],
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each row.")] = 3,

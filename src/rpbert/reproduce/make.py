@@ -259,7 +259,7 @@ def _result(
 
 
 def _data_result(request: Request, table: Table, rows: Sequence[Row], data: DataSet) -> DataResult:
-    known = paper_set(data.path)
+    known = paper_set(data.path) if table.paper else None
     if table.name == "table3":
         known = TRC if paper_set(request.relations or data.path) == TRC else None
     references = {}

@@ -142,11 +142,12 @@ def run_settings(
     if "evidence" in fields and "evidence" not in own:
         model["evidence"] = _evidence(entry.evidence, shared, train)
     training = shared.training.model_dump(mode="json")
+    source = {"relation_source": row.relation_source} if row.relation_source else {}
     return RunSettings.model_validate(
         {
             "preset": shared.preset,
             "model": merged(model, own),
-            "data": dict(data),
+            "data": {**data, **source},
             "training": {**training, **changes},
         }
     )
