@@ -22,16 +22,28 @@ def options(script: str, about: str | None) -> argparse.ArgumentParser:
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     written = RESULTS / f"{Path(script).stem}.md"
-    parser.add_argument("--output", type=Path, default=written, help="default: %(default)s")
+    parser.add_argument("--output", type=_page, default=written, help="default: %(default)s")
     return parser
 
 
+def _page(given: str) -> Path:
+    """A file that can be written: it is, after all is measured."""
+    path = Path(given)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{given}: found a folder; expected a file")
+    return path
+
+
 def start(main: Callable[[], None]) -> None:
-    """Run a script; wrong input and Ctrl-C end it with one line, as they end `rpbert`."""
+    """Run a script; wrong input, a disk fault and Ctrl-C end it with one line, as `rpbert`."""
     try:
         main()
     except InputError as fault:
         print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as fault:
+        line = f"{fault.filename or 'system'}: {fault.strerror or fault}"
+        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: stopped", file=sys.stderr)

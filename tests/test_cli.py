@@ -200,7 +200,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["predict", "DATA", "--text", "a"], "manifest"),
         (["tag"], "(rpbert --help shows what there is)"),
         (["predict", "MODEL", "--txt", "a"], "--txt"),
-        (["predict", "MODEL", "--text", "a", "--caption", "b"], "found a model that reads image"),
+        (["predict", "MODEL", "--text", "a", "--caption", "b"], "found a model that reads blocks"),
         (["demo", "--output", "DATA"], "other things"),
         (["demo", "--output", "FILE"], "FILE: found no folder"),
         (["reproduce", "table7", "DATA", "--output", "R"], "found table7; expected one of table3"),

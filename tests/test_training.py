@@ -444,6 +444,20 @@ def test_labels_that_no_source_asks_for_are_not_needed(
     beside = chosen.model_copy(update={"data": chosen.data.model_copy(update={"relations": data})})
     train(with_source(beside, "mismatch"), tmp_path / "run")
     assert "8 exchanged images (16 posts); data.relations is not read" in capsys.readouterr().err
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert card.count("train.txt") == 1  # of the posts, and not of the labels again
+    probabilities = tmp_path / "soft.tsv"
+    probabilities.write_text("1\t0.3\n")
+    for source, read in (
+        ("labels", True),
+        ("soft", True),
+        ({"soft": {"path": probabilities}}, False),
+        ({"mismatch": None, "labels": None}, True),
+        ("none", False),
+        (None, True),
+    ):
+        asked = with_source(beside, source).data
+        assert asked.relations_read == (data if read else None)
     with pytest.raises(InputError, match="no post with both image and relation"):
         train(with_source(beside, "labels"), tmp_path / "other")
 

@@ -57,7 +57,7 @@ def card_writer(settings: RunSettings, posts: Mapping[str, int]) -> CardWriter:
     """
     sources = settings.data.relation_source
     soft = sources.soft.path if sources and sources.soft else None
-    files = data_files([settings.data.path, settings.data.relations, soft])
+    files = data_files([settings.data.path, settings.data.relations_read, soft])
 
     def write(model: TaggingModel, record: Record) -> str:
         parts = [

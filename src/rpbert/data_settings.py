@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import Field, model_serializer, model_validator
@@ -95,3 +96,11 @@ class DataSettings(Settings):
     evidence."""
     lenient: bool = False
     """Leave faulty rows out and count them; else the first one ends the run."""
+
+    @property
+    def relations_read(self) -> Path | None:
+        """`relations`, where a source learns from what posts came with."""
+        sources = self.relation_source
+        soft = sources.soft if sources else None
+        asked = sources is None or sources.labels is not None or (soft and soft.path is None)
+        return self.relations if asked else None

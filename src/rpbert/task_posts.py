@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from rpbert.config import DataSettings, RelationSources
+from rpbert.config import DataSettings
 from rpbert.data import Post
 from rpbert.data.evidence import EvidenceReader
 from rpbert.data.lenient import LeftOut
@@ -97,11 +97,9 @@ def relation_posts(
     """
     train = [alone for post in train for alone in evidence.apart(post)]  # r is of one source
     candidates: Sequence[Post] = train
-    where, left_out = data.relations, LeftOut()
-    notes: list[str] = []
-    if where is not None and not _reads_relations(data.relation_source):
-        notes = ["data.relations is not read"]
-    elif where is not None:
+    where, left_out = data.relations_read, LeftOut()
+    notes = ["data.relations is not read"] if where != data.relations else []
+    if where is not None:
         faults = left_out if data.lenient else refuse
         source = open_data(where, SPLITTERS[marks], faults)
         read = islice(source.read(_training_split(source)), data.posts)
@@ -111,13 +109,6 @@ def relation_posts(
             raise InputError(where, found, "relation labels")
     supply = relation_supply(data.relation_source, candidates, train, evidence, seed)
     return replace(supply, told="; ".join([supply.told, *notes, *_told(left_out)]))
-
-
-def _reads_relations(sources: RelationSources | None) -> bool:
-    """Whether any of some kinds of supervision reads what posts came with."""
-    if sources is None or sources.labels is not None:
-        return True
-    return sources.soft is not None and sources.soft.path is None
 
 
 def _labelled(posts: Iterable[Post]) -> list[Post]:

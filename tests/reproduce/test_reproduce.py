@@ -80,7 +80,7 @@ def test_table_6_is_what_evaluate_says_of_each_run(data: Path, tmp_path: Path) -
     assert said[0] == "4 runs, 0 of them done"
     (of_data,) = result.data
     assert [row.row for row in of_data.rows] == ["rpbert-soft", "rpbert-none"]
-    assert of_data.groups == "their labels"
+    assert of_data.groups == "the labels of 8"
     for row in of_data.rows:
         runs = [tmp_path / "runs" / "twitter2017" / row.row / f"seed-{seed}" for seed in (0, 1)]
         tags = [evaluated(run, data).tags for run in runs]
@@ -120,6 +120,42 @@ def test_a_gate_is_measured_between_text_alone_and_the_label(data: Path, tmp_pat
     oracle = PostScores.read(runs / "rpbert-oracle" / "seed-0" / "test.json")
     assert oracle.relation == oracle.gold_relation
     assert "paper" not in render(result)
+
+
+def test_without_labels_the_rows_that_are_named_for_them_do_not_run(tmp_path: Path) -> None:
+    """They would be the row of exchanged images, and an open gate."""
+    bare = data_folder(tmp_path / "twitter2017", relations=False)
+    request = request_of("gates", bare, tmp_path, seeds=1, epochs=1)
+    only = ("rpbert-soft", "rpbert-mismatch", "rpbert-oracle")
+    (of_data,) = reproduce(replace(request, only=only), silent).data
+    assert [row.why_not for row in of_data.rows] == [
+        "no relation labels in the training split",
+        "",
+        "no relation labels in the test split",
+    ]
+
+
+def test_what_tells_rows_apart_cannot_be_shared(data: Path, tmp_path: Path) -> None:
+    shared = SharedSettings.model_validate({**SHARED, "systems": {"rpbert": {"gate": "gumbel"}}})
+    with pytest.raises(InputError, match=r"systems\.rpbert\.gate: found gumbel; expected nothing"):
+        reproduce(request_of("gates", data, tmp_path, shared=shared), silent)
+
+
+def test_a_probe_that_fails_keeps_no_row_from_running(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its few posts may lack what the row needs, and all posts have."""
+
+    def failing(job: running.Job, posts: int) -> float:
+        raise InputError("model.gate", "no label", "labels")
+
+    monkeypatch.setattr(make, "probe", failing)
+    monkeypatch.setattr(make, "PROBED_BATCHES", 0.25)
+    said: list[str] = []
+    request = request_of("table4", data, tmp_path, seeds=1, only=("bilstm_crf",), epochs=1)
+    (of_data,) = reproduce(request, said.append).data
+    assert any("the short run failed: model.gate: found no label" in line for line in said)
+    assert of_data.rows[0].figures is not None
 
 
 def test_a_table_that_was_stopped_goes_on_where_it_was(

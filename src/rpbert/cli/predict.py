@@ -130,9 +130,10 @@ def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any)
     from rpbert.inference import Tagger
 
     tagger = Tagger.from_pretrained(model, **chosen)
-    read = tagger.decoder.collator.evidence.wanted
-    if post["caption"] is not None and "caption" not in read:
-        raise InputError("--caption", f"a model that reads {read or 'text alone'}", "no --caption")
+    read = getattr(getattr(tagger.model.options, "evidence", None), "kinds", {})
+    if post["caption"] is not None and "captions" not in read:
+        found = f"a model that reads {' and '.join(read) or 'text alone'}"
+        raise InputError("--caption", found, "one of captions", "leave out --caption")
     prediction = tagger.predict(**post)
     if as_json:
         print_json(prediction.to_dict())

@@ -36,7 +36,7 @@ def reproduce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train and score every row of a table of the paper; stopped, it goes on where it was."""
+    """Train and score every row of a table; stopped, it goes on where it was."""
     for path in (*data, *([relations] if relations else [])):
         if not path.is_dir():
             raise InputError(path, "no such folder", "a data folder with train, dev and test")

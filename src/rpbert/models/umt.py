@@ -27,7 +27,7 @@ epochs on Twitter-2015 and 22 on Twitter-2017. No biLSTM and no word or characte
 Deviations: the sub-words of a word are averaged after BERT, so that cross-modal layers see words,
 and a post longer than BERT is read whole; there, every sub-word is a position, those behind a
 word's first have the tag X, and [CLS] and [SEP] have tags of their own. V and V' have no bias;
-captions, which are word pieces of BERT's width already, are V and V' themselves, without W and W'.
+word pieces of captions or of text in the image, of BERT's width already, are V and V' themselves.
 A post without image attends to nothing where others attend to it; there, a stand-in image is shown.
 """
 

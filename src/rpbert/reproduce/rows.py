@@ -36,7 +36,7 @@ class Row:
 
     Attributes:
         name: names the row on the command line and its folder.
-        label: as the paper calls it.
+        label: as the paper calls it, where it has it.
         options: settings of the system beside those that all rows share.
         large: takes the large encoder in place of the usual one.
         relation_source: what Task#1 learns from, empty for what the data have.

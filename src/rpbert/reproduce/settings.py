@@ -27,6 +27,7 @@ from rpbert.config import (
     parse,
 )
 from rpbert.data import Post
+from rpbert.errors import InputError
 from rpbert.models import SYSTEMS
 from rpbert.reproduce.rows import Row
 from rpbert.yaml_file import read_yaml
@@ -124,12 +125,16 @@ def run_settings(
 
     Raises:
         CannotRun: the system is not there, or a part of it cannot be had.
+        InputError: the shared settings have what tells rows apart.
     """
     if row.system not in SYSTEMS:
         raise CannotRun(f"no system {row.system} in this version")
     entry = SYSTEMS[row.system]
     fields = entry.system.Options.model_fields
     own = {**shared.systems.get(row.system, {})}
+    for key in sorted(own.keys() & row.options.keys()):
+        where = f"systems.{row.system}.{key}"
+        raise InputError(where, str(own[key]), "nothing", "the rows of a table say it themselves")
     model: dict[str, Any] = {"system": row.system, **row.options}
     tagger = shared.model.tagger.model_dump(mode="json", exclude_unset=True)
     model["tagger"] = {key: tagger[key] for key in _tagger_keys(row.system) if key in tagger}
