@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
 
 def plot(result: TableResult, path: Path) -> None:
-    """Write a PNG: a panel for each data set and measure, a line for each row that ran."""
+    """Write a PNG: a row of panels a data set, a panel a measure, a line for each row that ran."""
     from matplotlib.figure import Figure as Canvas
 
     rows = max((len(data.rows) for data in result.data), default=1)
-    panels = len(result.data) * len(result.measures)
-    canvas = Canvas(figsize=(2.6 + 3.4 * panels, 1.6 + 0.32 * rows), layout="constrained")
-    axes = canvas.subplots(1, panels, squeeze=False)[0]
-    every = [(data, measure) for data in result.data for measure in result.measures]
-    for axis, (data, measure) in zip(axes, every, strict=True):
-        _panel(axis, data, measure)
+    sets, measures = len(result.data), len(result.measures)
+    size = (3.4 + 2.6 * measures, 1.0 + sets * (0.8 + 0.3 * rows))
+    canvas = Canvas(figsize=size, layout="constrained")
+    grid = canvas.subplots(sets, measures, squeeze=False, sharey="row")
+    for axes, data in zip(grid, result.data, strict=True):
+        for axis, measure in zip(axes, result.measures, strict=True):
+            _panel(axis, data, measure)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    canvas.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="x-small")
     canvas.suptitle(result.title, fontsize="medium")
     canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
 
@@ -72,7 +75,6 @@ def _panel(axis: object, data: DataResult, measure: Measure) -> None:
     if data.paper_set:
         axis.plot([], [], "D", fillstyle="none", color="tab:red", label="paper")
     axis.set_yticks(range(len(names)), names, fontsize="small")
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(axis="x", alpha=0.3)
     axis.set_title(f"{data.name}: {TITLES[measure]}", fontsize="small")
-    axis.legend(fontsize="x-small")
