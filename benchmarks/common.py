@@ -38,16 +38,15 @@ def start(main: Callable[[], None]) -> None:
     """Run a script; wrong input, a disk fault and Ctrl-C end it with one line, as `rpbert`."""
     try:
         main()
+        return
     except InputError as fault:
-        print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
-        raise SystemExit(2) from None
+        line, code = str(fault), 2
     except OSError as fault:
-        line = f"{fault.filename or 'system'}: {fault.strerror or fault}"
-        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
+        line, code = f"{fault.filename or 'system'}: {fault.strerror or fault}", 2
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        line, code = "stopped", 130
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def machine(*packages: str) -> str:

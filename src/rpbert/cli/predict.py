@@ -128,12 +128,11 @@ def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any)
     if image is not None and not image.is_file():
         raise InputError("--image", f"no file {image}", "an image file")
     from rpbert.inference import Tagger
+    from rpbert.models.describers import need_reader
 
     tagger = Tagger.from_pretrained(model, **chosen)
-    read = getattr(getattr(tagger.model.options, "evidence", None), "kinds", {})
-    if post["caption"] is not None and "captions" not in read:
-        found = f"a model that reads {' and '.join(read) or 'text alone'}"
-        raise InputError("--caption", found, "one of captions", "leave out --caption")
+    if post["caption"] is not None:
+        need_reader(tagger.model.options, "captions", "--caption")
     prediction = tagger.predict(**post)
     if as_json:
         print_json(prediction.to_dict())

@@ -11,6 +11,21 @@ from rpbert.models.build import from_hub
 from rpbert.modules.captioner import Captioner
 
 
+def need_reader(options: SystemSettings, kind: EvidenceKind, given: str) -> None:
+    """See that a model reads a kind of evidence that it was given something for.
+
+    Args:
+        given: the name of that, for the message.
+
+    Raises:
+        InputError: the model does not read that kind.
+    """
+    read = getattr(getattr(options, "evidence", None), "kinds", {})
+    if kind not in read:
+        found = f"a model that reads {' and '.join(read) or 'text alone'}"
+        raise InputError(given, found, f"one of {kind}", f"leave out {given}")
+
+
 def describers(
     options: SystemSettings, captioner: str | None, ocr: bool, device: str = "cpu"
 ) -> dict[EvidenceKind, Describer]:
@@ -25,15 +40,10 @@ def describers(
     Raises:
         InputError: the model does not read that kind, or the captioner cannot be loaded.
     """
-    read = getattr(getattr(options, "evidence", None), "kinds", {})
-    asked: tuple[tuple[EvidenceKind, bool], ...] = (
-        ("captions", captioner is not None),
-        ("ocr", ocr),
-    )
-    for kind, wanted in asked:
-        if wanted and kind not in read:
-            found = f"a model that reads {' and '.join(read) or 'text alone'}"
-            raise InputError("captioner" if kind == "captions" else "ocr", found, f"one of {kind}")
+    if captioner is not None:
+        need_reader(options, "captions", "captioner")
+    if ocr:
+        need_reader(options, "ocr", "ocr")
     made: dict[EvidenceKind, Describer] = {}
     if captioner is not None:
         load = partial(Captioner.from_pretrained, captioner, device)

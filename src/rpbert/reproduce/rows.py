@@ -1,7 +1,7 @@
 """The paper's tables as data: which rows they have, and the figures it prints for them.
 
-One more, `gates`, is not the paper's: what its gate gives on any posts, between text alone and a
-gate that knows.
+One more, `gates`, is not the paper's: what its gate gives on posts with relation labels,
+between text alone and a gate that knows.
 
 Figures are F1 in %, those of Fig. 3 mean attention; from Sun et al. 2021, Tables 3 to 6 and the
 text beside Fig. 3. A row without a figure is a system that the paper names and does not score.
