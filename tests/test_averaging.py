@@ -16,7 +16,7 @@ from rpbert.config import AverageSettings, TrainingSettings
 from rpbert.models.tagger import System
 from rpbert.training import train
 from tests.conftest import made_posts, tiny
-from tests.test_training import data_folder, settings
+from tests.training_runs import data_folder, settings
 
 NAME = "tagger.to_tags.weight"
 

@@ -30,7 +30,7 @@ from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import LinearChainCRF, SpanQuery
 from rpbert.score_table import render
 from tests.conftest import made_posts, tiny
-from tests.test_training import data_folder, settings
+from tests.training_runs import data_folder, settings
 
 
 def test_the_error_equals_a_plain_count() -> None:

@@ -14,7 +14,7 @@ from rpbert.config import RunSettings
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
 from rpbert.training import train
-from tests.test_training import data_folder, settings
+from tests.training_runs import data_folder, settings
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import yaml
 
 from rpbert import cli
 from tests.conftest import TAGGER, TINY, picture, tiny
-from tests.test_training import data_folder
+from tests.training_runs import data_folder
 
 Result = tuple[int, str, str]
 

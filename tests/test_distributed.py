@@ -14,7 +14,7 @@ import pytest
 from rpbert.config import RunSettings, write_yaml
 from tests.conftest import ENCODER, TAGGER, TINY
 from tests.soak import Soak
-from tests.test_training import data_folder, settings
+from tests.training_runs import data_folder, settings
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
 # Accelerate starts several processes for several GPUs only; without any they compute on CPUs.

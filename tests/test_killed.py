@@ -26,7 +26,7 @@ from rpbert.training import train
 from tests.killing import left_by
 from tests.soak import Soak
 from tests.test_cli import run as command
-from tests.test_training import data_folder, settings
+from tests.training_runs import data_folder, settings
 
 ROOT = Path(__file__).parents[1]
 ENDED = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 130, "SIGINT": 130}

@@ -22,7 +22,7 @@ from tests.conftest import made_posts, tiny
 from tests.malformed import Broken, whole
 from tests.soak import Soak
 from tests.test_cli import run as command
-from tests.test_training import data_folder, settings
+from tests.training_runs import data_folder, settings
 
 KINDS: dict[str, Callable[[Path, random.Random], Broken]] = {
     "CoNLL": malformed.conll,

@@ -30,7 +30,7 @@ from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.trainer import TrainingResult
 from rpbert.training import train
 from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER, made_posts, picture, tiny
-from tests.test_training import RATES, data_folder
+from tests.training_runs import RATES, data_folder
 
 SHARED: dict[str, Any] = {
     "preset": "tuned",
