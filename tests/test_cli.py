@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,8 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["train", "CONFIG", "training.epochs=x", "--output", "RUN"], "command line: found tr"),
         (["train", "CONFIG", "training.epoch=3", "--output", "RUN"], "did you mean epochs?"),
         (["train", "CONFIG", "data.relation_source=label", "--output", "R"], "command line: found"),
+        (["train", "CONFIG", "data.relation_source=label", "--output", "R"], "mismatch, none"),
+        (["train", "CONFIG", "trainin.epochs=3", "--output", "R"], "command line: found unknown"),
         (["train", "CONFIG", "data.path=NOWHERE", "--output", "RUN"], "NOWHERE"),
         (["train", "CONFIG", "--output", "FILE"], "FILE"),
         (["train", "CONFIG", "--output", "RUN", "--resume"], "RUN"),
@@ -346,3 +349,20 @@ def test_the_relation_baseline_needs_relations(
     assert code == 2
     assert "no post with a relation" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"rpbert {version('rpbert')}\n", "")
+
+
+def test_a_table_without_a_row_that_could_run_is_a_fault(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    given = ["reproduce", "table4", data, "--output", tmp_path / "out", "--seeds", 1]
+    nowhere = ["--only", "bert", "--set", "model.encoder.pretrained=no/where"]
+    code, out, err = run(capsys, *given, *nowhere)
+    assert code == 2
+    assert "not run: " in out
+    line = err.splitlines()[-1]
+    assert line.startswith("rpbert: table4: found no row that could run; ")
+    assert "no/where" in line

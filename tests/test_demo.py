@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from rpbert.data import Entity, Prediction
-from rpbert.demo import BLOCKS, demo
+from rpbert.demo import BLOCKS, RESULT, demo, finished
 from rpbert.errors import InputError
 from rpbert.modules.visual import ResNetBlocks
 from rpbert.show import print_demo, print_prediction, relation_gauge, tagged_text
@@ -45,6 +45,11 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) ->
     console, out = shown()
     print_demo(result, console)
     assert "rpbert predict" in out.getvalue()
+    folder = tmp_path / "demo"
+    assert finished(folder, seed=0) == {"seed": 0, **json.loads(json.dumps(result.to_dict()))}
+    assert finished(folder, seed=1) is None
+    (folder / RESULT).write_text("{")  # as when it was stopped there
+    assert finished(folder, seed=0) is None
 
 
 def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:

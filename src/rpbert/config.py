@@ -257,7 +257,9 @@ def parse(
         return kind.model_validate(given)
     except ValidationError as error:
         key = key_of(kind, first_fault(error))
-        if any(f"{key}.".startswith(f"{name}.") for name in typed):  # it, or a block around it
+        within = any(f"{key}.".startswith(f"{name}.") for name in typed)  # it, or a block around it
+        unknown = first_fault(error)["type"] == "extra_forbidden"
+        if within or (unknown and any(name.startswith(f"{key}.") for name in typed)):
             where = "command line"
         raise as_input_error(kind, error, where) from None
 

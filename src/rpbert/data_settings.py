@@ -56,6 +56,9 @@ class RelationSources(Settings):
     @classmethod
     def _from_name(cls, given: Any) -> Any:
         if isinstance(given, str):
+            known = [*cls.model_fields, "none"]
+            if given not in known:
+                raise ValueError(given, f"one of {', '.join(known)}, or several with settings")
             given = {} if given == "none" else {given: None}
         if isinstance(given, dict):
             given = {kind: {} if value is None else value for kind, value in given.items()}

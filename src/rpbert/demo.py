@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,13 +16,15 @@ from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evaluation import evaluate_posts
 from rpbert.inference import Tagger
+from rpbert.manifest import is_whole
 from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.training import train
-from rpbert.writing import check_writable
+from rpbert.writing import check_writable, written_whole
 
 POSTS = 6000
 EPOCHS = 5
 MARK = ".rpbert-demo"
+RESULT = "demo.json"
 
 ENCODER: dict[str, Any] = {
     "shape": {
@@ -140,12 +143,27 @@ def demo(
     taggers, rows = {}, []
     for number, system in enumerate(SYSTEMS, 1):
         say(f"{number} of {len(SYSTEMS)}: {TITLES[system]}")
-        result = train(settings_of(system, data, seed), folder / system)
-        taggers[system] = Tagger.from_pretrained(result.model)
+        trained = train(settings_of(system, data, seed), folder / system)
+        taggers[system] = Tagger.from_pretrained(trained.model)
         evaluation = evaluate_posts(taggers[system], test)
-        rows.append(_row(system, evaluation, result.seconds))
+        rows.append(_row(system, evaluation, trained.seconds))
     counts = {split: sum(1 for _ in source.read(split)) for split in source.splits}
-    return DemoResult(folder, counts, rows, _examples(test, taggers["rpbert"], taggers["bert"]))
+    examples = _examples(test, taggers["rpbert"], taggers["bert"])
+    result = DemoResult(folder, counts, rows, examples)
+    with written_whole(folder / RESULT) as file:
+        json.dump({"seed": seed, **result.to_dict()}, file, ensure_ascii=False, indent=1)
+    return result
+
+
+def finished(folder: Path, seed: int) -> dict[str, Any] | None:
+    """What an earlier demo of this seed came to, as JSON types; None unless its model is whole."""
+    if not is_whole(folder / "rpbert" / "model"):
+        return None
+    try:
+        found = json.loads((folder / RESULT).read_text("utf-8"))
+    except (OSError, ValueError):  # it was stopped on its way, or is of an earlier version
+        return None
+    return found if isinstance(found, dict) and found.get("seed") == seed else None
 
 
 def _row(system: str, evaluation: Evaluation, seconds: float) -> DemoRow:

@@ -113,7 +113,7 @@ def test_machines_that_do_not_talk_do_each_shard_once(
     [
         (["--input", "in", "--output", "in"], "which is read"),
         (["--input", "in"], "--output: found nothing"),
-        (["--input", "no/*.jsonl", "--output", "out"], "no/*.jsonl: found nothing"),
+        (["--input", "no/*.jsonl", "--output", "out"], "no/*.jsonl: found no such file"),
         (["--input", "in", "--output", "FILE"], "FILE: found a file"),
         (["--input", "in", "--output", "FILE/x"], "FILE/x"),
         (["--input", "in", "--output", "out", "--shard", "3/2"], "--shard: found 3/2"),
@@ -124,6 +124,8 @@ def test_machines_that_do_not_talk_do_each_shard_once(
         (["--input", "in/a.jsonl", "--output", "x", "--resume"], "end --output with /"),
         (["--input", "in/a.jsonl", "--output", "out"], "end it with /"),
         (["--input", "FILE", "--output", "x"], "one of .jsonl, .parquet, .tar"),
+        (["--input", "in/a.jsonl", "--output", "x.jsonl", "--format", "parquet"], "x.jsonl"),
+        (["--input", "FILE", "--output", "x/"], "a file of another kind"),
         (["--text", "a", "--format", "parquet"], "--format: found beside --text"),
         (["--text", "a", "--lenient"], "--lenient: found beside --text"),
         (["--text", "a", "--resume"], "--resume: found beside --text"),

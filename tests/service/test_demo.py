@@ -50,6 +50,11 @@ def test_the_demo_serves_the_model_it_made(
     assert host == "127.0.0.1"  # nobody else can reach it
     assert f"http://127.0.0.1:{port} " in err
 
+    monkeypatch.setattr("rpbert.demo.demo", None)  # it is there, and is not made again
+    code, out, err = run(capsys, "demo", "--output", tmp_path / "demo", "--serve", "--port", 0)
+    assert (code, out, len(served)) == (0, "", 2)
+    assert "makes it anew" in err
+
 
 def test_a_port_that_is_taken_is_told_before_the_training(
     capsys: pytest.CaptureFixture[str], tmp_path: Path

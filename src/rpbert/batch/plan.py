@@ -34,8 +34,8 @@ def find(pattern: str) -> tuple[Path, list[Path]]:
         found = list(base.glob(str(Path(*parts[fixed:]))))
     shards = sorted(path for path in found if _is_shard(path))
     if not shards:
-        kind = "a folder without any" if given.is_dir() else "nothing"
-        raise InputError(pattern, kind if found else "nothing", expected)
+        kind = "a file of another kind" if given.exists() else "no such file"
+        raise InputError(pattern, "a folder without any" if given.is_dir() else kind, expected)
     return base, shards
 
 

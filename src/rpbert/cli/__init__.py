@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import NoReturn, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -33,11 +33,26 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="rpbert",
-    help="Named entities from social posts with images.",
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Named entities from social posts with images."""
+    # A command that follows is not run: whoever asks for the version wants nothing else.
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"rpbert {installed('rpbert')}")
+        raise typer.Exit
+
+
 data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
 app.command("systems")(systems.systems)
 app.add_typer(data_app, name="data")

@@ -20,7 +20,8 @@ def demo(
     ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Decides data and training.")] = 0,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Then serve the model it made, with the page.")
+        bool,
+        typer.Option("--serve", help="Serve its model with the page; made first if there is none."),
     ] = False,
     host: Host = "127.0.0.1",
     port: Port = 8000,
@@ -35,14 +36,22 @@ def demo(
         keys = Keys.read(None)
         listen(host, port).close()  # an address that is taken is better heard of before training
     from rpbert.demo import demo as run
+    from rpbert.demo import finished
     from rpbert.inference import Tagger
     from rpbert.show import print_demo
 
-    result = run(output, seed, say=lambda line: print(line, file=sys.stderr, flush=True))
-    if as_json:
-        print_json(result.to_dict())
+    earlier = finished(output, seed) if serve else None
+    if earlier is None:
+        result = run(output, seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            print_demo(result, console())
     else:
-        print_demo(result, console())
+        mend = f"`rpbert demo --output {output}` makes it anew"
+        print(f"the demo of seed {seed} is there, in {output}; {mend}", file=sys.stderr)
+        if as_json:
+            print_json({key: value for key, value in earlier.items() if key != "seed"})
     if serve:
-        tagger = Tagger.from_pretrained(result.folder / "rpbert")
+        tagger = Tagger.from_pretrained(output / "rpbert")
         run_service(tagger, "the demo's rpbert", host, port, ServiceSettings(), keys)

@@ -56,3 +56,6 @@ def reproduce(
         print_json(result.to_dict())
     else:
         print(render(result), end="")
+    reasons = [row.why_not for found in result.data for row in found.rows]
+    if all(reasons):
+        raise InputError(table, "no row that could run", "one at least", reasons[0])

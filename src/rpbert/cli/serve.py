@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import ModelPath, one_of
+from rpbert.cli.common import ModelPath, PrecisionName, one_of
 from rpbert.errors import InputError
 from rpbert.service.settings import ServiceSettings
 
@@ -33,9 +33,7 @@ def serve(
     examples: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
     ] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="fp32|bf16|auto", help="Of the heavy parts; bf16 is faster.")
-    ] = "fp32",
+    precision: PrecisionName = "fp32",
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""

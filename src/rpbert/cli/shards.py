@@ -65,6 +65,9 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
     if shard.source.suffix not in SUFFIXES:  # before the model is loaded, which takes longer
         found = f"a file that ends in {shard.source.suffix!r}"
         raise InputError(shard.source, found, f"one of {', '.join(SUFFIXES)}")
+    if not printed and shard.output.suffix in {*WRITTEN} - {f".{given.format}"}:
+        found = f"{given.format} beside --output {shard.output}"
+        raise InputError("--format", found, "that of the name", "leave out one of the two")
     if not printed and given.format_by_name and shard.output.suffix not in ("", *WRITTEN):
         found = f"a name that ends in {shard.output.suffix!r}"
         raise InputError(f"--output {shard.output}", found, " or ".join(WRITTEN), "or say --format")

@@ -111,6 +111,8 @@ def reproduce(request: Request, note: Note) -> TableResult:
         plot_attention(_attention(rows, sets), drawing)
     else:
         plot(result, drawing)
+    if request.only:
+        note(f"{table.name}.md has the rows of --only; the same without it has all that are done")
     return result
 
 
@@ -208,11 +210,12 @@ def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
         (job.data, job.row.name): float(job.trained["seconds"]) for job in jobs if job.trained
     }
     judged: list[float] = []
+    failed: set[tuple[str, str]] = set()
     probed = 0
     for job in left:
         key = (job.data, job.row.name)
         data = next(data for data in sets if data.name == job.data)
-        if job.row.name in data.why_not:
+        if job.row.name in data.why_not or key in failed:
             continue
         if key not in seconds:
             posts = PROBED_BATCHES * job.settings.training.batch_size
@@ -224,6 +227,7 @@ def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
             except InputError as fault:
                 # Maybe of its few posts alone: the run itself will say.
                 note(f"{job.data}, {job.row.name}: the short run failed: {fault}")
+                failed.add(key)
                 continue
             probed += 1
         judged.append(seconds[key])
