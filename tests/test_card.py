@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rpbert.config import RunSettings
+from rpbert.config import DataSettings, RunSettings
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
 from rpbert.training import train
@@ -110,6 +110,26 @@ def test_a_model_nobody_wrote_a_card_for_has_none(tmp_path: Path) -> None:
 
     tiny("bert").save(tmp_path / "model")
     assert not (tmp_path / "model" / "README.md").exists()
+
+
+def test_relations_that_are_all_a_system_reads_are_listed(tmp_path: Path) -> None:
+    """Relation classifiers take no other posts, whatever the source."""
+    data: dict[str, Any] = {
+        "path": data_folder(tmp_path / "unread"),
+        "relations": data_folder(tmp_path / "read"),
+        "relation_source": "mismatch",
+    }
+    with (data["path"] / "train.txt").open("a") as file:
+        file.write("\n\n")
+    chosen = settings(tmp_path, "lstm_cnn", epochs=1).model_copy(
+        update={"data": DataSettings.model_validate(data)}
+    )
+    card = (train(chosen, tmp_path / "run").model / "README.md").read_text()
+    listed = [
+        hashlib.sha256((data[name] / "train.txt").read_bytes()).hexdigest() in card
+        for name in ("relations", "path")
+    ]
+    assert listed == [True, False]
 
 
 def test_text_only_systems_have_cards_without_a_relation(tmp_path: Path) -> None:

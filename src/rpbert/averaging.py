@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from rpbert.config import TrainingSettings
 from rpbert.models.tagger import System
 
-Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+Parameters: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 class Average(Protocol):
@@ -61,7 +61,7 @@ class MovingAverage:
     """
 
     def __init__(self, system: System, decay: float) -> None:
-        def follow(means: Tensors, values: Tensors, steps: Tensor | int) -> None:
+        def follow(means: Parameters, values: Parameters, steps: Tensor | int) -> None:
             share = min(decay, (1 + int(steps)) / (10 + int(steps)))
             # In place and all at once: a fifth of the time that new tensors take.
             torch._foreach_lerp_(means, values, 1 - share)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from rpbert.config import EvidenceSettings, RunSettings
 from rpbert.data.words import SPLITTERS
+from rpbert.models import registered
 from rpbert.models.saved import TaggingModel
 from rpbert.scoring import ADDS, DOES_NOT_ADD, RELATION_THRESHOLD, SCORERS
 
@@ -57,7 +58,11 @@ def card_writer(settings: RunSettings, posts: Mapping[str, int]) -> CardWriter:
     """
     sources = settings.data.relation_source
     soft = sources.soft.path if sources and sources.soft else None
-    files = data_files([settings.data.path, settings.data.relations_read, soft])
+    data = settings.data
+    read = [data.path, data.relations_read]
+    if not registered(settings.model["system"]).system.tags_words:
+        read = [data.relations or data.path]
+    files = data_files([*read, soft])
 
     def write(model: TaggingModel, record: Record) -> str:
         parts = [

@@ -156,14 +156,16 @@ def demo(
 
 
 def finished(folder: Path, seed: int) -> dict[str, Any] | None:
-    """What an earlier demo of this seed came to, as JSON types; None unless its model is whole."""
+    """`DemoResult.to_dict` of an earlier demo of this seed; None unless its model is whole."""
     if not is_whole(folder / "rpbert" / "model"):
         return None
     try:
         found = json.loads((folder / RESULT).read_text("utf-8"))
     except (OSError, ValueError):  # it was stopped on its way, or is of an earlier version
         return None
-    return found if isinstance(found, dict) and found.get("seed") == seed else None
+    if not isinstance(found, dict) or found.pop("seed", None) != seed:
+        return None
+    return {**found, "folder": str(folder)}  # wherever it was made
 
 
 def _row(system: str, evaluation: Evaluation, seconds: float) -> DemoRow:

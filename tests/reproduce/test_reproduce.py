@@ -133,6 +133,16 @@ def test_without_labels_the_rows_that_are_named_for_them_do_not_run(tmp_path: Pa
         "",
         "no relation labels in the test split",
     ]
+    assert of_data.groups == ""  # nothing told them apart
+
+
+def test_some_rows_never_take_the_place_of_the_table(data: Path, tmp_path: Path) -> None:
+    whole = request_of("table6", data, tmp_path, seeds=1, epochs=1)
+    reproduce(whole, silent)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("table6.*")}
+    result = reproduce(replace(whole, only=("rpbert-none",)), silent)
+    assert (tmp_path / "table6.part.md").read_text() == render(result)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 def test_what_tells_rows_apart_cannot_be_shared(data: Path, tmp_path: Path) -> None:
@@ -221,7 +231,7 @@ def test_rows_that_cannot_run_say_why_and_the_others_run(data: Path, tmp_path: P
     assert first.figures["f1"].p is None
     assert third.figures["f1"] is not None
     assert third.figures["f1"].p is not None  # against the row above that ran
-    assert "not run: " in (tmp_path / "table4.md").read_text()
+    assert "not run: " in (tmp_path / "table4.part.md").read_text()
 
 
 @pytest.mark.parametrize(

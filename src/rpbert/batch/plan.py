@@ -34,7 +34,7 @@ def find(pattern: str) -> tuple[Path, list[Path]]:
         found = list(base.glob(str(Path(*parts[fixed:]))))
     shards = sorted(path for path in found if _is_shard(path))
     if not shards:
-        kind = "a file of another kind" if given.exists() else "no such file"
+        kind = "other or hidden files" if any(path.exists() for path in found) else "no such file"
         raise InputError(pattern, "a folder without any" if given.is_dir() else kind, expected)
     return base, shards
 

@@ -33,24 +33,30 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="rpbert",
-    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"rpbert {version('rpbert')}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
 ) -> None:
     """Named entities from social posts with images."""
-    # A command that follows is not run: whoever asks for the version wants nothing else.
-    if version:
-        from importlib.metadata import version as installed
-
-        print(f"rpbert {installed('rpbert')}")
-        raise typer.Exit
 
 
 data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,10 +49,11 @@ def demo(
         else:
             print_demo(result, console())
     else:
-        mend = f"`rpbert demo --output {output}` makes it anew"
-        print(f"the demo of seed {seed} is there, in {output}; {mend}", file=sys.stderr)
+        again = shlex.join(["rpbert", "demo", "--output", str(output), "--seed", str(seed)])
+        said = f"the demo of seed {seed} is there, in {output}; `{again}` makes it anew"
+        print(said, file=sys.stderr)
         if as_json:
-            print_json({key: value for key, value in earlier.items() if key != "seed"})
+            print_json(earlier)
     if serve:
         tagger = Tagger.from_pretrained(output / "rpbert")
         run_service(tagger, "the demo's rpbert", host, port, ServiceSettings(), keys)

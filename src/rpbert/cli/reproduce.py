@@ -28,7 +28,7 @@ def reproduce(
         Path | None, typer.Option(metavar="DATA", help="Task#1's posts, such as TRC.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="ROW,...", help="These rows of the table.")
+        str | None, typer.Option(metavar="ROW,...", help="These rows, to DIR/TABLE.part.md.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Quick pass: so many epochs.")] = None,
     posts: Annotated[

@@ -23,7 +23,7 @@ def need_reader(options: SystemSettings, kind: EvidenceKind, given: str) -> None
     read = getattr(getattr(options, "evidence", None), "kinds", {})
     if kind not in read:
         found = f"a model that reads {' and '.join(read) or 'text alone'}"
-        raise InputError(given, found, f"one of {kind}", f"leave out {given}")
+        raise InputError(given, found, f"one that reads {kind}", f"leave out {given}")
 
 
 def describers(

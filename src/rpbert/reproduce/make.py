@@ -75,6 +75,8 @@ class DataSet:
 def reproduce(request: Request, note: Note) -> TableResult:
     """Run what is not done yet of a table, and write DIR/TABLE.md, .json and .png.
 
+    Those of some of its rows (`Request.only`) are DIR/TABLE.part.md and so on.
+
     Args:
         note: told how it goes, a line at a time.
 
@@ -106,13 +108,11 @@ def reproduce(request: Request, note: Note) -> TableResult:
     finally:
         result = _result(request, table, rows, sets)
         _write(request, result)
-    drawing = request.output / f"{table.name}.png"
+    drawing = request.output / f"{_stem(request)}.png"
     if table.name == "fig3":
         plot_attention(_attention(rows, sets), drawing)
     else:
         plot(result, drawing)
-    if request.only:
-        note(f"{table.name}.md has the rows of --only; the same without it has all that are done")
     return result
 
 
@@ -296,15 +296,18 @@ def _data_result(request: Request, table: Table, rows: Sequence[Row], data: Data
             results.append(RowResult(row.name, row.label, row.system, reason))
     grouped = set(table.measures) & {"adds", "does_not", "low", "high"}
     labelled = 0 if table.name == "fig3" else _labels(data.test)
+    groups = ""
+    if grouped and labelled:
+        groups = f"the labels of {labelled:,}"
+    elif grouped and references:
+        groups = "the r of rpbert-soft"
     return DataResult(
         name=data.name,
         paper_set=known,
         train=len(data.train),
         test=len(data.test),
         support=sum(len(strict_spans(post.tags or ())) for post in data.test),
-        groups=(f"the labels of {labelled:,}" if labelled else "the r of rpbert-soft")
-        if grouped
-        else "",
+        groups=groups,
         rows=results,
     )
 
@@ -316,5 +319,10 @@ def _write(request: Request, result: TableResult) -> None:
     }
     request.output.mkdir(parents=True, exist_ok=True)
     for suffix, content in files.items():
-        with written_whole(request.output / f"{result.table}.{suffix}") as file:
+        with written_whole(request.output / f"{_stem(request)}.{suffix}") as file:
             file.write(content)
+
+
+def _stem(request: Request) -> str:
+    """Name of the files: some rows of a table never take the place of all."""
+    return f"{request.table}.part" if request.only else request.table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rpbert.reproduce.rows import TITLES
 
@@ -26,8 +26,11 @@ def plot(result: TableResult, path: Path) -> None:
     for axes, data in zip(grid, result.data, strict=True):
         for axis, measure in zip(axes, result.measures, strict=True):
             _panel(axis, data, measure)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    canvas.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="x-small")
+    shown: dict[str, Any] = {}  # the paper has figures for some data sets only
+    for first in grid[:, 0]:
+        handles, labels = first.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    canvas.legend(shown.values(), shown, loc="outside lower center", ncols=2, fontsize="x-small")
     canvas.suptitle(result.title, fontsize="medium")
     canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
 
