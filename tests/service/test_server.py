@@ -259,3 +259,24 @@ def test_sigterm_under_load_answers_what_was_accepted(tmp_path: Path) -> None:
         assert not client.wrong
     answered = sum(client.answered for client in clients)
     assert end == f"answered {answered:,} of {answered:,} requests\n"
+
+
+def test_ctrl_c_twice_ends_at_once_and_without_a_traceback(tmp_path: Path) -> None:
+    FINDER.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-m", "rpbert", "serve", str(tmp_path / "model"), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            with connected(process.stderr.readline().split()[0]) as slow:
+                slow.sendall(HEAD + b"Content-Length: 10\r\n\r\n")  # and never the body
+                time.sleep(0.5)
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+                assert process.poll() is None  # it waits for the body
+                process.send_signal(signal.SIGINT)
+                end = process.stderr.read()
+            process.wait(60)
+        finally:
+            process.kill()
+    assert "Traceback" not in end
+    assert end.startswith("answered 0 of ")

@@ -93,6 +93,8 @@ class Server(uvicorn.Server):
             self.should_exit = True
         else:
             super().handle_exit(sig, frame)
+            if self.force_exit:  # what is cut off then needs no traceback
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def listen(host: str, port: int) -> socket.socket:
