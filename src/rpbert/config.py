@@ -256,9 +256,9 @@ def parse(
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        key = key_of(kind, first_fault(error))
+        fault = first_fault(error)
+        key, unknown = key_of(kind, fault), fault["type"] == "extra_forbidden"
         within = any(f"{key}.".startswith(f"{name}.") for name in typed)  # it, or a block around it
-        unknown = first_fault(error)["type"] == "extra_forbidden"
         if within or (unknown and any(name.startswith(f"{key}.") for name in typed)):
             where = "command line"
         raise as_input_error(kind, error, where) from None
