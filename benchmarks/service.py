@@ -37,12 +37,12 @@ import torch
 from common import machine, options, publish, start
 
 from rpbert import Post, Tagger
-from rpbert.data import Prediction
-from rpbert.data.controlled import MadePost, Options, make_post
-from rpbert.data.scenes import draw
-from rpbert.demo import settings_of
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.synthetic.controlled import MadePost, Options, make_post
+from rpbert.synthetic.demo import settings_of
+from rpbert.synthetic.scenes import draw
+from rpbert.types import Prediction
 
 POSTS = 256
 WAYS = {"dynamic batching": 32, "one by one": 1}

@@ -25,8 +25,8 @@ import psutil
 from common import in_turn, machine, options, publish, spread, start, table
 
 from rpbert.benchmark.work import Work
-from rpbert.data.controlled import Options, make_post
 from rpbert.data.readers import open_data
+from rpbert.synthetic.controlled import Options, make_post
 
 PER = 10_000  # posts, of which the slope tells the memory
 EVERY = 100

@@ -34,14 +34,14 @@ from rpbert import Post, Tagger
 from rpbert.batch import Shard
 from rpbert.batch.finished import Source
 from rpbert.batch.output import FORMATS, opened
-from rpbert.data import Batch, Prediction
-from rpbert.data.controlled import Options, make_post
 from rpbert.data.images import load_image
 from rpbert.data.labels import strict_spans
 from rpbert.data.shards import read_shard
 from rpbert.inference import Decoded, prediction_of
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.synthetic.controlled import Options, make_post
+from rpbert.types import Batch, Prediction
 
 ROUNDS, POSTS, BATCH, PHOTOS, ANSWERS = 5, 256, 32, 32, 4096
 HASH, DECODE = "hash of the input (tar)", "decode and shrink an image"

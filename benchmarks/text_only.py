@@ -24,10 +24,10 @@ from common import machine, options, publish, spread, start, table
 from rpbert import Post, Tagger
 from rpbert.benchmark.measures import seconds
 from rpbert.benchmark.work import Work
-from rpbert.config import Precision
+from rpbert.config.run import Precision
 from rpbert.data.readers import open_data
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel, load_tokenizer
+from rpbert.storage.model_folder import TaggingModel, load_tokenizer
 
 BATCH = 32
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")

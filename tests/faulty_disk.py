@@ -50,7 +50,7 @@ class FaultyDisk:
             patch.setattr(os, "fsync", self._sync)
             patch.setattr(os, "rename", self._moving(self._rename))
             patch.setattr(os, "replace", self._moving(self._replace))
-            for module in ("rpbert.checkpoint", "rpbert.models.saved"):
+            for module in ("rpbert.training.checkpoint", "rpbert.storage.model_folder"):
                 patch.setattr(f"{module}.save_file", _save_file)
             yield self
 

@@ -18,12 +18,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 
-from rpbert.checkpoint import Checkpoint, Checkpoints, Place
-from rpbert.config import load_run
+from rpbert.config.run import load_run
 from rpbert.data.readers import open_data
 from rpbert.data.wordpiece import learn_wordpieces
-from rpbert.manifest import MANIFEST
-from rpbert.models.saved import TaggingModel
+from rpbert.storage.manifest import MANIFEST
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
 from tests.conftest import EVIDENCE, RESNET, made_posts, tiny
 
 SHAPE = {

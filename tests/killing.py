@@ -28,9 +28,9 @@ import torch
 import transformers.models.bert.modeling_bert
 import transformers.models.resnet.modeling_resnet  # noqa: F401
 
-import rpbert.training  # noqa: F401 - imported before the forks, as is what follows
+import rpbert.training.train  # noqa: F401 - imported before the forks, as is what follows
 from rpbert import cli
-from rpbert.checkpoint import Checkpoints
+from rpbert.training.checkpoint import Checkpoints
 
 DONE, STOPPED = 0, 130
 MOST_ENDS = 5

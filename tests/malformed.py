@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from rpbert.data import Post
+from rpbert.types import Post
 
 POSTS = 12
 PARQUET = pa.schema(

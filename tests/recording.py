@@ -13,7 +13,7 @@ from typing import Any
 from torch import distributed
 
 from rpbert import cli
-from rpbert.progress import Reporter
+from rpbert.training.progress import Reporter
 
 
 def world_size() -> int:

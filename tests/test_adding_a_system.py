@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rpbert import models
-from rpbert.evaluation import describe_systems
+from rpbert.evaluation.evaluate import describe_systems
 from tests import conftest, test_systems
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "adding_a_system.md").read_text("utf-8")

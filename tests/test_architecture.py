@@ -100,4 +100,4 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_the_command_line_and_the_readers_start_without_torch() -> None:
     heavy = {"torch", "transformers"}
-    assert not loaded_by("import rpbert.cli, rpbert.data.check, rpbert.scoring") & heavy
+    assert not loaded_by("import rpbert.cli, rpbert.data.check, rpbert.evaluation.scoring") & heavy

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from rpbert.config import RunSettings
-from rpbert.data import Post
+from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.inference import Tagger
-from rpbert.models.saved import TaggingModel
-from rpbert.training import train
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.train import train
+from rpbert.types import Post
 from tests.conftest import ENCODER, NAMES, TAGGER, tiny
 from tests.families import TEXT_FAMILIES
 

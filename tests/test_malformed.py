@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.config import DataSettings, load_run, write_yaml
+from rpbert.config.data import DataSettings
+from rpbert.config.run import load_run, write_yaml
 from rpbert.data.check import check
 from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.models import parse_options
-from rpbert.task_posts import relation_posts
+from rpbert.training.task_posts import relation_posts
 from tests import malformed
 from tests.conftest import made_posts, tiny
 from tests.malformed import Broken, whole

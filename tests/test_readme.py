@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from rpbert.cli import app
-from rpbert.config import load_run
+from rpbert.config.run import load_run
 from rpbert.models import parse_options
 
 ROOT = Path(__file__).parents[1]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from rpbert.config import RunSettings
-from rpbert.data import Post
+from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
-from rpbert.evaluation import evaluate_posts
+from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
-from rpbert.training import train
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.train import train
+from rpbert.types import Post
 
 YEARS = ("twitter2015", "twitter2017")
 

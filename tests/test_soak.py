@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.config import load_run
-from rpbert.data.controlled import make
-from rpbert.evaluation import evaluate_model
-from rpbert.training import train
+from rpbert.config.run import load_run
+from rpbert.evaluation.evaluate import evaluate_model
+from rpbert.synthetic.controlled import make
+from rpbert.training.train import train
 from tests.soak import Soak
 
 CONFIGS = Path(__file__).parents[1] / "configs"

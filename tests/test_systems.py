@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from rpbert.config import Rates, TrainingSettings
-from rpbert.data import Post
+from rpbert.config.run import Rates, TrainingSettings
 from rpbert.inference import Decoder, Tagger
 from rpbert.models import SYSTEMS
-from rpbert.tasks import BlockSchedule, RelationTask, TaggingTask, Task
+from rpbert.training.tasks import BlockSchedule, RelationTask, TaggingTask, Task
+from rpbert.types import Post
 from tests.conftest import NO_EVIDENCE, TINY, VARIANTS, evidence, made_posts, named, tiny
 
 Variant = tuple[str, dict[str, Any]]

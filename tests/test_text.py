@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from rpbert import Post, Tagger
-from rpbert.data import Prediction
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
+from rpbert.types import Prediction
 from tests.conftest import tiny
 from tests.soak import Soak
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rpbert.config import DataSettings, RunSettings
+from rpbert.config.data import DataSettings
+from rpbert.config.run import RunSettings
 from tests.conftest import TAGGER, TINY, made_posts
 
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rpbert.data import Entity, Post, Prediction
 from rpbert.errors import InputError
+from rpbert.types import Entity, Post, Prediction
 
 if TYPE_CHECKING:
     from rpbert.inference import Tagger

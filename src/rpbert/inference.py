@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from rpbert.config import DecodingSettings, Precision
-from rpbert.data import Batch, Entity, ImageStatus, Post, Prediction, SourceScore
+from rpbert.backends.fast import fast
+from rpbert.config.model import DecodingSettings
+from rpbert.config.run import Precision
 from rpbert.data.ahead import ahead
 from rpbert.data.collate import Collator, batches, by_length, windows
 from rpbert.data.labels import strict_spans
@@ -20,11 +21,11 @@ from rpbert.data.marks import MarksWatch
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import InputError, reason_of
-from rpbert.models.describers import describers
-from rpbert.models.fast import fast
-from rpbert.models.saved import TaggingModel
+from rpbert.evidence.describers import describers
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.types import Batch, Entity, ImageStatus, Post, Prediction, SourceScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -291,8 +292,8 @@ class Tagger:
     def predict_frame(
         self, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
     ) -> pd.DataFrame:
-        """Tag the rows of a pandas frame; see `rpbert.frames.predict_frame`."""
-        from rpbert.frames import predict_frame
+        """Tag the rows of a pandas frame; see `rpbert.integrations.frames.predict_frame`."""
+        from rpbert.integrations.frames import predict_frame
 
         return predict_frame(self, frame, prefix, batch_size)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from rpbert.analysis.run import analyze
-from rpbert.config import RunSettings
-from rpbert.data.controlled import make
-from rpbert.demo import POSTS, settings_of
-from rpbert.training import train
+from rpbert.config.run import RunSettings
+from rpbert.synthetic.controlled import make
+from rpbert.synthetic.demo import POSTS, settings_of
+from rpbert.training.train import train
 from tests.soak import Soak
 
 EPOCHS = 10

@@ -15,7 +15,7 @@ from rpbert import InputError
 from rpbert.batch import Done, Step, Tally
 from rpbert.batch.finished import Source
 from rpbert.batch.ray_engine import RayEngine, _Begun, _Ended, _fault, _Tagged, _writing, connected
-from rpbert.data import Prediction
+from rpbert.types import Prediction
 from tests.batch.made import (
     bytes_of,
     job_of,

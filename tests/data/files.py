@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from rpbert.data import Post
 from rpbert.data.readers import Quirk, open_data
+from rpbert.types import Post
 
 
 def folder_of(root: Path, files: dict[str, str | bytes]) -> Path:

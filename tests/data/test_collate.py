@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data import Post
 from rpbert.data.collate import (
     PADDED,
     Collator,
@@ -23,11 +22,12 @@ from rpbert.data.collate import (
     shuffled_batches,
     windows,
 )
-from rpbert.data.evidence import ImageReader, ImageStore, NoEvidence
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary, tag_set
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
+from rpbert.evidence.readers import ImageReader, ImageStore, NoEvidence
+from rpbert.types import Post
 from tests.conftest import picture
 
 VOCABULARY = Vocabulary(tag_set(["LOC", "PER"]), tuple("abc"), ("ab", "c"))

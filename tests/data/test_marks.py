@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from rpbert.data import Post
 from rpbert.data.marks import ENOUGH, MarksWatch, SplittingWarning
 from rpbert.data.words import SPLITTERS
 from rpbert.inference import Tagger
+from rpbert.types import Post
 from tests.conftest import SHARED, tiny
 
 TEXT = "RT @ada: at #LakeComo with @bob, so e-mail me ## a@b.org"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data import Post, Shown
 from rpbert.data.raw import ImageFolder
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
+from rpbert.types import Post, Shown
 from tests.data.files import folder_of, kinds, read
 
 SMALL = "IMGID:a\nAnna\tB-PER\nsleeps\tO\n\nIMGID:b\nRome\tB-LOC\n\n"

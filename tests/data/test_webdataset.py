@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpbert.data import Post
 from rpbert.data.images import BYTE_LIMIT, load_image
 from rpbert.data.raw import LINE_LIMIT
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
+from rpbert.types import Post
 
 Member = tuple[str, bytes]
 

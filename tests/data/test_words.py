@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data import Post
 from rpbert.data.words import SPLITTERS, WordSplitter, align, marks_style
+from rpbert.types import Post
 
 both_styles = pytest.mark.parametrize("splitter", SPLITTERS.values(), ids=SPLITTERS.keys())
 # Plain text, and text dense in what the patterns look for.

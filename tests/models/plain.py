@@ -9,8 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rpbert.data import Batch, Post
 from rpbert.models.tagger import BiLstmSystem
+from rpbert.types import Batch, Post
 from tests.conftest import NO_EVIDENCE, made_posts
 
 Vector: TypeAlias = list[float]

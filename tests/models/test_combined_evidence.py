@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rpbert.config import DataSettings
-from rpbert.data import Post
+from rpbert.config.data import DataSettings
 from rpbert.errors import InputError
+from rpbert.evidence.encoders import Evidence
 from rpbert.inference import Tagger
 from rpbert.models import SYSTEMS
 from rpbert.models.rpbert import RpBert
-from rpbert.models.saved import TaggingModel
-from rpbert.modules.evidence import Evidence
-from rpbert.task_posts import relation_posts
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.task_posts import relation_posts
+from rpbert.types import Post
 from tests.conftest import BLOCKS, COMBINED, NO_EVIDENCE, made_posts, tiny
 
 ONLY = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from rpbert.data import Post
 from rpbert.models.tagger import TaggerOutput
+from rpbert.types import Post
 from tests.conftest import EVIDENCE, NO_EVIDENCE, TINY, evidence, made_posts, tiny
 
 SYSTEMS = (

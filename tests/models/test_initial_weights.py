@@ -21,8 +21,8 @@ from transformers import (
 
 from rpbert.data.wordpiece import learn_wordpieces
 from rpbert.errors import InputError
-from rpbert.models.saved import TaggingModel
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.storage.model_folder import TaggingModel
 from tests.conftest import EVIDENCE, NO_EVIDENCE, made_posts, tiny
 
 SYSTEMS = ["visualbert", "unicoder_vl", "uniter", "vl_bert", "vilbert", "lxmert"]
@@ -203,9 +203,9 @@ def test_what_maps_regions_into_the_encoder_learns_as_the_projection(system: str
 
 
 def test_the_run_says_what_it_starts_from(bert: Path, tmp_path: Path) -> None:
-    from rpbert.config import RunSettings
-    from rpbert.data.controlled import make
-    from rpbert.training import train
+    from rpbert.config.run import RunSettings
+    from rpbert.synthetic.controlled import make
+    from rpbert.training.train import train
 
     make(tmp_path / "made", posts=30, seed=0)
     run = RunSettings.model_validate(

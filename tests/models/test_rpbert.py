@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rpbert.config import Rates, TrainingSettings
-from rpbert.evaluation import evaluate_posts
+from rpbert.config.run import Rates, TrainingSettings
+from rpbert.evaluation.evaluate import evaluate_posts
+from rpbert.evidence.encoders import side_by_side
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
-from rpbert.models.saved import TaggingModel
-from rpbert.modules.evidence import side_by_side
-from rpbert.tasks import RelationTask, TaggingTask, Task
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.tasks import RelationTask, TaggingTask, Task
 from tests.conftest import NO_EVIDENCE, made_posts, tiny
 
 RATES = Rates(head=1e-2, encoder=1e-2, projection=1e-2, visual=1e-2)

@@ -10,16 +10,16 @@ from PIL import Image
 from transformers import BertConfig, BertModel
 
 from rpbert.analysis import explain
-from rpbert.data import Post, Shown, SourceScore
-from rpbert.data.controlled import make
+from rpbert.backends.fast import fast
 from rpbert.data.readers import open_data
-from rpbert.demo import POSTS, settings_of
+from rpbert.evidence.encoders import VisualTokens, side_by_side
 from rpbert.inference import Decoder, Tagger
-from rpbert.models.fast import fast
 from rpbert.models.rpbert import RpBert
-from rpbert.models.saved import TaggingModel
-from rpbert.modules.evidence import VisualTokens, side_by_side
-from rpbert.training import train
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.synthetic.controlled import make
+from rpbert.synthetic.demo import POSTS, settings_of
+from rpbert.training.train import train
+from rpbert.types import Post, Shown, SourceScore
 from tests.conftest import EVIDENCE, NO_EVIDENCE, evidence, made_posts, picture, tiny
 from tests.soak import Soak
 

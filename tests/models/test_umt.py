@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from rpbert.data import Batch, Post
 from rpbert.models.umt import Umt, conversion_matrix
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.encoder import pool_words
+from rpbert.types import Batch, Post
 from tests.conftest import NO_EVIDENCE, evidence, made_posts, tiny
 from tests.models.plain import (
     Vector,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LxmertConfig, LxmertModel, VisualBertConfig, VisualBertModel
 
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.unicoder_vl import UnicoderVlEncoder
 from rpbert.models.uniter import UniterEncoder
@@ -23,7 +24,6 @@ from rpbert.models.vilbert import CoAttention, VilbertEncoder
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.models.visualbert import VisualBertEncoder
 from rpbert.models.vl_bert import VlBertEncoder
-from rpbert.modules.evidence import VisualTokens
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.modules import attention
 from rpbert.modules.attention import (
     AdditiveAttention,
@@ -14,7 +15,6 @@ from rpbert.modules.attention import (
     masked_softmax,
     mean_token,
 )
-from rpbert.modules.evidence import VisualTokens
 
 
 def cross() -> nn.Module:

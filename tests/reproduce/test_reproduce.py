@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rpbert.config import RunSettings
-from rpbert.data import Post, Shown
+from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evaluation import evaluate_posts
+from rpbert.evaluation.evaluate import evaluate_posts
+from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.inference import Tagger
-from rpbert.models.saved import TaggingModel
-from rpbert.progress import Reporter
 from rpbert.reproduce import Request, make, reproduce, running
 from rpbert.reproduce.markdown import render
 from rpbert.reproduce.rows import ROWS, SOFT
 from rpbert.reproduce.scores import PostScores
 from rpbert.reproduce.settings import SharedSettings, load_shared, run_settings
-from rpbert.scoring import ADDS, DOES_NOT_ADD, Evaluation
-from rpbert.trainer import TrainingResult
-from rpbert.training import train
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.progress import Reporter
+from rpbert.training.train import train
+from rpbert.training.trainer import TrainingResult
+from rpbert.types import Post, Shown
 from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER, made_posts, picture, tiny
 from tests.training_runs import RATES, data_folder
 

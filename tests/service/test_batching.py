@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpbert.data import Post
 from rpbert.service.batching import PADDED_CHARACTERS, PADDED_WORDS, Batcher, Work
 from rpbert.service.deadline import Deadline
 from rpbert.service.failures import Failure
+from rpbert.types import Post
 
 
 class Seen:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-import rpbert.demo
+import rpbert.synthetic.demo
 from rpbert import Tagger
 from rpbert.service.guard import Guard
 from tests.service.common import encoded
@@ -40,8 +40,8 @@ def test_the_demo_serves_the_model_it_made(
             assert found == expected.to_dict()
             assert found["image"] == "used"
 
-    demo = rpbert.demo.demo
-    monkeypatch.setattr("rpbert.demo.demo", small)
+    demo = rpbert.synthetic.demo.demo
+    monkeypatch.setattr("rpbert.synthetic.demo.demo", small)
     monkeypatch.setattr("rpbert.service.server.run", serve)
     code, out, err = run(capsys, "demo", "--output", tmp_path / "demo", "--serve", "--port", 0)
     assert code == 0
@@ -50,7 +50,7 @@ def test_the_demo_serves_the_model_it_made(
     assert host == "127.0.0.1"  # nobody else can reach it
     assert f"http://127.0.0.1:{port} " in err
 
-    monkeypatch.setattr("rpbert.demo.demo", None)  # it is there, and is not made again
+    monkeypatch.setattr("rpbert.synthetic.demo.demo", None)  # it is there, and is not made again
     code, out, err = run(capsys, "demo", "--output", tmp_path / "demo", "--serve", "--port", 0)
     assert (code, out, len(served)) == (0, "", 2)
     assert "makes it anew" in err

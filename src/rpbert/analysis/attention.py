@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rpbert.data import Batch, Post, Prediction
 from rpbert.errors import InputError
+from rpbert.evidence.encoders import CaptionPieces, ImageBlocks, VisualTokens, side_by_side
 from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
 from rpbert.modules.encoder import BertEncoder
-from rpbert.modules.evidence import CaptionPieces, ImageBlocks, VisualTokens, side_by_side
+from rpbert.types import Batch, Post, Prediction
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from rpbert.analysis.summary import MEASURES, Measure, Seen, Summary, spans_of
 from rpbert.data.images import load_small
 
 if TYPE_CHECKING:
-    from rpbert.data import Post
+    from rpbert.types import Post
 
 SIDE = 256
 """Longest side of an image in the page, in pixels."""

@@ -13,7 +13,6 @@ from rpbert.analysis.figure import draw, inline_svg, png, svg
 from rpbert.analysis.report import Report
 from rpbert.analysis.summary import MEASURES, Seen, Summary
 from rpbert.analysis.tables import BlockTable, PostTable, WordTable
-from rpbert.data import Post
 from rpbert.data.collate import batches
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
@@ -21,7 +20,8 @@ from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.modules.encoder import BertEncoder, TextImageEncoder
-from rpbert.writing import bytes_written_whole, written_whole
+from rpbert.storage.writing import bytes_written_whole, written_whole
+from rpbert.types import Post
 
 BATCH = 16
 TABLES = ("posts.csv", "blocks.csv", "words.csv")

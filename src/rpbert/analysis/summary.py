@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 from rpbert.analysis.attention import Explanation
 from rpbert.analysis.errors import OUTCOMES, Outcome, outcome
 from rpbert.analysis.statistics import Correlation, Mean, Sample
-from rpbert.data import Entity, Post
 from rpbert.data.labels import Span, strict_spans
-from rpbert.scoring import RELATION_THRESHOLD
+from rpbert.evaluation.scoring import RELATION_THRESHOLD
+from rpbert.types import Entity, Post
 
 Measure: TypeAlias = Literal["s_tv", "s_tv_per_word"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rpbert.config import Precision
+    from rpbert.config.run import Precision
     from rpbert.errors import InputError
 
 Format: TypeAlias = Literal["jsonl", "parquet"]

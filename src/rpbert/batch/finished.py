@@ -11,8 +11,8 @@ from typing import Any
 from rpbert import __version__
 from rpbert.batch import Job, Shard, Tally
 from rpbert.errors import InputError
-from rpbert.manifest import MANIFEST
-from rpbert.writing import written_whole
+from rpbert.storage.manifest import MANIFEST
+from rpbert.storage.writing import written_whole
 
 FORMAT = 1
 _PIECE = 2**20

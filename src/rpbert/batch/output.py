@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
 
 from rpbert.batch import Format, Shard, Tally
-from rpbert.data import Prediction
 from rpbert.errors import InputError
-from rpbert.writing import bytes_written_whole, written_whole
+from rpbert.storage.writing import bytes_written_whole, written_whole
+from rpbert.types import Prediction
 
 
 class Rows(Protocol):

@@ -26,8 +26,8 @@ from rpbert.batch import Done, Event, Job, Shard, Step
 from rpbert.batch.finished import Source, check_model, record
 from rpbert.batch.local import check_unchanged, loaded, read_posts, source_of
 from rpbert.batch.output import opened
-from rpbert.data import Batch, Prediction
 from rpbert.errors import InputError
+from rpbert.types import Batch, Prediction
 
 _OBJECT_STORE = 512 * 2**20  # bytes, of a Ray of our own
 _BLOCK = 32 * 2**20  # bytes of packed batches that go to a tagger at a time
@@ -179,8 +179,8 @@ class _Reader:
 
     def __init__(self, job: Job) -> None:
         from rpbert.data.words import SPLITTERS
-        from rpbert.models.describers import describers
-        from rpbert.models.saved import TaggingModel
+        from rpbert.evidence.describers import describers
+        from rpbert.storage.model_folder import TaggingModel
 
         model = TaggingModel.load(job.model)
         check_model(job)

@@ -8,7 +8,7 @@ from rpbert.batch import Done, Engine, Event, Job, Lost, Shard, Step, Summary
 from rpbert.batch.finished import check
 from rpbert.batch.output import clear
 from rpbert.errors import InputError
-from rpbert.writing import cannot_write
+from rpbert.storage.writing import cannot_write
 
 
 def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summary, list[Shard]]:

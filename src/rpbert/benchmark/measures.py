@@ -17,7 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rpbert.modules.packed import OneDnn
+from rpbert.backends.packed import OneDnn
 
 SIDE = 2048  # of the matrices that are multiplied to find the machine's best
 _STATUS = Path("/proc/self/status")

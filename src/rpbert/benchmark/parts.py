@@ -24,15 +24,15 @@ from rpbert.benchmark.measures import (
 )
 from rpbert.benchmark.profiles import profiled
 from rpbert.benchmark.work import Work
-from rpbert.config import Precision, TrainingSettings
-from rpbert.data import Post
+from rpbert.config.run import Precision, TrainingSettings
 from rpbert.inference import Tagger
-from rpbert.models.saved import TaggingModel
-from rpbert.repeatable import repeatable, seed_everything
-from rpbert.stopping import StopSignals
-from rpbert.tasks import BlockSchedule, RelationTask, TaggingTask, Task
-from rpbert.trainer import Trainer
-from rpbert.training import accelerator_for
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.repeatable import repeatable, seed_everything
+from rpbert.training.stopping import StopSignals
+from rpbert.training.tasks import BlockSchedule, RelationTask, TaggingTask, Task
+from rpbert.training.train import accelerator_for
+from rpbert.training.trainer import Trainer
+from rpbert.types import Post
 
 LATENCIES = 40  # posts that are tagged one by one
 COUNTED = 8  # posts whose operations are counted

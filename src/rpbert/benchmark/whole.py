@@ -15,7 +15,7 @@ from rpbert.errors import InputError
 
 if TYPE_CHECKING:
     from rpbert.benchmark.work import Work
-    from rpbert.config import Precision
+    from rpbert.config.run import Precision
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from rpbert.data import Post
-from rpbert.data.controlled import MadePost, Options, make_post
-from rpbert.data.scenes import draw
+from rpbert.evidence.resnet import ResNetBlocks, frozen_statistics
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
-from rpbert.modules.visual import ResNetBlocks, frozen_statistics
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.synthetic.controlled import MadePost, Options, make_post
+from rpbert.synthetic.scenes import draw
+from rpbert.types import Post
 
 Size = Literal["published", "tiny"]
 

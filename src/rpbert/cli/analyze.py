@@ -42,7 +42,7 @@ def analyze(
     from rich.progress import SpinnerColumn, TextColumn
 
     from rpbert.analysis.run import analyze as run
-    from rpbert.progress import bar
+    from rpbert.training.progress import bar
 
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} posts"))
     with bar(Console(stderr=True), *columns) as progress:

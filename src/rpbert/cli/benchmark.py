@@ -46,7 +46,7 @@ def benchmark(
     from rpbert.benchmark.report import render
     from rpbert.benchmark.whole import Plan, run
     from rpbert.benchmark.work import Work
-    from rpbert.config import Precision
+    from rpbert.config.run import Precision
 
     device = one_of("--device", device, ("cpu", "cuda"))
     known: tuple[Precision, ...] = ("fp32", "bf16", "int8") if device == "cpu" else ("fp32", "bf16")

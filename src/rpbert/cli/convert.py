@@ -27,8 +27,8 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert published weights to safetensors with this package's names; pickles are not run."""
-    from rpbert.convert import collapsed
-    from rpbert.convert import convert as run
+    from rpbert.integrations.convert import collapsed
+    from rpbert.integrations.convert import convert as run
 
     result = run(system, checkpoint, output, tokenizer)
     if as_json:

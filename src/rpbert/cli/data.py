@@ -41,7 +41,7 @@ def make(
     as_json: Json = False,
 ) -> None:
     """Write the controlled data set: made posts, made images, known truth."""
-    from rpbert.data.controlled import make as run
+    from rpbert.synthetic.controlled import make as run
 
     run(folder, posts=posts, relevant=relevant, ambiguous=ambiguous, seed=seed, images=images)
     if as_json:

@@ -36,10 +36,10 @@ def demo(
 
         keys = Keys.read(None)
         listen(host, port).close()  # an address that is taken is better heard of before training
-    from rpbert.demo import demo as run
-    from rpbert.demo import finished
+    from rpbert.cli.show import print_demo
     from rpbert.inference import Tagger
-    from rpbert.show import print_demo
+    from rpbert.synthetic.demo import demo as run
+    from rpbert.synthetic.demo import finished
 
     earlier = finished(output, seed) if serve else None
     if earlier is None:

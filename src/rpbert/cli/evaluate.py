@@ -38,10 +38,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
-    from rpbert.config import PRECISIONS, Precision
+    from rpbert.config.run import PRECISIONS, Precision
     from rpbert.data.lenient import LeftOut
-    from rpbert.evaluation import GROUPINGS, evaluate_model, only
-    from rpbert.score_table import render
+    from rpbert.evaluation.evaluate import GROUPINGS, evaluate_model, only
+    from rpbert.evaluation.score_table import render
 
     if by is not None and by not in GROUPINGS:
         raise InputError("--by", by, " or ".join(GROUPINGS))

@@ -74,7 +74,7 @@ def predict(
 
     Exit code 3: done, but for the posts that are listed in *.errors.jsonl beside the output.
     """
-    from rpbert.config import PRECISIONS
+    from rpbert.config.run import PRECISIONS
 
     if (text is None) == (source is None):
         found = "neither --text nor --input" if text is None else "both --text and --input"
@@ -127,8 +127,8 @@ def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any)
     image = post["image"]
     if image is not None and not image.is_file():
         raise InputError("--image", f"no file {image}", "an image file")
+    from rpbert.evidence.describers import need_reader
     from rpbert.inference import Tagger
-    from rpbert.models.describers import need_reader
 
     tagger = Tagger.from_pretrained(model, **chosen)
     if post["caption"] is not None:
@@ -137,6 +137,6 @@ def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any)
     if as_json:
         print_json(prediction.to_dict())
     else:
-        from rpbert.show import print_prediction
+        from rpbert.cli.show import print_prediction
 
         print_prediction(prediction, console())

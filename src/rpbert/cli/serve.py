@@ -37,7 +37,7 @@ def serve(
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
-    from rpbert.config import PRECISIONS
+    from rpbert.config.run import PRECISIONS
 
     settings = ServiceSettings(**limits)
     chosen = one_of("--precision", precision, PRECISIONS)

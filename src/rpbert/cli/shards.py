@@ -17,7 +17,7 @@ from rpbert.errors import InputError, counted, printable
 if TYPE_CHECKING:
     from rpbert.batch import Engine, Format, Summary
     from rpbert.batch.output import Rows
-    from rpbert.config import Precision
+    from rpbert.config.run import Precision
 
 PARTLY = 3
 """Exit code of a run that is done, but not with every post."""
@@ -123,7 +123,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     from rpbert.batch.plan import divide, find, plan
     from rpbert.batch.run import set_aside, tag
     from rpbert.batch.watch import Watch
-    from rpbert.stopping import StopSignals
+    from rpbert.training.stopping import StopSignals
 
     _check(given)
     base, sources = find(given.source)  # before PyTorch is loaded, which takes longer
@@ -135,8 +135,8 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
         raise InputError("--output", found, "a folder", "end it with / if it is one")
     shards = divide(plan(base, sources, output, given.format), given.shard)
     engine = _engine(given)
+    from rpbert.backends.fast import resolved
     from rpbert.inference import best_device, model_folder
-    from rpbert.models.fast import resolved
 
     _check_gpus(given)
     model = model_folder(given.model)

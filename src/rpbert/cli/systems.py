@@ -9,7 +9,7 @@ from rpbert.cli.common import Json, console, print_json
 
 def systems(as_json: Json = False) -> None:
     """List every system with its paper, table row, evidence and parameters."""
-    from rpbert.evaluation import describe_systems
+    from rpbert.evaluation.evaluate import describe_systems
 
     rows = describe_systems()
     if as_json:

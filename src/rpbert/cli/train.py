@@ -20,13 +20,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a system and keep its best model by the development F1."""
-    from rpbert.config import load_run
-    from rpbert.stopping import StopSignals
+    from rpbert.config.run import load_run
+    from rpbert.training.stopping import StopSignals
 
     try:
         with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is
             settings = load_run(config, overrides or ())  # a slip shows before PyTorch loads
-            from rpbert.training import train as run
+            from rpbert.training.train import train as run
 
             result = run(settings, output, resume=resume)
     except KeyboardInterrupt:

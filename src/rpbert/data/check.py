@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rpbert.data import ImageStatus, Post, Shown
 from rpbert.data.conll import NO_BLANK_END
 from rpbert.data.labels import lenient_spans, lone_inside, strict_spans
 from rpbert.data.raw import Quirk
@@ -16,6 +15,7 @@ from rpbert.data.readers import DataSource, PostFiles, TrcFolder, open_data
 from rpbert.data.trc import read_labels
 from rpbert.data.words import marks_balance, style_of
 from rpbert.errors import InputError, refuse
+from rpbert.types import ImageStatus, Post, Shown
 
 _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rpbert.data import Batch, Post
-from rpbert.data.evidence import EvidenceReader
 from rpbert.data.packing import pad
 from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary
 from rpbert.errors import InputError
+from rpbert.evidence.readers import EvidenceReader
+from rpbert.types import Batch, Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rpbert.data import Post
 from rpbert.data.labels import is_tag, normalise
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, note_words, shown
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.types import Post
 
 _HEADER = "IMGID:"
 _TAB = "\t"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from rpbert.data import ImageStatus
 from rpbert.errors import InputError
+from rpbert.types import ImageStatus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

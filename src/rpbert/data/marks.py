@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from rpbert.data import Post
+from rpbert.types import Post
 
 ENOUGH = 20
 """Marks that are seen before anything is said."""

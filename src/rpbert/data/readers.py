@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from rpbert.data import Post, Shown
 from rpbert.data.conll import read_conll
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
-from rpbert.data.regions import FILE as REGIONS
-from rpbert.data.regions import StoredRegions, stored_ids
 from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.evidence.stored_regions import FILE as REGIONS
+from rpbert.evidence.stored_regions import StoredRegions, stored_ids
+from rpbert.types import Post, Shown
 
 __all__ = [
     "DataSource",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rpbert.data import Post
 from rpbert.data.raw import shown
 from rpbert.data.tables import NO_GOLD, read_jsonl, read_parquet
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import WordSplitter
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.types import Post
 
 SUFFIXES = (".jsonl", ".parquet", ".tar")
 WORD_LIMIT = 20_000

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rpbert.data import Post, Shown
 from rpbert.data.labels import (
     Span,
     is_tag,
@@ -38,6 +37,7 @@ from rpbert.data.raw import (
 )
 from rpbert.data.words import WordSplitter, align
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.types import Post, Shown
 
 SHOWN = ("image", "caption", "relation", "image_text")
 """Keys of what an image is and what is known of it."""

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rpbert.data import Post
 from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, shown
 from rpbert.data.tables import read_jsonl
 from rpbert.data.words import WordSplitter
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.types import Post
 
 TRAIN_ROWS = 3576  # published split: these rows train, all behind them test
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rpbert.data import Post
 from rpbert.data.labels import lenient_spans
+from rpbert.types import Post
 
 PADDING, UNKNOWN = 0, 1
 LONGEST_WORD = 200

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
-from rpbert.data import Post
 from rpbert.data.images import BYTE_LIMIT
 from rpbert.data.raw import IMAGE_SUFFIXES, LINE_LIMIT, shown
 from rpbert.data.tables import NO_GOLD, json_object, post_of_values
 from rpbert.data.words import WordSplitter
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.types import Post
 
 _HEADER_LIMIT = 2**20  # bytes of the headers of one member; some are lists as long as they please
 _TEXTS = (".txt", ".json")

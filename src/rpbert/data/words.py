@@ -20,7 +20,7 @@ from functools import cache
 from itertools import groupby
 from typing import ClassVar, Protocol
 
-from rpbert.data import Post
+from rpbert.types import Post
 
 _URL = r"(?i:https?://|www\.)[!#-;=?-~]*[0-9A-Za-z/_=~#&+-]"
 _KEYCAP = r"[0-9#*]\uFE0F?\u20E3"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 
-from rpbert.config import EvidenceKind, EvidenceSettings, SystemSettings, parse
+from rpbert.config.model import EvidenceKind, EvidenceSettings, SystemSettings
+from rpbert.config.run import parse
 from rpbert.errors import InputError, did_you_mean
 from rpbert.models.adaptive_coattention import AdaptiveCoAttention
 from rpbert.models.bert import BertTagger

@@ -9,11 +9,11 @@ of the biLSTM: [e_k; e_k^BERT].
 
 from __future__ import annotations
 
-from rpbert.config import BiLstmSettings, TextEncoderSettings
-from rpbert.data import Batch
+from rpbert.config.model import BiLstmSettings, TextEncoderSettings
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
+from rpbert.types import Batch
 
 
 class BertOptions(BiLstmSettings):

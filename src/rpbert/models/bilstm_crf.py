@@ -9,10 +9,10 @@ Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of
 
 from __future__ import annotations
 
-from rpbert.config import BiLstmSettings
-from rpbert.data import Batch
+from rpbert.config.model import BiLstmSettings
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmSystem, TaggerOutput
+from rpbert.types import Batch
 
 
 class BiLstmCrfTagger(BiLstmSystem):

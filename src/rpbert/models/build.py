@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from torch import nn
 
-from rpbert.config import (
+from rpbert.config.model import (
     BlockSettings,
     CaptionSettings,
     EvidenceSettings,
@@ -27,11 +27,8 @@ from rpbert.config import (
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import Vocabulary
 from rpbert.errors import InputError, reason_of
-from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
-from rpbert.modules.detector import Detector
-from rpbert.modules.embeddings import CharacterEncoder, WordVectors
-from rpbert.modules.encoder import TextImageEncoder
-from rpbert.modules.evidence import (
+from rpbert.evidence.detector import Detector
+from rpbert.evidence.encoders import (
     CaptionPieces,
     CaptionWords,
     CombinedEvidence,
@@ -43,11 +40,14 @@ from rpbert.modules.evidence import (
     StoredRegionFeatures,
     StoredVector,
 )
+from rpbert.evidence.resnet import RESNET_SHAPES, BlockNetwork
+from rpbert.evidence.vision import published_network, random_network
+from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
+from rpbert.modules.embeddings import CharacterEncoder, WordVectors
+from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
 from rpbert.modules.mixing import LastLayer, WeightedLayers
-from rpbert.modules.published import load_published
-from rpbert.modules.vision import published_network, random_network
-from rpbert.modules.visual import RESNET_SHAPES, BlockNetwork
+from rpbert.storage.published import load_published
 
 if TYPE_CHECKING:
     from transformers import BertModel

@@ -24,12 +24,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import BiLstmSettings, EvidenceSettings
-from rpbert.data import Batch
+from rpbert.config.model import BiLstmSettings, EvidenceSettings
+from rpbert.evidence.encoders import Evidence
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.attention import mean_token
-from rpbert.modules.evidence import Evidence
+from rpbert.types import Batch
 
 
 class ImageAtT0Options(BiLstmSettings):

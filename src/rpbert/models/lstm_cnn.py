@@ -24,12 +24,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import EvidenceSettings, ReaderSettings, SystemSettings
-from rpbert.data import Batch
+from rpbert.config.model import EvidenceSettings, ReaderSettings, SystemSettings
+from rpbert.evidence.encoders import Evidence
 from rpbert.models.build import Parts
 from rpbert.models.tagger import System, TaggerOutput, WordEmbeddings, last_state
 from rpbert.modules.attention import mean_token
-from rpbert.modules.evidence import Evidence
+from rpbert.types import Batch
 
 
 class LstmCnnOptions(SystemSettings):

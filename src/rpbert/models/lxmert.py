@@ -30,12 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
-from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import somewhere
-from rpbert.modules.published import bert_shape, load_published
+from rpbert.storage.published import bert_shape, load_published
 
 if TYPE_CHECKING:
     from transformers import BertModel, LxmertModel

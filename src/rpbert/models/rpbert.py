@@ -30,13 +30,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rpbert.config import BiLstmSettings, EvidenceSettings, Settings, TextEncoderSettings
-from rpbert.data import Batch, Post, Shown
+from rpbert.config.model import BiLstmSettings, EvidenceSettings, Settings, TextEncoderSettings
+from rpbert.evidence.encoders import Evidence, VisualTokens, side_by_side
 from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
-from rpbert.modules.evidence import Evidence, VisualTokens, side_by_side
 from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
+from rpbert.types import Batch, Post, Shown
 
 Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
 """Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""

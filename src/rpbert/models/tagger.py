@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import SystemSettings
-from rpbert.data import Batch
+from rpbert.config.model import SystemSettings
 from rpbert.errors import InputError
+from rpbert.evidence.encoders import Evidence
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import NEW_PARTS, TextImageEncoder
-from rpbert.modules.evidence import Evidence
+from rpbert.types import Batch
 
 
 @dataclass(slots=True)

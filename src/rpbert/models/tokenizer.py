@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rpbert.config import EncoderSettings, SystemSettings
-from rpbert.data import Post
+from rpbert.config.model import EncoderSettings, SystemSettings
 from rpbert.errors import InputError
 from rpbert.models.build import from_hub
+from rpbert.types import Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -38,15 +38,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rpbert.config import DecodingSettings, EvidenceSettings, SystemSettings, TextEncoderSettings
-from rpbert.data import Batch
+from rpbert.config.model import (
+    DecodingSettings,
+    EvidenceSettings,
+    SystemSettings,
+    TextEncoderSettings,
+)
+from rpbert.evidence.encoders import Evidence
 from rpbert.models.build import Parts
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.attention import CrossAttention
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.encoder import TextImageEncoder, pool_words
-from rpbert.modules.evidence import Evidence
-from rpbert.modules.published import bert_config
+from rpbert.storage.published import bert_config
+from rpbert.types import Batch
 
 MARKS = ("O", "B", "I")
 GUIDANCE = 0.5  # λ

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import with_area
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ and a sub-word as in BERT: LayerNorm(word + position + segment A). Regions have 
 
 Verified against the authors' code (ChenRocks/UNITER, `model/model.py`, `data/data.py`): these
 equations, the seven numbers of a box, the names and shapes of the weights
-(`rpbert.published_names`). The published weights themselves were not at hand.
+(`rpbert.integrations.published_names`). The published weights themselves were not at hand.
 
 Deviations: regions may be blocks of a grid (see `evidence`), where the authors take Faster R-CNN's;
 the embedding that masks a region in pre-training is left out, as is the pooler.
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import with_sides
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ the whole image, its feature the mean of the others.
 Verified against the authors' code (facebookresearch/vilbert-multi-task, `vilbert/vilbert.py`,
 `vilbert/datasets/_image_features_reader.py`, `config/bert_base_6layer_6conect.json`): these
 equations, the order of the layers, the published sizes, the names and shapes of the weights
-(`rpbert.published_names`). The published weights themselves were not at hand.
+(`rpbert.integrations.published_names`). The published weights themselves were not at hand.
 
 Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
 poolers, and what becomes of the regions after the text last looked at them. Text without an image
@@ -34,12 +34,12 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend_if_any, bert_layer
-from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import somewhere, with_area, with_whole_image
-from rpbert.modules.published import bert_shape
+from rpbert.storage.published import bert_shape
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel

@@ -21,14 +21,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rpbert.config import BiLstmSettings, EncoderSettings, EvidenceSettings
-from rpbert.data import Batch
+from rpbert.config.model import BiLstmSettings, EncoderSettings, EvidenceSettings
 from rpbert.errors import InputError
+from rpbert.evidence.encoders import Evidence, VisualTokens
 from rpbert.models.build import Parts, checked, from_hub, published_bert, random_bert
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import bert_layer, pool_words
-from rpbert.modules.evidence import Evidence, VisualTokens
-from rpbert.modules.published import bert_shape, model_type
+from rpbert.storage.published import bert_shape, model_type
+from rpbert.types import Batch
 
 if TYPE_CHECKING:
     from transformers import BertModel

@@ -18,7 +18,7 @@ for a text of n sub-words, each through BERT's LayerNorm. All regions share one 
 
 Verified against the authors' code (jackroos/VL-BERT, `common/visual_linguistic_bert.py`,
 `common/fast_rcnn.py`, `cfgs/pretrain`): these equations, the wavelengths, the names and shapes of
-the weights (`rpbert.published_names`). The published weights themselves were not at hand.
+the weights (`rpbert.integrations.published_names`). The published weights were not at hand.
 
 Deviations: the feature of the whole image is the mean of its regions, where the authors pool it
 from its own box; regions may be blocks of a grid (see `evidence`). A post without an image has
@@ -35,8 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.evidence import VisualTokens
 from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
 
 if TYPE_CHECKING:

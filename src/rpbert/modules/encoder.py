@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from rpbert.modules.evidence import VisualTokens
+from rpbert.evidence.encoders import VisualTokens
 from rpbert.modules.mixing import LastLayer, LayerMix
 
 if TYPE_CHECKING:

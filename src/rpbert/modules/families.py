@@ -12,7 +12,7 @@ from rpbert.modules.any_encoder import AnyEncoder
 from rpbert.modules.deberta import DebertaEncoder
 from rpbert.modules.encoder import BertEncoder, TextImageEncoder
 from rpbert.modules.modernbert import ModernBertEncoder
-from rpbert.modules.published import load_published, published_config, refuse_elsewhere
+from rpbert.storage.published import load_published, published_config, refuse_elsewhere
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

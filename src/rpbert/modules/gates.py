@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rpbert.data import Post, Shown
+from rpbert.types import Post, Shown
 
 
 class Gate(nn.Module):

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rpbert.data import Post
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
@@ -26,8 +25,9 @@ from rpbert.reproduce.result import (
 from rpbert.reproduce.rows import ORACLE, ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
 from rpbert.reproduce.running import Job, probe
 from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
-from rpbert.training import complete_settings
-from rpbert.writing import check_writable, written_whole
+from rpbert.storage.writing import check_writable, written_whole
+from rpbert.training.train import complete_settings
+from rpbert.types import Post
 
 Note = Callable[[str], None]
 PROBED_BATCHES = 8

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpbert.reproduce.bootstrap import paired_bootstrap, ratios
+from rpbert.evaluation.bootstrap import paired_bootstrap, ratios
 from rpbert.reproduce.rows import SOFT, TITLES, Measure, Row, Table
 
 if TYPE_CHECKING:

@@ -13,19 +13,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rpbert.config import EvidenceSettings, RunSettings
-from rpbert.data import Post
+from rpbert.config.model import EvidenceSettings
+from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, counted
 from rpbert.inference import Tagger
-from rpbert.manifest import recover
 from rpbert.models import parse_options
-from rpbert.models.saved import TaggingModel
 from rpbert.reproduce.rows import Row
 from rpbert.reproduce.scores import PostScores
-from rpbert.training import check_settings, complete_settings, train
-from rpbert.writing import written_whole
+from rpbert.storage.manifest import recover
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.storage.writing import written_whole
+from rpbert.training.train import check_settings, complete_settings, train
+from rpbert.types import Post
 
 TRAINED = "trained.json"
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rpbert.analysis.attention import explain_batch
-from rpbert.data import Post
 from rpbert.data.collate import batches
 from rpbert.data.labels import strict_spans
+from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.inference import Tagger
-from rpbert.scoring import RELATION_THRESHOLD
-from rpbert.writing import written_whole
+from rpbert.storage.writing import written_whole
+from rpbert.types import Post
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

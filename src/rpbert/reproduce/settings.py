@@ -8,17 +8,19 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rpbert.config import (
+from rpbert.config.model import (
     BiLstmSettings,
     CaptionSettings,
     EncoderSettings,
     EvidenceKind,
     EvidenceSources,
     OcrSettings,
-    RunSettings,
     Settings,
     SourceSettings,
     TaggerSettings,
+)
+from rpbert.config.run import (
+    RunSettings,
     TrainingSettings,
     anchor_model,
     fill_preset,
@@ -26,11 +28,11 @@ from rpbert.config import (
     override,
     parse,
 )
-from rpbert.data import Post
+from rpbert.config.yaml_file import read_yaml
 from rpbert.errors import InputError
 from rpbert.models import SYSTEMS
 from rpbert.reproduce.rows import Row
-from rpbert.yaml_file import read_yaml
+from rpbert.types import Post
 
 
 class SharedParts(Settings):

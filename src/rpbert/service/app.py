@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 
 import rpbert
 from rpbert.analysis import explain
-from rpbert.data import Post, Prediction
 from rpbert.inference import Tagger
 from rpbert.models import registered
 from rpbert.models.rpbert import RpBert
@@ -36,6 +35,7 @@ from rpbert.service.keys import Keys
 from rpbert.service.metrics import Metrics
 from rpbert.service.schema import ExplainIn, PostIn
 from rpbert.service.settings import ServiceSettings
+from rpbert.types import Post, Prediction
 
 Answer = TypeVar("Answer")
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rpbert.data import Post
 from rpbert.errors import InputError
 from rpbert.service.deadline import Deadline
 from rpbert.service.failures import busy, internal, invalid
+from rpbert.types import Post
 
 PADDED_WORDS = 8192
 """Most words of a batch, padding included, where it has more than one post."""

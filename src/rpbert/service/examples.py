@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rpbert.data.images import FORMATS
-from rpbert.data.scenes import draw
 from rpbert.data.shards import read_shard
 from rpbert.data.words import WordSplitter
+from rpbert.synthetic.scenes import draw
 
 MOST = 12
 # Text, what the picture shows (as an entity type), and the seed that draws it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rpbert.analysis import Explanation
-from rpbert.data import Prediction
+from rpbert.types import Prediction
 
 DECIMALS = 6
 

@@ -16,15 +16,15 @@ from typing import Any, NoReturn
 from PIL import Image
 from pydantic import ValidationError
 
-from rpbert.data import Post
+from rpbert.config.refusals import as_input_error
 from rpbert.data.images import claim, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
-from rpbert.refusals import as_input_error
 from rpbert.service.deadline import Deadline
 from rpbert.service.failures import Failure, invalid, too_large
 from rpbert.service.schema import ExplainIn, PostIn
 from rpbert.service.settings import MEBI, ServiceSettings
+from rpbert.types import Post
 
 SMALLEST_IMAGE = 24  # bytes; no file of a format that is read is smaller
 OTHER_VALUES = 1000  # of a post beside its text, tokens and caption: keys, an id full of commas

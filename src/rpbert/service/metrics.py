@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from rpbert.data import Prediction
 from rpbert.service.failures import Failure
+from rpbert.types import Prediction
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 POSTS = (1, 2, 4, 8, 16, 32, 64, 128)

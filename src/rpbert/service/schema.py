@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from rpbert.data import ImageStatus
+from rpbert.types import ImageStatus
 
 
 def _clean(value: Any) -> Any:

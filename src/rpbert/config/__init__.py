@@ -1,0 +1,1 @@
+"""Every setting of a run: typed, documented where it stands, unknown keys refused."""

@@ -1,0 +1,1 @@
+"""Other libraries' formats: spaCy, pandas, notebooks, published checkpoints."""

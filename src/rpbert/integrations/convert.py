@@ -1,0 +1,270 @@
+"""Published checkpoints to folders that training starts from: `rpbert convert`.
+
+The authors of UNITER, VL-BERT and ViLBERT published pickles with names of their own; VisualBERT
+and LXMERT lie on the hub as pickles too. A pickle can run code when it is read. Here, and nowhere
+else in the package, one is read, by ``torch.load(weights_only=True)``, which builds nothing but
+tensors and refuses the rest; what comes out is safetensors.
+
+Nothing is left to chance: every name of the checkpoint is either taken, or known as a part that
+no system here has (heads of pre-training, detectors) and reported, and every parameter of the
+encoder is filled. Anything else is an error that lists the names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rpbert.errors import InputError
+from rpbert.integrations.published_names import (
+    HEAD,
+    NO_WEIGHTS,
+    PUBLISHED,
+    Published,
+    Shape,
+    Tensors,
+    layers_of,
+)
+from rpbert.models.build import from_hub
+from rpbert.models.tokenizer import load_tokenizer
+from rpbert.models.vision_language import CONVERTED, WEIGHTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PADDING = 64
+"""Sub-word tables may be filled up to a multiple of this."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a checkpoint.
+
+    Attributes:
+        filled: parameters of the encoder, each with its published value.
+        left_out: names of the checkpoint that no system here has a part for.
+    """
+
+    system: str
+    folder: Path
+    filled: int
+    left_out: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The conversion as JSON types."""
+        return {
+            "system": self.system,
+            "folder": str(self.folder),
+            "filled": self.filled,
+            "left_out": list(self.left_out),
+        }
+
+
+def convert(
+    system: str, checkpoint: Path, folder: Path, tokenizer: str | None = None
+) -> Conversion:
+    """Write a folder that ``model.encoder.pretrained`` takes.
+
+    Args:
+        system: a name of `PUBLISHED`.
+        checkpoint: the authors' file, or a folder of transformers.
+        tokenizer: hub name or folder; None: the one the weights were trained with.
+
+    Raises:
+        InputError: the checkpoint is not of that system, holds more than tensors, or fits the
+            tokenizer not; then nothing is written.
+    """
+    if system == NO_WEIGHTS:
+        mend = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
+        raise InputError(system, "a system without known published weights", "another", mend)
+    if system not in PUBLISHED:
+        raise InputError("SYSTEM", system, f"one of {', '.join(PUBLISHED)}")
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONVERTED).is_file():
+        raise InputError(folder, "a folder with other things", "a new folder for --output")
+    rules = PUBLISHED[system]
+    path = _file_of(checkpoint)
+    ours = translate(rules, read_checkpoint(path), path)
+    name, rows = tokenizer or rules.tokenizer, ours.shape["vocab_size"]
+    pieces = from_hub("--tokenizer", name, lambda: load_tokenizer(name))
+    if not 0 <= rows - len(pieces) < PADDING:
+        found = f"{len(pieces)} sub-words for {rows} embeddings"
+        raise InputError(name, found, "the tokenizer the weights were trained with")
+    described = {
+        "system": system,
+        "encoder": rules.encoder.__name__,
+        "shape": ours.shape,
+        "region_width": ours.region_width,
+        "checkpoint": path.name,
+        "sha256": _sha256(path),
+    }
+    _write(folder, ours.tensors, pieces, described)
+    return Conversion(system, folder, len(ours.tensors), ours.left_out)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name; of a pickle nothing is executed.
+
+    Raises:
+        InputError: no such file, or one that holds no tensors or asks for more than tensors.
+    """
+    expected = "a checkpoint of named tensors"
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(path, "no such file", expected) from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).split(".")[0]
+        found = f"a pickle that asks for more than tensors, nothing of it was run ({reason})"
+        raise InputError(path, found, expected) from None
+    except Exception as error:  # a file that is no pickle can raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise InputError(path, reason, expected) from None
+    for inner in ("state_dict", "model_state_dict", "model"):  # beside an optimiser's
+        if isinstance(content, dict) and isinstance(content.get(inner), dict):
+            content = content[inner]
+    tensors = {}
+    if isinstance(content, dict):
+        tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(path, "no named tensors", expected)
+    return tensors
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A checkpoint in our names: all of an encoder, of a shape and for regions of a size."""
+
+    tensors: dict[str, Tensor]
+    shape: Shape
+    region_width: int
+    left_out: tuple[str, ...]
+
+
+def translate(rules: Published, published: Tensors, where: object) -> Translated:
+    """Find every parameter of an encoder among published tensors.
+
+    Raises:
+        InputError: a published name is unknown or has no place, a parameter has no value, or a
+            size differs; all of them are listed.
+    """
+    renamed, left_out = _rename(rules, published, where)
+    shape, region_width = _shape_of(rules, renamed, where)
+    unread = [n for n in renamed if any(re.match(p, n) for p in rules.unread(shape))]
+    with torch.device("meta"):
+        places = rules.encoder.random(shape, region_width, rows=0).state_dict()
+    faults = {
+        "unused": [name for name in renamed if name not in places and name not in unread],
+        "unfilled": [name for name in places if name not in renamed],
+        "of another shape": [
+            f"{name} {tuple(renamed[name].shape)} for {tuple(place.shape)}"
+            for name, place in places.items()
+            if name in renamed and renamed[name].shape != place.shape
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{kind}: {', '.join(collapsed(n))}" for kind, n in faults.items() if n)
+        raise InputError(where, found, "a value for every parameter, and a place for every value")
+    # Copies: published files share memory between names, and some hold half precision.
+    tensors = {name: renamed[name].detach().float().clone() for name in places}
+    return Translated(tensors, shape, region_width, tuple(sorted([*left_out, *unread])))
+
+
+def collapsed(names: Iterable[str]) -> list[str]:
+    """Names, those of many layers as one: ``encoder.layer.*.output.dense.bias (12)``."""
+    counts = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
+    return [name if n == 1 else f"{name} ({n})" for name, n in sorted(counts.items())]
+
+
+def _file_of(checkpoint: Path) -> Path:
+    """The weights in a folder of transformers, or the file itself."""
+    if not checkpoint.is_dir():
+        return checkpoint
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (checkpoint / name).is_file():
+            return checkpoint / name
+    raise InputError(checkpoint, "neither", "model.safetensors or pytorch_model.bin")
+
+
+def _rename(
+    rules: Published, published: Tensors, where: object
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors by our names, and the names of those that no encoder here has a part for."""
+    renamed: dict[str, Tensor] = {}
+    left_out, unknown = [], []
+    same = [(re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.", r"\g<0>")]
+    for name, tensor in published.items():
+        plain = re.sub(r"^module\.", "", name)  # of training on several devices
+        plain = plain.replace(".gamma", ".weight").replace(".beta", ".bias")  # of old BERTs
+        if any(re.match(pattern, plain) for pattern in rules.left_out):
+            left_out.append(name)
+            continue
+        for pattern, ours in (*rules.names, *same):
+            if match := re.match(pattern, plain):
+                place = match.expand(ours) + plain[match.end() :]
+                break
+        else:
+            place = ""
+        if not place or place in renamed:  # two names for one place are one too many
+            unknown.append(name)
+        else:
+            renamed[place] = tensor
+    if not renamed or unknown:
+        found = f"unknown names: {', '.join(collapsed(unknown))}" if unknown else "no known name"
+        raise InputError(where, found, f"those of {rules.encoder.__name__.removesuffix('Encoder')}")
+    return renamed, left_out
+
+
+def _shape_of(rules: Published, tensors: Tensors, where: object) -> tuple[Shape, int]:
+    """The shape of the encoder and d_v, from the sizes of the tensors."""
+    tables, layers = f"{rules.bert}embeddings.", f"{rules.bert}encoder.layer."
+    try:
+        vocabulary, width = tensors[f"{tables}word_embeddings.weight"].shape
+        shape = {
+            "vocab_size": vocabulary,
+            "hidden_size": width,
+            "num_hidden_layers": layers_of(tensors, layers),
+            "num_attention_heads": max(1, width // HEAD),
+            "intermediate_size": len(tensors[f"{layers}0.intermediate.dense.weight"]),
+            "max_position_embeddings": len(tensors[f"{tables}position_embeddings.weight"]),
+            "type_vocab_size": len(tensors[f"{tables}token_type_embeddings.weight"]),
+        }
+        return {**shape, **rules.beyond_bert(tensors)}, rules.region_width(tensors)
+    except KeyError as missing:
+        raise InputError(where, f"unfilled: {missing.args[0]}", "a value for it") from None
+
+
+def _write(
+    folder: Path,
+    tensors: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    described: dict[str, Any],
+) -> None:
+    """Write the folder whole or not at all; what was there of an earlier conversion goes."""
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    save_file(tensors, new / WEIGHTS)
+    tokenizer.save_pretrained(new)
+    (new / CONVERTED).write_text(json.dumps(described, indent=1), encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    new.rename(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

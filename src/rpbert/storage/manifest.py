@@ -1,0 +1,183 @@
+"""Folders that are written whole or not at all, and the manifest that tells a changed byte.
+
+``manifest.json`` lists every file of a folder with its length and SHA-256, and closes with the
+SHA-256 of that list. It is written last, when all else is on the disk: a folder with a manifest
+that holds is whole. Models and checkpoints are such folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rpbert.data.raw import stays_below
+from rpbert.errors import InputError
+from rpbert.storage.writing import cannot_write, is_disk_fault, sync
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+"""Not listed: it is for people, who edit it."""
+_AGAIN = "copy it again"
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the name of `folder` once it is on the disk.
+
+    What stood there before is replaced only then, and stands there again if that fails. A process
+    that is killed in between leaves what `recover` mends.
+
+    Raises:
+        InputError: the disk is full, fails or may not be written.
+    """
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        _seal(new)
+        _put(new, folder)
+    except Exception as error:
+        if is_disk_fault(error):
+            raise cannot_write(folder, error) from error
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def verify(folder: Path, needed: Collection[str], mend: str = _AGAIN) -> list[str]:
+    """Hold every file of a folder to its manifest; returns the files it lists.
+
+    Files beside the listed ones are let be where nothing reads them, in the folder itself; one in
+    a folder within, which a library reads as a whole, is refused.
+
+    Args:
+        needed: files that the manifest has to list.
+        mend: what to do where there is no manifest.
+
+    Raises:
+        InputError: a file is missing, changed, cut, unlisted or outside; the line names it.
+    """
+    listed = _listed(folder / MANIFEST, mend)
+    if lacking := sorted(set(needed) - set(listed)):
+        expected = "all files that were saved"
+        raise InputError(folder / MANIFEST, f"no entry of {lacking[0]}", expected)
+    for name, entry in listed.items():
+        _verify_file(folder, name, entry)
+    for inner in sorted({Path(name).parts[0] for name in listed if "/" in name}):
+        for path in sorted((folder / inner).rglob("*")):
+            known = path.relative_to(folder).as_posix() in listed
+            if not known and (path.is_file() or path.is_symlink()):
+                raise InputError(path, "a file the manifest does not list", "saved files alone")
+    return sorted(listed)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder has a manifest that holds."""
+    try:
+        verify(folder, ())
+    except InputError:
+        return False
+    return True
+
+
+def recover(folder: Path) -> None:
+    """Mend what a process left that was killed while it wrote this folder."""
+    left_over = folder.parent.glob(f".{folder.name}.old-*")
+    earlier = sorted(left_over, key=lambda path: path.stat().st_mtime)
+    if earlier and not folder.exists():
+        earlier.pop().rename(folder)
+    for left in (*earlier, *folder.parent.glob(f".{folder.name}.new-*")):
+        shutil.rmtree(left)
+
+
+def _seal(folder: Path) -> None:
+    """Have all files on the disk, and behind them the manifest."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path: path.relative_to(folder).as_posix() for path in files}
+    listed = {name: _entry(path) for path, name in names.items() if name != CARD}
+    for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
+        sync(path)
+    (folder / MANIFEST).write_bytes(_written(listed))
+    sync(folder / MANIFEST)
+    sync(folder)
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Put a finished folder in the place of an older one."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a killed process with the same number
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"bytes", "sha256"}
+        and type(entry["bytes"]) is int
+    )
+
+
+def _written(listed: dict[str, dict[str, Any]]) -> bytes:
+    """The one way a manifest of these entries is written, so that no byte of it is free."""
+    entries = json.dumps(listed, indent=1, sort_keys=True)
+    digest = hashlib.sha256(entries.encode()).hexdigest()
+    return f'{{"files": {entries},\n"sha256": "{digest}"}}\n'.encode()
+
+
+def _listed(manifest: Path, mend: str) -> dict[str, dict[str, Any]]:
+    """The entries of a manifest."""
+    try:
+        content = manifest.read_bytes()
+    except OSError:
+        raise InputError(manifest, "no readable manifest", "a whole folder", mend) from None
+    try:
+        listed: dict[str, dict[str, Any]] = json.loads(content)["files"]
+        intact = _written(listed) == content and all(map(_is_entry, listed.values()))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise InputError(manifest, "changed content", "the bytes that were saved", _AGAIN)
+    return listed
+
+
+def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    path = folder / name
+    if not stays_below(name) or not _lies_in(folder, path):
+        raise InputError(folder / MANIFEST, f"{name!a}, outside the folder", "files within it")
+    if not path.is_file():
+        raise InputError(path, "no such file", "the file the manifest lists", _AGAIN)
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise InputError(path, f"{size:,} bytes", f"the {entry['bytes']:,} that were saved", _AGAIN)
+    if _entry(path) != entry:
+        raise InputError(path, "changed content", "the bytes that were saved", _AGAIN)
+
+
+def _lies_in(folder: Path, path: Path) -> bool:
+    """Whether a file lies in its folder, or in the store that a hub's folders link to."""
+    real, target = folder.resolve(), path.resolve()
+    if target.is_relative_to(real):
+        return True
+    return real.parent.name == "snapshots" and target.is_relative_to(real.parents[1] / "blobs")

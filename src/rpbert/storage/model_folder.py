@@ -1,0 +1,336 @@
+"""A system with all that using it takes: settings, vocabulary and tokenizer; saved and loaded.
+
+A model folder holds ``model.json`` (settings, tags, vocabulary), ``model.safetensors`` (weights),
+``tokenizer/`` and ``manifest.json`` (`rpbert.storage.manifest`), and a model card for people,
+``README.md``. Nothing in it is a pickle, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rpbert.config.model import (
+    EncoderSettings,
+    EvidenceKind,
+    EvidenceSettings,
+    ReaderSettings,
+    SystemSettings,
+    TextEncoderSettings,
+)
+from rpbert.data.collate import Collator, NoSubwords, TokenizerSubwords
+from rpbert.data.vocabulary import (
+    Vocabulary,
+    entity_types,
+    frequent_characters,
+    frequent_words,
+    tag_set,
+)
+from rpbert.data.words import SPLITTERS, marks_style
+from rpbert.errors import InputError
+from rpbert.evaluation.confidence import Calibration
+from rpbert.evaluation.scoring import Lexicon, entity_lexicon
+from rpbert.evidence.describing import Describer
+from rpbert.evidence.saved import (
+    TextIds,
+    evidence_reader,
+    resolved_evidence,
+    shape_of,
+    with_width,
+)
+from rpbert.models import build, parse_options, registered
+from rpbert.models.build import Parts, from_hub
+from rpbert.models.tagger import System, WordEmbeddings
+from rpbert.models.tokenizer import load_tokenizer, tokenizer_for
+from rpbert.models.vision_language import VisionLanguageEncoder
+from rpbert.modules.embeddings import read_vectors
+from rpbert.modules.encoder import TextImageEncoder
+from rpbert.storage.manifest import CARD, MANIFEST, folder_written_whole, verify
+from rpbert.types import Post
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 3
+_NO_MODEL = "give the RUN or RUN/model folder that `rpbert train` wrote"
+
+
+@dataclass
+class TaggingModel:
+    """A system that can be trained, saved and used.
+
+    Attributes:
+        options: the settings the system was built from.
+        tokenizer: of the sub-word encoder, None for a system without one.
+        entities: those of the training posts, to tell seen ones from unseen ones.
+        notes: what is worth keeping beside the weights, such as scores; JSON types.
+        card: what people should know of the model, in Markdown; empty where nobody wrote it.
+        calibration: temperatures fitted on the development split.
+        describers: what puts images into words while posts are read; not saved.
+    """
+
+    system: System
+    options: SystemSettings
+    vocabulary: Vocabulary
+    tokenizer: PreTrainedTokenizerBase | None
+    entities: Lexicon
+    notes: dict[str, Any]
+    card: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
+    describers: Mapping[EvidenceKind, Describer] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls, options: SystemSettings, train: Sequence[Post], others: Sequence[Post] = ()
+    ) -> TaggingModel:
+        """A new model for the tags and words of some training posts.
+
+        Args:
+            others: further posts whose words get their vector from the vector file; nothing else
+                is taken from them.
+
+        Raises:
+            InputError: the training posts hold no entity to learn, or a part cannot be built.
+        """
+        types = entity_types(train)
+        if not types and registered(options.system).system.tags_words:
+            raise InputError("training posts", "no entity in their tags", "tagged posts")
+        options = with_width(options, train)
+        texts, further = _with_captions(options, train), _with_captions(options, others)
+        words, matrix = _word_table(options, texts, further)
+        vocabulary = Vocabulary(
+            tags=tag_set(types),
+            characters=frequent_characters(train),
+            words=words,
+            marks=marks_style(train),
+        )
+        tokenizer = tokenizer_for(options, texts)
+        parts = Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
+        entities = entity_lexicon(
+            [post.words for post in train], [post.tags or () for post in train]
+        )
+        system = build(options, parts)
+        notes = {"initial_weights": system.initial_weights}
+        return cls(system, options, vocabulary, tokenizer, entities, notes)
+
+    def collator(self, images_kept: int = 2**30) -> Collator:
+        """Packs posts for this model.
+
+        Args:
+            images_kept: bytes of decoded images that are kept for when they come again.
+        """
+        encoder = getattr(self.system, "encoder", None)
+        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
+        ids = TextIds(self._piece_ids, self._word_ids)
+        evidence = evidence_reader(self._evidence(), settings, ids, images_kept, self.describers)
+        if self.tokenizer is None or encoder is None:
+            return Collator(self.vocabulary, NoSubwords(), evidence)
+        return Collator(
+            self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.longest), evidence
+        )
+
+    def _evidence(self) -> nn.Module | None:
+        found: nn.Module | None = getattr(self.system, "evidence", None)
+        return found
+
+    def _piece_ids(self, caption: str) -> list[int]:
+        assert self.tokenizer is not None  # pieces are those of the text encoder
+        clean = caption.encode("utf-8", "replace").decode()
+        ids: list[int] = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _word_ids(self, caption: str) -> list[int]:
+        return [self.vocabulary.word_row(word) for word in _words_of(caption)]
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder: all of it or, if anything fails, nothing.
+
+        A model that stood there before is replaced only once the new one is whole.
+
+        Raises:
+            InputError: the folder holds other things than a model, which are never replaced.
+        """
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a name even for "."
+        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+            raise InputError(folder, "other files", "a new folder, or that of an earlier model")
+        with folder_written_whole(folder) as new:
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in self.system.state_dict().items()},
+                new / "model.safetensors",
+            )
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(new / "tokenizer")
+            (new / "model.json").write_text(self._description(), encoding="utf-8")
+            if self.card:
+                (new / CARD).write_text(self.card, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> TaggingModel:
+        """Read a model folder.
+
+        Raises:
+            InputError: no model is there, or a file of it is missing, changed or of a later format.
+        """
+        if not (folder / MANIFEST).is_file() and (folder / "model").is_dir():
+            folder = folder / "model"
+        verify(folder, ("model.json", "model.safetensors"), _NO_MODEL)
+        description = _read_description(folder / "model.json")
+        options, vocabulary = description["options"], description["vocabulary"]
+        tokenizer = None
+        if _has_encoder(options):
+            tokenizer = from_hub(
+                "tokenizer", str(folder), lambda: load_tokenizer(folder / "tokenizer")
+            )
+        system = build(
+            options, Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
+        )
+        try:
+            system.load_state_dict(load_file(folder / "model.safetensors"))
+        except (RuntimeError, SafetensorError) as error:
+            raise InputError(
+                folder / "model.safetensors", str(error)[:200], "the weights model.json describes"
+            ) from None
+        entities, notes = description["entities"], description["notes"]
+        card = folder / CARD
+        text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+        parts = (options, vocabulary, tokenizer, entities, notes)
+        return cls(system.eval(), *parts, card=text, calibration=description["calibration"])
+
+    def _description(self) -> str:
+        content = {
+            "format": FORMAT,
+            "options": self._resolved().model_dump(mode="json"),
+            "vocabulary": {
+                key: getattr(self.vocabulary, key)
+                for key in ("tags", "characters", "words", "marks")
+            },
+            "entities": sorted(self.entities),
+            "calibration": asdict(self.calibration),
+            "notes": {**self.notes, "built_from": self.options.model_dump(mode="json")},
+        }
+        return json.dumps(content, ensure_ascii=False)
+
+    def _resolved(self) -> SystemSettings:
+        """The settings with shapes in place of names, so that loading needs no hub."""
+        changes: dict[str, Any] = {}
+        embeddings = getattr(self.system, "embeddings", None)
+        if isinstance(embeddings, WordEmbeddings):
+            table = {"word_vectors": None, "word_dimension": embeddings.vectors.width}
+            changes["tagger"] = self.options.tagger.model_copy(update=table)
+        encoder = getattr(self.system, "encoder", None)
+        if isinstance(encoder, TextImageEncoder):
+            # A shape without it has a vocabulary of its own making, where padding comes first.
+            config = encoder.bert.config
+            shape = {"pad_token_id": config.pad_token_id, **shape_of(config)}
+            given = getattr(self.options, "encoder").model_dump()  # noqa: B009
+            kept = {**given, "pretrained": None, "shape": shape, "vocabulary": None}
+            changes["encoder"] = TextEncoderSettings(**kept)
+        if isinstance(encoder, VisionLanguageEncoder):
+            changes["encoder"] = EncoderSettings(shape=encoder.shape)
+        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
+        if settings is not None:
+            changes["evidence"] = resolved_evidence(settings, self._evidence())
+        return self.options.model_copy(update=changes)
+
+
+def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
+    """The posts and, for a system that reads captions, these as if they were posts."""
+    settings: EvidenceSettings | None = getattr(options, "evidence", None)
+    every = [shown for post in posts for shown in post.shown]
+    captions: list[str] = []
+    if settings is not None and settings.captions is not None:
+        captions += [shown.caption for shown in every if shown.caption]
+    if settings is not None and settings.ocr is not None:
+        captions += [shown.image_text for shown in every if shown.image_text]
+    return [*posts, *(Post.from_words("caption", _words_of(caption)) for caption in captions)]
+
+
+def _words_of(caption: str) -> tuple[str, ...]:
+    return tuple(caption[start:end] for start, end in SPLITTERS["joined"].split(caption))
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """What ``model.json`` holds, with options, vocabulary and entities as their types.
+
+    A whole manifest tells that nothing changed, not that its author means well.
+
+    Raises:
+        InputError: it is of another format, incomplete, or names something outside the folder.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] != FORMAT:
+            found, mend = f"format {content['format']}", "update rpbert or train the model anew"
+            raise InputError(path, found, f"format {FORMAT}", mend)
+        outside = _named_sources(content["options"])
+        vocabulary = Vocabulary(**{k: _frozen(v) for k, v in content["vocabulary"].items()})
+        entities, notes = frozenset(content["entities"]), dict(content["notes"])
+        calibration = _calibration(content.get("calibration", {}))
+    except (LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(path, f"no whole description ({error!r})", "what was saved") from error
+    if outside:
+        raise InputError(path, f"{outside[0]} to load", "shapes: a model is all in its folder")
+    options = parse_options(content["options"], path)
+    return {
+        "options": options,
+        "vocabulary": vocabulary,
+        "entities": entities,
+        "notes": notes,
+        "calibration": calibration,
+    }
+
+
+def _calibration(saved: dict[str, Any]) -> Calibration:
+    """Temperatures that are numbers above 0; models of before have none.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not all(type(value) in (int, float) and 0 < value < 1e6 for value in saved.values()):
+        raise ValueError(f"temperatures {saved!a:.60}")
+    return Calibration(**saved)
+
+
+def _named_sources(options: Any) -> list[str]:
+    """What in saved options names weights or vectors of elsewhere; a saved model has none."""
+    if not isinstance(options, dict):
+        return []
+    named = [v for k, v in options.items() if k in ("pretrained", "word_vectors") and v is not None]
+    return [ascii(v) for v in named] + [n for v in options.values() for n in _named_sources(v)]
+
+
+def _has_encoder(options: SystemSettings) -> bool:
+    return getattr(options, "encoder", None) is not None
+
+
+def _word_table(
+    options: SystemSettings, train: Sequence[Post], others: Sequence[Post]
+) -> tuple[tuple[str, ...], np.ndarray | None]:
+    """The words with a row of their own and, from a vector file, their initial vectors."""
+    reader = options.tagger
+    if not isinstance(reader, ReaderSettings):
+        return (), None
+    path = reader.word_vectors
+    if path is None:
+        return frequent_words(train), None
+    forms = {word for posts in (train, others) for post in posts for word in post.words if word}
+    vectors = read_vectors(path, forms | {form.lower() for form in forms})
+    if not vectors:
+        raise InputError(path, "none of the posts' words", "a .vec file of the posts' language")
+    words = tuple(sorted(vectors))
+    return words, np.stack([vectors[word] for word in words])
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""The controlled data set: made posts and their drawings."""

@@ -1,0 +1,1 @@
+"""Algorithm 1: tasks and schedule, relation sources, trainer, checkpoints, model card."""

@@ -1,0 +1,327 @@
+"""The types a post passes through, front to back: `Post` → `Batch` → `Prediction`.
+
+Shape letters, used in every docstring of the package:
+
+======  =====================================================================
+``B``   posts in a batch
+``W``   words of the longest post of the batch
+``S``   encoder rows: one a post, more where a post is longer than the encoder
+``L``   sub-words of the longest row, special tokens included
+``V``   visual tokens of a post (49 blocks of a 7 × 7 grid)
+``N``   all tokens of the encoder, text and image (``L + V``)
+``H``   hidden size of the encoder
+``K``   tags
+``U``   distinct words of a batch
+``C``   characters of the longest distinct word
+``I``   distinct images of a batch, or distinct captions, or sets of regions
+``M``   images of the post that has most
+``E``   sources of evidence of a post: its images, each with each kind of evidence
+======  =====================================================================
+
+Masks are bool and True is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from rpbert.evidence.stored_regions import Regions, StoredRegions
+
+ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image of a post beside its first one, or what stands in its place.
+
+    Attributes:
+        image, caption, relation, regions, image_text: as `Post` has them of the first one.
+    """
+
+    image: Path | bytes | Image | None = None
+    caption: str | None = None
+    relation: float | None = None
+    regions: Regions | StoredRegions | None = None
+    image_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A social post: its words, and whatever is known of its image, entities and relation.
+
+    Attributes:
+        id: names the post; in a data folder also the file name of its image without suffix.
+        words: the words to be tagged; a word may be empty or invisible, as in the real data.
+        text: the text that `spans` index.
+        spans: ``(start, end)`` of each word in `text`, in Unicode characters.
+        tags: IOB2 tag of each word as the source has it (possibly malformed), or None.
+        image: a path, the bytes of an image file, a PIL image, or None where there is none.
+        caption: a sentence that describes the image, or None.
+        relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
+        origin: where the post was read, for messages, such as ``train.txt:17``.
+        regions: what a detector found in the image, or where that is stored, or None.
+        relation_weight: how much Task#1 counts the relation, against those of other posts.
+        image_text: what is written in the image, or None.
+        further: the images beside the first one, which the attributes above are of.
+    """
+
+    id: str
+    words: tuple[str, ...]
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...] | None = None
+    image: Path | bytes | Image | None = None
+    caption: str | None = None
+    relation: float | None = None
+    origin: str = ""
+    regions: Regions | StoredRegions | None = None
+    relation_weight: float = 1.0
+    image_text: str | None = None
+    further: tuple[Shown, ...] = ()
+
+    @classmethod
+    def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Self:
+        """A post given as words: its text is the words joined by one space."""
+        spans, position = [], 0
+        for word in words:
+            spans.append((position, position + len(word)))
+            position += len(word) + 1
+        return cls(id=id, words=words, text=" ".join(words), spans=tuple(spans), **known)
+
+    def with_(self, **changes: Any) -> Post:
+        """A copy with some attributes changed."""
+        return replace(self, **changes)
+
+    def with_evidence_of(self, other: Post) -> Post:
+        """A copy that shows what another post shows."""
+        return replace(
+            self,
+            image=other.image,
+            caption=other.caption,
+            regions=other.regions,
+            image_text=other.image_text,
+            further=other.further,
+        )
+
+    def with_images(self, images: Sequence[Path | bytes | Image | None]) -> Post:
+        """A copy that shows these images, each with what the one in its place has beside it."""
+        count = max(len(images), len(self.shown))
+        given = [*images, *[None] * (count - len(images))]
+        known = [*self.further, *[Shown()] * (count - len(self.shown))]
+        further = (replace(s, image=image) for s, image in zip(known, given[1:], strict=True))
+        return replace(self, image=given[0], further=tuple(further))
+
+    def only(self, kind: str) -> Post:
+        """A copy that shows of its first image the attribute `kind` alone."""
+        return replace(
+            self,
+            image=self.image if kind == "image" else None,
+            caption=self.caption if kind == "caption" else None,
+            regions=self.regions if kind == "regions" else None,
+            image_text=self.image_text if kind == "image_text" else None,
+        )
+
+    @property
+    def shown(self) -> tuple[Post | Shown, ...]:
+        """What holds each image, the post itself for its first one."""
+        return self, *self.further
+
+    @property
+    def strongest_relation(self) -> float | None:
+        """The highest relation that is known of an image of the post."""
+        known = [shown.relation for shown in self.shown if shown.relation is not None]
+        return max(known, default=None)
+
+    def apart(self) -> list[Post]:
+        """The post with each of its images alone; those after the first have ids of their own."""
+        apart = [replace(self, further=())]
+        for number, shown in enumerate(self.further, start=2):
+            kept = {field.name: getattr(shown, field.name) for field in fields(Shown)}
+            apart.append(replace(apart[0], id=f"{self.id} image {number}", **kept))
+        return apart
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A named entity of a text: ``text == post.text[start:end]``.
+
+    `score` is the probability of exactly this span with this label under the CRF, in [0, 1].
+    """
+
+    text: str
+    label: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScore:
+    """The relation score of one piece of evidence of a post.
+
+    Attributes:
+        evidence: which kind it is, such as ``blocks`` or ``captions``.
+        image: of which image of the post, counted from 0.
+        relation: its r, in [0, 1].
+    """
+
+    evidence: str
+    image: int
+    relation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the tagger says of a post.
+
+    Attributes:
+        relation: the relation score r (Eq. 2) in [0, 1]: how much of the image was let through,
+            0.0 for a post whose image is none, missing or unreadable; None for a system without
+            a relation gate; of several sources the highest.
+        image: what became of the post's image; where a system takes regions or captions in its
+            place, ``used`` if the post has some, else ``none``; of several images ``used`` if
+            one is.
+        sources: r of each image and kind of evidence that could be used, where a model or a post
+            has more than one.
+    """
+
+    id: str
+    text: str
+    entities: list[Entity]
+    relation: float | None
+    image: ImageStatus
+    sources: tuple[SourceScore, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON types, keys as in the public contract; ``sources`` if any."""
+        content = asdict(self)
+        content["sources"] = list(content["sources"])
+        if not self.sources:
+            del content["sources"]
+        return content
+
+    def to_displacy(self) -> dict[str, Any]:
+        """The prediction as ``spacy.displacy.render(…, style="ent", manual=True)`` takes it."""
+        from rpbert.integrations.markup import displacy
+
+        return displacy(self)
+
+    def _repr_html_(self) -> str:
+        """How notebooks show a prediction."""
+        from rpbert.integrations.markup import prediction_html
+
+        return prediction_html(self)
+
+
+@dataclass(slots=True)
+class EvidenceInput:
+    """What the visual tokens of a batch are made from; what several posts share stands once.
+
+    Attributes:
+        values: normalised pixels (I, 3, height, width), or features of regions (I, V, d_v), or
+            ids of a caption's pieces (I, V); I is 0 where no post has any.
+        mask: real regions or pieces, those of an image first; one column for pixels.
+            Shape: (I, V).
+        boxes: of regions, ``x0, y0, x1, y1`` as shares of the image; None for what covers all of
+            it. Shape: (I, V, 4).
+        of_post: row of the evidence of each image of each post, -1 where there is none.
+            Shape: (B, M).
+        further: of a model with several kinds of evidence, those after the first.
+    """
+
+    values: Tensor
+    mask: Tensor
+    boxes: Tensor | None
+    of_post: Tensor
+    further: tuple[EvidenceInput, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[EvidenceInput, ...]:
+        """That of each kind of evidence."""
+        return self, *self.further
+
+    @property
+    def shown(self) -> Tensor:
+        """Which posts have any. Shape: (B,)."""
+        each = [(kind.of_post >= 0).any(1) for kind in self.kinds]
+        shown = each[0]
+        for other in each[1:]:
+            shown = shown | other
+        return shown
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EvidenceInput:
+        """The same on `device`."""
+        further = tuple(kind.to(device, non_blocking) for kind in self.further)
+        return replace(self, **_moved(self, device, non_blocking), further=further)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Posts packed as tensors, everything a system needs and nothing twice.
+
+    A word's characters and vector are looked up once per distinct word of the batch, an image
+    is decoded once per distinct image. A post longer than the encoder takes several encoder
+    rows, which overlap; each of its words is then read from the one row where it has most
+    context on both sides.
+
+    Attributes:
+        posts: the posts, in the order of the rows below.
+        subwords: sub-word ids with the special tokens. Shape: (S, L).
+        subword_mask: real sub-words. Shape: (S, L).
+        post_of_row: the post of each encoder row. Shape: (S,).
+        first_row: the encoder row whose [CLS] speaks for the post. Shape: (B,).
+        word_of_subword: ``post * W + word`` of each sub-word that counts for a word, -1 for
+            special tokens, padding and overlap. Shape: (S, L).
+        word_mask: real words. Shape: (B, W).
+        forms: index of each word among the distinct words of the batch. Shape: (B, W).
+        form_words: the distinct words of the batch.
+        form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
+        form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
+        evidence: what the visual tokens are made from.
+        image_status: what became of each post's image, or of what stands in its place; of several
+            images the best.
+        tags: index of each gold tag, 0 on padding; None unless every post has tags. Shape: (B, W).
+        relations: probability that the image adds; None unless every post has it. Shape: (B,).
+    """
+
+    posts: tuple[Post, ...]
+    subwords: Tensor
+    subword_mask: Tensor
+    post_of_row: Tensor
+    first_row: Tensor
+    word_of_subword: Tensor
+    word_mask: Tensor
+    forms: Tensor
+    form_words: tuple[str, ...]
+    form_vectors: Tensor
+    form_characters: Tensor
+    evidence: EvidenceInput
+    image_status: tuple[ImageStatus, ...]
+    tags: Tensor | None = None
+    relations: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch with every tensor on `device`."""
+        return replace(self, **_moved(self, device, non_blocking=True))
+
+
+def _moved(
+    packed: EvidenceInput | Batch, device: torch.device | str, non_blocking: bool
+) -> dict[str, Any]:
+    """Those fields of `packed` that can be moved, on `device`."""
+    return {
+        field.name: value.to(device, non_blocking=non_blocking)
+        for field in fields(packed)
+        if hasattr(value := getattr(packed, field.name), "to")
+    }

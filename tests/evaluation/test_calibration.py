@@ -1,0 +1,216 @@
+"""Scores as probabilities: their error, and the temperatures that mend it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rpbert.data.labels import strict_spans
+from rpbert.errors import InputError
+from rpbert.evaluation.calibration import _decoded, fit_calibration
+from rpbert.evaluation.confidence import (
+    BINS,
+    Calibration,
+    expected_calibration_error,
+    relation_calibration,
+    tempered,
+)
+from rpbert.evaluation.evaluate import evaluate_posts
+from rpbert.evaluation.score_table import render
+from rpbert.inference import Tagger
+from rpbert.modules.crf import LinearChainCRF, SpanQuery
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training import train as training
+from rpbert.types import Post, Shown
+from tests.conftest import made_posts, tiny
+from tests.training_runs import data_folder, settings
+
+
+def test_the_error_equals_a_plain_count() -> None:
+    draw = np.random.default_rng(0)
+    scores = [*draw.random(300).tolist(), 0.0, 1.0, 1 / BINS, 2 / BINS]
+    right = [*(draw.random(300) < 0.4).tolist(), True, False, True, False]
+    expected = 0.0
+    for m in range(1, BINS + 1):
+        low = -1.0 if m == 1 else (m - 1) / BINS
+        held = [i for i, s in enumerate(scores) if low < s <= m / BINS]
+        if held:
+            accuracy = np.mean([right[i] for i in held])
+            confidence = np.mean([scores[i] for i in held])
+            expected += len(held) / len(scores) * abs(accuracy - confidence)
+    assert expected_calibration_error(scores, right) == pytest.approx(expected)
+
+
+def test_errors_of_a_few_scores() -> None:
+    assert expected_calibration_error([], []) == 0
+    assert expected_calibration_error([1.0, 1.0], [True, False]) == pytest.approx(0.5)
+    assert expected_calibration_error([0.9, 0.9, 0.1], [True, True, False]) == pytest.approx(0.1)
+    # r = 0.2 says "does not add" with a confidence of 0.8.
+    found = relation_calibration([0.2, 0.9], [False, False], Calibration(relation=2.0))
+    assert found.before == pytest.approx((0.2 + 0.9) / 2)
+    assert found.after == pytest.approx((1 / 3 + 0.75) / 2)
+
+
+def test_a_temperature_divides_the_logit() -> None:
+    assert tempered(0.2, 1.0) == 0.2
+    assert tempered(0.2, 2.0) == pytest.approx(1 / (1 + math.exp(-math.log(0.25) / 2)))
+    assert tempered(0.5, 3.0) == pytest.approx(0.5)
+    assert 0 < tempered(0.0, 2.0) < 0.01
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_tempered_spans_equal_enumeration(temperature: float) -> None:
+    words, tags = 4, 3  # O, B, I
+    crf = LinearChainCRF(tags)
+    emissions = 3 * torch.randn(1, words, tags)
+    weights: dict[tuple[int, ...], float] = {}
+    for path in itertools.product(range(tags), repeat=words):
+        score = crf.start[path[0]] + crf.end[path[-1]]
+        score = score + sum(emissions[0, t, y] for t, y in enumerate(path))
+        score = score + sum(crf.transitions[a, b] for a, b in itertools.pairwise(path))
+        weights[path] = math.exp(score.item() / temperature)
+    there = sum(w for path, w in weights.items() if path[1:3] == (1, 2) and path[3] != 2)
+    mask = torch.ones(1, words, dtype=torch.bool)
+    query = SpanQuery(0, 1, (1, 2), continuation=2)
+    found = crf.span_marginals(emissions, mask, [query], temperature=temperature)
+    assert float(found) == pytest.approx(there / sum(weights.values()), rel=1e-4)
+
+
+def half_right() -> tuple[TaggingModel, list[Post]]:
+    """A model that is sure of itself, and posts in which half of what it finds is right."""
+    model = tiny("bilstm_crf")
+    with torch.no_grad():
+        model.system.get_parameter("tagger.to_tags.weight").mul_(60)
+    posts = [p.with_(id=f"{p.id}{n}", words=p.words[n:] + p.words[:n]) for n in range(3)
+             for p in made_posts(images=False)]  # fmt: skip
+    decoded = Tagger(model, "cpu").decoder.decode(posts)
+    labelled = [
+        post.with_(tags=answer.tags if i % 2 else ("O",) * len(post.words))
+        for i, (post, answer) in enumerate(zip(posts, decoded, strict=True))
+    ]
+    return model, labelled
+
+
+def log_loss(model: TaggingModel, posts: list[Post], temperature: float) -> float:
+    tempered_model = replace(model, calibration=Calibration(spans=temperature))
+    total = 0.0
+    for post, answer in zip(
+        posts, Tagger(tempered_model, "cpu").decoder.decode(posts), strict=True
+    ):
+        for span, score in zip(strict_spans(answer.tags), answer.scores, strict=True):
+            right = span in strict_spans(post.tags or ())
+            total -= math.log(max(score if right else 1 - score, 1e-6))
+    return total
+
+
+def test_the_fitted_temperature_has_the_least_loss_and_changes_no_prediction(
+    tmp_path: Path,
+) -> None:
+    model, posts = half_right()
+    found = fit_calibration(model, posts, "cpu")
+    assert found.spans > 1.2  # it was too sure
+    best = log_loss(model, posts, found.spans)
+    for other in (1.0, 0.9 * found.spans, 1.1 * found.spans):
+        assert best <= log_loss(model, posts, other) + 1e-4
+    replace(model, calibration=found).save(tmp_path / "model")
+    tagger = Tagger.from_pretrained(tmp_path / "model", "cpu")
+    assert tagger.model.calibration == found
+    before = Tagger(model, "cpu").predict_batch(posts)
+    for old, new in zip(before, tagger.predict_batch(posts), strict=True):
+        assert [(e.start, e.label) for e in old.entities] == [
+            (e.start, e.label) for e in new.entities
+        ]
+    scored = evaluate_posts(tagger, posts).calibration["spans"]
+    assert scored.after < scored.before
+    assert scored.temperature == found.spans
+    confidences = [e.score for prediction in before for e in prediction.entities]
+    right = [
+        span in strict_spans(post.tags or ())
+        for post, answer in zip(posts, tagger.decoder.decode(posts), strict=True)
+        for span in strict_spans(answer.tags)
+    ]
+    assert scored.before == pytest.approx(expected_calibration_error(confidences, right), abs=1e-6)
+    assert "calibration error of spans" in render(evaluate_posts(tagger, posts))
+
+
+def test_r_is_fitted_and_left_as_it_is() -> None:
+    model = tiny("rpbert")
+    posts = [p.with_(id=f"{p.id}{n}") for n in range(2) for p in made_posts()]
+    plain = Tagger(model, "cpu").predict_batch(posts)
+    relations = [p.relation for p in plain]
+    posts = [  # three in four as the model says
+        p.with_(relation=float((r > 0.5) == (i % 4 > 0)))
+        for i, (p, r) in enumerate(zip(posts, relations, strict=True))
+        if r is not None
+    ]
+    found = fit_calibration(model, posts, "cpu")
+    assert found.relation != 1.0
+    tagger = Tagger(replace(model, calibration=found), "cpu")
+    assert [p.relation for p in tagger.predict_batch(posts)] == relations
+    error = evaluate_posts(tagger, posts).calibration["relation"]
+    assert error.support == len(posts)
+    assert error.after < error.before
+
+
+def test_r_of_each_image_is_held_to_its_own_relation() -> None:
+    """As if each image were a post of its own."""
+    tagger = Tagger(tiny("rpbert"), "cpu")
+    first, second, third, fourth, *_ = made_posts()
+    several = [
+        one.with_(further=(Shown(image=other.image, relation=relation),))
+        for one, other, relation in (
+            (first, second, 1.0),
+            (third, fourth, None),
+            (second, first, 0.0),
+        )
+    ]
+    found = [pair for _, pairs in _decoded(tagger, several, 2) for pair in pairs]
+    apart = [alone for post in several for alone in post.apart() if alone.relation is not None]
+    scores = [answer.relation for answer in tagger.decode(apart)]
+    expected = [(r, post.relation) for r, post in zip(scores, apart, strict=True)]
+    assert len(found) == 5
+    torch.testing.assert_close(torch.tensor(sorted(found)), torch.tensor(sorted(expected)))
+
+
+def test_captions_that_are_made_in_training_are_made_for_the_temperatures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> dict[str, Any]:
+        return {"captions": lambda images: ["a man and a woman"] * len(images)}
+
+    fitted: list[TaggingModel] = []
+
+    def watched(model: TaggingModel, *rest: Any) -> Calibration:
+        fitted.append(model)
+        return fit_calibration(model, *rest)
+
+    monkeypatch.setattr(training, "describers", made)
+    monkeypatch.setattr(training, "fit_calibration", watched)
+    chosen = settings(data_folder(tmp_path / "data"), epochs=1)
+    captions = {**chosen.model, "evidence": {"captions": {}}}
+    training.train(chosen.model_copy(update={"model": captions}), tmp_path / "run")
+    (model,) = fitted
+    bare = [post.with_(caption=None) for post in made_posts(2)]
+    _, status = model.collator().evidence.read(bare)
+    assert status == ("used", "used")
+
+
+def test_where_nothing_is_wrong_there_is_nothing_to_fit() -> None:
+    model = tiny("bilstm_crf")
+    posts = [p.with_(tags=("O",) * len(p.words)) for p in made_posts(images=False)]
+    assert fit_calibration(model, posts, "cpu") == Calibration()
+
+
+def test_a_temperature_that_is_none_is_refused(tmp_path: Path) -> None:
+    model = tiny("bilstm_crf")
+    for wrong in (0.0, -1.0, float("nan"), "2"):
+        replace(model, calibration=Calibration(spans=wrong)).save(tmp_path / "m")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="temperatures"):
+            TaggingModel.load(tmp_path / "m")

@@ -1,0 +1,151 @@
+"""Scoring a model on posts: which posts fall into which group, and what is left out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rpbert.errors import InputError
+from rpbert.evaluation.evaluate import evaluate_model, evaluate_posts, only
+from rpbert.evaluation.score_table import render
+from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD
+from rpbert.inference import Decoded, Tagger
+from rpbert.types import ImageStatus, Post
+from tests.conftest import tiny
+
+
+class Answers(Tagger):
+    """A tagger that gives set answers, post by post."""
+
+    def __init__(self, answers: list[Decoded], trained_on: list[Post]) -> None:
+        super().__init__(tiny("rpbert", trained_on), "cpu")
+        self.answers = answers
+
+    def decode(self, posts: object, batch_size: int = 32) -> object:  # type: ignore[override]
+        return iter(self.answers)
+
+
+def post(number: int, tag: str, relation: float | None, name: str = "Ada") -> Post:
+    return Post.from_words(str(number), ("so", name), tags=("O", tag), relation=relation)
+
+
+def answer(tag: str, r: float | None, image: ImageStatus = "used") -> Decoded:
+    return Decoded(("O", tag), (0.5,) * (tag != "O"), r, image)
+
+
+TRAINED_ON = [post(0, "B-PER", None), post(1, "B-LOC", None, "Como")]
+
+
+def test_posts_are_grouped_by_the_labels_of_the_data() -> None:
+    # Two posts whose image adds, one of them found; one whose image does not, found; r is wrong.
+    posts = [post(0, "B-PER", 1), post(1, "B-PER", 1), post(2, "B-PER", 0)]
+    answers = [answer("B-PER", 0.1), answer("O", 0.2), answer("B-PER", 0.9)]
+    found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
+    assert found.tags is not None
+    assert found.tags.by_group[ADDS].strict.overall.support == 2
+    assert found.tags.by_group[ADDS].strict.overall.correct == 1
+    assert found.tags.by_group[DOES_NOT_ADD].strict.overall.support == 1
+    assert found.relation is not None
+    assert found.relation.accuracy == 0
+
+
+def test_without_labels_posts_are_grouped_by_the_models_r() -> None:
+    posts = [post(0, "B-PER", None), post(1, "B-PER", None), post(2, "B-PER", None)]
+    answers = [answer("B-PER", 0.9), answer("O", 0.5), answer("O", 0.1)]
+    found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
+    assert found.tags is not None
+    assert found.tags.by_group[ADDS].posts == 1
+    assert found.tags.by_group[ADDS].strict.f1 == 1
+    assert found.tags.by_group[DOES_NOT_ADD].posts == 2
+    assert found.relation is None
+
+
+def test_entities_are_seen_if_the_model_was_trained_on_them() -> None:
+    posts = [post(0, "B-PER", None), post(1, "B-PER", None, "Como"), post(2, "B-LOC", None, "COMO")]
+    answers = [answer("B-PER", None), answer("O", None), answer("B-LOC", None)]
+    found = evaluate_posts(Answers(answers, TRAINED_ON), posts).by_familiarity
+    assert found["seen"].strict.overall.support == 2  # case is ignored, the type is not
+    assert found["unseen"].strict.overall.support == 1
+    assert found["unseen"].strict.overall.correct == 0
+
+
+def test_relations_of_posts_whose_image_could_not_be_read_do_not_count() -> None:
+    posts = [post(0, "O", 1), post(1, "O", 1), post(2, "O", 0)]
+    answers = [answer("O", 0.9), answer("O", 0.0, "missing"), answer("O", 0.0, "unreadable")]
+    found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
+    assert found.relation is not None
+    assert found.relation.support == 1
+    assert found.images == {"used": 1, "none": 0, "missing": 1, "unreadable": 1}
+
+
+def test_only_the_groups_asked_for_are_left() -> None:
+    posts = [post(0, "B-PER", 1), post(1, "B-LOC", 0)]
+    answers = [answer("B-PER", 0.9), answer("B-LOC", 0.1)]
+    found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
+    by_type, by_relation = only(found, "type"), only(found, "relation")
+    assert by_type.tags is not None
+    assert by_relation.tags is not None
+    assert set(by_type.tags.strict.by_type) == {"PER", "LOC"}
+    assert (by_type.tags.by_group, by_type.relation) == ({}, None)
+    assert set(by_relation.tags.by_group) == {ADDS, DOES_NOT_ADD}
+    assert by_relation.tags.strict.by_type == {}
+    assert only(found, None) is found
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    bare = Post.from_words("9", ("so", "Ada"))
+    with pytest.raises(InputError, match="no tags"):
+        evaluate_posts(Answers([answer("O", None)] * 2, TRAINED_ON), [post(0, "O", None), bare])
+    with pytest.raises(InputError, match="nothing to score"):
+        evaluate_posts(Answers([answer("O", None)], TRAINED_ON), [bare])
+    scored = evaluate_posts(Answers([answer("O", None)], TRAINED_ON), [post(0, "O", None)])
+    with pytest.raises(InputError, match="--by relation"):
+        only(scored, "relation")
+
+
+def test_a_saved_model_knows_the_entities_of_its_training(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    rows = [
+        {"id": str(i), "tokens": ["so", name], "tags": ["O", tag]}
+        for i, (name, tag) in enumerate([("Ada", "B-PER"), ("Turing", "B-PER")])
+    ]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl").by_familiarity
+    assert [found[name].strict.overall.support for name in ("seen", "unseen")] == [1, 1]
+    saved = json.loads((tmp_path / "model" / "model.json").read_text())["entities"]
+    assert len(saved) == 2
+    assert all(re.fullmatch("[0-9a-f]{16}", entry) for entry in saved)  # no text of the posts
+
+
+def test_words_cut_at_gold_entities_are_counted(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    row = {"id": "1", "text": "so #AdaNow", "entities": [{"start": 4, "end": 7, "label": "PER"}]}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
+    found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl")
+    assert found.cut_words == 1
+    assert "1 words cut at gold entities" in render(found)
+
+
+def test_a_folder_is_scored_on_its_test_split_alone(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    row = {"id": "1", "tokens": ["so"], "tags": ["O"]}
+    (tmp_path / "data" / "train.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match="no split 'test'"):
+        evaluate_model(str(tmp_path / "model"), tmp_path / "data")
+
+
+def test_another_precision_is_scored_beside_float32(tmp_path: Path) -> None:
+    tiny("bert", TRAINED_ON).save(tmp_path / "model")
+    row = {"id": "1", "tokens": ["so", "Ada"], "tags": ["O", "B-PER"]}
+    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
+    where = (str(tmp_path / "model"), tmp_path / "posts.jsonl")
+    plain, other = evaluate_model(*where), evaluate_model(*where, precision="bf16")
+    assert plain.fp32_f1 is None
+    assert plain.tags is not None
+    assert other.fp32_f1 == plain.tags.strict.f1
+    assert "in fp32" in render(other)
+    assert "in fp32" not in render(plain)

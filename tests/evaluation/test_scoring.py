@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from seqeval.metrics import classification_report
+from seqeval.scheme import IOB2
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+from rpbert.data.labels import normalise
+from rpbert.errors import InputError
+from rpbert.evaluation.score_table import render
+from rpbert.evaluation.scoring import (
+    Counts,
+    Evaluation,
+    SpanScores,
+    entity_lexicon,
+    score_familiarity,
+    score_relations,
+    score_spans,
+    score_tags,
+)
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+TAGS = ["O", *(f"{prefix}-{label}" for prefix in "BI" for label in ("PER", "LOC", "ORG", "MISC"))]
+
+
+def random_posts(random_: random.Random, count: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Gold and predicted tags, mostly malformed; the prediction keeps about half of the gold."""
+    gold, predicted = [], []
+    for _ in range(count):
+        true = random_.choices(TAGS, k=random_.randint(1, 12))
+        found = [tag if random_.random() < 0.6 else random_.choice(TAGS) for tag in true]
+        gold.append(true)
+        predicted.append(found)
+    return gold, predicted
+
+
+def assert_equals_report(scores: SpanScores, report: dict[str, dict[str, float]]) -> None:
+    """`report` is seqeval's, whose averages other than the micro average are left aside."""
+    types = {name: row for name, row in report.items() if not name.endswith("avg")}
+    if not scores.by_type:  # seqeval reports a dummy type where there is no entity at all
+        assert all(row["support"] == 0 for row in types.values())
+        return
+    found = {"micro avg": scores.overall, **scores.by_type}
+    assert found.keys() == {"micro avg", *types}
+    for name, counts in found.items():
+        assert counts.precision == pytest.approx(report[name]["precision"])
+        assert counts.recall == pytest.approx(report[name]["recall"])
+        assert counts.f1 == pytest.approx(report[name]["f1-score"])
+        assert counts.support == report[name]["support"]
+
+
+def reports(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """seqeval's strict IOB2 report and its default one."""
+    shared = {"output_dict": True, "zero_division": 0}
+    strict = classification_report(gold, predicted, mode="strict", scheme=IOB2, **shared)
+    return strict, classification_report(gold, predicted, **shared)
+
+
+@pytest.mark.parametrize(("calls", "posts"), [(400, 5), (100, 1), (1, 8000)])
+def test_equals_seqeval_on_random_sequences(calls: int, posts: int) -> None:
+    random_ = random.Random(posts)
+    for _ in range(calls):
+        gold, predicted = random_posts(random_, posts)
+        scores = score_tags(gold, predicted)
+        strict, lenient = reports(gold, predicted)
+        assert_equals_report(scores.strict, strict)
+        assert_equals_report(scores.lenient, lenient)
+
+
+def test_a_group_is_scored_as_its_posts_alone() -> None:
+    gold, predicted = random_posts(random.Random(0), 60)
+    groups = [("image adds", None, "image doesn't add")[i % 3] for i in range(60)]
+    by_group = score_tags(gold, predicted, groups).by_group
+    assert list(by_group) == ["image adds", "image doesn't add"]
+    for name, first in (("image adds", 0), ("image doesn't add", 2)):
+        strict, lenient = reports(gold[first::3], predicted[first::3])
+        assert by_group[name].posts == 20
+        assert_equals_report(by_group[name].strict, strict)
+        assert_equals_report(by_group[name].lenient, lenient)
+
+
+def test_the_scorers_part_at_a_lone_inside_tag() -> None:
+    scores = score_tags([["I-PER", "O", "B-LOC"]], [["I-PER", "O", "B-LOC"]])
+    assert scores.strict.overall == Counts(gold=1, predicted=1, correct=1)
+    assert scores.lenient.overall == Counts(gold=2, predicted=2, correct=2)
+
+
+def test_a_score_of_nothing_is_zero() -> None:
+    assert Counts().to_dict() == dict.fromkeys(Counts().to_dict(), 0)
+    assert score_tags([], []).strict.f1 == 0
+    assert score_relations([], []).accuracy == 0
+    assert Counts(gold=3).f1 == Counts(predicted=3).f1 == 0
+
+
+def test_what_does_not_pair_up_is_refused() -> None:
+    with pytest.raises(InputError, match="predicted tags: found 1 posts; expected 2"):
+        score_tags([["O"], ["O"]], [["O"]])
+    with pytest.raises(InputError, match="post 1: found 1 tags; expected 2"):
+        score_tags([["O"], ["O", "O"]], [["O"], ["O"]])
+    with pytest.raises(InputError, match="groups"):
+        score_tags([["O"]], [["O"]], ["a", "b"])
+    with pytest.raises(InputError, match="relation of post 1: found 2"):
+        score_relations([0, 2], [0.1, 0.2])
+    with pytest.raises(InputError, match="relation scores"):
+        score_relations([0, 1], [0.1])
+    with pytest.raises(ValueError):
+        score_spans([set()], [])
+
+
+def test_familiarity_is_by_type_and_words_whatever_their_case() -> None:
+    lexicon = entity_lexicon([["Kevin", "Love", "in", "Paris"]], [["B-PER", "I-PER", "O", "B-LOC"]])
+    words = [["KEVIN", "LOVE", "met", "Paris", "Kevin"]]
+    gold = [["B-PER", "I-PER", "O", "B-PER", "B-PER"]]
+    predicted = [["B-PER", "I-PER", "O", "B-LOC", "B-PER"]]
+    found = score_familiarity(words, gold, predicted, lexicon)
+    assert found["seen"].strict.overall == Counts(gold=1, predicted=2, correct=1)
+    assert found["unseen"].strict.overall == Counts(gold=2, predicted=1, correct=1)
+
+
+def test_seen_and_unseen_add_up_to_all() -> None:
+    gold, predicted = random_posts(random.Random(1), 200)
+    words = [[f"word{(i * j) % 7}" for j in range(len(tags))] for i, tags in enumerate(gold)]
+    lexicon = entity_lexicon(words[:40], gold[:40])
+    found, whole = score_familiarity(words, gold, predicted, lexicon), score_tags(gold, predicted)
+    for name in ("strict", "lenient"):
+        seen, unseen = (getattr(found[part], name).overall for part in ("seen", "unseen"))
+        total = getattr(whole, name).overall
+        assert seen.gold > 0
+        assert unseen.gold > 0
+        assert total == Counts(
+            seen.gold + unseen.gold,
+            seen.predicted + unseen.predicted,
+            seen.correct + unseen.correct,
+        )
+
+
+def read_split(path: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """Words and tags, read line by line."""
+    words: list[list[str]] = []
+    tags: list[list[str]] = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line.startswith("IMGID:"):
+            words.append([])
+            tags.append([])
+        elif "\t" in line:
+            word, tag = line.rstrip("\r").rsplit("\t", 1)
+            words[-1].append(word)
+            tags[-1].append(normalise(tag))
+    return words, tags
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the real data is not beside this repository")
+@pytest.mark.parametrize(
+    ("name", "strict", "lenient", "seen"),
+    [("twitter2015", 5072, 5207, 33.5), ("twitter2017", 1351, 1351, 53.6)],
+)
+def test_published_facts_of_the_real_test_splits(
+    name: str, strict: int, lenient: int, seen: float
+) -> None:
+    lexicon = entity_lexicon(*read_split(DATA / name / "train.txt"))
+    words, gold = read_split(DATA / name / "test.txt")
+    scores = score_tags(gold, gold)
+    assert scores.strict.overall == Counts(strict, strict, strict)
+    assert scores.lenient.overall == Counts(lenient, lenient, lenient)
+    familiar = score_familiarity(words, gold, gold, lexicon)["seen"].strict.support
+    assert round(100 * familiar / strict, 1) == seen
+
+
+@pytest.mark.parametrize("share", [0.0, 0.44, 1.0])
+def test_relation_scores_equal_scikit_learns(share: float) -> None:
+    random_ = random.Random(7)
+    for _ in range(50):
+        size = random_.randint(1, 60)
+        gold = [int(random_.random() < share) for _ in range(size)]
+        scores = [random_.choice([random_.random(), 0.5, 0.0, 1.0]) for _ in range(size)]
+        found = score_relations(gold, scores)
+        classes = [int(score > 0.5) for score in scores]
+        assert found.accuracy == pytest.approx(accuracy_score(gold, classes))
+        shared = {"labels": [0, 1], "zero_division": 0}
+        for average, ours in (("macro", found.macro_f1), ("weighted", found.weighted_f1)):
+            assert ours == pytest.approx(f1_score(gold, classes, average=average, **shared))
+        rows = zip(*precision_recall_fscore_support(gold, classes, **shared), strict=True)
+        for counts, row in zip((found.does_not_add, found.adds), rows, strict=True):
+            ours_ = (counts.precision, counts.recall, counts.f1, counts.support)
+            assert ours_ == pytest.approx(row)
+        for label, mean in enumerate(found.mean_r):
+            of_class = [score for known, score in zip(gold, scores, strict=True) if known == label]
+            expected = pytest.approx(np.mean(of_class)) if of_class else None
+            assert mean == expected
+
+
+def test_the_table_names_scorer_and_support() -> None:
+    gold = [["B-PER", "I-PER"], ["I-LOC", "B-LOC"], ["O", "B-PER"]]
+    predicted = [["B-PER", "I-PER"], ["I-LOC", "O"], ["B-PER", "O"]]
+    tags = score_tags(gold, predicted, ["image adds", "image doesn't add", None])
+    lexicon = entity_lexicon([["a", "b"]], gold[:1])
+    familiar = score_familiarity([["a", "b"]] * 3, gold, predicted, lexicon)
+    relation = score_relations([1, 0, 0, 1], [0.9, 0.8, 0.1, 0.7])
+    lines = render(Evaluation(tags, familiar, relation)).split("\n")
+    rows = {line[:28].strip(): line[28:].split() for line in lines}
+    assert "seqeval, strict IOB2" in lines[0]
+    assert "conlleval" in lines[0]
+    assert rows["all entities"] == ["50.0", "33.3", "40.0", "3", "66.7", "50.0", "57.1", "4"]
+    assert rows["LOC"] == ["0.0", "0.0", "0.0", "1", "100.0", "50.0", "66.7", "2"]
+    assert rows["image adds (1 post)"] == ["100.0", "100.0", "100.0", "1"] * 2
+    assert rows["unseen in training"] == ["0.0", "0.0", "0.0", "2", "50.0", "33.3", "40.0", "3"]
+    assert lines[-2] == "mean r 0.80 where the image adds, 0.45 where it doesn't"
+    assert lines[-1] == "accuracy 75.0, macro F1 73.3, weighted F1 73.3, 4 posts"
+
+
+def test_an_evaluation_is_json() -> None:
+    tags = score_tags([["B-PER"]], [["B-PER"]], ["image adds"])
+    found = json.loads(json.dumps(Evaluation(tags, {}, score_relations([1], [0.9])).to_dict()))
+    assert found["tags"]["strict"]["f1"] == found["tags"]["lenient"]["f1"] == 1.0
+    assert found["tags"]["by_group"]["image adds"]["strict"]["by_type"]["PER"]["support"] == 1
+    assert found["relation"]["accuracy"] == 1.0
+    assert found["relation"]["mean_r"] == {"adds": 0.9, "does_not_add": None}
+
+
+def test_scoring_does_not_load_torch() -> None:
+    code = "import sys, rpbert.evaluation.scoring; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

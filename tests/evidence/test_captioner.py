@@ -1,0 +1,180 @@
+"""Captioners against transformers' own generation, and what they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from rpbert.errors import InputError
+from rpbert.evidence.captioner import Captioner
+from rpbert.evidence.describing import Remembered, TextFinder
+from rpbert.evidence.readers import CaptionReader
+from rpbert.inference import Tagger
+from rpbert.types import Post, Shown
+from tests.conftest import EVIDENCE, SEEING, made_posts, picture, tiny
+
+WORDS = ["[PAD]", "[BOS]", "[EOS]", "[UNK]", *(f"w{i}" for i in range(40))]
+TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": len(WORDS),
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "sep_token_id": 2,
+}
+
+
+def blip() -> Any:
+    config = transformers.BlipConfig(
+        text_config={**TEXT, "encoder_hidden_size": 16}, vision_config=SEEING, projection_dim=8
+    )
+    return transformers.BlipForConditionalGeneration(config)
+
+
+def git() -> Any:
+    return transformers.GitForCausalLM(transformers.GitConfig(vision_config=SEEING, **TEXT))
+
+
+def vit_gpt2() -> Any:
+    gpt2 = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, vocab_size=len(WORDS), add_cross_attention=True,
+        is_decoder=True, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.ViTConfig(**SEEING), gpt2
+    )
+    config.decoder_start_token_id = 1
+    config.pad_token_id = 0
+    network = transformers.VisionEncoderDecoderModel(config)
+    network.generation_config.decoder_start_token_id = 1
+    return network
+
+
+def saved(network: Any, folder: Path) -> Path:
+    network.save_pretrained(folder)
+    plain = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, pad_token="[PAD]", bos_token="[BOS]", eos_token="[EOS]"
+    ).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"size": {"height": 32, "width": 32}}')
+    return folder
+
+
+@pytest.mark.parametrize("make", [blip, git, vit_gpt2])
+def test_a_caption_is_what_the_network_generates(make: Any, tmp_path: Path) -> None:
+    network = make().eval()
+    captioner = Captioner.from_pretrained(saved(network, tmp_path))
+    images = [picture(i) for i in range(3)]
+    found = captioner([*images, b"no image", None])
+    assert found[3:] == ["", ""]
+    for image, caption in zip(images, found, strict=False):
+        small = torch.tensor(list(image.resize((32, 32), Image.Resampling.BICUBIC).getdata()))
+        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+        deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+        pixels = ((small / 255 - mean) / deviation).view(32, 32, 3).permute(2, 0, 1)
+        (ids,) = network.generate(
+            pixel_values=pixels[None], max_new_tokens=40, do_sample=False, num_beams=1
+        ).tolist()
+        assert caption == " ".join(WORDS[i] for i in ids if i > 2)
+    assert any(found)
+
+
+def test_what_is_no_captioner_is_refused(tmp_path: Path) -> None:
+    transformers.ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="model_type vit; expected one of blip, git"):
+        Captioner.from_pretrained(tmp_path)
+
+
+class Told:
+    """A describer that counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def __call__(self, images: Sequence[Any]) -> list[str]:
+        self.asked += images
+        return ["" if image == b"" else f"a picture {len(str(image))}" for image in images]
+
+
+def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None:
+    told = Told()
+    reader = CaptionReader(lambda text: [len(text)], 9, describe=Remembered(told))
+    posts = [
+        Post.from_words("1", ("x",), image=b"one", caption="given"),
+        Post.from_words("2", ("x",), image=b"two", further=(Shown(image=b"three"),)),
+        Post.from_words("3", ("x",), image=b"two"),
+        Post.from_words("4", ("x",), image=b""),
+        Post.from_words("5", ("x",)),
+    ]
+    assert [reader.has(post) for post in posts] == [True, True, True, True, False]
+    for _ in range(2):
+        _, status = reader.read(posts)
+        assert status == ("used", "used", "used", "none", "none")
+        assert told.asked == [b"two", b"three", b""]
+    alone = reader.apart(posts[1])
+    assert [p.caption for p in alone] == [f"a picture {len(str(i))}" for i in (b"two", b"three")]
+    assert [p.image for p in alone] == [b"two", b"three"]
+
+
+def test_the_last_descriptions_are_kept() -> None:
+    told = Told()
+    remembered = Remembered(told, kept=2)
+    for image in (b"1", b"2", b"1", b"3", b"1", b"2"):
+        remembered([image])
+    assert told.asked == [b"1", b"2", b"3", b"2"]
+
+
+def test_a_tagger_makes_captions_for_a_model_that_reads_them(tmp_path: Path) -> None:
+    folder = saved(blip(), tmp_path / "blip")
+    model = tiny("rpbert", evidence=EVIDENCE["captions"])
+    model.save(tmp_path / "model")
+    image = picture(1)
+    tagger = Tagger.from_pretrained(tmp_path / "model", "cpu", captioner=str(folder))
+    made = tagger.predict("RT Ada", image=image)
+    caption = Captioner.from_pretrained(folder)([image])[0]
+    assert caption
+    plain = Tagger.from_pretrained(tmp_path / "model", "cpu")
+    assert made == plain.predict("RT Ada", caption=caption)
+    assert plain.predict("RT Ada", image=image).image == "none"
+    tiny("rpbert").save(tmp_path / "blocks")
+    with pytest.raises(InputError, match="captioner: found a model that reads blocks"):
+        Tagger.from_pretrained(tmp_path / "blocks", "cpu", captioner=str(folder))
+    with pytest.raises(InputError, match=r"captioner: .*nothing to load"):
+        Tagger.from_pretrained(tmp_path / "model", "cpu", captioner=str(tmp_path / "gone"))
+
+
+def test_text_in_an_image_is_found() -> None:
+    pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
+    from PIL import ImageDraw, ImageFont
+
+    sign = Image.new("RGB", (420, 120), "white")
+    ImageDraw.Draw(sign).text((20, 30), "LAKE COMO", "black", ImageFont.load_default(56))
+    found = TextFinder()([sign, Image.new("RGB", (60, 60)), b"no image"])
+    assert found[0].replace(" ", "").upper() == "LAKECOMO"
+    assert found[1:] == ["", ""]
+
+
+def test_without_the_extra_the_message_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
+    with pytest.raises(InputError, match=r"pip install 'rpbert\[ocr\]'"):
+        TextFinder()
+
+
+def test_image_texts_are_read_as_captions_are() -> None:
+    posts = made_posts()
+    written = tiny("rpbert", posts, evidence=EVIDENCE["ocr"])
+    same = [post.with_(image_text=post.caption, caption=None) for post in posts]
+    found = written.collator()(same).evidence.values
+    captions = CaptionReader(written._piece_ids, 64).read(posts)[0].values
+    assert torch.equal(found, captions)

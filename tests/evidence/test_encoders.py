@@ -1,0 +1,265 @@
+"""Visual tokens of every kind against plain loops and transformers' own outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    DetrForObjectDetection,
+    ResNetConfig,
+    ResNetModel,
+    YolosConfig,
+    YolosForObjectDetection,
+)
+
+from rpbert.errors import InputError
+from rpbert.evidence.detector import Detector
+from rpbert.evidence.encoders import VisualTokens, gather_tokens, grid_boxes
+from rpbert.evidence.resnet import ResNetBlocks
+from rpbert.evidence.stored_regions import Regions
+from rpbert.models.rpbert import RpBert
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.types import Post
+from tests.conftest import DETR, EVIDENCE, NO_EVIDENCE, RESNET, made_posts, tiny
+
+YOLOS: dict[str, Any] = {
+    "model_type": "yolos",
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "image_size": [32, 32],
+    "patch_size": 16,
+    "num_detection_tokens": 6,
+    "num_labels": 3,
+}
+
+
+def model_with(kind: str, **options: Any) -> TaggingModel:
+    return tiny("rpbert", evidence=EVIDENCE[kind], **options)
+
+
+def tokens_of(model: TaggingModel, posts: list[Post]) -> VisualTokens:
+    assert isinstance(model.system, RpBert)
+    with torch.no_grad():
+        tokens: VisualTokens = model.system.evidence(model.collator()(posts))
+    return tokens
+
+
+def mixed_posts() -> list[Post]:
+    """Posts of which one has no evidence, and two share theirs."""
+    posts = made_posts(4)
+    posts[1] = posts[1].with_(**NO_EVIDENCE)
+    shared = {key: getattr(posts[0], key) for key in NO_EVIDENCE}
+    return [*posts, posts[3].with_(id="again", **shared)]
+
+
+@pytest.mark.parametrize("kind", EVIDENCE)
+def test_what_every_kind_gives(kind: str) -> None:
+    model = model_with(kind)
+    posts = mixed_posts()
+    values, mask, boxes = tokens_of(model, posts)
+    count = mask.shape[1]
+    assert values.shape == (5, count, model.system.evidence.width)  # type: ignore[union-attr]
+    assert boxes.shape == (5, count, 4)
+    assert mask.dtype == torch.bool
+    assert mask.any(1).tolist() == [True, False, True, True, True]
+    assert not values[~mask].any()
+    assert not boxes[~mask].any()
+    real = boxes[mask]
+    assert (real[:, 0] <= real[:, 2]).all()
+    assert (real[:, 1] <= real[:, 3]).all()
+    assert ((real >= 0) & (real <= 1)).all()
+    for part in (values, mask, boxes):
+        assert torch.equal(part[0], part[4])
+    assert len(model.collator()(posts).evidence.values) == 3
+    first_false = mask.int().argmin(1)  # the real ones stand first
+    for row, end in zip(mask, first_false, strict=True):
+        assert row.all() or not row[end:].any()
+
+
+@pytest.mark.parametrize("kind", EVIDENCE)
+def test_a_batch_without_any_evidence_has_no_token(kind: str) -> None:
+    model = model_with(kind)
+    values, mask, boxes = tokens_of(model, made_posts(2, images=False))
+    assert values.shape == (2, 0, model.system.evidence.width)  # type: ignore[union-attr]
+    assert mask.shape == (2, 0)
+    assert boxes.shape == (2, 0, 4)
+
+
+def test_blocks_and_their_cells_are_a_plain_loop_over_the_feature_map() -> None:
+    model = model_with("blocks")
+    posts = made_posts(3)
+    values, _, boxes = tokens_of(model, posts)
+    network = model.system.get_submodule("evidence.network")
+    assert isinstance(network, ResNetBlocks)
+    oracle = ResNetModel(ResNetConfig(**RESNET)).eval()
+    oracle.load_state_dict(network.resnet.state_dict())
+    for index, post in enumerate(posts):
+        pixels = model.collator()([post]).evidence.values
+        with torch.no_grad():
+            grid = oracle(pixels).last_hidden_state[0]  # (d_v, rows, columns)
+        _, rows, columns = grid.shape
+        assert values.shape[1] == rows * columns == 16
+        for i in range(rows):
+            for j in range(columns):
+                token = i * columns + j
+                torch.testing.assert_close(values[index, token], grid[:, i, j], atol=1e-5, rtol=0)
+                cell = [j / columns, i / rows, (j + 1) / columns, (i + 1) / rows]
+                torch.testing.assert_close(boxes[index, token], torch.tensor(cell))
+
+
+def test_cells_of_a_grid_that_is_not_square() -> None:
+    expected = [[x / 3, y / 2, (x + 1) / 3, (y + 1) / 2] for y in range(2) for x in range(3)]
+    torch.testing.assert_close(grid_boxes(2, 3), torch.tensor(expected))
+
+
+def test_the_global_vector_is_transformers_pooled_output() -> None:
+    model = model_with("global")
+    posts = made_posts(2)
+    values, _, boxes = tokens_of(model, posts)
+    network = model.system.get_submodule("evidence.network")
+    assert isinstance(network, ResNetBlocks)
+    with torch.no_grad():
+        pooled = network.resnet(model.collator()(posts).evidence.values).pooler_output
+    torch.testing.assert_close(values[:, 0], pooled[:, :, 0, 0], atol=1e-6, rtol=1e-5)
+    assert boxes.tolist() == [[[0, 0, 1, 1]]] * 2
+
+
+@pytest.mark.parametrize("shape", [DETR, YOLOS], ids=["detr", "yolos"])
+@pytest.mark.parametrize("most", [3, 100])
+def test_detected_regions_are_transformers_surest_queries(shape: dict[str, Any], most: int) -> None:
+    detector = Detector.from_config(shape, 32, most)
+    fields = {key: value for key, value in shape.items() if key != "model_type"}
+    oracle: Any = (
+        DetrForObjectDetection(detector.network.config)
+        if shape is DETR
+        else YolosForObjectDetection(YolosConfig(**fields))
+    )
+    oracle.load_state_dict(detector.network.state_dict())
+    oracle.eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    features, boxes = detector.train()(pixels)
+    with torch.no_grad():
+        found = oracle(pixels)
+    queries = found.logits.shape[1]
+    hidden = found.last_hidden_state
+    for image in range(2):
+        scores = []
+        for query in range(queries):
+            labels = torch.softmax(found.logits[image, query], 0)[:-1]
+            scores.append((max(labels.tolist()), query))
+        order = [query for _, query in sorted(scores, reverse=True)][:most]
+        assert features.shape[1] == len(order) == min(most, queries)
+        for token, query in enumerate(order):
+            expected = hidden[image, hidden.shape[1] - queries + query]
+            torch.testing.assert_close(features[image, token], expected, atol=1e-5, rtol=1e-5)
+            x, y, width, height = found.pred_boxes[image, query].tolist()
+            corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+            clipped = [min(max(corner, 0), 1) for corner in corners]
+            torch.testing.assert_close(boxes[image, token], torch.tensor(clipped))
+
+
+def test_a_detector_does_not_learn() -> None:
+    model = model_with("regions")
+    model.system.train()
+    before = {name: tensor.clone() for name, tensor in model.system.state_dict().items()}
+    losses = model.system(model.collator().with_gold(made_posts())).losses
+    losses.sum().backward()
+    torch.optim.SGD(model.system.parameters(), lr=0.1).step()
+    changed = {
+        name.split(".")[0]
+        for name, tensor in model.system.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert "evidence" not in changed
+    assert "projection" in changed
+
+
+@pytest.mark.parametrize("shape", [{}, {"model_type": "bert"}])
+def test_what_is_no_detector_is_refused(shape: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="one of detr, yolos"):
+        tiny("rpbert", evidence={"regions": {"shape": shape}})
+
+
+def test_stored_regions_come_as_they_are_and_their_mean_as_one_vector() -> None:
+    posts = mixed_posts()
+    several, mask, boxes = tokens_of(model_with("stored-regions"), posts)
+    one, _, whole = tokens_of(model_with("stored-vector"), posts)
+    for i, post in enumerate(posts):
+        if post.regions is None:
+            continue
+        assert isinstance(post.regions, Regions)
+        count = int(mask[i].sum())
+        assert count == len(post.regions.features)
+        assert np.array_equal(several[i, :count].numpy(), post.regions.features)
+        assert np.array_equal(boxes[i, :count].numpy(), post.regions.boxes)
+        mean = sum(row.astype(np.float64) for row in post.regions.features) / count
+        np.testing.assert_allclose(one[i, 0].numpy(), mean, atol=1e-6)
+        assert whole[i].tolist() == [[0, 0, 1, 1]]
+
+
+def test_captions_are_bert_over_text_and_caption() -> None:
+    """RpBERT without a gate, each post's BERT input laid out by hand."""
+    model = model_with("captions", gate="none")
+    system, tokenizer = model.system, model.tokenizer
+    assert isinstance(system, RpBert)
+    assert tokenizer is not None
+    posts = made_posts(4)
+    emissions = system(model.collator()(posts)).emissions
+    oracle = BertModel(BertConfig(**system.encoder.bert.config.to_dict()), add_pooling_layer=False)
+    oracle.load_state_dict(system.encoder.bert.state_dict())
+    oracle.eval()
+    for i, post in enumerate(posts):
+        text = tokenizer(" ".join(post.words))["input_ids"]
+        caption = tokenizer(post.caption or "", add_special_tokens=False)["input_ids"]
+        assert len(caption) > 3
+        hidden = oracle(
+            input_ids=torch.tensor([text + caption]),
+            token_type_ids=torch.tensor([[0] * len(text) + [1] * len(caption)]),
+            position_ids=torch.tensor([[*range(len(text)), *[len(text)] * len(caption)]]),
+        ).last_hidden_state[0]
+        words: list[Tensor] = []
+        start = 1
+        for word in post.words:
+            pieces = len(tokenizer(word, add_special_tokens=False)["input_ids"])
+            words.append(hidden[start : start + pieces].mean(0))
+            start += pieces
+        expected = system.tag(model.collator()([post]), torch.stack(words)[None]).emissions
+        assert expected is not None
+        torch.testing.assert_close(emissions[i, : len(words)], expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_caption_is_cut_to_its_longest_and_its_words_are_known() -> None:
+    posts = made_posts()
+    long = "tower " * 30
+    model = tiny("rpbert", posts, evidence={"captions": {"longest": 7}})
+    _, mask, _ = tokens_of(model, [posts[0].with_(caption=long), posts[1]])
+    assert mask.sum(1).tolist()[0] == 7
+    assert model.tokenizer is not None
+    assert model.tokenizer.unk_token_id not in model.tokenizer("red tower")["input_ids"]
+
+
+def test_posts_get_the_tokens_of_their_evidence() -> None:
+    values = torch.randn(3, 4, 5, requires_grad=True)
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [True] * 4])
+    boxes = torch.rand(3, 4, 4)
+    posts = [2, -1, 0, 2, 1]
+    every = gather_tokens(VisualTokens(values, mask, boxes), torch.tensor([posts]))
+    got = VisualTokens(*(part[0] for part in every))
+    for post, row in enumerate(posts):
+        for token in range(4):
+            real = row >= 0 and bool(mask[row, token])
+            assert got.mask[post, token] == real
+            assert torch.equal(got.values[post, token], values[row, token] * real)
+            assert torch.equal(got.boxes[post, token], boxes[row, token] * real)
+    torch.autograd.backward(got.values.sum())
+    assert values.grad is not None
+    assert values.grad[:, 0, 0].tolist() == [1.0, 1.0, 2.0]
+    assert values.grad[1, 3, 0] == 0

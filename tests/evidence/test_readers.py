@@ -1,0 +1,151 @@
+"""Evidence as files hold it: regions beside the data, captions, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from rpbert.data.images import LoadedImage, Preprocessing, Resampling, load_image
+from rpbert.data.readers import open_data
+from rpbert.errors import InputError
+from rpbert.evidence.readers import CaptionReader, ImageStore, NoEvidence, RegionReader
+from rpbert.evidence.stored_regions import StoredRegions
+from rpbert.types import Post
+from tests.conftest import evidence, made_posts, picture
+from tests.data.files import folder_of, jsonl, read
+
+POSTS = "IMGID:a\nAnna\tB-PER\n\nIMGID:b\nRome\tB-LOC\n\nIMGID:a\nAgain\tO\n\n"
+FEATURES = np.arange(8, dtype=np.float32).reshape(2, 4)
+BOXES = np.array([[0, 0, 1, 1], [0.25, 0.5, 0.5, 0.75]], dtype=np.float32)
+
+
+def stored(folder: Path, **tensors: np.ndarray) -> Path:
+    given = {"a/features": FEATURES, "a/boxes": BOXES}
+    save_file({**given, **{k.replace("_", "/"): v for k, v in tensors.items()}},
+              folder / "regions.safetensors")  # fmt: skip
+    return folder
+
+
+def test_regions_of_a_data_folder_are_read_when_a_batch_needs_them(tmp_path: Path) -> None:
+    posts, _ = read(stored(folder_of(tmp_path, {"train.txt": POSTS})), "train")
+    assert [post.regions is not None for post in posts] == [True, False, True]
+    posts = pickle.loads(pickle.dumps(posts))
+    found, status = RegionReader(4).read(posts)
+    assert status == ("used", "none", "used")
+    assert found.of_post.tolist() == [[0], [-1], [0]]
+    assert found.boxes is not None
+    assert torch.equal(found.values, torch.from_numpy(FEATURES)[None])
+    assert torch.equal(found.boxes, torch.from_numpy(BOXES)[None])
+    assert found.mask.tolist() == [[True, True]]
+
+
+def test_regions_lie_beside_a_single_file_too(tmp_path: Path) -> None:
+    rows = jsonl(stored(tmp_path) / "posts.jsonl", [{"id": "a", "text": "x"}])
+    (post,) = open_data(rows).read("all")
+    assert post.regions == StoredRegions(tmp_path / "regions.safetensors", "a")
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path: Path) -> None:
+    source = StoredRegions(stored(tmp_path) / "regions.safetensors", "a")
+    assert len(source.load().boxes) == 2
+    stored(tmp_path, a_features=FEATURES[:1], a_boxes=BOXES[:1])
+    assert len(source.load().boxes) == 1
+
+
+def test_half_precision_is_widened_and_no_region_is_no_evidence(tmp_path: Path) -> None:
+    stored(tmp_path, a_features=FEATURES.astype(np.float16), b_features=FEATURES[:0],
+           b_boxes=BOXES[:0])  # fmt: skip
+    path = tmp_path / "regions.safetensors"
+    assert StoredRegions(path, "a").load().features.dtype == np.float32
+    post = Post.from_words("b", ("x",), regions=StoredRegions(path, "b"))
+    assert RegionReader(4).read([post])[1] == ("none",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"a_boxes": BOXES[:1]}, r"features \(2, 4\) and boxes \(1, 4\)"),
+        ({"a_boxes": BOXES + 0.5}, "out of range"),
+        ({"a_boxes": BOXES[:, ::-1].copy()}, "out of range"),
+        ({"a_features": np.full_like(FEATURES, np.nan)}, "out of range"),
+        ({"a_features": FEATURES.reshape(1, 2, 4)}, "features"),
+    ],
+)
+def test_malformed_regions_are_named(
+    tmp_path: Path, changes: dict[str, np.ndarray], words: str
+) -> None:
+    stored(tmp_path, **changes)
+    with pytest.raises(InputError, match=rf"regions.safetensors: a: found .*{words}"):
+        StoredRegions(tmp_path / "regions.safetensors", "a").load()
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"train.txt": POSTS, "regions.safetensors": b"no tensors"})
+    with pytest.raises(InputError, match=r"regions\.safetensors: found"):
+        read(folder, "train")
+
+
+def test_features_of_another_width_are_named_with_their_post() -> None:
+    post = made_posts(1)[0]
+    with pytest.raises(InputError, match=r"^made:0: found regions with 6 features; expected 4"):
+        RegionReader(4).read([post])
+
+
+def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
+    asked: list[str] = []
+
+    def encode(caption: str) -> list[int]:
+        asked.append(caption)
+        return [ord(sign) for sign in caption if sign != "\u200d"]
+
+    captions = ["abc", "", None, "abc", "\u200d", "d", "abcdef"]
+    posts = [Post.from_words(str(i), ("x",), caption=c) for i, c in enumerate(captions)]
+    reader = CaptionReader(encode, longest=4)
+    found, status = reader.read(posts)
+    assert asked == ["abc", "\u200d", "d", "abcdef"]
+    assert status == ("used", "none", "none", "used", "none", "used", "used")
+    assert found.of_post.flatten().tolist() == [0, -1, -1, 0, -1, 1, 2]
+    assert found.values.tolist() == [[97, 98, 99, 0], [100, 0, 0, 0], [97, 98, 99, 100]]
+    assert found.mask.sum(1).tolist() == [3, 1, 4]
+    assert [reader.has(post) for post in posts] == [True, False, False, True, True, True, True]
+
+
+def test_a_text_only_system_reads_nothing() -> None:
+    posts = [Post.from_words("1", ("x",), **evidence(0))]
+    found, status = NoEvidence().read(posts)
+    assert (len(found.values), found.of_post.tolist(), status) == (0, [[-1]], ("none",))
+
+
+def test_images_are_decoded_side_by_side_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        picture(number).save(tmp_path / f"{number}.png")
+    encoded = (tmp_path / "0.png").read_bytes()
+    sources: list[Any] = [tmp_path / "1.png", None, encoded, tmp_path / "2.png", encoded, b"no"]
+    sources += [tmp_path / "1.png", tmp_path / "gone.png", picture(5)]
+    decoded: list[Any] = []
+
+    def counted(source: Any, size: int, resampling: Resampling) -> LoadedImage:
+        decoded.append(source)
+        return load_image(source, size, resampling)
+
+    monkeypatch.setattr("rpbert.evidence.readers.load_image", counted)
+    store = ImageStore(Preprocessing(32), 2**20)
+    for count in (6, 3):  # files are kept; both bytes and the PIL image are decoded anew
+        decoded.clear()
+        found = store.load(sources)
+        assert len(decoded) == count
+        for source, (_, image) in zip(sources, found, strict=True):
+            alone = load_image(source, 32)
+            assert image.status == alone.status
+            assert (image.pixels is None) == (alone.pixels is None)
+            if image.pixels is not None and alone.pixels is not None:
+                assert (image.pixels == alone.pixels).all()
+    assert [key for key, _ in found].count(None) == 1

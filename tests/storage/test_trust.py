@@ -1,0 +1,122 @@
+"""What strangers give is not run, not followed out of its folder; a changed model is told."""
+
+from __future__ import annotations
+
+import ast
+import random
+from pathlib import Path
+
+import pytest
+
+import rpbert
+from rpbert.errors import InputError
+from rpbert.storage.model_folder import TaggingModel
+from tests.conftest import tiny
+from tests.hostile import HARMLESS, REFUSED, Scene, watched
+from tests.soak import Soak
+
+PACKAGE = Path(rpbert.__file__).parent
+CASES = [*REFUSED, *HARMLESS]
+
+
+def play(case: str, folder: Path) -> None:
+    """One case; nothing of it may run, and nothing outside may be opened."""
+    own = folder / "given"
+    own.mkdir(parents=True)
+    at = Scene(own, folder / "canary", folder / "secret")
+    at.secret.write_text("secret")
+    with watched() as watch:
+        if case in REFUSED:
+            with pytest.raises(InputError) as told:
+                REFUSED[case](at)
+            assert "\n" not in str(told.value)
+        else:
+            HARMLESS[case](at)
+    assert not at.canary.exists()
+    assert str(at.secret) not in watch.opened
+    assert watch.unpickled == []
+    assert watch.commands == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_runs_and_nothing_outside_is_read(case: str, tmp_path: Path) -> None:
+    play(case, tmp_path)
+
+
+@pytest.mark.slow("malicious pickles, remote code, `../` in ids and manifests", f"{len(CASES)}")
+def test_all_of_them(tmp_path: Path, soak: Soak) -> None:
+    for number, case in enumerate(CASES):
+        play(case, tmp_path / str(number))
+    soak(
+        f"{len(REFUSED)} refused in one line, {len(HARMLESS)} not read at all; 0 executed, 0 files "
+        "outside opened"
+    )
+
+
+def test_the_watch_sees_what_the_cases_would_do(tmp_path: Path) -> None:
+    import pickle
+
+    at = Scene(tmp_path, tmp_path / "canary", tmp_path / "secret")
+    at.secret.write_text("secret")
+    with watched() as watch:
+        pickle.loads(at.pickle())
+        at.secret.read_text()
+    assert at.canary.exists()
+    assert str(at.secret) in watch.opened
+    assert watch.unpickled == ["posix.system"]
+    assert len(watch.commands) == 1
+
+
+def tampered(folder: Path, times: int) -> int:
+    """Change a byte, cut or lengthen a file of a saved model so often; each is told by name."""
+    draw = random.Random(0)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for _ in range(times):
+        path = draw.choice(files)
+        content = path.read_bytes()
+        at = draw.randrange(len(content))
+        match draw.randrange(4):
+            case 0 | 1:
+                other = bytes([content[at] ^ draw.randrange(1, 256)])
+                path.write_bytes(content[:at] + other + content[at + 1 :])
+            case 2:
+                path.write_bytes(content[:at])
+            case 3:
+                path.write_bytes(content + draw.randbytes(draw.randint(1, 9)))
+        with pytest.raises(InputError) as told:
+            TaggingModel.load(folder)
+        assert str(told.value.where) == str(path)
+        path.write_bytes(content)
+    TaggingModel.load(folder)
+    return len(files)
+
+
+def test_a_model_that_was_tampered_with_is_refused_by_the_file(tmp_path: Path) -> None:
+    tiny("rpbert").save(tmp_path / "model")
+    assert tampered(tmp_path / "model", 40) >= 5
+
+
+@pytest.mark.slow("a byte changed or a file cut in a saved model", "500")
+def test_a_model_that_was_tampered_with_in_many_ways(tmp_path: Path, soak: Soak) -> None:
+    tiny("rpbert").save(tmp_path / "model")
+    files = tampered(tmp_path / "model", 500)
+    soak(f"500 refused, each by the name of the file, over {files} files")
+
+
+def test_no_code_of_the_package_loads_a_pickle_or_runs_a_text() -> None:
+    """Anywhere but in `convert`, which reads published pickles as tensors alone."""
+    forbidden = {
+        "eval", "exec", "compile", "os.system", "os.popen", "pickle.load", "pickle.loads",
+        "yaml.load", "yaml.unsafe_load", "yaml.full_load", "marshal.loads", "shelve.open",
+        "joblib.load", "np.load", "numpy.load", "torch.load", "torch.jit.load", "__import__",
+    }  # fmt: skip
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden:
+                found.append((path.relative_to(PACKAGE).as_posix(), ast.unparse(node)))
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", path
+            if isinstance(node, ast.keyword) and node.arg == "use_safetensors":
+                assert ast.unparse(node.value) == "True", path
+    assert found == [("convert.py", "torch.load(path, map_location='cpu', weights_only=True)")]

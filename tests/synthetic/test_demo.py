@@ -1,0 +1,88 @@
+"""The demo end to end on a handful of posts, and how its result reads."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from rpbert.cli.show import print_demo, print_prediction, relation_gauge, tagged_text
+from rpbert.errors import InputError
+from rpbert.evidence.resnet import ResNetBlocks
+from rpbert.synthetic.demo import BLOCKS, RESULT, demo, finished
+from rpbert.types import Entity, Prediction
+
+
+def test_the_demos_image_becomes_the_papers_grid() -> None:
+    """Table 2 and Eq. 1: 49 blocks."""
+    blocks = ResNetBlocks.from_config(BLOCKS["shape"], BLOCKS["image_size"])
+    assert blocks(torch.zeros(1, 3, BLOCKS["image_size"], BLOCKS["image_size"])).shape[1] == 49
+
+
+def shown(width: int = 120) -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, width=width, highlight=False), out
+
+
+def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        said: list[str] = []
+        result = demo(tmp_path / "demo", posts=60, say=said.append)
+        assert said == [f"{number} of 3: {row.title}" for number, row in enumerate(result.rows, 1)]
+    assert [row.system for row in result.rows] == ["rpbert", "none", "bert"]
+    assert result.posts == {"train": 42, "dev": 6, "test": 12}
+    rpbert, none, bert = result.rows
+    assert rpbert.relation_accuracy is not None
+    assert none.relation_accuracy is None
+    assert bert.relation_accuracy is None
+    assert all(example.multimodal.image == "used" for example in result.examples)
+    assert all(Path(example.image).exists() for example in result.examples)
+    json.dumps(result.to_dict())
+    console, out = shown()
+    print_demo(result, console)
+    assert "rpbert predict" in out.getvalue()
+    folder = tmp_path / "demo"
+    assert finished(folder, seed=0) == json.loads(json.dumps(result.to_dict()))
+    assert finished(folder, seed=1) is None
+    (folder / RESULT).write_text("{")  # as when it was stopped there
+    assert finished(folder, seed=0) is None
+
+
+def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(InputError, match="other things"):
+        demo(tmp_path, posts=60)
+    assert (tmp_path / "mine").read_text() == "keep"
+
+
+def prediction(image: str = "used", relation: float | None = 0.5) -> Prediction:
+    entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
+    return Prediction("1", "at Lake [Como] 😀", [entity], relation, image)  # type: ignore[arg-type]
+
+
+def test_a_prediction_reads_with_its_entities_in_place() -> None:
+    assert (
+        tagged_text("at Lake [Como] 😀", prediction().entities).plain == "at [LOC Lake [Como]] 😀"
+    )
+    console, out = shown()
+    print_prediction(prediction(), console)
+    assert "LOC   0.90" in out.getvalue()
+    assert "█████░░░░░ 0.50" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "relation", "words"),
+    [
+        ("used", 0.0, "░░░░░░░░░░ 0.00"),
+        ("used", None, "not weighed"),
+        ("none", 0.0, "none"),
+        ("missing", 0.0, "missing"),
+        ("unreadable", 0.0, "unreadable"),
+    ],
+)
+def test_what_became_of_the_image_is_said(image: str, relation: float | None, words: str) -> None:
+    assert relation_gauge(prediction(image, relation)) == words

@@ -1,0 +1,132 @@
+"""Drawn pictures: they vary, their captions are true, and their shapes tell what colours do not."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+
+from rpbert.synthetic.drawing.canvas import COLOURS, SUPERSAMPLING, Canvas, Pen, arc
+from rpbert.synthetic.scenes import SCENES, draw
+
+WORDS_OF = {
+    "person": {"person", "people"},
+    "landscape": {"mountains", "sea", "skyline", "hills", "desert", "village"},
+    "logo": {"shield", "badge", "logo", "shop"},
+    "object": {"mug", "phone", "car", "ball", "trophy", "book", "guitar", "camera", "gift", "shoe"},
+}
+
+
+@pytest.mark.parametrize("label", SCENES)
+def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(label: str) -> None:
+    for k in range(40):
+        scene = draw(label, random.Random(f"{label}{k}"), 48)
+        words = set(scene.caption.replace(",", "").split())
+        assert words & WORDS_OF[scene.kind]
+        assert not any(words & own for kind, own in WORDS_OF.items() if kind != scene.kind)
+        for article, following in zip(
+            scene.caption.split(), scene.caption.split()[1:], strict=False
+        ):
+            assert article != "an" or following[0] in "aeiou"
+            assert article != "a" or following[0] not in "aeiou"
+
+
+def test_a_scene_of_nothing_shows_no_type() -> None:
+    for k in range(20):
+        scene = draw(None, random.Random(k), 48)
+        assert scene.kind == "nothing"
+        assert scene.caption.startswith("nothing ")
+        assert not any(set(scene.caption.split()) & own for own in WORDS_OF.values())
+
+
+def test_sides_vary_around_the_size_asked_for() -> None:
+    sizes = [draw("LOC", random.Random(k), 224).image.size for k in range(30)]
+    assert len(set(sizes)) > 20
+    assert all(150 <= side <= 330 for size in sizes for side in size)
+    assert any(wide > 1.3 * high for wide, high in sizes)
+    assert any(high > 1.3 * wide for wide, high in sizes)
+
+
+def test_the_same_chance_draws_the_same_picture_and_another_another() -> None:
+    first, again, other = (draw("ORG", random.Random(seed), 64) for seed in (5, 5, 6))
+    assert (first.image.tobytes(), first.caption) == (again.image.tobytes(), again.caption)
+    assert first.image.tobytes() != other.image.tobytes()
+
+
+@pytest.mark.parametrize("label", SCENES)
+@pytest.mark.parametrize("size", [32, 33, 700])
+def test_every_size_is_drawn_in_full_colour(label: str, size: int) -> None:
+    image = draw(label, random.Random(size), size).image
+    assert image.mode == "RGB"
+    assert np.asarray(image).std() > 5
+
+
+def test_the_colour_named_for_a_gift_box_covers_a_good_part_of_the_picture() -> None:
+    """Of all named colours but that of paper and shade, as light and cast move each a little."""
+    shares = []
+    for k in range(500):
+        scene = draw("MISC", random.Random(k), 64)
+        _, colour, noun = scene.caption.split()[:3]
+        if noun == "gift" and colour in ("red", "blue", "green", "yellow", "teal", "orange"):
+            pixels = np.asarray(scene.image, dtype=float).reshape(-1, 3)
+            near = np.linalg.norm(pixels - np.array(COLOURS[colour]), axis=1) < 75
+            shares.append(near.mean())
+    assert len(shares) >= 10
+    assert min(shares) > 0.03
+    assert np.median(shares) > 0.1
+
+
+def test_shapes_tell_the_type_and_mean_colours_do_not() -> None:
+    labels = tuple(SCENES)
+    scenes = [draw(labels[k % 4], random.Random(k), 64).image.resize((16, 16)) for k in range(800)]
+    pixels = np.stack([np.asarray(image, dtype=np.float32) / 255 - 0.5 for image in scenes])
+    types = np.arange(800) % 4
+    means, shapes = pixels.mean(axis=(1, 2)), pixels.reshape(800, -1)
+    by_colour = LogisticRegression(max_iter=500).fit(means[:500], types[:500])
+    by_shape = SVC(C=10).fit(shapes[:500], types[:500])
+    assert by_colour.score(means[500:], types[500:]) < 0.5
+    assert by_shape.score(shapes[500:], types[500:]) > 0.7
+
+
+def test_kinds_within_a_type_are_many() -> None:
+    for label, fewest in (("PER", 3), ("LOC", 6), ("ORG", 4), ("MISC", 10)):
+        scenes = (draw(label, random.Random(k), 32) for k in range(120))
+        heads = Counter(
+            next(w for w in scene.caption.split() if w in WORDS_OF[scene.kind] | {"two", "three"})
+            for scene in scenes
+        )
+        assert len(heads) >= fewest, heads
+
+
+def test_a_turned_pen_agrees_with_rotation_by_hand() -> None:
+    """A quarter turn clockwise takes (1, 0) to (0, 1) where y grows downwards."""
+    canvas = Canvas(50, 50)
+    pen = canvas.pen.at(0.5, 0.5, scale=0.2, turn=90)
+    a, b, c, d, e, f = pen.frame
+    unit = 50 * SUPERSAMPLING
+    assert (a + c, d + f) == pytest.approx((0.5 * unit, 0.7 * unit))
+    mirrored = canvas.pen.at(0.5, 0.5, scale=0.2, turn=90, mirror=True).frame
+    assert (mirrored[0] + mirrored[2], mirrored[3] + mirrored[5]) == pytest.approx(
+        (0.5 * unit, 0.3 * unit)
+    )
+    assert (b + c, e + f) == pytest.approx((0.3 * unit, 0.5 * unit))
+
+
+def test_a_filled_box_covers_its_pixels_and_no_others() -> None:
+    from PIL import ImageDraw
+
+    image = Image.new("RGB", (40, 40))
+    Pen(ImageDraw.Draw(image), (40, 0, 0, 0, 40, 0)).box(0.25, 0.5, 0.75, 0.9, (255, 0, 0))
+    red = np.asarray(image)[:, :, 0] > 0
+    assert red[21:35, 11:29].all()
+    assert red.sum() == red[20:37, 10:31].sum()
+
+
+def test_an_arc_lies_on_its_ellipse() -> None:
+    points = arc(1, 2, 3, 4, 20, 200)
+    assert all(((x - 1) / 3) ** 2 + ((y - 2) / 4) ** 2 == pytest.approx(1) for x, y in points)

@@ -1,0 +1,232 @@
+"""Checkpoints: whole or not there, whatever the disk does; the newest whole one is gone on from."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rpbert.errors import InputError
+from rpbert.storage.manifest import recover
+from rpbert.storage.model_folder import TaggingModel
+from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
+from tests.conftest import tiny
+from tests.faulty_disk import FAULTS, KILLED, REFUSED, SAVED, Fault, FaultyDisk, outcome
+from tests.soak import Soak
+
+ENDLESS = 10**9
+
+
+def checkpoint(epoch: int, step: int = 0) -> Checkpoint:
+    values = {"weights": torch.full((100,), float(epoch)), "steps": torch.tensor([step])}
+    return Checkpoint(Place(epoch, step), {"system": values, "generators": values}, {"at": epoch})
+
+
+def same(found: Checkpoint | None, expected: Checkpoint) -> bool:
+    return (
+        found is not None
+        and found.place == expected.place
+        and found.progress == expected.progress
+        and found.files.keys() == expected.files.keys()
+        and all(
+            torch.equal(found.files[file][name], tensor)
+            for file, tensors in expected.files.items()
+            for name, tensor in tensors.items()
+        )
+    )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    for epoch, step in ((0, 5), (1, 0), (1, 5), (2, 0), (2, 5), (3, 0)):
+        kept.save(checkpoint(epoch, step), 2, [Place(1)])
+    assert names(tmp_path) == ["epoch-0001", "epoch-0002-step-000005", "epoch-0003"]
+
+
+def test_places_are_ordered_by_number_not_by_name() -> None:
+    places = [Place(9, 1_000_000), Place(10, 2), Place(10), Place(10, 1_000_000), Place(9, 99)]
+    assert [str(place) for place in sorted(places)] == [
+        "epoch-0009-step-000099",
+        "epoch-0009-step-1000000",
+        "epoch-0010",
+        "epoch-0010-step-000002",
+        "epoch-0010-step-1000000",
+    ]
+
+
+def test_a_damaged_newest_is_passed_over_with_a_note_and_written_anew(tmp_path: Path) -> None:
+    kept, notes = Checkpoints(tmp_path), list[str]()
+    for epoch in (1, 2):
+        kept.save(checkpoint(epoch), 2)
+    weights = tmp_path / "epoch-0002" / "system.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert same(kept.newest(notes.append), checkpoint(1))
+    (note,) = notes
+    assert str(weights) in note
+    assert "passed over for epoch-0001" in note
+    kept.save(checkpoint(1, 7), 1)
+    assert names(tmp_path) == ["epoch-0001-step-000007"]  # the damaged one is no reserve
+    kept.save(checkpoint(2), 1)
+    assert same(kept.newest(notes.append), checkpoint(2))
+
+
+def test_all_damaged_is_one_line_that_names_the_newest(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        kept.save(checkpoint(epoch), 2)
+        (tmp_path / f"epoch-000{epoch}" / "progress.json").unlink()
+    with pytest.raises(InputError, match=r"epoch-0002/progress\.json: found no such file"):
+        kept.newest(print)
+
+
+def test_tensors_that_the_manifest_does_not_list_are_not_read(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    kept.save(checkpoint(1), 2)
+    shutil.copy(
+        tmp_path / "epoch-0001" / "system.safetensors",
+        tmp_path / "epoch-0001" / "more.safetensors",
+    )
+    assert same(kept.newest(print), checkpoint(1))
+
+
+def cases(count: Callable[[FaultyDisk], None], below: Path) -> Iterator[tuple[int, Fault]]:
+    """Every operation of a save, each with every fault."""
+    disk = FaultyDisk(below, ENDLESS, "full")
+    count(disk)
+    assert disk.count > 10
+    yield from product(range(disk.count), FAULTS)
+
+
+def checkpoint_faults(folder: Path, every: int) -> tuple[int, int]:
+    """How many saves over a faulty disk were tried, and how many left the new checkpoint."""
+    tried = saved = 0
+    first, second = checkpoint(1), checkpoint(1, 5)
+
+    def save(disk: FaultyDisk) -> None:
+        with disk.in_place():
+            Checkpoints(disk.below).save(second, 2)
+
+    for at, fault in list(cases(save, folder / "counted"))[::every]:
+        below = folder / f"{at}-{fault}"
+        Checkpoints(below).save(first, 2)
+        disk = FaultyDisk(below, at, fault)
+        code = outcome(lambda disk=disk: save(disk))  # type: ignore[misc]
+        assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
+        found = Checkpoints(below).newest(lambda note: pytest.fail(f"half-written: {note}"))
+        assert same(found, first) or same(found, second), (at, fault)
+        saved += found is not None and found.place == second.place
+        Checkpoints(below).save(checkpoint(2), 2)  # and the run goes on
+        assert names(below)[-1] == "epoch-0002"
+        assert not list(below.glob(".*"))
+        tried += 1
+    return tried, saved
+
+
+def model_faults(folder: Path, every: int) -> tuple[int, int]:
+    """The same of a model in the place of another, mended as resuming mends it."""
+    tried = saved = 0
+    first, second = tiny("bilstm_crf"), tiny("bilstm_crf")
+    second.notes["second"] = True
+
+    def save(disk: FaultyDisk) -> None:
+        with disk.in_place():
+            second.save(disk.below / "model")
+
+    counted = folder / "counted"
+    first.save(counted / "model")
+    for at, fault in list(cases(save, counted))[::every]:
+        below = folder / f"{at}-{fault}"
+        first.save(below / "model")
+        disk = FaultyDisk(below, at, fault)
+        code = outcome(lambda disk=disk: save(disk))  # type: ignore[misc]
+        assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
+        if code == KILLED:
+            recover(below / "model")
+        loaded = TaggingModel.load(below / "model")
+        expected = second if "second" in loaded.notes else first
+        weights = expected.system.state_dict()
+        for name, tensor in loaded.system.state_dict().items():
+            assert torch.equal(tensor, weights[name]), (at, fault)
+        saved += expected is second
+        tried += 1
+    return tried, saved
+
+
+def test_a_disk_that_fails_in_a_save_leaves_the_one_before(tmp_path: Path) -> None:
+    """A part of all cases; the rest is in the long form."""
+    for faults in (checkpoint_faults, model_faults):
+        tried, _ = faults(tmp_path / faults.__name__, 7)
+        assert tried > 5
+
+
+@pytest.mark.slow("write, sync or rename fails (ENOSPC, EIO, kill, power cut) in a save", "≥ 100")
+def test_a_disk_that_fails_anywhere_in_a_save(tmp_path: Path, soak: Soak) -> None:
+    tried, saved = checkpoint_faults(tmp_path / "checkpoint", 1)
+    models, replaced = model_faults(tmp_path / "model", 1)
+    soak(
+        f"{tried} checkpoints: {tried - saved} times the one before loads, {saved} the new one; "
+        f"{models} models: {models - replaced} and {replaced}; half-written ones chosen: 0"
+    )
+    assert tried + models >= 100
+    assert saved > 0 < replaced  # some faults come when all is on the disk
+
+
+@pytest.mark.parametrize("fault", ["full", "broken"])
+def test_a_folder_that_cannot_take_the_new_name_has_the_old_one_back(
+    fault: Fault, tmp_path: Path
+) -> None:
+    """Without any mending: the process lives on."""
+    model = tiny("bilstm_crf")
+    model.save(tmp_path / "model")
+    disk = FaultyDisk(tmp_path, ENDLESS, fault)
+    with disk.in_place():
+        model.save(tmp_path / "model")
+    renames = disk.count - 2, disk.count - 3  # before the last sync: the new name, the old away
+    for at in renames:
+        with FaultyDisk(tmp_path, at, fault).in_place(), pytest.raises(InputError) as refused:
+            model.save(tmp_path / "model")
+        assert "\n" not in str(refused.value)
+        TaggingModel.load(tmp_path / "model")
+        assert names(tmp_path) == ["model"]
+
+
+def test_what_the_system_refuses_below_python_is_the_same_one_line(tmp_path: Path) -> None:
+    """Past the limit of a file's size the system itself refuses the writes of safetensors."""
+    kept = Checkpoints(tmp_path)
+    kept.save(checkpoint(1), 2)
+    large = Checkpoint(Place(2), {"system": {"weights": torch.zeros(100_000)}}, {})
+
+    def save() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        kept.save(large, 2)
+
+    assert outcome(save) == REFUSED
+    assert same(kept.newest(pytest.fail), checkpoint(1))
+    assert names(tmp_path) == ["epoch-0001"]
+
+
+def test_a_checkpoint_is_plain_tensors_and_json(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(checkpoint(3), 2)
+    folder = tmp_path / "epoch-0003"
+    assert names(folder) == [
+        "generators.safetensors",
+        "manifest.json",
+        "progress.json",
+        "system.safetensors",
+    ]
+    assert json.loads((folder / "progress.json").read_text()) == {"at": 3}
+    assert torch.equal(load_file(folder / "system.safetensors")["weights"], torch.full((100,), 3.0))
+    assert outcome(lambda: None) == SAVED
