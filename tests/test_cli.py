@@ -1,4 +1,4 @@
-"""The command line: what each command prints, and one line for what the user can mend."""
+"""The command line: what each command prints, and one line for what the user can fix."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ def test_a_batch_of_n_equals_n_batches_of_one(variant: Variant) -> None:
     model = tiny(variant[0], **variant[1])
     posts = made_posts()
     posts[2] = posts[2].with_(**NO_EVIDENCE)
-    posts[5] = posts[5].with_(image=b"no picture", caption="\u200d", regions=posts[6].regions)
+    posts[5] = posts[5].with_(
+        image=b"no picture", caption="\u200d", regions=posts[6].images[0].regions
+    )
     posts.append(Post.from_words("empty", ()))
     posts.append(
         Post.from_words("long", tuple("a very long post " * 30 for _ in "ab")).with_(

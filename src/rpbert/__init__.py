@@ -1,7 +1,7 @@
 """Named entities from social posts with images; an image counts as far as it relates to the text.
 
 ``Tagger`` tags posts, ``Post``, ``Entity`` and ``Prediction`` are what goes in and comes out, and
-``InputError`` is raised for whatever the user can mend. PyTorch is imported when `Tagger` is
+``InputError`` is raised for whatever the user can fix. PyTorch is imported when `Tagger` is
 first used, not before.
 """
 

@@ -1,4 +1,4 @@
-"""The one error a user can mend, and the one line that tells how."""
+"""The one error a user can fix, and the one line that tells how."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class InputError(ValueError):
         where: the file (with line), key or option at fault, for example ``train.txt:17``.
         found: what was found there.
         expected: what would have been accepted.
-        mend: what to type or change, where that is not plain from `expected`.
+        hint: what to type or change, where that is not plain from `expected`.
     """
 
-    def __init__(self, where: object, found: str, expected: str, mend: str = "") -> None:
-        self.where, self.found, self.expected, self.mend = where, found, expected, mend
+    def __init__(self, where: object, found: str, expected: str, hint: str = "") -> None:
+        self.where, self.found, self.expected, self.hint = where, found, expected, hint
         line = f"{where}: found {found}; expected {expected}"
-        if mend:
-            line += f"; {mend}"
+        if hint:
+            line += f"; {hint}"
         super().__init__(printable(" ".join(line.split())))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, ...]]:
         """What it is made from again in another process."""
-        return type(self), (str(self.where), self.found, self.expected, self.mend)
+        return type(self), (str(self.where), self.found, self.expected, self.hint)
 
 
 def printable(line: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -25,7 +25,7 @@ from rpbert.evidence.describers import describers
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
 from rpbert.storage.model_folder import TaggingModel
-from rpbert.types import Batch, Entity, ImageStatus, Post, Prediction, SourceScore
+from rpbert.types import Batch, Entity, ImageStatus, Post, PostImage, Prediction, SourceScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,15 +61,15 @@ class Decoded:
 
     def known(self, post: Post) -> list[tuple[float, float]]:
         """The relation that is known of each image of the post that was used, and its r."""
-        if len(post.shown) == 1:
+        if len(post.images) == 1:
             if post.relation is None or self.relation is None or self.image != "used":
                 return []
             return [(post.relation, self.relation)]
         pairs = []
-        for index, shown in enumerate(post.shown):
+        for index, image in enumerate(post.images):
             scores = [source.relation for source in self.sources if source.image == index]
-            if shown.relation is not None and scores:
-                pairs.append((shown.relation, max(scores)))
+            if image.relation is not None and scores:
+                pairs.append((image.relation, max(scores)))
         return pairs
 
 
@@ -322,9 +322,14 @@ class Tagger:
             if isinstance(values.get(key), tuple):
                 values[key] = list(values[key])
         given_images = given.get("image")
-        images = given_images if isinstance(given_images, list | tuple) else [given_images]
+        sources = given_images if isinstance(given_images, list | tuple) else [given_images]
         post = post_of_values(values, Path("posts"), index, self.splitter)
-        return post.with_images([Path(i) if isinstance(i, str) else i for i in images])
+        pairs = zip_longest(post.images, sources, fillvalue=None)
+        images = (
+            replace(known or PostImage(), image=Path(source) if isinstance(source, str) else source)
+            for known, source in pairs
+        )
+        return post.with_(images=tuple(images))
 
 
 def prediction_of(post: Post, decoded: Decoded) -> Prediction:

@@ -23,10 +23,9 @@ Masks are bool and True is real.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -39,11 +38,15 @@ ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An image of a post beside its first one, or what stands in its place.
+class PostImage:
+    """An image of a post with what is known of it, or what stands in its place.
 
     Attributes:
-        image, caption, relation, regions, image_text: as `Post` has them of the first one.
+        image: a path, the bytes of an image file, a PIL image, or None where there is none.
+        caption: a sentence that describes the image, or None.
+        relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
+        regions: what a detector found in the image, or where that is stored, or None.
+        image_text: what is written in the image, or None.
     """
 
     image: Path | bytes | Image | None = None
@@ -55,7 +58,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A social post: its words, and whatever is known of its image, entities and relation.
+    """A social post: its words, and whatever is known of its images and entities.
 
     Attributes:
         id: names the post; in a data folder also the file name of its image without suffix.
@@ -63,14 +66,9 @@ class Post:
         text: the text that `spans` index.
         spans: ``(start, end)`` of each word in `text`, in Unicode characters.
         tags: IOB2 tag of each word as the source has it (possibly malformed), or None.
-        image: a path, the bytes of an image file, a PIL image, or None where there is none.
-        caption: a sentence that describes the image, or None.
-        relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
+        images: never empty; the one entry of a post without image may hold a caption or relation.
         origin: where the post was read, for messages, such as ``train.txt:17``.
-        regions: what a detector found in the image, or where that is stored, or None.
-        relation_weight: how much Task#1 counts the relation, against those of other posts.
-        image_text: what is written in the image, or None.
-        further: the images beside the first one, which the attributes above are of.
+        relation_weight: weight of the relation in the loss of Task#1.
     """
 
     id: str
@@ -78,75 +76,52 @@ class Post:
     text: str
     spans: tuple[tuple[int, int], ...]
     tags: tuple[str, ...] | None = None
-    image: Path | bytes | Image | None = None
-    caption: str | None = None
-    relation: float | None = None
+    images: tuple[PostImage, ...] = (PostImage(),)
     origin: str = ""
-    regions: Regions | StoredRegions | None = None
     relation_weight: float = 1.0
-    image_text: str | None = None
-    further: tuple[Shown, ...] = ()
 
     @classmethod
-    def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Self:
-        """A post given as words: its text is the words joined by one space."""
+    def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Post:
+        """A post given as words: its text is the words joined by one space.
+
+        Args:
+            known: further attributes, those of its only `PostImage` included.
+        """
         spans, position = [], 0
         for word in words:
             spans.append((position, position + len(word)))
             position += len(word) + 1
-        return cls(id=id, words=words, text=" ".join(words), spans=tuple(spans), **known)
+        return cls(id, words, " ".join(words), tuple(spans)).with_(**known)
 
     def with_(self, **changes: Any) -> Post:
-        """A copy with some attributes changed."""
-        return replace(self, **changes)
-
-    def with_evidence_of(self, other: Post) -> Post:
-        """A copy that shows what another post shows."""
-        return replace(
-            self,
-            image=other.image,
-            caption=other.caption,
-            regions=other.regions,
-            image_text=other.image_text,
-            further=other.further,
-        )
-
-    def with_images(self, images: Sequence[Path | bytes | Image | None]) -> Post:
-        """A copy that shows these images, each with what the one in its place has beside it."""
-        count = max(len(images), len(self.shown))
-        given = [*images, *[None] * (count - len(images))]
-        known = [*self.further, *[Shown()] * (count - len(self.shown))]
-        further = (replace(s, image=image) for s, image in zip(known, given[1:], strict=True))
-        return replace(self, image=given[0], further=tuple(further))
-
-    def only(self, kind: str) -> Post:
-        """A copy that shows of its first image the attribute `kind` alone."""
-        return replace(
-            self,
-            image=self.image if kind == "image" else None,
-            caption=self.caption if kind == "caption" else None,
-            regions=self.regions if kind == "regions" else None,
-            image_text=self.image_text if kind == "image_text" else None,
-        )
+        """A copy with some attributes changed, or some of its first `PostImage`."""
+        first, *others = changes.pop("images", self.images)
+        names = {field.name for field in fields(PostImage)} & changes.keys()
+        first = replace(first, **{name: changes.pop(name) for name in names})
+        return replace(self, images=(first, *others), **changes)
 
     @property
-    def shown(self) -> tuple[Post | Shown, ...]:
-        """What holds each image, the post itself for its first one."""
-        return self, *self.further
+    def image(self) -> Path | bytes | Image | None:
+        """The first image."""
+        return self.images[0].image
 
     @property
-    def strongest_relation(self) -> float | None:
+    def caption(self) -> str | None:
+        """The caption of the first image."""
+        return self.images[0].caption
+
+    @property
+    def relation(self) -> float | None:
         """The highest relation that is known of an image of the post."""
-        known = [shown.relation for shown in self.shown if shown.relation is not None]
+        known = [image.relation for image in self.images if image.relation is not None]
         return max(known, default=None)
 
-    def apart(self) -> list[Post]:
+    def split_by_image(self) -> list[Post]:
         """The post with each of its images alone; those after the first have ids of their own."""
-        apart = [replace(self, further=())]
-        for number, shown in enumerate(self.further, start=2):
-            kept = {field.name: getattr(shown, field.name) for field in fields(Shown)}
-            apart.append(replace(apart[0], id=f"{self.id} image {number}", **kept))
-        return apart
+        return [
+            replace(self, id=self.id if n == 1 else f"{self.id} image {n}", images=(image,))
+            for n, image in enumerate(self.images, start=1)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

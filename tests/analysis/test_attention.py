@@ -110,11 +110,11 @@ def test_boxes_say_what_each_token_shows() -> None:
     ]
     np.testing.assert_allclose(found.boxes, cells, atol=1e-6)
     regions = Tagger(tiny("rpbert", evidence=EVIDENCE["stored-regions"]), "cpu")
-    assert isinstance(post.regions, Regions)
+    assert isinstance(post.images[0].regions, Regions)
     of_regions = explain(regions, post).boxes
     assert of_regions is not None
-    assert isinstance(post.regions.boxes, np.ndarray)
-    np.testing.assert_allclose(of_regions, post.regions.boxes, atol=1e-6)
+    assert isinstance(post.images[0].regions.boxes, np.ndarray)
+    np.testing.assert_allclose(of_regions, post.images[0].regions.boxes, atol=1e-6)
 
 
 @pytest.mark.parametrize("relation", [0.0, 0.4, 1.0])

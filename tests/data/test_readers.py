@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rpbert.data.raw import ImageFolder
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 from tests.data.files import folder_of, kinds, read
 
 SMALL = "IMGID:a\nAnna\tB-PER\nsleeps\tO\n\nIMGID:b\nRome\tB-LOC\n\n"
@@ -32,9 +32,9 @@ def test_a_data_folder(tmp_path: Path) -> None:
     assert quirks == []
     assert posts == [
         Post("a", ("Anna", "sleeps"), "Anna sleeps", ((0, 4), (5, 11)), ("B-PER", "O"),
-             folder / "images" / "a.jpg", "a cat", None, f"{folder / 'train.txt'}:1"),
+             (PostImage(folder / "images" / "a.jpg", "a cat"),), f"{folder / 'train.txt'}:1"),
         Post("b", ("Rome",), "Rome", ((0, 4),), ("B-LOC",),
-             folder / "images" / "b.png", None, 1.0, f"{folder / 'train.txt'}:5"),
+             (PostImage(folder / "images" / "b.png", None, 1.0),), f"{folder / 'train.txt'}:5"),
     ]  # fmt: skip
 
 
@@ -187,10 +187,13 @@ def test_further_images_have_what_is_known_of_their_ids(tmp_path: Path) -> None:
         "relations.tsv": "b\t1\n",
     }
     (first, second), _ = read(folder_of(tmp_path, files), "train")
-    assert (first.caption, first.relation) == ("a cat", None)
+    assert (first.caption, first.images[0].relation) == ("a cat", None)
     folder = tmp_path / "images"
-    assert first.further == (Shown(folder / "b.png", "a map", 1.0), Shown(folder / "gone.jpg"))
-    assert second.further == ()
+    assert first.images[1:] == (
+        PostImage(folder / "b.png", "a map", 1.0),
+        PostImage(folder / "gone.jpg"),
+    )
+    assert len(second.images) == 1
 
 
 def test_a_further_image_never_leaves_its_folder(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rpbert.data.shards import read_shard
 from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 from tests.data.files import jsonl, kinds, read
 
 FULL_ROWS: list[dict[str, Any]] = [
@@ -35,12 +35,12 @@ def check_full_rows(path: Path) -> None:
     posts, quirks = read(path)
     assert posts == [
         Post("1", ("Hi", "Anna", "Lee", "!"), "Hi  Anna Lee!",
-             ((0, 2), (4, 8), (9, 12), (12, 13)), ("O", "B-PER", "I-PER", "O"), None, "a cat",
-             1.0, f"{path}:1"),
-        Post("2", ("😀", "Rome"), "😀 Rome", ((0, 1), (2, 6)), ("O", "B-LOC"), None, None, 0.25,
-             f"{path}:2"),
+             ((0, 2), (4, 8), (9, 12), (12, 13)), ("O", "B-PER", "I-PER", "O"),
+             (PostImage(None, "a cat", 1.0),),             f"{path}:1"),
+        Post("2", ("😀", "Rome"), "😀 Rome", ((0, 1), (2, 6)), ("O", "B-LOC"),
+             (PostImage(relation=0.25),),             f"{path}:2"),
         Post("3", ("x", "", "y"), "x  y", ((0, 1), (2, 2), (3, 4)), None,
-             path.parent / "pictures" / "3.png", None, None, f"{path}:3"),
+             (PostImage(path.parent / "pictures" / "3.png"),), f"{path}:3"),
     ]  # fmt: skip
     assert kinds(quirks) == [(3, "empty word")]
 
@@ -388,19 +388,19 @@ def test_a_row_with_several_images(tmp_path: Path, suffix: str) -> None:
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     (several, single), _ = read(path)
-    assert (several.image, several.caption, several.relation) == (tmp_path / "a.jpg", "a cat", 0)
-    assert several.further == (
-        Shown(tmp_path / "b.jpg", None, 0.5),
-        Shown(None, "a map", None),
+    assert several.images == (
+        PostImage(tmp_path / "a.jpg", "a cat", 0.0),
+        PostImage(tmp_path / "b.jpg", None, 0.5),
+        PostImage(None, "a map", None),
     )
-    assert (single.image, single.caption, single.further) == (tmp_path / "a.jpg", None, ())
+    assert single.images == (PostImage(tmp_path / "a.jpg"),)
 
 
 def test_what_is_given_once_is_of_the_first_image(tmp_path: Path) -> None:
     row = {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg"], "caption": "a cat", "relation": 1}
     (post,), _ = read(jsonl(tmp_path / "posts.jsonl", [row]))
     assert (post.caption, post.relation) == ("a cat", 1)
-    assert post.further == (Shown(tmp_path / "b.jpg"),)
+    assert post.images[1:] == (PostImage(tmp_path / "b.jpg"),)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])

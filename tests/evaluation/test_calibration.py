@@ -1,4 +1,4 @@
-"""Scores as probabilities: their error, and the temperatures that mend it."""
+"""Scores as probabilities: their error, and the temperatures that correct it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rpbert.inference import Tagger
 from rpbert.modules.crf import LinearChainCRF, SpanQuery
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training import train as training
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 from tests.conftest import made_posts, tiny
 from tests.training_runs import data_folder, settings
 
@@ -164,7 +164,7 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
     tagger = Tagger(tiny("rpbert"), "cpu")
     first, second, third, fourth, *_ = made_posts()
     several = [
-        one.with_(further=(Shown(image=other.image, relation=relation),))
+        one.with_(images=(*one.images, PostImage(other.image, relation=relation)))
         for one, other, relation in (
             (first, second, 1.0),
             (third, fourth, None),
@@ -172,7 +172,9 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
         )
     ]
     found = [pair for _, pairs in _decoded(tagger, several, 2) for pair in pairs]
-    apart = [alone for post in several for alone in post.apart() if alone.relation is not None]
+    apart = [
+        alone for post in several for alone in post.split_by_image() if alone.relation is not None
+    ]
     scores = [answer.relation for answer in tagger.decode(apart)]
     expected = [(r, post.relation) for r, post in zip(scores, apart, strict=True)]
     assert len(found) == 5

@@ -17,7 +17,7 @@ from rpbert.evidence.captioner import Captioner
 from rpbert.evidence.describing import Remembered, TextFinder
 from rpbert.evidence.readers import CaptionReader
 from rpbert.inference import Tagger
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 from tests.conftest import EVIDENCE, SEEING, made_posts, picture, tiny
 
 WORDS = ["[PAD]", "[BOS]", "[EOS]", "[UNK]", *(f"w{i}" for i in range(40))]
@@ -112,7 +112,7 @@ def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None
     reader = CaptionReader(lambda text: [len(text)], 9, describe=Remembered(told))
     posts = [
         Post.from_words("1", ("x",), image=b"one", caption="given"),
-        Post.from_words("2", ("x",), image=b"two", further=(Shown(image=b"three"),)),
+        Post.from_words("2", ("x",), images=(PostImage(b"two"), PostImage(b"three"))),
         Post.from_words("3", ("x",), image=b"two"),
         Post.from_words("4", ("x",), image=b""),
         Post.from_words("5", ("x",)),
@@ -122,7 +122,7 @@ def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None
         _, status = reader.read(posts)
         assert status == ("used", "used", "used", "none", "none")
         assert told.asked == [b"two", b"three", b""]
-    alone = reader.apart(posts[1])
+    alone = reader.split_by_source(posts[1])
     assert [p.caption for p in alone] == [f"a picture {len(str(i))}" for i in (b"two", b"three")]
     assert [p.image for p in alone] == [b"two", b"three"]
 

@@ -56,7 +56,7 @@ def mixed_posts() -> list[Post]:
     """Posts of which one has no evidence, and two share theirs."""
     posts = made_posts(4)
     posts[1] = posts[1].with_(**NO_EVIDENCE)
-    shared = {key: getattr(posts[0], key) for key in NO_EVIDENCE}
+    shared = {key: getattr(posts[0].images[0], key) for key in NO_EVIDENCE}
     return [*posts, posts[3].with_(id="again", **shared)]
 
 
@@ -193,14 +193,14 @@ def test_stored_regions_come_as_they_are_and_their_mean_as_one_vector() -> None:
     several, mask, boxes = tokens_of(model_with("stored-regions"), posts)
     one, _, whole = tokens_of(model_with("stored-vector"), posts)
     for i, post in enumerate(posts):
-        if post.regions is None:
+        if post.images[0].regions is None:
             continue
-        assert isinstance(post.regions, Regions)
+        assert isinstance(post.images[0].regions, Regions)
         count = int(mask[i].sum())
-        assert count == len(post.regions.features)
-        assert np.array_equal(several[i, :count].numpy(), post.regions.features)
-        assert np.array_equal(boxes[i, :count].numpy(), post.regions.boxes)
-        mean = sum(row.astype(np.float64) for row in post.regions.features) / count
+        assert count == len(post.images[0].regions.features)
+        assert np.array_equal(several[i, :count].numpy(), post.images[0].regions.features)
+        assert np.array_equal(boxes[i, :count].numpy(), post.images[0].regions.boxes)
+        mean = sum(row.astype(np.float64) for row in post.images[0].regions.features) / count
         np.testing.assert_allclose(one[i, 0].numpy(), mean, atol=1e-6)
         assert whole[i].tolist() == [[0, 0, 1, 1]]
 

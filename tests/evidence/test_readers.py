@@ -34,7 +34,7 @@ def stored(folder: Path, **tensors: np.ndarray) -> Path:
 
 def test_regions_of_a_data_folder_are_read_when_a_batch_needs_them(tmp_path: Path) -> None:
     posts, _ = read(stored(folder_of(tmp_path, {"train.txt": POSTS})), "train")
-    assert [post.regions is not None for post in posts] == [True, False, True]
+    assert [post.images[0].regions is not None for post in posts] == [True, False, True]
     posts = pickle.loads(pickle.dumps(posts))
     found, status = RegionReader(4).read(posts)
     assert status == ("used", "none", "used")
@@ -48,7 +48,7 @@ def test_regions_of_a_data_folder_are_read_when_a_batch_needs_them(tmp_path: Pat
 def test_regions_lie_beside_a_single_file_too(tmp_path: Path) -> None:
     rows = jsonl(stored(tmp_path) / "posts.jsonl", [{"id": "a", "text": "x"}])
     (post,) = open_data(rows).read("all")
-    assert post.regions == StoredRegions(tmp_path / "regions.safetensors", "a")
+    assert post.images[0].regions == StoredRegions(tmp_path / "regions.safetensors", "a")
 
 
 def test_a_file_that_changes_is_read_anew(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_task_1_learns_from_each_kind_apart() -> None:
     data = DataSettings(path="made")
     supply = relation_posts(data, posts, "joined", reader, seed=0)
     shown = [
-        tuple(kind for kind in ("image", "regions", "caption") if getattr(p, kind) is not None)
+        tuple(kind for kind in ("image", "regions", "caption") if getattr(p.images[0], kind) is not None)
         for p in supply.known
     ]
     assert shown == [("image",), ("regions",), ("caption",), ("regions",), ("caption",)]

@@ -19,7 +19,7 @@ from rpbert.storage.model_folder import TaggingModel
 from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import POSTS, settings_of
 from rpbert.training.train import train
-from rpbert.types import Post, Shown, SourceScore
+from rpbert.types import Post, PostImage, SourceScore
 from tests.conftest import EVIDENCE, NO_EVIDENCE, evidence, made_posts, picture, tiny
 from tests.soak import Soak
 
@@ -29,8 +29,14 @@ def several(posts: list[Post]) -> list[Post]:
     first, second, third, *_ = posts
     seen = [evidence(50 + i) for i in range(3)]
     return [
-        first.with_(further=(Shown(**seen[0], relation=1.0), Shown(**seen[1], relation=0.0))),
-        second.with_(**NO_EVIDENCE, further=(Shown(**seen[2]),)),
+        first.with_(
+            images=(
+                *first.images,
+                PostImage(**seen[0], relation=1.0),
+                PostImage(**seen[1], relation=0.0),
+            )
+        ),
+        second.with_(images=(PostImage(), PostImage(**seen[2]))),
         third,
         third.with_(id="none", **NO_EVIDENCE),
     ]
@@ -53,7 +59,7 @@ def test_r_of_an_image_is_that_of_the_post_with_this_image_alone(kind: str) -> N
             torch.testing.assert_close(
                 together.emissions[i, : len(post.words)], alone.emissions[0], atol=1e-5, rtol=1e-5
             )
-            each = [float(model.system(collate([p])).relation_score) for p in post.apart()]
+            each = [float(model.system(collate([p])).relation_score) for p in post.split_by_image()]
             each += [0.0] * (3 - len(each))
             torch.testing.assert_close(together.source_scores[i], torch.tensor(each))
             assert float(together.relation_score[i]) == pytest.approx(max(each))
@@ -73,7 +79,7 @@ def test_all_captions_of_a_post_follow_its_text_in_order() -> None:
     oracle.eval()
     for i, post in enumerate(posts):
         text = tokenizer(" ".join(post.words))["input_ids"]
-        shown = " ".join(s.caption for s in post.shown if s.caption)
+        shown = " ".join(s.caption for s in post.images if s.caption)
         caption = tokenizer(shown, add_special_tokens=False)["input_ids"]
         hidden = oracle(
             input_ids=torch.tensor([text + caption]),
@@ -122,7 +128,7 @@ def test_tokens_of_several_sources_stand_side_by_side() -> None:
 def test_a_prediction_lists_the_images_that_were_used_and_one_image_is_as_ever() -> None:
     model = tiny("rpbert")
     posts = several(made_posts())
-    posts[0] = posts[0].with_(further=(*posts[0].further, Shown(image=b"no picture")))
+    posts[0] = posts[0].with_(images=(*posts[0].images, PostImage(b"no picture")))
     three, one_of_two, single, none = Tagger(model, "cpu").predict_batch(posts)
     assert [(s.evidence, s.image) for s in three.sources] == [("blocks", i) for i in range(3)]
     assert three.relation == max(s.relation for s in three.sources)
@@ -144,7 +150,7 @@ def test_relations_that_are_known_are_those_of_their_image() -> None:
     assert [s.image for s in answer.sources] == [0, 1, 2]
     scores = [s.relation for s in answer.sources]
     assert answer.known(first) == list(zip([0.0, 1.0, 0.0], scores, strict=True))
-    assert first.strongest_relation == 1.0
+    assert first.relation == 1.0
     assert answer.sources[0] == SourceScore("blocks", 0, scores[0])
 
 
@@ -164,7 +170,7 @@ def test_several_images_from_python(tmp_path: Path) -> None:
 def test_a_system_without_a_gate_sees_every_image(system: str) -> None:
     model = tiny(system)
     post = several(made_posts())[0]
-    blind = post.with_(further=post.further[:1])
+    blind = post.with_(images=post.images[:2])
     emissions = [model.system(model.collator()([p])).emissions for p in (post, blind)]
     assert not torch.equal(*emissions)
 
@@ -181,19 +187,19 @@ def test_the_fast_twin_agrees_and_an_explanation_covers_every_token() -> None:
     found = explain(Tagger(model, "cpu"), posts[0])
     assert found.attention is not None
     assert found.pieces is not None
-    captions = [s.caption or "" for s in posts[0].shown]
+    captions = [s.caption or "" for s in posts[0].images]
     assert "".join(found.pieces).replace("##", "") == "".join(captions).replace(" ", "")
     assert found.attention.shape == (len(posts[0].words), 1, len(found.pieces))
 
 
 def test_task_1_learns_from_each_image_apart() -> None:
     post = several(made_posts())[0].with_(relation=0.0)
-    apart = post.apart()
+    apart = post.split_by_image()
     assert [p.relation for p in apart] == [0.0, 1.0, 0.0]
-    assert [p.caption for p in apart] == [s.caption for s in post.shown]
-    assert [p.further for p in apart] == [()] * 3
+    assert [p.caption for p in apart] == [s.caption for s in post.images]
+    assert [len(p.images) for p in apart] == [1] * 3
     assert len({p.id for p in apart}) == 3
-    assert apart[0] == post.with_(further=())
+    assert apart[0] == post.with_(images=post.images[:1])
 
 
 @pytest.mark.slow("r of the one relevant image of three", "6,000 posts of 3 images")
@@ -201,10 +207,10 @@ def test_r_is_highest_for_the_image_that_adds(tmp_path: Path, soak: Soak) -> Non
     make(tmp_path / "data", posts=POSTS, relevant=1.0, images=3, image_size=80)
     result = train(settings_of("rpbert", tmp_path / "data", 0), tmp_path / "rpbert")
     tagger = Tagger.from_pretrained(result.model)
-    posts = [p for p in open_data(tmp_path / "data").read("test") if p.strongest_relation == 1]
+    posts = [p for p in open_data(tmp_path / "data").read("test") if p.relation == 1]
     right = 0
     for post, answer in zip(posts, tagger.predict_batch(posts), strict=True):
         surest = max(answer.sources, key=lambda source: source.relation)
-        right += post.shown[surest.image].relation == 1
+        right += post.images[surest.image].relation == 1
     soak(f"{right} of {len(posts)} posts ({100 * right / len(posts):.1f} %)")
     assert right >= 0.9 * len(posts)

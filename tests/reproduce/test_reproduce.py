@@ -28,7 +28,7 @@ from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.progress import Reporter
 from rpbert.training.train import train
 from rpbert.training.trainer import TrainingResult
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER, made_posts, picture, tiny
 from tests.training_runs import RATES, data_folder
 
@@ -294,7 +294,7 @@ def test_table_3_reads_the_words_of_other_relations_as_the_model_knows_them(
 
 def test_a_post_of_several_images_is_of_its_strongest_relation() -> None:
     post, *_ = made_posts()
-    shown = post.with_(further=(Shown(image=picture(3), relation=1.0),))
+    shown = post.with_(images=(*post.images, PostImage(picture(3), relation=1.0)))
     scores = PostScores.of(Tagger(tiny("rpbert"), "cpu"), [post, shown], attention=False)
     assert scores.gold_relation == [0.0, 1.0]
 

@@ -18,9 +18,9 @@ from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
-from rpbert.synthetic import phrases
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
+from rpbert.synthetic import phrases
 from rpbert.synthetic.controlled import TITLE, MadePost, Options, make, make_post
 
 POSTS = 200
@@ -167,19 +167,19 @@ def test_of_several_images_one_adds_where_the_post_is_relevant(tmp_path: Path) -
         for post in open_data(tmp_path).read(split):
             made, row = make_post(int(post.id.removeprefix("made_")), options), by_id[post.id]
             named = {e["label"] for e in made.entities()}
-            shown = [s.relation for s in post.shown]
+            shown = [s.relation for s in post.images]
             assert shown == row["relation"]
             assert shown.count(1.0) == made.relation
-            assert [s.caption for s in post.shown] == row["caption"]
-            assert [s.image for s in post.shown] == [tmp_path / name for name in row["image"]]
-            assert all(Path(str(s.image)).is_file() for s in post.shown)
+            assert [s.caption for s in post.images] == row["caption"]
+            assert [s.image for s in post.images] == [tmp_path / name for name in row["image"]]
+            assert all(Path(str(s.image)).is_file() for s in post.images)
             for relation, shows in zip(shown, row["shows"], strict=True):
                 assert (shows == made.label) if relation else (shows not in named)
                 assert (shows is None) == (not relation and made.relation == 1 and not made.clue)
             places[shown.index(1.0) if made.relation else 3] += 1
     assert min(places.values()) > 2
     read = list(open_data(tmp_path / "entities.jsonl").read("all"))
-    assert all(len(post.further) == 2 for post in read)
+    assert all(len(post.images) == 3 for post in read)
 
 
 def test_the_own_image_of_a_post_is_the_same_however_many_there_are(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def supply(sources: Any, posts: list[Post]) -> RelationSupply:
 
 def test_an_exchanged_pair_has_one_posts_text_and_anothers_image() -> None:
     posts = made_posts(8)
-    posts[1] = posts[1].with_evidence_of(posts[0])
+    posts[1] = posts[1].with_(images=posts[0].images)
     pairs = MismatchedPairs(posts, MismatchSource(negatives=3, weight=6, matched=0.9), seed=1)
     by_words = {post.words: post for post in posts}
     for number in (1, 2):
@@ -54,7 +54,7 @@ def test_an_exchanged_pair_has_one_posts_text_and_anothers_image() -> None:
             assert post.image is not source.image
             assert any(
                 (post.image, post.caption) == (other.image, other.caption)
-                and post.regions is other.regions
+                and post.images[0].regions is other.images[0].regions
                 for other in posts
             )
             assert (post.relation, post.relation_weight) == (0.0, 2)

@@ -40,9 +40,9 @@ def test_the_relation_is_learnt_from_evidence_that_is_no_image(tmp_path: Path, k
     shutil.rmtree(data / "images")
     regions, captions = {}, []
     for post in made_posts(8)[:6]:
-        assert isinstance(post.regions, Regions)
-        regions[f"{post.id}/features"] = post.regions.features
-        regions[f"{post.id}/boxes"] = post.regions.boxes
+        assert isinstance(post.images[0].regions, Regions)
+        regions[f"{post.id}/features"] = post.images[0].regions.features
+        regions[f"{post.id}/boxes"] = post.images[0].regions.boxes
         captions.append(f"{post.id}\t{post.caption}")
     save_file(regions, data / "regions.safetensors")
     (data / "captions.tsv").write_text("\n".join(captions))

@@ -121,8 +121,8 @@ def digest_of(model: Path) -> str:
     """
     manifest = model / MANIFEST
     if not manifest.is_file():
-        mend = "give the RUN or RUN/model folder that `rpbert train` wrote"
-        raise InputError(manifest, "no readable manifest", "a whole folder", mend)
+        hint = "give the RUN or RUN/model folder that `rpbert train` wrote"
+        raise InputError(manifest, "no readable manifest", "a whole folder", hint)
     return sha256(manifest)
 
 
@@ -164,5 +164,5 @@ def _read(side: Path) -> dict[str, Any]:
 
 
 def _changed(path: Path, found: str, expected: str) -> InputError:
-    mend = "remove the shard's .meta.json to tag it again, or take another --output"
-    return InputError(path, found, expected, mend)
+    hint = "remove the shard's .meta.json to tag it again, or take another --output"
+    return InputError(path, found, expected, hint)

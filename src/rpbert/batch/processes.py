@@ -145,8 +145,8 @@ class _Pool:
             self.loads_ended += 1
             if self.loads_ended == _ATTEMPTS:
                 found = f"its end, {how}, while it loaded, twice"
-                mend = "give fewer --workers if memory is short"
-                raise InputError("a worker", found, "a loaded model", mend)
+                hint = "give fewer --workers if memory is short"
+                raise InputError("a worker", found, "a loaded model", hint)
         if worker.shard is not None:
             clear([self.shards[worker.shard]])
             if self.attempts[worker.shard] < _ATTEMPTS:

@@ -27,7 +27,7 @@ from rpbert.batch.finished import Source, check_model, record
 from rpbert.batch.local import check_unchanged, loaded, read_posts, source_of
 from rpbert.batch.output import opened
 from rpbert.errors import InputError
-from rpbert.types import Batch, Prediction
+from rpbert.types import Batch, PostImage, Prediction
 
 _OBJECT_STORE = 512 * 2**20  # bytes, of a Ray of our own
 _BLOCK = 32 * 2**20  # bytes of packed batches that go to a tagger at a time
@@ -204,7 +204,7 @@ class _Reader:
             groups = by_length(self.collator.lengths(window), self.job.batch_size)
             for places in groups:
                 batch = self.collator([window[place] for place in places])
-                bare = tuple(p.with_(image=None, regions=None, further=()) for p in batch.posts)
+                bare = tuple(p.with_(images=(PostImage(),)) for p in batch.posts)
                 packed = replace(batch, posts=bare)
                 yield _Packed(number, end.windows, len(groups), places, packed)
             end.windows += 1
@@ -304,8 +304,8 @@ def connected(workers: int) -> Iterator[None]:
     try:
         import ray
     except ImportError:
-        found, mend = "no ray", "pip install 'rpbert[ray]'"
-        raise InputError("--engine ray", found, "the extra", mend) from None
+        found, hint = "no ray", "pip install 'rpbert[ray]'"
+        raise InputError("--engine ray", found, "the extra", hint) from None
     if ray.is_initialized():
         yield
         return

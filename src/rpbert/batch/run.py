@@ -70,8 +70,8 @@ def _prepare(shards: Sequence[Shard], resume: bool) -> None:
     for shard in shards:
         for path in (shard.output, shard.side):
             if path.exists() and not resume:
-                mend = "give --resume to go on or another --output"
-                raise InputError(path, "an earlier output", "a new folder", mend)
+                hint = "give --resume to go on or another --output"
+                raise InputError(path, "an earlier output", "a new folder", hint)
     for folder in {shard.output.parent for shard in shards}:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The command line: each command is a typed function that calls one library function.
 
-Results go to standard output, progress to standard error. Whatever a user can mend ends with one
+Results go to standard output, progress to standard error. Whatever a user can fix ends with one
 line on standard error and exit code 2.
 """
 
@@ -78,7 +78,7 @@ app.command("benchmark")(benchmark.benchmark)
 def main() -> NoReturn:
     """Run a command and exit.
 
-    0 done, 2 the user can mend it, 3 done except for some posts (`rpbert.cli.shards`), 130 stopped.
+    0 done, 2 the user can fix it, 3 done except for some posts (`rpbert.cli.shards`), 130 stopped.
     """
     warnings.showwarning = _say
     try:

@@ -118,8 +118,8 @@ def predict(
         predict_shards(shards, as_json=as_json)
         return
     if resume or (shard, engine, workers) != ("1/1", "local", 1):
-        mend = "end --output with / to write shards into that folder"
-        raise InputError("predict", "options of shards for one file", "a folder", mend)
+        hint = "end --output with / to write shards into that folder"
+        raise InputError("predict", "options of shards for one file", "a folder", hint)
     predict_file(shards, as_json=as_json)
 
 

@@ -72,8 +72,8 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
         found = f"a name that ends in {shard.output.suffix!r}"
         raise InputError(f"--output {shard.output}", found, " or ".join(WRITTEN), "or say --format")
     if not printed and shard.output.is_dir():
-        mend = "end it with / to write into it"
-        raise InputError(shard.output, "a folder", "a file that can be written", mend)
+        hint = "end it with / to write into it"
+        raise InputError(shard.output, "a folder", "a file that can be written", hint)
     for written in (shard.output, shard.errors):
         if not printed and written.exists() and written.samefile(shard.source):
             found = f"{shard.source}, which is read and would be written over"

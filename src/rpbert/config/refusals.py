@@ -61,8 +61,8 @@ def as_input_error(kind: type[BaseModel], error: ValidationError, where: object)
     key = ".".join(map(str, path))[:80] or "settings"
     if fault["type"] == "extra_forbidden":
         known = sorted(_keys(_options(kind, path[:-1])))
-        mend = did_you_mean(path[-1], known)
-        return InputError(where, f"unknown key {key}", f"one of {', '.join(known)}", mend)
+        hint = did_you_mean(path[-1], known)
+        return InputError(where, f"unknown key {key}", f"one of {', '.join(known)}", hint)
     if fault["type"] == "missing":
         return InputError(where, f"no key {key}", "a value for it")
     if fault["type"] == "value_error":
@@ -74,8 +74,8 @@ def as_input_error(kind: type[BaseModel], error: ValidationError, where: object)
     near = [f for f in same if not f["type"].endswith(("_type", "_parsing", "_from_float"))]
     expected = " or ".join(dict.fromkeys(map(_expected, near or same)))
     names = re.findall(r"'(\w+)'", expected) if fault["type"] == "literal_error" else ()
-    mend = did_you_mean(fault["input"], names)
-    return InputError(where, f"{key} = {fault['input']!a:.80}", expected, mend)
+    hint = did_you_mean(fault["input"], names)
+    return InputError(where, f"{key} = {fault['input']!a:.80}", expected, hint)
 
 
 def _expected(fault: Fault) -> str:

@@ -1,4 +1,4 @@
-"""Settings of a run, read from YAML: what is wrong with them is one line that says how to mend it.
+"""Settings of a run, read from YAML: what is wrong with them is one line that says how to fix it.
 
 A run is one YAML file of three blocks, ``model``, ``data`` and ``training``, above them optionally
 ``preset``. The file is saved beside every model, complete with the defaults that were in force.

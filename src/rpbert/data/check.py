@@ -15,7 +15,7 @@ from rpbert.data.readers import DataSource, PostFiles, TrcFolder, open_data
 from rpbert.data.trc import read_labels
 from rpbert.data.words import marks_balance, style_of
 from rpbert.errors import InputError, refuse
-from rpbert.types import ImageStatus, Post, Shown
+from rpbert.types import ImageStatus, Post, PostImage
 
 _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 
@@ -156,7 +156,7 @@ def _check_split(
         _count(post, report)
         balance += marks_balance(post)
         marked = marked or any(word.startswith(("#", "@")) for word in post.words)
-        for shown in post.shown:
+        for shown in post.images:
             status, reason = looks.at(shown)
             report.images[status] += 1
             if reason:
@@ -179,7 +179,7 @@ def _check_split(
 def _count(post: Post, report: SplitReport) -> None:
     report.posts += 1
     report.words += len(post.words)
-    for shown in post.shown:
+    for shown in post.images:
         report.captions += shown.caption is not None
         report.regions += shown.regions is not None
         report.relations += shown.relation is not None
@@ -210,7 +210,7 @@ class _Looks:
     def __init__(self) -> None:
         self._known: dict[Path, tuple[ImageStatus, str]] = {}
 
-    def at(self, shown: Post | Shown) -> tuple[ImageStatus, str]:
+    def at(self, shown: PostImage) -> tuple[ImageStatus, str]:
         """What becomes of an image of a post, and why where it cannot be used."""
         from rpbert.data.images import load_image
 

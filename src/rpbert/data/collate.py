@@ -290,7 +290,7 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
     held = 0
     for post in posts:
         window.append(post)
-        for shown in post.shown:
+        for shown in post.images:
             held += len(shown.image) if isinstance(shown.image, bytes) else 0
             held += len(shown.caption or "") + len(shown.image_text or "")
         held += len(post.text)

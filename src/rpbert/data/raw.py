@@ -60,8 +60,8 @@ def refuse_misspelt(
     missing = [key for key in known if key not in names]
     near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
     if near:
-        mend = "rename it; a name unlike any that is read is passed over"
-        raise InputError(where, f"the key {shown(name)}", near[0], mend)
+        hint = "rename it; a name unlike any that is read is passed over"
+        raise InputError(where, f"the key {shown(name)}", near[0], hint)
 
 
 def lines_of(
@@ -101,8 +101,8 @@ def lines_of(
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 found = f"the byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-                expected, mend = "UTF-8 text", "save the file as UTF-8"
-                faults(InputError(f"{path}:{number}", found, expected, mend))
+                expected, hint = "UTF-8 text", "save the file as UTF-8"
+                faults(InputError(f"{path}:{number}", found, expected, hint))
                 continue
             yield number, line
 

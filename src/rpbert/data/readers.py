@@ -15,7 +15,7 @@ from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
 from rpbert.evidence.stored_regions import FILE as REGIONS
 from rpbert.evidence.stored_regions import StoredRegions, stored_ids
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 
 __all__ = [
     "DataSource",
@@ -85,7 +85,7 @@ class PostFiles:
         folder fill gaps.
 
         Regions are those of ``regions.safetensors`` in the folder, or beside a single file. Posts
-        of text files show the further images that ``images.tsv`` names.
+        of text files show the extra images that ``images.tsv`` names.
 
         Raises:
             InputError: there is no such split, or what is read is malformed.
@@ -93,13 +93,13 @@ class PostFiles:
         file = self.files[_canonical(split, self)]
         beside = _Beside.files(self.path, file, quirks, self.faults)
         posts = (beside.added(post) for post in self._rows(file, quirks))
-        further = {}
+        extra = {}
         if file.suffix == ".txt":
-            further = _companion(self.path / "images.tsv", quirks, self.faults)
-        images = _image_folder(self.path) if further else None
+            extra = _companion(self.path / "images.tsv", quirks, self.faults)
+        images = _image_folder(self.path) if extra else None
         if images is None:
             return posts
-        return (_with_further(post, further, images, beside) for post in posts)
+        return (_with_extra_images(post, extra, images, beside) for post in posts)
 
     def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:
         if file.suffix == ".txt":
@@ -132,32 +132,32 @@ class _Beside:
         written = _companion(path / "image_texts.tsv", quirks, faults)
         return cls(stored, stored_ids(stored), captions, relations, written)
 
-    def of(self, id: str) -> Shown:
+    def of(self, id: str) -> PostImage:
         """What is known of an image."""
         regions = StoredRegions(self.stored, id) if id in self.regions else None
         caption = self.captions.get(id, (None, ""))[0]
         written = self.image_texts.get(id, (None, ""))[0]
         relation = self.relations.get(id)
-        return Shown(caption=caption, relation=relation, regions=regions, image_text=written)
+        return PostImage(caption=caption, relation=relation, regions=regions, image_text=written)
 
     def added(self, post: Post) -> Post:
         """The post with what it lacks of its first image."""
-        known = self.of(post.id)
+        own, known = post.images[0], self.of(post.id)
         return post.with_(
-            caption=post.caption or known.caption,
-            relation=known.relation if post.relation is None else post.relation,
+            caption=own.caption or known.caption,
+            relation=known.relation if own.relation is None else own.relation,
             regions=known.regions,
-            image_text=post.image_text or known.image_text,
+            image_text=own.image_text or known.image_text,
         )
 
 
-def _with_further(
-    post: Post, further: Mapping[str, tuple[str, str]], images: ImageFolder, beside: _Beside
+def _with_extra_images(
+    post: Post, extra: Mapping[str, tuple[str, str]], images: ImageFolder, beside: _Beside
 ) -> Post:
     """The post with the images that a line of ``images.tsv`` names after its first one."""
-    ids, where = further.get(post.id, ("", ""))
-    shown = (replace(beside.of(id), image=images.find(id, where)) for id in ids.split())
-    return post.with_(further=tuple(shown))
+    ids, where = extra.get(post.id, ("", ""))
+    found = (replace(beside.of(id), image=images.find(id, where)) for id in ids.split())
+    return post.with_(images=(post.images[0], *found))
 
 
 @dataclass(frozen=True)
@@ -221,9 +221,9 @@ def open_data(
     path, splitter = Path(path), splitter or SPLITTERS["joined"]
     if path.is_dir():
         return _open_folder(path, splitter, faults)
-    mend = "give the folder of the file" if path.suffix == ".txt" else ""
+    hint = "give the folder of the file" if path.suffix == ".txt" else ""
     expected = "a data folder, a .jsonl or a .parquet file"
-    return PostFiles(path, _only_file(path, expected, mend), splitter, faults=faults)
+    return PostFiles(path, _only_file(path, expected, hint), splitter, faults=faults)
 
 
 def read_relations(
@@ -259,14 +259,14 @@ def _at_least_one(rows: Iterator[Post], path: Path) -> Iterator[Post]:
         raise InputError(path, "no rows", "a row a post")
 
 
-def _only_file(path: Path, expected: str, mend: str = "") -> dict[str, Path]:
+def _only_file(path: Path, expected: str, hint: str = "") -> dict[str, Path]:
     """A single file under the split that its name tells."""
     if path.is_dir():
-        raise InputError(path, "a folder", expected, mend)
+        raise InputError(path, "a folder", expected, hint)
     if not path.is_file():
         raise InputError(path, "nothing", expected)
     if path.suffix not in (".jsonl", ".parquet"):
-        raise InputError(path, f"a file that ends in {shown(path.suffix)}", expected, mend)
+        raise InputError(path, f"a file that ends in {shown(path.suffix)}", expected, hint)
     return {_SPLITS.get(path.stem, "all"): path}
 
 

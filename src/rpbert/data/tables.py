@@ -37,7 +37,7 @@ from rpbert.data.raw import (
 )
 from rpbert.data.words import WordSplitter, align
 from rpbert.errors import Faults, InputError, refuse
-from rpbert.types import Post, Shown
+from rpbert.types import Post, PostImage
 
 SHOWN = ("image", "caption", "relation", "image_text")
 """Keys of what an image is and what is known of it."""
@@ -143,8 +143,8 @@ class _Row:
     def where(self) -> str:
         return f"{self.path}:{self.line}"
 
-    def refuse(self, found: str, expected: str, mend: str = "") -> InputError:
-        return InputError(self.where, found, expected, mend)
+    def refuse(self, found: str, expected: str, hint: str = "") -> InputError:
+        return InputError(self.where, found, expected, hint)
 
     def note(self, kind: str, detail: str) -> None:
         note(self.quirks, self.path, self.line, kind, detail)
@@ -197,23 +197,18 @@ def _post(row: _Row, splitter: WordSplitter, seen: set[str]) -> Post:
     text, words, spans = _words(row, splitter)
     tags = _tags(row, text, words, spans)
     note_words(row.quirks, row.path, [row.line] * len(words), words, tags)
-    first, *further = _shown(row)
     return Post(
         id=id,
         words=words,
         text=text,
         spans=spans,
         tags=tags,
-        image=first.image,
-        caption=first.caption,
-        relation=first.relation,
-        image_text=first.image_text,
+        images=_images(row),
         origin=row.where,
-        further=tuple(further),
     )
 
 
-def _shown(row: _Row) -> list[Shown]:
+def _images(row: _Row) -> tuple[PostImage, ...]:
     """The images of a row with their captions and relations; at least one, of nothing."""
     given = {key: row.values.get(key) for key in SHOWN}
     listed = {key: value for key, value in given.items() if isinstance(value, list)}
@@ -228,15 +223,15 @@ def _shown(row: _Row) -> list[Shown]:
             raise row.refuse(found, "lists of the same length, an entry an image")
     empty = [None] * count
     each = zip(*(listed[key] or empty for key in given), strict=True)
-    return [
-        Shown(
+    return tuple(
+        PostImage(
             _image(row, image),
             row.string("caption", caption) or None,
             _relation(row, relation),
             image_text=row.string("image_text", written) or None,
         )
         for image, caption, relation, written in each
-    ]
+    )
 
 
 def _id(row: _Row) -> str:
@@ -326,7 +321,7 @@ def _entities(row: _Row, text: str, spans: tuple[tuple[int, int], ...]) -> list[
             raise row.refuse(
                 f"the entity {shown(text[start:end])} at {start} to {end}, which cuts a word",
                 "entities that begin and end with a word",
-                "mend the offsets, which count characters, or give the words as tokens",
+                "fix the offsets, which count characters, or give the words as tokens",
             )
         found.append((label, first[start], last[end] + 1))
     for (_, _, end), (_, start, _) in pairwise(sorted(found, key=lambda span: span[1:])):

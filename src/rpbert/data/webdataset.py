@@ -117,7 +117,7 @@ class _Sample:
                 raise self.fault
             post = post_of_values({"id": self.key, **self.values}, self.path, 0, splitter)
         except InputError as fault:
-            faults(InputError(self.where, fault.found, fault.expected, fault.mend))
+            faults(InputError(self.where, fault.found, fault.expected, fault.hint))
             return
         yield post.with_(image=self.image, origin=self.where)
 

@@ -1,4 +1,4 @@
-"""Whether scores are probabilities: calibration error, and the temperatures that mend it.
+"""Whether scores are probabilities: calibration error, and the temperatures that correct it.
 
 Guo, C.; Pleiss, G.; Sun, Y.; and Weinberger, K. Q. 2017. On Calibration of Modern Neural
 Networks. In ICML.

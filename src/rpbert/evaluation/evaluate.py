@@ -90,7 +90,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     gold = [post.tags or () for post in posts]
     predicted = [answer.tags for answer in decoded]
     images = Counter(answer.image for answer in decoded)
-    groups = relation_groups([p.strongest_relation for p in posts], [d.relation for d in decoded])
+    groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
     evaluation = Evaluation(
         score_tags(gold, predicted, groups) if tagged else None,
         images={status: images[status] for status in get_args(ImageStatus)},

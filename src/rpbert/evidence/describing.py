@@ -70,8 +70,8 @@ class TextFinder:
         try:
             from rapidocr import RapidOCR
         except ImportError:
-            mend = "pip install 'rpbert[ocr]'"
-            raise InputError("text in images", "no RapidOCR", "the extra", mend) from None
+            hint = "pip install 'rpbert[ocr]'"
+            raise InputError("text in images", "no RapidOCR", "the extra", hint) from None
         self._engine = RapidOCR(params={"Global.log_level": "critical"})
 
     def __call__(self, images: Sequence[Source]) -> list[str]:

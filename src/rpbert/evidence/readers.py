@@ -28,7 +28,7 @@ from rpbert.data.packing import pad
 from rpbert.errors import InputError
 from rpbert.evidence.describing import Describer
 from rpbert.evidence.stored_regions import Regions, StoredRegions
-from rpbert.types import EvidenceInput, ImageStatus, Post, Shown
+from rpbert.types import EvidenceInput, ImageStatus, Post, PostImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ class EvidenceReader(Protocol):
         """Whether a post comes with such evidence, readable or not."""
         ...
 
-    def apart(self, post: Post) -> list[Post]:
+    def split_by_source(self, post: Post) -> list[Post]:
         """The post with each image, and each of several kinds, alone: what Task#1 learns from."""
         ...
 
@@ -80,7 +80,7 @@ class NoEvidence:
         """Never."""
         return False
 
-    def apart(self, post: Post) -> list[Post]:
+    def split_by_source(self, post: Post) -> list[Post]:
         """The post."""
         return [post]
 
@@ -107,17 +107,17 @@ class ImageReader:
 
     def has(self, post: Post) -> bool:
         """Whether it names an image."""
-        return any(shown.image is not None for shown in post.shown)
+        return any(image.image is not None for image in post.images)
 
-    def apart(self, post: Post) -> list[Post]:
+    def split_by_source(self, post: Post) -> list[Post]:
         """The post with each of its images alone."""
-        return post.apart()
+        return post.split_by_image()
 
     def read(self, posts: Sequence[Post]) -> Read:
         """Pixels of the distinct images."""
         distinct: _Distinct[np.ndarray] = _Distinct()
         status: list[ImageStatus] = []
-        sources = [shown.image for post in posts for shown in post.shown]
+        sources = [image.image for post in posts for image in post.images]
         for index, (key, image) in enumerate(self.images.load(sources)):
             status.append(image.status)
             distinct.add(key or f"image {index}", image.pixels)
@@ -141,11 +141,11 @@ class RegionReader:
 
     def has(self, post: Post) -> bool:
         """Whether it comes with regions."""
-        return any(shown.regions is not None for shown in post.shown)
+        return any(image.regions is not None for image in post.images)
 
-    def apart(self, post: Post) -> list[Post]:
+    def split_by_source(self, post: Post) -> list[Post]:
         """The post with the regions of each of its images alone."""
-        return post.apart()
+        return post.split_by_image()
 
     def read(self, posts: Sequence[Post]) -> Read:
         """Features and boxes of the distinct sets of regions.
@@ -210,12 +210,12 @@ class CaptionReader:
         described = self.describe is not None
         return any(
             getattr(shown, self.kind) or (described and shown.image is not None)
-            for shown in post.shown
+            for shown in post.images
         )
 
-    def apart(self, post: Post) -> list[Post]:
+    def split_by_source(self, post: Post) -> list[Post]:
         """The post with each of its captions alone."""
-        every = post.apart()
+        every = post.split_by_image()
         texts = zip(every, self._texts(every), strict=True)
         return [alone.with_(**{self.kind: text}) for alone, text in texts]
 
@@ -234,7 +234,7 @@ class CaptionReader:
 
     def _texts(self, posts: Sequence[Post]) -> list[str | None]:
         """The caption of each image of each post, in a row."""
-        every = [shown for _, shown in _every(posts)]
+        every = [image for _, image in _every(posts)]
         texts: list[str | None] = [getattr(shown, self.kind) or None for shown in every]
         asked = [i for i, shown in enumerate(every) if texts[i] is None and shown.image is not None]
         if self.describe is not None and asked:
@@ -265,9 +265,13 @@ class CombinedReader:
         """Whether it comes with any of the kinds."""
         return any(reader.has(post) for reader in self.readers)
 
-    def apart(self, post: Post) -> list[Post]:
+    def split_by_source(self, post: Post) -> list[Post]:
         """The post with each image and each kind alone, as far as it has them."""
-        every = [alone.only(reader.kind) for reader in self.readers for alone in reader.apart(post)]
+        every = [
+            _only(alone, reader.kind)
+            for reader in self.readers
+            for alone in reader.split_by_source(post)
+        ]
         return [alone for alone in every if self.has(alone)]
 
     def read(self, posts: Sequence[Post]) -> Read:
@@ -278,15 +282,22 @@ class CombinedReader:
         return replace(first, further=tuple(further)), status
 
 
+def _only(post: Post, kind: str) -> Post:
+    """A post of one image, reduced to one of the image's attributes; its relation stays."""
+    image = post.images[0]
+    kept = PostImage(relation=image.relation)
+    return post.with_(images=(replace(kept, **{kind: getattr(image, kind)}),))
+
+
 def best(each: Sequence[ImageStatus], posts: Sequence[Post]) -> tuple[ImageStatus, ...]:
     """Of the images of each post, all in a row, the best status of a post's."""
     states = iter(each)
-    return tuple(max((next(states) for _ in post.shown), key=ORDER.index) for post in posts)
+    return tuple(max((next(states) for _ in post.images), key=ORDER.index) for post in posts)
 
 
-def _every(posts: Sequence[Post]) -> Iterator[tuple[Post, Post | Shown]]:
+def _every(posts: Sequence[Post]) -> Iterator[tuple[Post, PostImage]]:
     """Every image of every post, with its post."""
-    return ((post, shown) for post in posts for shown in post.shown)
+    return ((post, shown) for post in posts for shown in post.images)
 
 
 class _Distinct(Generic[Piece]):
@@ -311,7 +322,7 @@ class _Distinct(Generic[Piece]):
     def of_post(self, posts: Sequence[Post]) -> torch.Tensor:
         """Row of the piece of each image of each post, -1 where there is none. Shape: (B, M)."""
         rows = iter(self._of_image)
-        return pad([[next(rows) for _ in post.shown] for post in posts], filler=-1)
+        return pad([[next(rows) for _ in post.images] for post in posts], filler=-1)
 
     def status(self, posts: Sequence[Post]) -> tuple[ImageStatus, ...]:
         """``used`` or ``none``, of each post."""

@@ -87,8 +87,8 @@ def convert(
             tokenizer not; then nothing is written.
     """
     if system == NO_WEIGHTS:
-        mend = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
-        raise InputError(system, "a system without known published weights", "another", mend)
+        hint = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
+        raise InputError(system, "a system without known published weights", "another", hint)
     if system not in PUBLISHED:
         raise InputError("SYSTEM", system, f"one of {', '.join(PUBLISHED)}")
     if folder.exists() and any(folder.iterdir()) and not (folder / CONVERTED).is_file():

@@ -38,8 +38,8 @@ def predict_frame(
     """
     columns = [prefix + name for name in ("entities", "relation", "image_status")]
     if taken := [name for name in columns if name in frame.columns]:
-        mend = "predict_frame(frame, prefix='predicted_')"
-        raise InputError("frame", f"a column {taken[0]!r}", "free names for what is added", mend)
+        hint = "predict_frame(frame, prefix='predicted_')"
+        raise InputError("frame", f"a column {taken[0]!r}", "free names for what is added", hint)
     if not {"text", "tokens"} & set(frame.columns):
         there = ", ".join(map(repr, frame.columns)) or "no columns"
         raise InputError("frame", there, "a column 'text' or 'tokens'")

@@ -120,8 +120,8 @@ def registered(name: object, where: object = "model.system") -> Registered:
         InputError: no system of that name.
     """
     if not isinstance(name, str) or name not in SYSTEMS:
-        mend = did_you_mean(name, SYSTEMS)
-        raise InputError(where, f"system {name}", f"one of {', '.join(SYSTEMS)}", mend)
+        hint = did_you_mean(name, SYSTEMS)
+        raise InputError(where, f"system {name}", f"one of {', '.join(SYSTEMS)}", hint)
     return SYSTEMS[name]
 
 

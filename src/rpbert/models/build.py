@@ -299,7 +299,7 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
             return load()
     except InputError as error:
         where = f"{key}: {error.where}"
-        raise InputError(where, error.found, error.expected, error.mend) from None
+        raise InputError(where, error.found, error.expected, error.hint) from None
     except (
         OSError,
         ValueError,

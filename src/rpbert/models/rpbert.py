@@ -36,7 +36,7 @@ from rpbert.models.build import Parts
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
-from rpbert.types import Batch, Post, Shown
+from rpbert.types import Batch, PostImage
 
 Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
 """Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
@@ -177,7 +177,7 @@ class RpBert(BiLstmSystem):
             case OpenGate():
                 return None
             case OracleGate():
-                probabilities = self.gate(_shown_by_source(batch)).to(image.mask.device)
+                probabilities = self.gate(_images_by_source(batch)).to(image.mask.device)
             case _:
                 logits = self._relation_logits(batch, text, image)
                 probabilities = self.gate(logits.flatten(0, 1))
@@ -239,11 +239,11 @@ class RpBert(BiLstmSystem):
         return logits.view(posts, sources, 2)
 
 
-def _shown_by_source(batch: Batch) -> list[Post | Shown]:
+def _images_by_source(batch: Batch) -> list[PostImage]:
     """What holds the relation of each source of each post, in a row; of nothing where none is."""
-    every: list[Post | Shown] = []
+    every: list[PostImage] = []
     for post in batch.posts:
         for kind in batch.evidence.kinds:
             images = kind.of_post.shape[1]
-            every += [*post.shown, *[Shown()] * images][:images]
+            every += [*post.images, *[PostImage()] * images][:images]
     return every

@@ -83,9 +83,9 @@ def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedMo
     for field in fields:
         if field not in known:
             near = difflib.get_close_matches(field, known, n=1)
-            mend = f"did you mean {near[0]}?" if near else ""
+            hint = f"did you mean {near[0]}?" if near else ""
             raise InputError(
-                key, f"unknown field {field}", f"fields of {config_class.__name__}", mend
+                key, f"unknown field {field}", f"fields of {config_class.__name__}", hint
             )
     fields["vocab_size"] = max(fields.get("vocab_size", 0), subword_count)
     config = config_class(**fields)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rpbert.types import Post, Shown
+from rpbert.types import PostImage
 
 
 class Gate(nn.Module):
@@ -102,9 +102,9 @@ class OracleGate(Gate):
     its whole image.
     """
 
-    def forward(self, posts: Sequence[Post | Shown]) -> Tensor:
+    def forward(self, images: Sequence[PostImage]) -> Tensor:
         """Shape: (B, 2), as for other gates."""
-        known = [1.0 if post.relation is None else post.relation for post in posts]
+        known = [1.0 if image.relation is None else image.relation for image in images]
         r = torch.tensor(known, dtype=torch.float32)
         return torch.stack([1 - r, r], dim=-1)
 

@@ -133,12 +133,12 @@ def _attention(
 
 def _chosen(request: Request) -> tuple[Table, list[Row]]:
     if request.table not in TABLES:
-        mend = did_you_mean(request.table, TABLES)
-        raise InputError("TABLE", request.table, f"one of {', '.join(TABLES)}", mend)
+        hint = did_you_mean(request.table, TABLES)
+        raise InputError("TABLE", request.table, f"one of {', '.join(TABLES)}", hint)
     table = TABLES[request.table]
     if unknown := [name for name in request.only if name not in table.rows]:
-        mend = did_you_mean(unknown[0], table.rows)
-        raise InputError("--only", unknown[0], f"some of {', '.join(table.rows)}", mend)
+        hint = did_you_mean(unknown[0], table.rows)
+        raise InputError("--only", unknown[0], f"some of {', '.join(table.rows)}", hint)
     names = [path.resolve().name for path in request.data]
     if len(set(names)) < len(names):
         raise InputError("DATA", f"two folders named {names[0]}", "folders of different names")
@@ -199,7 +199,7 @@ def _unlabelled(request: Request, table: Table, data: DataSet, row: Row) -> str:
 
 def _labels(posts: Sequence[Post]) -> int:
     """How many posts have a relation."""
-    return sum(post.strongest_relation is not None for post in posts)
+    return sum(post.relation is not None for post in posts)
 
 
 def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:

@@ -74,8 +74,8 @@ class Job:
         path = self.folder / self.scores
         if path.is_file() and not self.finished().may_be_of(test):
             now = f"those of the {counted(len(test), 'test post')} that are there now"
-            mend = "train into another --output where the data has changed"
-            raise InputError(path, "scores of other posts", now, mend)
+            hint = "train into another --output where the data has changed"
+            raise InputError(path, "scores of other posts", now, hint)
 
     def run(self) -> None:
         """Train and score, as far as that is not done yet.

@@ -57,7 +57,7 @@ class PostScores:
         decoded = list(tagger.decode(posts))
         return cls(
             [_entities(post.tags or (), d.tags) for post, d in zip(posts, decoded, strict=True)],
-            [post.strongest_relation for post in posts],
+            [post.relation for post in posts],
             [d.relation for d in decoded],
             [d.image for d in decoded],
             s_tv,
@@ -75,7 +75,7 @@ class PostScores:
 
     def may_be_of(self, posts: Sequence[Post]) -> bool:
         """Whether they are of so many posts, of the same relations."""
-        return list(self.gold_relation) == [post.strongest_relation for post in posts]
+        return list(self.gold_relation) == [post.relation for post in posts]
 
     def outcomes(self, measure: Measure, reference: PostScores | None) -> NDArray[np.float64]:
         """Numerator and denominator of a measure for each post; zeros where a post is not of it.

@@ -187,7 +187,7 @@ def has_evidence(source: SourceSettings, post: Post) -> bool:
     if isinstance(source, CaptionSettings):
         return bool(post.caption)
     if isinstance(source, OcrSettings):
-        return bool(post.image_text)
+        return bool(post.images[0].image_text)
     if source.pretrained is None and source.shape is None:
-        return post.regions is not None
+        return post.images[0].regions is not None
     return post.image is not None

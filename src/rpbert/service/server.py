@@ -108,11 +108,11 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        mend = "--port 0 takes any that is free" if taken else ""
+        hint = "--port 0 takes any that is free" if taken else ""
         where = "--port" if taken else "--host and --port"
         # Python adds in brackets what it was trying, which the line says anyway.
         found = f"{host}:{port} ({reason_of(error).partition(' (while ')[0]})"
-        raise InputError(where, found, "a free address of this machine", mend) from None
+        raise InputError(where, found, "a free address of this machine", hint) from None
 
 
 def address(listener: socket.socket) -> str:

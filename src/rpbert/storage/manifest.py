@@ -51,7 +51,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def verify(folder: Path, needed: Collection[str], mend: str = _AGAIN) -> list[str]:
+def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[str]:
     """Hold every file of a folder to its manifest; returns the files it lists.
 
     Files beside the listed ones are let be where nothing reads them, in the folder itself; one in
@@ -59,12 +59,12 @@ def verify(folder: Path, needed: Collection[str], mend: str = _AGAIN) -> list[st
 
     Args:
         needed: files that the manifest has to list.
-        mend: what to do where there is no manifest.
+        hint: what to do where there is no manifest.
 
     Raises:
         InputError: a file is missing, changed, cut, unlisted or outside; the line names it.
     """
-    listed = _listed(folder / MANIFEST, mend)
+    listed = _listed(folder / MANIFEST, hint)
     if lacking := sorted(set(needed) - set(listed)):
         expected = "all files that were saved"
         raise InputError(folder / MANIFEST, f"no entry of {lacking[0]}", expected)
@@ -146,12 +146,12 @@ def _written(listed: dict[str, dict[str, Any]]) -> bytes:
     return f'{{"files": {entries},\n"sha256": "{digest}"}}\n'.encode()
 
 
-def _listed(manifest: Path, mend: str) -> dict[str, dict[str, Any]]:
+def _listed(manifest: Path, hint: str) -> dict[str, dict[str, Any]]:
     """The entries of a manifest."""
     try:
         content = manifest.read_bytes()
     except OSError:
-        raise InputError(manifest, "no readable manifest", "a whole folder", mend) from None
+        raise InputError(manifest, "no readable manifest", "a whole folder", hint) from None
     try:
         listed: dict[str, dict[str, Any]] = json.loads(content)["files"]
         intact = _written(listed) == content and all(map(_is_entry, listed.values()))

@@ -245,12 +245,12 @@ class TaggingModel:
 def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
     """The posts and, for a system that reads captions, these as if they were posts."""
     settings: EvidenceSettings | None = getattr(options, "evidence", None)
-    every = [shown for post in posts for shown in post.shown]
+    every = [image for post in posts for image in post.images]
     captions: list[str] = []
     if settings is not None and settings.captions is not None:
-        captions += [shown.caption for shown in every if shown.caption]
+        captions += [image.caption for image in every if image.caption]
     if settings is not None and settings.ocr is not None:
-        captions += [shown.image_text for shown in every if shown.image_text]
+        captions += [image.image_text for image in every if image.image_text]
     return [*posts, *(Post.from_words("caption", _words_of(caption)) for caption in captions)]
 
 
@@ -269,8 +269,8 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
-            found, mend = f"format {content['format']}", "update rpbert or train the model anew"
-            raise InputError(path, found, f"format {FORMAT}", mend)
+            found, hint = f"format {content['format']}", "update rpbert or train the model anew"
+            raise InputError(path, found, f"format {FORMAT}", hint)
         outside = _named_sources(content["options"])
         vocabulary = Vocabulary(**{k: _frozen(v) for k, v in content["vocabulary"].items()})
         entities, notes = frozenset(content["entities"]), dict(content["notes"])

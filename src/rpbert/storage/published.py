@@ -70,8 +70,8 @@ def published_config(source: str | Path, expected: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
-        mend = "without internet access give a folder"
-        raise InputError(source, f"none that can be loaded ({error})", expected, mend) from error
+        hint = "without internet access give a folder"
+        raise InputError(source, f"none that can be loaded ({error})", expected, hint) from error
     return config
 
 
@@ -109,9 +109,9 @@ def load_published(
             **fields,
         )
     except OSError as error:
-        mend = "without internet access give a folder"
+        hint = "without internet access give a folder"
         raise InputError(
-            source, f"none that can be loaded ({reason_of(error)})", expected, mend
+            source, f"none that can be loaded ({reason_of(error)})", expected, hint
         ) from error
     # Otherwise weights that the file lacks would be drawn at random without a word.
     if missing := sorted(loading["missing_keys"]):

@@ -10,7 +10,7 @@ from typing import IO, Any, BinaryIO, TextIO
 
 from rpbert.errors import InputError, reason_of
 
-FREE_SPACE = "free some space or mend the disk, and try again; what stood there before is whole"
+FREE_SPACE = "free some space or repair the disk, and try again; what stood there before is whole"
 
 
 def sync(path: Path) -> None:
@@ -29,10 +29,10 @@ def is_disk_fault(error: Exception) -> bool:
     return isinstance(error, OSError) or "(os error " in str(error)
 
 
-def cannot_write(path: Path, error: Exception, mend: str = FREE_SPACE) -> InputError:
+def cannot_write(path: Path, error: Exception, hint: str = FREE_SPACE) -> InputError:
     """The line that says why `path` could not be written."""
     return InputError(
-        path, f"{reason_of(error)} while it was written", "a disk that takes it", mend
+        path, f"{reason_of(error)} while it was written", "a disk that takes it", hint
     )
 
 

@@ -122,8 +122,8 @@ class Reporter:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            mend = "free some space or mend the disk, then give --resume"
-            raise cannot_write(self.metrics, error, mend) from error
+            hint = "free some space or repair the disk, then give --resume"
+            raise cannot_write(self.metrics, error, hint) from error
         losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())
         line = f"epoch {record['epoch']}/{self.epochs}: loss {losses}"
         tags, relation = record["dev"], record["dev_relation"]
@@ -172,9 +172,9 @@ def _record(metrics: Path, number: int, line: str) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(line)
         record["epoch"] = int(record["epoch"])
     except (ValueError, LookupError, TypeError):
-        mend = "take the line out to resume"
+        hint = "take the line out to resume"
         where = f"{metrics}:{number}"
-        raise InputError(where, line.strip()[:80], "the record of an epoch", mend) from None
+        raise InputError(where, line.strip()[:80], "the record of an epoch", hint) from None
     return record
 
 

@@ -72,7 +72,7 @@ class MismatchedPairs:
                 other = self.posts[self._another(index, draw)]
                 name = f"{post.id} with the image of {other.id}"
                 negatives.append(
-                    post.with_evidence_of(other).with_(id=name, relation=0.0, relation_weight=share)
+                    post.with_(id=name, images=other.images, relation=0.0, relation_weight=share)
                 )
         return [*self._own, *negatives]
 
@@ -206,8 +206,8 @@ def _shown_posts(
     shown = [post.with_(tags=None, relation_weight=weight) for post in posts if evidence.has(post)]
     if not shown:
         found = f"no training post with both {evidence.wanted} and relation"
-        mend = "give data.relation_source=mismatch to make pairs, or none"
-        raise InputError(f"data.relation_source.{kind}", found, "relation labels", mend)
+        hint = "give data.relation_source=mismatch to make pairs, or none"
+        raise InputError(f"data.relation_source.{kind}", found, "relation labels", hint)
     return shown
 
 
@@ -238,5 +238,6 @@ def _own_looks(posts: Sequence[Post]) -> list[list[range]]:
 
 def _shown(post: Post) -> str:
     """Tells what a post shows from what others show."""
-    regions = getattr(post.regions, "id", id(post.regions)) if post.regions else ""
-    return f"{fingerprint(post.image)}\n{post.caption}\n{regions}\n{post.image_text}"
+    image = post.images[0]
+    regions = getattr(image.regions, "id", id(image.regions)) if image.regions else ""
+    return f"{fingerprint(image.image)}\n{image.caption}\n{regions}\n{image.image_text}"

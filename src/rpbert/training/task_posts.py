@@ -95,7 +95,9 @@ def relation_posts(
     Raises:
         InputError: a source that is asked for cannot be read, or has nothing to learn from.
     """
-    train = [alone for post in train for alone in evidence.apart(post)]  # r is of one source
+    train = [
+        alone for post in train for alone in evidence.split_by_source(post)
+    ]  # r is of one source
     candidates: Sequence[Post] = train
     where, left_out = data.relations_read, LeftOut()
     notes = ["data.relations is not read"] if where != data.relations else []
@@ -103,7 +105,7 @@ def relation_posts(
         faults = left_out if data.lenient else refuse
         source = open_data(where, SPLITTERS[marks], faults)
         read = islice(source.read(_training_split(source)), data.posts)
-        candidates = [alone for post in read for alone in evidence.apart(post)]
+        candidates = [alone for post in read for alone in evidence.split_by_source(post)]
         if not any(evidence.has(post) for post in _labelled(candidates)):
             found = f"no post with both {evidence.wanted} and relation"
             raise InputError(where, found, "relation labels")

@@ -123,10 +123,10 @@ def _tasks(
     """Task#1 and Task#2, as far as the system and the data have them, and what is left out."""
     training, evidence = settings.training, model.collator().evidence
     tagging = TaggingTask(posts.train, training.tagging)
-    if model.system.reads_relation and all(p.strongest_relation is None for p in posts.train):
+    if model.system.reads_relation and all(p.relation is None for p in posts.train):
         # It would show every image whole, and be an open gate by another name.
-        found, mend = "oracle, and no training post with a relation", "or give another gate"
-        raise InputError("model.gate", found, "relation labels in data.path", mend)
+        found, hint = "oracle, and no training post with a relation", "or give another gate"
+        raise InputError("model.gate", found, "relation labels in data.path", hint)
     if not model.system.has_relation:
         given = [key for key in ("relations", "relation_source") if getattr(settings.data, key)]
         unread = "".join(f"; data.{key} is not read" for key in given)

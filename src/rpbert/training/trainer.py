@@ -114,8 +114,8 @@ class Trainer:
         checkpoint = self.checkpoints.newest(reporter.note)
         if checkpoint is not None:
             if checkpoint.progress.get("posts") != self.progress.posts:
-                mend = "give the data as it was, or train into another --output"
-                raise InputError(self.run, "other training posts", "those it began with", mend)
+                hint = "give the data as it was, or train into another --output"
+                raise InputError(self.run, "other training posts", "those it began with", hint)
             self._restore(checkpoint)
             if self.progress.best[1] and not is_whole(self.run / "model"):
                 self._bring_back_model(checkpoint, reporter)
@@ -265,7 +265,7 @@ class Trainer:
         if self.system.tags_words:
             gold, found = [post.tags or () for post, _ in pairs], [d.tags for _, d in pairs]
             groups = relation_groups(
-                [post.strongest_relation for post, _ in pairs], [d.relation for _, d in pairs]
+                [post.relation for post, _ in pairs], [d.relation for _, d in pairs]
             )
             tags = score_tags(gold, found, groups)
         # Task#1 knows nothing of posts whose image could not be read, as in its loss.
@@ -329,8 +329,8 @@ class Trainer:
         """What could not be written, and what the run goes on from."""
         places = self.checkpoints.places()
         kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
-        mend = f"{kept}: free some space or mend the disk, then give --resume"
-        return InputError(error.where, error.found, error.expected, mend)
+        hint = f"{kept}: free some space or repair the disk, then give --resume"
+        return InputError(error.where, error.found, error.expected, hint)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Take over all of a checkpoint."""
