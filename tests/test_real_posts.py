@@ -43,9 +43,9 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
     assert batch.evidence.values.shape == (3, 3, 224, 224)
     losses = model.system(batch).losses
     losses.mean().backward()
-    for part, parameter in model.system.parts():
-        assert parameter.grad is not None, part
-        assert torch.isfinite(parameter.grad).all(), part
+    for name, parameter in model.system.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
     predictions = Tagger(model, "cpu").predict_batch(posts)
     assert [p.image for p in predictions] == ["used"] * 3
     assert all(p.relation is not None and 0 < p.relation < 1 for p in predictions)

@@ -107,7 +107,11 @@ def test_task_1_learns_from_each_kind_apart() -> None:
     data = DataSettings(path="made")
     supply = relation_posts(data, posts, "joined", reader, seed=0)
     shown = [
-        tuple(kind for kind in ("image", "regions", "caption") if getattr(p.images[0], kind) is not None)
+        tuple(
+            kind
+            for kind in ("image", "regions", "caption")
+            if getattr(p.images[0], kind) is not None
+        )
         for p in supply.known
     ]
     assert shown == [("image",), ("regions",), ("caption",), ("regions",), ("caption",)]
@@ -121,10 +125,11 @@ def test_task_1_learns_from_each_kind_apart() -> None:
 
 def test_each_kind_has_its_own_projection_at_the_rate_of_projections() -> None:
     _, system = combined()
-    names = [name for name, _ in system.named_parameters()]
-    found = {name for name in names if system.part_of(name) == "projection"}
+    names = dict(system.named_parameters())
+    groups = {p: group for group, ps in system.parameter_groups().items() for p in ps}
+    found = {name for name in names if groups[names[name]] == "projection"}
     assert found == {f"evidence.projections.{kind}.weight" for kind in ("blocks", "regions")}
-    visual = [name for name in names if system.part_of(name) == "visual"]
+    visual = [name for name in names if groups[names[name]] == "visual"]
     assert visual
     assert all(name.startswith("evidence.parts.blocks.") for name in visual)
 

@@ -191,13 +191,14 @@ def test_any_evidence_is_taken(system: str, kind: str, tmp_path: Path) -> None:
 
 @systems
 def test_what_maps_regions_into_the_encoder_learns_as_the_projection(system: str) -> None:
-    parts = list(tiny(system).system.parts())
-    assert {part for part, _ in parts} == {"head", "encoder", "projection", "visual"}
+    groups = tiny(system).system.parameter_groups()
+    assert groups.keys() == {"head", "encoder", "projection", "visual"}
     # Whatever reads a visual token of d_v = 8 does so by a matrix of the projection.
     reading = [
-        part
-        for part, parameter in parts
-        if part != "visual" and parameter.ndim == 2 and parameter.shape[1] in (8, 8 + 8 * 256)
+        group
+        for group, parameters in groups.items()
+        for parameter in parameters
+        if group != "visual" and parameter.ndim == 2 and parameter.shape[1] in (8, 8 + 8 * 256)
     ]
     assert reading == ["projection"]
 

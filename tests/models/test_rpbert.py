@@ -220,7 +220,7 @@ def test_a_rate_of_zero_freezes_its_group() -> None:
         made_posts(), Rates(head=1e-3, encoder=1e-3, projection=1e-3, visual=0)
     ).optimizer(model.system, TrainingSettings())
     updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    frozen = [p for part, p in model.system.parts() if part == "visual"]
+    frozen = model.system.parameter_groups()["visual"]
     assert frozen
     assert not any(id(p) in updated for p in frozen)
 

@@ -66,6 +66,10 @@ class Evidence(nn.Module):
         """The tokens of each distinct piece of evidence. Shape: (I, V, d_v); I is not 0."""
         raise NotImplementedError
 
+    def new_modules(self) -> list[nn.Module]:
+        """Modules that learn as the projection W^v does."""
+        return []
+
     def freeze(self) -> None:
         """Keep what is gathered in training, such as batch statistics, as it is."""
 
@@ -218,6 +222,10 @@ class CombinedEvidence(Evidence):
         longest = max(tokens.mask.shape[2] for tokens in each)
         values, mask, boxes = zip(*(_lengthened(tokens, longest) for tokens in each), strict=True)
         return VisualTokens(torch.cat(values, 1), torch.cat(mask, 1), torch.cat(boxes, 1))
+
+    def new_modules(self) -> list[nn.Module]:
+        """W^v of each kind."""
+        return [self.projections]
 
     def freeze(self) -> None:
         """Every kind keeps what it gathered."""

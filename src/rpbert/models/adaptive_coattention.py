@@ -56,6 +56,9 @@ class AdaptiveCoAttention(BiLstmSystem):
 
     Options = AdaptiveCoAttentionOptions
 
+    evidence: Evidence
+    projection: nn.Module
+
     def __init__(
         self,
         evidence: Evidence,

@@ -27,6 +27,8 @@ class BertTagger(BiLstmSystem):
 
     Options = BertOptions
 
+    encoder: TextImageEncoder
+
     def __init__(
         self, encoder: TextImageEncoder, embeddings: WordEmbeddings, tagger: BiLstmCrf
     ) -> None:

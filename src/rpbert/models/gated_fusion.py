@@ -54,6 +54,9 @@ class GatedFusion(BiLstmSystem):
 
     Options = GatedFusionOptions
 
+    evidence: Evidence
+    projection: nn.Module
+
     def __init__(
         self,
         evidence: Evidence,

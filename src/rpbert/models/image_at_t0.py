@@ -48,6 +48,9 @@ class ImageAtT0(BiLstmSystem):
 
     Options = ImageAtT0Options
 
+    evidence: Evidence
+    projection: nn.Module
+
     def __init__(
         self,
         evidence: Evidence,

@@ -52,6 +52,9 @@ class LstmCnn(System):
     Options = LstmCnnOptions
     tags_words: ClassVar[bool] = False
 
+    evidence: Evidence
+    classifier: nn.Sequential
+
     def __init__(
         self, evidence: Evidence, embeddings: WordEmbeddings, lstm: nn.LSTM, dropout: float
     ) -> None:
@@ -87,9 +90,11 @@ class LstmCnn(System):
         """Nothing else trains it."""
         return True
 
-    def part_of(self, name: str) -> str:
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All but the CNN belongs to Task#1 alone, and has the rate of its head."""
-        return "visual" if name.startswith("evidence.") else "relation"
+        groups = super().parameter_groups()
+        groups["relation"] = groups.pop("head") + groups["relation"]
+        return groups
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """r of each post; no tags."""

@@ -51,7 +51,6 @@ class LxmertEncoder(VisionLanguageEncoder):
     among the text's `num_hidden_layers`, and `r_layers`, those of the regions alone.
     """
 
-    region_parts = ("model.encoder.visn_fc",)
     published_type = "lxmert"
 
     def __init__(self, model: LxmertModel) -> None:
@@ -64,7 +63,7 @@ class LxmertEncoder(VisionLanguageEncoder):
         for table in (model.embeddings.token_type_embeddings, model.embeddings.position_embeddings):
             table.padding_idx = None
         self.model = model
-        self.width: int = config.hidden_size
+        self.width = self.input_width = config.hidden_size
         self.longest: int = config.max_position_embeddings
         self.region_width: int = config.visual_feat_dim
 
@@ -143,6 +142,10 @@ class LxmertEncoder(VisionLanguageEncoder):
         """The sub-word table."""
         table: nn.Embedding = self.model.embeddings.word_embeddings
         return table
+
+    def new_modules(self) -> list[nn.Module]:
+        """W^f and W^b with their norms."""
+        return [self.model.encoder.visn_fc]
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

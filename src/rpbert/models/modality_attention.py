@@ -49,6 +49,9 @@ class ModalityAttention(BiLstmSystem):
 
     Options = ModalityAttentionOptions
 
+    evidence: Evidence
+    projection: nn.Module
+
     def __init__(
         self,
         evidence: Evidence,

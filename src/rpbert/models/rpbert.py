@@ -104,6 +104,11 @@ class RpBert(BiLstmSystem):
 
     Options = RpBertOptions
 
+    encoder: TextImageEncoder
+    evidence: Evidence
+    projection: nn.Module
+    classifier: nn.Module
+
     def __init__(
         self,
         encoder: TextImageEncoder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
-from rpbert.modules.encoder import NEW_PARTS, TextImageEncoder
+from rpbert.modules.encoder import SubwordEncoder, TextImageEncoder
 from rpbert.types import Batch
 
 
@@ -137,12 +137,29 @@ def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
 
 
 class System(nn.Module):
-    """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`."""
+    """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`.
+
+    Attributes:
+        encoder: reads sub-words (θ_RpBERT); None where there is none.
+        evidence: image to visual tokens (θ_ResNet); None for a system blind to the image.
+        projection: W^v, to the width of what the tokens stand beside; None where there is none.
+        classifier: of the relation (θ_FCs); None where there is none.
+    """
 
     Options: ClassVar[type[SystemSettings]]
     """The settings this system reads."""
     tags_words: ClassVar[bool] = True
     """Whether Task#2 trains this system; if not, it only tells the relation."""
+
+    encoder: SubwordEncoder | None
+    evidence: Evidence | None
+    projection: nn.Module | None
+    classifier: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        # No `register_module`: it would settle the order of the parameters.
+        self.encoder = self.evidence = self.projection = self.classifier = None
 
     @property
     def crf(self) -> LinearChainCRF:
@@ -181,31 +198,32 @@ class System(nn.Module):
 
         Of a model that was saved, `TaggingModel.notes` says it.
         """
-        found: str = getattr(getattr(self, "encoder", None), "initial_weights", "random")
-        return found
+        return self.encoder.initial_weights if self.encoder else "random"
 
     def anneal(self, progress: float) -> None:
         """Tell the system how far training has come, from 0 to 1."""
 
-    def part_of(self, name: str) -> str:
-        """Which group of Algorithm 1 a parameter is of, by its name.
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Every parameter by its group of Algorithm 1, in the order of `parameters`.
 
-        One of ``head`` (embeddings, θ_biLSTM, θ_CRF), ``relation`` (θ_FCs), ``encoder``
-        (θ_RpBERT), ``projection`` (W^v, and what a published encoder has not) and ``visual``
-        (θ_ResNet, in `evidence`).
+        ``relation`` is θ_FCs and ``head`` whatever else is Task#2's alone (embeddings, θ_biLSTM,
+        θ_CRF); ``encoder`` (θ_RpBERT), ``projection`` (W^v, and what is new beside published
+        weights) and ``visual`` (θ_ResNet) learn in both tasks.
         """
-        if name.startswith("evidence.projections."):  # W^v of each of several kinds
-            return "projection"
-        first, second = f"{name}.".split(".")[:2]
-        if first == "encoder" and second in NEW_PARTS:
-            return "projection"
-        groups = {"encoder": "encoder", "projection": "projection", "evidence": "visual"}
-        return "relation" if first == "classifier" else groups.get(first, "head")
-
-    def parts(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter with its group."""
-        for name, parameter in self.named_parameters():
-            yield self.part_of(name), parameter
+        modules: list[tuple[str, nn.Module | None]] = [
+            ("encoder", self.encoder),
+            ("visual", self.evidence),
+            ("projection", self.projection),
+            ("relation", self.classifier),
+        ]
+        for part in (self.encoder, self.evidence):
+            if part is not None:
+                modules += [("projection", new) for new in part.new_modules()]
+        group_of = {p: group for group, m in modules if m is not None for p in m.parameters()}
+        groups: dict[str, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            groups.setdefault(group_of.get(parameter, "head"), []).append(parameter)
+        return groups
 
     def heights(self) -> dict[nn.Parameter, int]:
         """How many layers of the text encoder lie above each of its parameters.
@@ -213,20 +231,19 @@ class System(nn.Module):
         Raises:
             InputError: the system has no text encoder of published layers.
         """
-        encoder = getattr(self, "encoder", None)
-        if not isinstance(encoder, TextImageEncoder):
+        if not isinstance(self.encoder, TextImageEncoder):
             found = f"one for {type(self).__name__}"
             raise InputError("training.layer_decay", found, "a system on a text encoder")
-        return dict(encoder.heights())
+        return dict(self.encoder.heights())
 
-    def freeze(self, parts: Collection[str]) -> None:
+    def freeze(self, groups: Collection[str]) -> None:
         """Keep the parameters of some groups, and what they gather in training, as they are."""
-        for part, parameter in self.parts():
-            if part in parts:
-                parameter.requires_grad_(False)
-        for module in self.children():
-            if isinstance(module, Evidence) and "visual" in parts:
-                module.freeze()
+        for group, parameters in self.parameter_groups().items():
+            if group in groups:
+                for parameter in parameters:
+                    parameter.requires_grad_(False)
+        if self.evidence is not None and "visual" in groups:
+            self.evidence.freeze()
 
     def output(
         self, batch: Batch, emissions: Tensor, relation_score: Tensor | None = None

@@ -78,6 +78,9 @@ class Umt(System):
 
     Options = UmtOptions
 
+    encoder: TextImageEncoder
+    evidence: Evidence
+    projection: nn.ModuleList
     conversion: Tensor
 
     def __init__(

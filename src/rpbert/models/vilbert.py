@@ -154,7 +154,7 @@ class VilbertEncoder(VisionLanguageEncoder):
         self.image_looks = nn.ModuleList(
             CoAttention(image, text.hidden_size, sizes) for _ in range(turns - 1)
         )
-        self.width: int = text.hidden_size
+        self.width = self.input_width = text.hidden_size
         self.longest: int = text.max_position_embeddings
         self.region_width = region_width
 
@@ -189,6 +189,10 @@ class VilbertEncoder(VisionLanguageEncoder):
         """The sub-word table."""
         table: nn.Embedding = self.bert.embeddings.word_embeddings
         return table
+
+    def new_modules(self) -> list[nn.Module]:
+        """W^f and W^b."""
+        return [self.regions]
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

@@ -26,7 +26,7 @@ from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence, VisualTokens
 from rpbert.models.build import Parts, checked, from_hub, published_bert, random_bert
 from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
-from rpbert.modules.encoder import bert_layer, pool_words
+from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
 from rpbert.storage.published import bert_shape, model_type
 from rpbert.types import Batch
 
@@ -38,25 +38,17 @@ CONVERTED = "converted.json"
 WEIGHTS = "model.safetensors"
 
 
-class VisionLanguageEncoder(nn.Module, ABC):
+class VisionLanguageEncoder(SubwordEncoder, ABC):
     """Reads a post's text together with its image.
 
     Attributes:
-        width: size of a hidden state, H.
-        longest: most sub-words of a row.
         region_width: size of a visual token, d_v.
-        initial_weights: where the weights were taken from, in words.
     """
 
-    region_parts: ClassVar[tuple[str, ...]] = ("regions",)
-    """Where the modules are that map regions into the encoder: W^v of the RpBERT paper."""
     published_type: ClassVar[str | None] = None
     """What transformers calls this architecture, if it has it."""
 
-    width: int
-    longest: int
     region_width: int
-    initial_weights: str = "random"
 
     @classmethod
     @abstractmethod
@@ -96,11 +88,6 @@ class VisionLanguageEncoder(nn.Module, ABC):
         """The fields from which `random` builds an encoder of this shape."""
 
     @property
-    def input_width(self) -> int:
-        """Size of an embedded sub-word."""
-        return self.pieces.embedding_dim
-
-    @property
     @abstractmethod
     def pieces(self) -> nn.Embedding:
         """The sub-word table."""
@@ -136,7 +123,7 @@ class OneStream(VisionLanguageEncoder):
     def __init__(self, bert: BertModel, region_width: int) -> None:
         super().__init__()
         self.bert = bert
-        self.width: int = bert.config.hidden_size
+        self.width = self.input_width = bert.config.hidden_size
         self.longest: int = bert.config.max_position_embeddings
         self.region_width = region_width
 
@@ -155,6 +142,10 @@ class OneStream(VisionLanguageEncoder):
         """The sub-word table."""
         table: nn.Embedding = self.bert.embeddings.word_embeddings
         return table
+
+    def new_modules(self) -> list[nn.Module]:
+        """What maps regions into the encoder."""
+        return [self.get_submodule("regions")]
 
     @abstractmethod
     def inputs(
@@ -197,6 +188,9 @@ class VisionLanguageTagger(BiLstmSystem):
     Options = VisionLanguageOptions
     Encoder: ClassVar[type[VisionLanguageEncoder]]
 
+    encoder: VisionLanguageEncoder
+    evidence: Evidence
+
     def __init__(
         self,
         encoder: VisionLanguageEncoder,
@@ -221,13 +215,6 @@ class VisionLanguageTagger(BiLstmSystem):
             encoder = start(evidence.width)
         embeddings = parts.embeddings()
         return cls(encoder, evidence, embeddings, parts.tagger(embeddings.width + encoder.width))
-
-    def part_of(self, name: str) -> str:
-        """What maps regions into the encoder learns as the projection W^v does."""
-        inner = name.removeprefix("encoder.")
-        if inner != name and inner.startswith(tuple(f"{p}." for p in self.encoder.region_parts)):
-            return "projection"
-        return super().part_of(name)
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch by its words and images."""

@@ -56,6 +56,9 @@ class VisualAttention(BiLstmSystem):
 
     Options = VisualAttentionOptions
 
+    evidence: Evidence
+    projection: nn.Module
+
     def __init__(
         self,
         evidence: Evidence,

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 class VisualBertEncoder(VisionLanguageEncoder):
     """transformers' VisualBERT, without pooler."""
 
-    region_parts = ("model.embeddings.visual_projection",)
     published_type = "visual_bert"
 
     def __init__(self, model: VisualBertModel) -> None:
@@ -43,7 +42,7 @@ class VisualBertEncoder(VisionLanguageEncoder):
         if config.bypass_transformer:
             raise InputError("VisualBERT", "bypass_transformer", "regions in the transformer")
         self.model = model
-        self.width: int = config.hidden_size
+        self.width = self.input_width = config.hidden_size
         self.longest: int = config.max_position_embeddings
         self.region_width: int = config.visual_embedding_dim
 
@@ -88,6 +87,10 @@ class VisualBertEncoder(VisionLanguageEncoder):
         """The sub-word table."""
         table: nn.Embedding = self.model.embeddings.word_embeddings
         return table
+
+    def new_modules(self) -> list[nn.Module]:
+        """W."""
+        return [self.model.embeddings.visual_projection]
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 LONGEST = 512
 """Tokens of a row if nothing else is said; attention grows with the square."""
-NEW_PARTS = ("mix", "image_type")
-"""Modules that no published encoder has; they learn as the projection W^v does."""
 
 
 class Sequence(NamedTuple):
@@ -38,7 +36,31 @@ class Sequence(NamedTuple):
     positions: Tensor
 
 
-class TextImageEncoder(nn.Module, ABC):
+class SubwordEncoder(nn.Module):
+    """What reads the sub-words of a post: a text encoder, or one of vision and language.
+
+    Attributes:
+        width: size of a hidden state, H.
+        input_width: size of an embedded sub-word, E; H but for few.
+        longest: most sub-words of a row.
+        initial_weights: where the weights were taken from, in words.
+    """
+
+    width: int
+    input_width: int
+    longest: int
+    initial_weights: str = "random"
+
+    def embed(self, subwords: Tensor) -> Tensor:
+        """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
+        raise NotImplementedError
+
+    def new_modules(self) -> list[nn.Module]:
+        """Modules that no published text encoder has; they learn as the projection W^v does."""
+        raise NotImplementedError
+
+
+class TextImageEncoder(SubwordEncoder, ABC):
     """A published text encoder over its own sub-words and visual tokens.
 
     A token's input is its own embedding with what tells text from image and where it stands: all
@@ -126,6 +148,10 @@ class TextImageEncoder(nn.Module, ABC):
         """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
         embedded: Tensor = self.bert.get_input_embeddings()(subwords)
         return embedded
+
+    def new_modules(self) -> list[nn.Module]:
+        """The weights of summed layers, and what tells the image from the text."""
+        return [self.mix, self.image_type]
 
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """Encode text and image together.

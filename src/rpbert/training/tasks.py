@@ -29,7 +29,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     head: ClassVar[str]
-    """The parameter group (`System.part_of`) that is this task's alone."""
+    """The parameter group (`System.parameter_groups`) that is this task's alone."""
     shared: ClassVar[tuple[str, ...]] = ("encoder", "projection", "visual")
     """The parameter groups that both tasks update, each at the rate of its name."""
 
@@ -65,11 +65,16 @@ class Task(ABC):
         """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
         groups: dict[tuple[str, float], dict[str, Any]] = {}
         heights = system.heights() if settings.layer_decay < 1 else {}
-        for part, parameter in system.parts():
-            if part in self.parts and parameter.requires_grad:
-                rate = self.rate(part) * settings.layer_decay ** heights.get(parameter, 0)
-                group = groups.setdefault((part, rate), {"params": [], "lr": rate, "rate": rate})
-                group["params"].append(parameter)
+        learning = (
+            (part, parameter)
+            for part, parameters in system.parameter_groups().items()
+            for parameter in parameters
+            if part in self.parts and parameter.requires_grad
+        )
+        for part, parameter in learning:
+            rate = self.rate(part) * settings.layer_decay ** heights.get(parameter, 0)
+            group = groups.setdefault((part, rate), {"params": [], "lr": rate, "rate": rate})
+            group["params"].append(parameter)
         if not groups:
             raise InputError(f"training.{self.name}", "rates of 0 only", "a rate above 0")
         kinds: dict[str, type[torch.optim.Adam]] = {

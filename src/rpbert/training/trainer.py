@@ -94,7 +94,7 @@ class Trainer:
         if self.accelerator.device.type == "cpu":
             quicken(self.system)
         learnt = set().union(*(task.parts for task in schedule.tasks))
-        self.system.freeze({part for part, _ in self.system.parts()} - learnt)
+        self.system.freeze(self.system.parameter_groups().keys() - learnt)
         self.average = average_of(self.system, settings)
         self.collator: Collator = model.collator()
         self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
