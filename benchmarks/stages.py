@@ -36,7 +36,7 @@ from rpbert.batch.finished import Source
 from rpbert.batch.output import FORMATS, opened
 from rpbert.data.images import load_image
 from rpbert.data.labels import strict_spans
-from rpbert.data.shards import read_shard
+from rpbert.data.readers import read_shard
 from rpbert.inference import Decoded, prediction_of
 from rpbert.models import parse_options
 from rpbert.storage.model_folder import TaggingModel

@@ -14,10 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rpbert.evidence.stored_regions import Regions
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.storage.model_folder import TaggingModel
-from rpbert.types import Post
+from rpbert.types import Post, Regions
 from tests.browser import browser, open_page  # noqa: F401
 from tests.families import TEXT_FAMILIES, published
 

@@ -28,7 +28,7 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.data.vocabulary import learn_wordpieces
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16,

@@ -20,7 +20,7 @@ from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 
 from rpbert.config.run import load_run
 from rpbert.data.readers import open_data
-from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.storage.manifest import MANIFEST
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place

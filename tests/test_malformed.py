@@ -13,8 +13,8 @@ import pytest
 from rpbert.config.data import DataSettings
 from rpbert.config.run import load_run, write_yaml
 from rpbert.data.check import check
-from rpbert.data.lenient import LeftOut
 from rpbert.data.readers import open_data
+from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError
 from rpbert.models import parse_options
 from rpbert.training.task_posts import relation_posts

@@ -14,12 +14,10 @@ from torch import Tensor
 from rpbert.backends.fast import fast
 from rpbert.config.model import DecodingSettings
 from rpbert.config.run import Precision
-from rpbert.data.ahead import ahead
-from rpbert.data.collate import Collator, batches, by_length, windows
+from rpbert.data.collate import Collator, ahead, batches, by_length, windows
 from rpbert.data.labels import strict_spans
-from rpbert.data.marks import MarksWatch
 from rpbert.data.tables import post_of_values
-from rpbert.data.words import SPLITTERS, WordSplitter
+from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
 from rpbert.errors import InputError, reason_of
 from rpbert.evidence.describers import describers
 from rpbert.models.tagger import System, TaggerOutput

@@ -28,13 +28,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
-    from rpbert.evidence.stored_regions import Regions, StoredRegions
-
 ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """What a detector found in one image.
+
+    Attributes:
+        features: Shape: (N, d_v).
+        boxes: ``x0, y0, x1, y1`` as shares of width and height, in [0, 1]. Shape: (N, 4).
+    """
+
+    features: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRegions:
+    """The file and image id under which regions are stored; see `rpbert.data.images`."""
+
+    path: Path
+    id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from transformers import BertModel
 from rpbert import Tagger
 from rpbert.analysis import Explanation, explain, explain_batch
 from rpbert.errors import InputError
-from rpbert.evidence.stored_regions import Regions
 from rpbert.models.rpbert import RpBert
-from rpbert.types import Post
+from rpbert.types import Post, Regions
 from tests.conftest import EVIDENCE, made_posts, picture, tiny
 
 GATES = ["soft", "straight_through", "gumbel", "none"]

@@ -280,7 +280,7 @@ def test_an_empty_shard_is_no_fault(model: Path, tmp_path: Path) -> None:
 def test_a_post_of_too_many_words_is_set_aside(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rpbert.data.shards.WORD_LIMIT", 30)
+    monkeypatch.setattr("rpbert.data.readers.WORD_LIMIT", 30)
     given = rows(40, 1, images=False)
     write_jsonl(tmp_path / "in" / "a.jsonl", given)
     summary = tagged(tmp_path / "in", tmp_path / "out", job_of(model))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rpbert.data.ahead import ahead
+from rpbert.data.collate import ahead
 
 
 def producers() -> int:

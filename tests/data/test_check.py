@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from rpbert.data.check import DataReport, SplitReport, check, render
-from rpbert.data.raw import Quirk
+from rpbert.data.reading import Quirk
 from rpbert.errors import InputError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"

@@ -23,8 +23,7 @@ from rpbert.data.collate import (
     windows,
 )
 from rpbert.data.images import Preprocessing
-from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary, tag_set
-from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary, learn_wordpieces, tag_set
 from rpbert.errors import InputError
 from rpbert.evidence.readers import ImageReader, ImageStore, NoEvidence
 from rpbert.types import Post

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rpbert.data.marks import ENOUGH, MarksWatch, SplittingWarning
-from rpbert.data.words import SPLITTERS
+from rpbert.data.words import ENOUGH, SPLITTERS, MarksWatch, SplittingWarning
 from rpbert.inference import Tagger
 from rpbert.types import Post
 from tests.conftest import SHARED, tiny

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data.raw import ImageFolder
 from rpbert.data.readers import open_data
+from rpbert.data.reading import ImageFolder
 from rpbert.errors import InputError
 from rpbert.types import Post, PostImage
 from tests.data.files import folder_of, kinds, read

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data.raw import LINE_LIMIT, Quirk, lines_of
-from rpbert.data.readers import open_data
-from rpbert.data.shards import read_shard
+from rpbert.data.readers import open_data, read_shard
+from rpbert.data.reading import LINE_LIMIT, Quirk, lines_of
 from rpbert.data.tables import read_jsonl, read_parquet
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpbert.data.images import BYTE_LIMIT, load_image
-from rpbert.data.raw import LINE_LIMIT
+from rpbert.data.reading import LINE_LIMIT
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError

@@ -11,12 +11,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from rpbert.data.images import LoadedImage, Preprocessing, Resampling, load_image
+from rpbert.data.images import LoadedImage, Preprocessing, Resampling, load_image, load_regions
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evidence.readers import CaptionReader, ImageStore, NoEvidence, RegionReader
-from rpbert.evidence.stored_regions import StoredRegions
-from rpbert.types import Post
+from rpbert.types import Post, StoredRegions
 from tests.conftest import evidence, made_posts, picture
 from tests.data.files import folder_of, jsonl, read
 
@@ -53,16 +52,16 @@ def test_regions_lie_beside_a_single_file_too(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_is_read_anew(tmp_path: Path) -> None:
     source = StoredRegions(stored(tmp_path) / "regions.safetensors", "a")
-    assert len(source.load().boxes) == 2
+    assert len(load_regions(source).boxes) == 2
     stored(tmp_path, a_features=FEATURES[:1], a_boxes=BOXES[:1])
-    assert len(source.load().boxes) == 1
+    assert len(load_regions(source).boxes) == 1
 
 
 def test_half_precision_is_widened_and_no_region_is_no_evidence(tmp_path: Path) -> None:
     stored(tmp_path, a_features=FEATURES.astype(np.float16), b_features=FEATURES[:0],
            b_boxes=BOXES[:0])  # fmt: skip
     path = tmp_path / "regions.safetensors"
-    assert StoredRegions(path, "a").load().features.dtype == np.float32
+    assert load_regions(StoredRegions(path, "a")).features.dtype == np.float32
     post = Post.from_words("b", ("x",), regions=StoredRegions(path, "b"))
     assert RegionReader(4).read([post])[1] == ("none",)
 
@@ -82,7 +81,7 @@ def test_malformed_regions_are_named(
 ) -> None:
     stored(tmp_path, **changes)
     with pytest.raises(InputError, match=rf"regions.safetensors: a: found .*{words}"):
-        StoredRegions(tmp_path / "regions.safetensors", "a").load()
+        load_regions(StoredRegions(tmp_path / "regions.safetensors", "a"))
 
 
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:

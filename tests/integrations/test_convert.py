@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 from rpbert.cli import app
 from rpbert.config.model import EncoderSettings
-from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import VisualTokens
 from rpbert.integrations.convert import convert, translate

@@ -19,7 +19,7 @@ from transformers import (
     VisualBertModel,
 )
 
-from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.storage.model_folder import TaggingModel

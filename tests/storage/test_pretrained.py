@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
 
 from rpbert.config.run import Rates, TrainingSettings
-from rpbert.data.wordpiece import learn_wordpieces
+from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.bert import BertTagger
 from rpbert.modules.encoder import TextImageEncoder

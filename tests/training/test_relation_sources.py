@@ -12,8 +12,9 @@ import torch
 
 from rpbert.config.data import DataSettings, MismatchSource, RelationSources
 from rpbert.config.run import Rates
+from rpbert.data.collate import EvidenceReader
 from rpbert.errors import InputError
-from rpbert.evidence.readers import CaptionReader, EvidenceReader
+from rpbert.evidence.readers import CaptionReader
 from rpbert.training.relation_sources import MismatchedPairs, RelationSupply, relation_supply
 from rpbert.training.tasks import BlockSchedule, RelationTask
 from rpbert.types import Post

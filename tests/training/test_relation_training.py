@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from rpbert.config.data import RelationSources
 from rpbert.config.run import TrainingSettings, load_run
 from rpbert.errors import InputError
-from rpbert.evidence.stored_regions import Regions
 from rpbert.inference import Tagger
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.train import train
+from rpbert.types import Regions
 from tests.conftest import EVIDENCE, made_posts
 from tests.training_runs import data_folder, settings, with_source
 

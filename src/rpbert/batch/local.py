@@ -9,7 +9,7 @@ from rpbert.backends.fast_words import forget_words
 from rpbert.batch import Done, Event, FaultSink, Job, Shard, Step
 from rpbert.batch.finished import Source, check_model, record
 from rpbert.batch.output import Output, opened
-from rpbert.data.shards import read_shard
+from rpbert.data.readers import read_shard
 from rpbert.data.words import WordSplitter
 from rpbert.errors import InputError, reason_of, refuse
 from rpbert.inference import Tagger

@@ -8,7 +8,7 @@ from glob import has_magic
 from pathlib import Path
 
 from rpbert.batch import Format, Shard
-from rpbert.data.shards import SUFFIXES
+from rpbert.data.readers import SUFFIXES
 from rpbert.errors import InputError
 
 

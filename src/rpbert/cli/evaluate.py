@@ -39,7 +39,7 @@ def evaluate(
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
     from rpbert.config.run import PRECISIONS, Precision
-    from rpbert.data.lenient import LeftOut
+    from rpbert.data.reading import LeftOut
     from rpbert.evaluation.evaluate import GROUPINGS, evaluate_model, only
     from rpbert.evaluation.score_table import render
 

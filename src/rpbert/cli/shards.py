@@ -56,7 +56,7 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
     from rpbert.batch.finished import digest_of
     from rpbert.batch.local import loaded
     from rpbert.batch.output import HeldRows, JsonRows, Output, opened
-    from rpbert.data.shards import SUFFIXES
+    from rpbert.data.readers import SUFFIXES
     from rpbert.inference import model_folder
 
     _check(given)

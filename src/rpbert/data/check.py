@@ -10,8 +10,8 @@ from typing import Any
 
 from rpbert.data.conll import NO_BLANK_END
 from rpbert.data.labels import lenient_spans, lone_inside, strict_spans
-from rpbert.data.raw import Quirk
 from rpbert.data.readers import DataSource, PostFiles, TrcFolder, open_data
+from rpbert.data.reading import Quirk
 from rpbert.data.trc import read_labels
 from rpbert.data.words import marks_balance, style_of
 from rpbert.errors import InputError, refuse

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import queue
 import random
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rpbert.data.packing import pad
-from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary
+from rpbert.data.images import Preprocessing
+from rpbert.data.vocabulary import LONGEST_WORD, PADDING, Vocabulary
 from rpbert.errors import InputError
-from rpbert.evidence.readers import EvidenceReader
-from rpbert.types import Batch, Post
+from rpbert.types import Batch, EvidenceInput, ImageStatus, Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -174,6 +175,35 @@ def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
     cuts.append(count)
     counted = [range(a, b) for a, b in pairwise(cuts)]
     return list(zip(windows, counted, strict=True))
+
+
+class EvidenceReader(Protocol):
+    """Reads the evidence of posts.
+
+    Attributes:
+        wanted: what it looks for in a post, for messages; empty where it looks for nothing.
+        kind: the attribute of a post that holds it.
+    """
+
+    wanted: str
+    kind: str
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How images are prepared; None if it looks at no image."""
+        ...
+
+    def has(self, post: Post) -> bool:
+        """Whether a post comes with such evidence, readable or not."""
+        ...
+
+    def split_by_source(self, post: Post) -> list[Post]:
+        """The post with each image, and each of several kinds, alone: what Task#1 learns from."""
+        ...
+
+    def read(self, posts: Sequence[Post]) -> tuple[EvidenceInput, tuple[ImageStatus, ...]]:
+        """The evidence of posts, and what became of each post's."""
+        ...
 
 
 class Collator:
@@ -339,3 +369,62 @@ def shuffled_batches(
     groups = list(batches(bucketed, size))
     draw.shuffle(groups)
     return groups
+
+
+def pad(rows: Sequence[Sequence[int]], width: int | None = None, filler: int = PADDING) -> Tensor:
+    """Rows of different lengths as one tensor. Shape: (rows, longest)."""
+    if width is None:
+        width = max(map(len, rows), default=0)
+    padded = np.full((len(rows), width), filler, dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+Item = TypeVar("Item")
+_POLL = 0.1  # seconds after which a producer looks whether anyone still listens
+
+
+def ahead(items: Iterable[Item], count: int = 1) -> Iterator[Item]:
+    """The same items in the same order, made in a thread of their own.
+
+    An exception of the producer is raised where its item would have come. A consumer that stops
+    early stops the producer too, after the item it is at.
+
+    Args:
+        count: most items that wait to be taken.
+    """
+    waiting: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(count)
+    stopped = threading.Event()
+
+    def put(entry: tuple[Item | None, BaseException | None]) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(entry, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # handed on to the consumer, whatever it is
+            put((None, error))
+
+    thread = threading.Thread(target=produce, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rpbert.data.labels import is_tag, normalise
-from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, note_words, shown
+from rpbert.data.reading import ImageFolder, Quirk, lines_of, note, note_words, shown
 from rpbert.errors import Faults, InputError, refuse
 from rpbert.types import Post
 

@@ -12,13 +12,14 @@ import io
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from rpbert.errors import InputError
-from rpbert.types import ImageStatus
+from rpbert.errors import InputError, reason_of
+from rpbert.types import ImageStatus, Regions, StoredRegions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,10 @@ PIXEL_LIMIT = 64_000_000
 # Pixels × scans of a JPEG. Each scan of a progressive one costs a pass over the whole image,
 # however few bytes it takes: ten are usual, and tens of thousands would hold a processor for long.
 SCAN_LIMIT = 4_000_000_000
+
+REGIONS = "regions.safetensors"
+"""``<id>/features``, shape (N, d_v), and ``<id>/boxes``, shape (N, 4), of each image id."""
+_EXPECTED_REGIONS = "<id>/features of shape (N, d) and <id>/boxes of shape (N, 4) as safetensors"
 
 # Shrink cheaply to no less than twice the wanted size, then resample properly.
 REDUCING_GAP = 2.0
@@ -329,3 +334,57 @@ def _check_pixels(image: Image) -> None:
 
 def _too_large(length: int) -> str:
     return f"{length} bytes, more than {BYTE_LIMIT}"
+
+
+def load_regions(stored: StoredRegions) -> Regions:
+    """The regions that are stored for an image.
+
+    Raises:
+        InputError: they are not as the file's format has them.
+    """
+    where = f"{stored.path}: {stored.id}"
+    file = _opened(stored.path, _version(stored.path))
+    try:
+        features = file.get_tensor(f"{stored.id}/features").astype(np.float32)
+        boxes = file.get_tensor(f"{stored.id}/boxes").astype(np.float32)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(where, reason_of(error), _EXPECTED_REGIONS) from error
+    if features.ndim != 2 or boxes.shape != (len(features), 4):
+        found = f"features {features.shape} and boxes {boxes.shape}"
+        raise InputError(where, found, _EXPECTED_REGIONS)
+    sound = np.isfinite(features).all() and (boxes >= 0).all() and (boxes <= 1).all()
+    if not sound or (boxes[:, :2] > boxes[:, 2:]).any():
+        expected = "finite features and boxes x0, y0, x1, y1 within 0 and 1"
+        raise InputError(where, "numbers out of range", expected)
+    return Regions(features, boxes)
+
+
+def stored_ids(path: Path) -> frozenset[str]:
+    """The ids of the images whose regions a file holds; empty without the file.
+
+    Raises:
+        InputError: the file is no safetensors file.
+    """
+    if not path.is_file():
+        return frozenset()
+    keys = _opened(path, _version(path)).keys()
+    return frozenset(key.removesuffix("/features") for key in keys if key.endswith("/features"))
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, version: tuple[int, int]) -> Any:
+    """The open file; a file that changed since has another version."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise InputError(path, reason_of(error), _EXPECTED_REGIONS) from error
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(path, reason_of(error), _EXPECTED_REGIONS) from error
+    return status.st_mtime_ns, status.st_size

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rpbert.data.raw import Quirk, note, refuse_misspelt, shown
+from rpbert.data.reading import Quirk, note, refuse_misspelt, shown
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from rpbert.data.conll import read_conll
-from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, relation_of, shown
-from rpbert.data.tables import read_jsonl, read_parquet
+from rpbert.data.images import REGIONS, stored_ids
+from rpbert.data.reading import ImageFolder, Quirk, lines_of, note, relation_of, shown
+from rpbert.data.tables import NO_GOLD, read_jsonl, read_parquet
 from rpbert.data.trc import is_trc, read_trc
+from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
-from rpbert.evidence.stored_regions import FILE as REGIONS
-from rpbert.evidence.stored_regions import StoredRegions, stored_ids
-from rpbert.types import Post, PostImage
+from rpbert.types import Post, PostImage, StoredRegions
 
 __all__ = [
     "DataSource",
@@ -213,7 +213,7 @@ def open_data(
     Args:
         path: the folder or file.
         splitter: cuts a text that comes without words; None: marks stay on their words.
-        faults: told of each faulty row as it is read; `rpbert.data.lenient.LeftOut` goes on.
+        faults: told of each faulty row as it is read; `rpbert.data.reading.LeftOut` goes on.
 
     Raises:
         InputError: nothing of the kind is at `path`.
@@ -338,3 +338,37 @@ def _companion(
             continue
         values[id] = (value.strip(), where)
     return values
+
+
+SUFFIXES = (".jsonl", ".parquet", ".tar")
+WORD_LIMIT = 20_000
+"""Words of a post. One post alone must not take the memory of a machine."""
+
+
+def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> Iterator[Post]:
+    """Posts of one shard in its order, of bounded size each; gold in it is not read.
+
+    Args:
+        faults: told of each row that gives no post.
+
+    Raises:
+        InputError: the file is missing, of another kind, or breaks off.
+    """
+    for post in _shard_rows(path, splitter, faults):
+        if len(post.words) > WORD_LIMIT:
+            found = f"a post of {len(post.words):,} words"
+            faults(InputError(post.origin, found, f"at most {WORD_LIMIT:,}", "cut it into several"))
+        else:
+            yield post
+
+
+def _shard_rows(path: Path, splitter: WordSplitter, faults: Faults) -> Iterator[Post]:
+    match path.suffix:
+        case ".jsonl":
+            return read_jsonl(path, splitter, None, NO_GOLD, faults)
+        case ".parquet":
+            return read_parquet(path, splitter, None, NO_GOLD, faults)
+        case ".tar":
+            return read_tar(path, splitter, faults)
+    found = f"a file that ends in {shown(path.suffix)}"
+    raise InputError(path, found, "one of " + ", ".join(SUFFIXES))

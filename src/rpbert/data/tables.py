@@ -24,7 +24,7 @@ from rpbert.data.labels import (
     tags_of,
 )
 from rpbert.data.parquet import parquet_rows
-from rpbert.data.raw import (
+from rpbert.data.reading import (
     Quirk,
     lines_of,
     note,

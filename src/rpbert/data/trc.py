@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rpbert.data.raw import ImageFolder, Quirk, lines_of, note, shown
+from rpbert.data.reading import ImageFolder, Quirk, lines_of, note, shown
 from rpbert.data.tables import read_jsonl
 from rpbert.data.words import WordSplitter
 from rpbert.errors import Faults, InputError, refuse

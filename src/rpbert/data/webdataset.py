@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 from rpbert.data.images import BYTE_LIMIT
-from rpbert.data.raw import IMAGE_SUFFIXES, LINE_LIMIT, shown
+from rpbert.data.reading import IMAGE_SUFFIXES, LINE_LIMIT, shown
 from rpbert.data.tables import NO_GOLD, json_object, post_of_values
 from rpbert.data.words import WordSplitter
 from rpbert.errors import Faults, InputError, refuse

@@ -11,8 +11,8 @@ from typing import Any, get_args
 from rpbert.config.model import BiLstmSettings, SystemSettings
 from rpbert.config.run import Precision
 from rpbert.data.labels import strict_spans
-from rpbert.data.raw import Quirk
 from rpbert.data.readers import open_data
+from rpbert.data.reading import Quirk
 from rpbert.data.tables import CUT_WORD
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS

@@ -12,23 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 
+from rpbert.data.collate import EvidenceReader, pad
 from rpbert.data.images import (
     LoadedImage,
     Preprocessing,
     fingerprint,
     load_image,
+    load_regions,
     normalise_batch,
 )
-from rpbert.data.packing import pad
 from rpbert.errors import InputError
 from rpbert.evidence.describing import Describer
-from rpbert.evidence.stored_regions import Regions, StoredRegions
-from rpbert.types import EvidenceInput, ImageStatus, Post, PostImage
+from rpbert.types import EvidenceInput, ImageStatus, Post, PostImage, Regions, StoredRegions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,35 +39,6 @@ Piece = TypeVar("Piece")
 Read: TypeAlias = tuple[EvidenceInput, tuple[ImageStatus, ...]]
 ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
 """Statuses of images, the best one last."""
-
-
-class EvidenceReader(Protocol):
-    """Reads the evidence of posts.
-
-    Attributes:
-        wanted: what it looks for in a post, for messages; empty where it looks for nothing.
-        kind: the attribute of a post that holds it.
-    """
-
-    wanted: str
-    kind: str
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """How images are prepared; None if it looks at no image."""
-        ...
-
-    def has(self, post: Post) -> bool:
-        """Whether a post comes with such evidence, readable or not."""
-        ...
-
-    def split_by_source(self, post: Post) -> list[Post]:
-        """The post with each image, and each of several kinds, alone: what Task#1 learns from."""
-        ...
-
-    def read(self, posts: Sequence[Post]) -> Read:
-        """The evidence of posts, and what became of each post's."""
-        ...
 
 
 class NoEvidence:
@@ -159,7 +130,7 @@ class RegionReader:
             if source is None or distinct.known(source):
                 distinct.add(source, None)
                 continue
-            regions = source.load() if isinstance(source, StoredRegions) else source
+            regions = load_regions(source) if isinstance(source, StoredRegions) else source
             if regions.features.shape[1] != self.width:
                 found = f"regions with {regions.features.shape[1]} features"
                 raise InputError(post.origin or post.id, found, f"{self.width}, as the model takes")

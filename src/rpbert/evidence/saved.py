@@ -18,6 +18,8 @@ from rpbert.config.model import (
     SourceSettings,
     SystemSettings,
 )
+from rpbert.data.collate import EvidenceReader
+from rpbert.data.images import load_regions
 from rpbert.evidence.describing import Describer
 from rpbert.evidence.encoders import (
     CaptionPieces,
@@ -30,17 +32,15 @@ from rpbert.evidence.encoders import (
 from rpbert.evidence.readers import (
     CaptionReader,
     CombinedReader,
-    EvidenceReader,
     ImageReader,
     ImageStore,
     NoEvidence,
     RegionReader,
 )
 from rpbert.evidence.resnet import ResNetBlocks
-from rpbert.evidence.stored_regions import StoredRegions
 from rpbert.evidence.vision import VisionBlocks
 from rpbert.modules.families import UNLISTED
-from rpbert.types import Post
+from rpbert.types import Post, StoredRegions
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def with_width(options: SystemSettings, train: Sequence[Post]) -> SystemSettings
     found = next((regions for regions in every if regions is not None), None)
     if settings is None or found is None:
         return options
-    regions = found.load() if isinstance(found, StoredRegions) else found
+    regions = load_regions(found) if isinstance(found, StoredRegions) else found
     for kind, source in settings.kinds.items():
         if not isinstance(source, GlobalSettings | RegionSettings):
             continue

@@ -25,7 +25,7 @@ def tokenizer_for(options: SystemSettings, train: Sequence[Post]) -> PreTrainedT
     if settings is None:
         return None
     if settings.pretrained is None:
-        from rpbert.data.wordpiece import learn_wordpieces
+        from rpbert.data.vocabulary import learn_wordpieces
 
         return learn_wordpieces((post.words for post in train), settings.vocabulary or 0)
     name = settings.pretrained

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rpbert.data.images import FORMATS
-from rpbert.data.shards import read_shard
+from rpbert.data.readers import read_shard
 from rpbert.data.words import WordSplitter
 from rpbert.synthetic.scenes import draw
 

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rpbert.data.raw import stays_below
 from rpbert.errors import InputError
-from rpbert.storage.writing import cannot_write, is_disk_fault, sync
+from rpbert.storage.writing import cannot_write, is_disk_fault, stays_below, sync
 
 MANIFEST = "manifest.json"
 CARD = "README.md"

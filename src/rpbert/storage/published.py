@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rpbert.data.raw import stays_below
 from rpbert.errors import InputError, reason_of
+from rpbert.storage.writing import stays_below
 
 if TYPE_CHECKING:
     from transformers import BertConfig, PreTrainedConfig, PreTrainedModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any, BinaryIO, TextIO
 
 from rpbert.errors import InputError, reason_of
@@ -95,3 +95,10 @@ def _whole(path: Path, open_new: Callable[[Path], IO[Any]]) -> Iterator[Any]:
         raise cannot_write(path, error) from error
     finally:
         new.unlink(missing_ok=True)
+
+
+def stays_below(name: str) -> bool:
+    """Whether a relative path stays below the folder it is relative to."""
+    # The Windows reading splits at both slashes and knows drives, so it refuses on all systems.
+    path = PureWindowsPath(name)
+    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name

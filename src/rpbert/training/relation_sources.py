@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rpbert.config.data import MismatchSource, RelationSources
+from rpbert.data.collate import EvidenceReader
 from rpbert.data.images import fingerprint
 from rpbert.data.readers import read_relations
 from rpbert.errors import InputError, counted
-from rpbert.evidence.readers import EvidenceReader
 from rpbert.types import Post
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from rpbert.config.data import DataSettings
-from rpbert.data.lenient import LeftOut
+from rpbert.data.collate import EvidenceReader
 from rpbert.data.readers import DataSource, open_data
+from rpbert.data.reading import LeftOut
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, counted, refuse
-from rpbert.evidence.readers import EvidenceReader
 from rpbert.training.relation_sources import RelationSupply, relation_supply
 from rpbert.types import Post
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from rpbert.backends.quick import quicken
 from rpbert.config.run import TrainingSettings
-from rpbert.data.ahead import ahead
-from rpbert.data.collate import Collator
+from rpbert.data.collate import Collator, ahead
 from rpbert.errors import InputError
 from rpbert.evaluation.scoring import (
     RelationScores,

@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import BinaryIO
 
 from rpbert.data.labels import lone_inside
 from rpbert.errors import Faults, InputError, refuse
+from rpbert.storage.writing import stays_below
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 LINE_LIMIT = 16 * 2**20
@@ -139,13 +140,6 @@ def relation_of(value: object, where: object) -> float:
     return number
 
 
-def stays_below(name: str) -> bool:
-    """Whether a relative path stays below the folder it is relative to."""
-    # The Windows reading splits at both slashes and knows drives, so it refuses on all systems.
-    path = PureWindowsPath(name)
-    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
-
-
 def safe_relative(name: str, where: object) -> Path:
     """`name` as a path that stays below the folder it is relative to.
 
@@ -217,3 +211,30 @@ def _preference(name: str) -> tuple[int, str]:
     suffix = Path(name).suffix.lower()
     rank = IMAGE_SUFFIXES.index(suffix) if suffix in IMAGE_SUFFIXES else len(IMAGE_SUFFIXES)
     return rank, name
+
+
+_TOLD = 3
+
+
+class LeftOut:
+    """Takes the faults of a source (`rpbert.errors.Faults`) and lets the reading go on.
+
+    Attributes:
+        count: how many rows, or posts of a text file, were left out or mended.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def __call__(self, fault: InputError) -> None:
+        """Take a fault."""
+        self.count += 1
+        if len(self._first) < _TOLD:
+            self._first.append(str(fault))
+
+    def __str__(self) -> str:
+        """All in one line: ``2 faulty rows left out or mended: train.txt:17: found …``."""
+        rows = "row" if self.count == 1 else "rows"
+        more = ["…"] if self.count > len(self._first) else []
+        return f"{self.count:,} faulty {rows} left out or mended: {' | '.join(self._first + more)}"
