@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from rpbert.backends.quick import quicken
 from rpbert.config.run import TrainingSettings
 from rpbert.data.collate import Collator, ahead
 from rpbert.errors import InputError
@@ -90,8 +89,6 @@ class Trainer:
         self.model, self.schedule, self.settings, self.run = model, schedule, settings, run
         self.stop = stop
         self.system = model.system.to(self.accelerator.device)
-        if self.accelerator.device.type == "cpu":
-            quicken(self.system)
         learnt = set().union(*(task.parts for task in schedule.tasks))
         self.system.freeze(self.system.parameter_groups().keys() - learnt)
         self.average = average_of(self.system, settings)
