@@ -33,7 +33,7 @@ def systems(model: TaggingModel) -> dict[str, Decode]:
     """Each way of computing, on a CPU."""
     ways: dict[str, Decode] = {"fp32, plain": Decoder(model, model.collator()).decode}
     for name in PRECISIONS:
-        ways[f"{name}, fast"] = Tagger(model, "cpu", name).decoder.decode
+        ways[f"{name}, fast"] = Tagger(model, "cpu", name, "kernels").decoder.decode
     return ways
 
 

@@ -85,7 +85,7 @@ def rates(
     for _ in range(rounds):
         calls: dict[str, Callable[[list[str]], Any]] = {PIPELINE: theirs}
         for name in PRECISIONS:
-            calls[f"rpbert {name}"] = Tagger(model, "cpu", name).predict_batch
+            calls[f"rpbert {name}"] = Tagger(model, "cpu", name, "kernels").predict_batch
         for call in calls.values():
             call(others)
         for name, call in calls.items():

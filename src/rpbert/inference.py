@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
-from rpbert.backends.fast import fast
+from rpbert.backends import system_for
 from rpbert.config.model import DecodingSettings
-from rpbert.config.run import Precision
+from rpbert.config.run import Backend, Precision
 from rpbert.data.collate import Collator, ahead, batches, by_length, windows
 from rpbert.data.labels import strict_spans
 from rpbert.data.tables import post_of_values
@@ -104,21 +104,22 @@ class Decoder:
         groups = by_length(self.collator.lengths(posts), batch_size)
         read = (self.collator([posts[i] for i in group]) for group in groups)
         packed = ahead(read) if len(groups) > 1 else read
-        answers = (answer for batch in packed for answer in self.decode_batch(batch))
-        decoded = dict(zip(chain.from_iterable(groups), answers, strict=True))
+        decoded: dict[int, Decoded] = {}
+        for group, batch in zip(groups, packed, strict=True):
+            decoded |= zip(group, self.decode_batch(batch), strict=True)
         return [decoded[i] for i in range(len(posts))]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
         """Decode one batch; warns of posts that are split in another way than the model's own."""
         self.marks.see(batch.posts)
-        system = self.system
-        was_training = system.training
-        system.eval()
+        was_training = self.system.training
+        if was_training:
+            self.system.eval()
         with torch.inference_mode():
             batch = batch.to(self.device)
-            output = system(batch)
-            decoded = self.read(batch, output)
-        system.train(was_training)
+            decoded = self.read(batch, self.system(batch))
+        if was_training:
+            self.system.train()
         return decoded
 
     def read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
@@ -166,7 +167,7 @@ class Decoder:
         self, emissions: Tensor, mask: Tensor
     ) -> tuple[list[tuple[str, ...]], list[list[float]]]:
         """The best tags of each post, and the probability of each span they hold."""
-        crf, names = self.model.system.crf, self.model.vocabulary.tags
+        crf, names = self.system.crf, self.model.vocabulary.tags
         paths = crf.decode(emissions, mask, self.constraint)
         tags = [tuple(names[tag] for tag in path) for path in paths]
         scores: list[list[float]] = [[] for _ in tags]
@@ -197,11 +198,16 @@ class Tagger:
     """
 
     def __init__(
-        self, model: TaggingModel, device: str | None = None, precision: Precision = "fp32"
+        self,
+        model: TaggingModel,
+        device: str | None = None,
+        precision: Precision = "fp32",
+        backend: Backend = "torch",
     ) -> None:
         self.model = model
         self.device = device or best_device()
-        system = fast(model.system.to(self.device).eval(), precision, self.device)
+        plain = model.system.to(self.device).eval()
+        system = system_for(plain, backend, precision, self.device)
         self.decoder = Decoder(model, model.collator(_IMAGES_KEPT), self.device, system)
         self.splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
@@ -213,6 +219,7 @@ class Tagger:
         precision: Precision = "fp32",
         captioner: str | None = None,
         ocr: bool = False,
+        backend: Backend = "torch",
     ) -> Self:
         """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
 
@@ -220,10 +227,12 @@ class Tagger:
             device: ``cpu`` or ``cuda``; None: a GPU if there is one.
             precision: of the heavy parts. ``fp32`` gives what training saw; ``bf16`` is faster,
                 and scores differ from the second or third digit on; ``auto`` is ``bf16`` where
-                the device multiplies it.
+                the device multiplies it; ``int8`` needs the kernels and takes them.
             captioner: hub name or folder of an image-to-text model that makes the captions of
                 images that come without, for a model that reads captions.
             ocr: look for text in images that come without, for a model that reads it.
+            backend: ``torch`` runs the model itself; ``kernels`` a copy of it for a CPU, which is
+                faster and differs in rounding.
 
         Raises:
             InputError: nothing is there, or it is not a whole, unchanged model; or it does not read
@@ -232,7 +241,7 @@ class Tagger:
         model = TaggingModel.load(model_folder(name))
         chosen = device or best_device()
         model.describers = describers(model.options, captioner, ocr, chosen)
-        return cls(model, chosen, precision)
+        return cls(model, chosen, precision, backend)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` reads."""

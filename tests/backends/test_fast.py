@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rpbert.backends.fast import fast, resolved
+from rpbert.backends import resolved
+from rpbert.backends.fast import fast
 from rpbert.backends.fast_bert import FastEncoder
 from rpbert.backends.fast_images import FastBlocks
 from rpbert.backends.packed import OneDnn

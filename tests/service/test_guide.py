@@ -16,7 +16,7 @@ def test_every_option_stands_there_with_its_default() -> None:
     shown = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([\d.]*) ?\|", GUIDE, re.MULTILINE))
     limits = {option_name(one.name): one.default for one in fields(ServiceSettings)}
     assert {key: float(value) for key, value in shown.items() if value} == limits
-    assert set(shown) - set(limits) == {"--precision", "--keys", "--examples"}
+    assert set(shown) - set(limits) == {"--precision", "--backend", "--keys", "--examples"}
 
 
 def test_every_path_and_error_stands_there() -> None:

@@ -1,1 +1,68 @@
-"""Other ways to run the same model, by name only."""
+"""The one door to what computes a system: the model itself, or another backend by its name."""
+
+from __future__ import annotations
+
+import torch
+
+from rpbert.config.run import Backend, Precision
+from rpbert.errors import InputError
+from rpbert.models.tagger import System, TaggerOutput
+from rpbert.modules.crf import LinearChainCRF
+from rpbert.types import Batch
+
+
+def system_for(
+    system: System, backend: Backend, precision: Precision, device: torch.device | str
+) -> System:
+    """The system to run for inference; with ``torch`` in float32 it is `system` itself.
+
+    Args:
+        backend: ``torch`` runs the model, in bf16 under autocast, where biLSTM, gate and CRF keep
+            float32. ``kernels`` rebuilds the heavy parts for a CPU, from the weights of now.
+        precision: int8 is computed by the kernels alone, which it therefore implies.
+        device: where the parameters are.
+
+    Raises:
+        InputError: the device cannot do it.
+    """
+    device, precision = torch.device(device), resolved(precision, device)
+    if backend == "kernels" or precision == "int8":
+        from rpbert.backends.fast import fast
+
+        return fast(system, precision, device)
+    if precision not in ("fp32", "bf16"):
+        raise InputError("precision", repr(precision), "auto, fp32, bf16 or int8")
+    return Autocast(system).eval() if precision == "bf16" else system
+
+
+def resolved(precision: Precision, device: torch.device | str) -> Precision:
+    """What ``auto`` is on a device: bf16 where it multiplies bfloat16, else fp32."""
+    if precision != "auto":
+        return precision
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = kind == "cpu" and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return "bf16" if native else "fp32"
+
+
+class Autocast(System):
+    """A system whose heavy parts are computed in bfloat16."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system
+
+    @property
+    def crf(self) -> LinearChainCRF:
+        """That of the system."""
+        return self.system.crf
+
+    def forward(self, batch: Batch) -> TaggerOutput:
+        """Tag a batch."""
+        with torch.autocast(batch.word_mask.device.type, torch.bfloat16):
+            output: TaggerOutput = self.system(batch)
+        return output

@@ -53,7 +53,7 @@ def fast(system: System, precision: Precision, device: torch.device | str) -> Sy
         InputError: the device cannot do it.
     """
     device = torch.device(device)
-    parts = _parts(resolved(precision, device), device)
+    parts = _parts(precision, device)
 
     def rebuild(module: nn.Module) -> nn.Module | None:
         if isinstance(module, ResNetBlocks) and FoldedResNet.takes(module.resnet):
@@ -74,20 +74,6 @@ def fast(system: System, precision: Precision, device: torch.device | str) -> Sy
     twin = _rebuilt(system, lambda _: None).eval()  # whose mode is its own
     with torch.no_grad():
         return _rebuilt(twin, rebuild).eval()
-
-
-def resolved(precision: Precision, device: torch.device | str) -> Precision:
-    """What ``auto`` is on a device: bfloat16 where the processor multiplies it, else float32."""
-    if precision != "auto":
-        return precision
-    kind = torch.device(device).type
-    if kind == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = kind == "cpu" and (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-    return "bf16" if native else "fp32"
 
 
 class _Parts(Protocol):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rpbert.config.run import Precision
+    from rpbert.config.run import Backend, Precision
     from rpbert.errors import InputError
 
 Format: TypeAlias = Literal["jsonl", "parquet"]
@@ -52,6 +52,7 @@ class Job:
         lenient: whether a faulty row is set aside; else it stops the run.
         captioner: makes the captions of images that come without, if any does.
         ocr: whether text is looked for in images.
+        backend: computes the model.
     """
 
     model: Path
@@ -62,11 +63,13 @@ class Job:
     lenient: bool = True
     captioner: str | None = None
     ocr: bool = False
+    backend: Backend = "torch"
 
     def settings(self) -> dict[str, str | int]:
         """What of it changes answers or how they are written."""
         kept = ["format", "precision", "batch_size"]
         kept += [name for name in ("captioner", "ocr") if getattr(self, name)]
+        kept += ["backend"] if self.backend != "torch" else []
         return {name: getattr(self, name) for name in kept}
 
 

@@ -78,7 +78,7 @@ def loaded(job: Job, device: str | None) -> ShardTagger:
         InputError: it is not whole, or no longer the one the job began with.
     """
     tagger = Tagger.from_pretrained(
-        job.model, device, job.precision, captioner=job.captioner, ocr=job.ocr
+        job.model, device, job.precision, job.captioner, job.ocr, job.backend
     )
     check_model(job)
     # What a process tagged before must not show in a shard: its bytes are the same from any.

@@ -47,7 +47,7 @@ def about_machine(work: Work) -> dict[str, Any]:
 
 def inference(work: Work, precision: Precision) -> dict[str, Any]:
     """Posts a second, latency, memory, operations."""
-    tagger = Tagger(work.model(), work.device, precision)
+    tagger = Tagger(work.model(), work.device, precision, work.backend)
     operations, plain = _by_the_plain_system(tagger, work)
     off = _furthest(tagger, work, plain)
     runs = [work.given(COUNTED + i * work.posts, work.posts) for i in range(work.repeats)]
@@ -70,7 +70,7 @@ def inference(work: Work, precision: Precision) -> dict[str, Any]:
 
 def growth(work: Work, precision: Precision) -> dict[str, Any]:
     """Posts a second as batch, length of the posts and their number grow."""
-    tagger = Tagger(work.model(), work.device, precision)
+    tagger = Tagger(work.model(), work.device, precision, work.backend)
 
     def rate(posts: list[Post], batch: int) -> float:
         tagger.predict_batch(posts[:batch], batch)
@@ -108,7 +108,7 @@ def training(work: Work, precision: Precision, moments: str) -> dict[str, Any]:
 
 def first_prediction(work: Work, folder: str, precision: Precision) -> dict[str, Any]:
     """What a user of a saved model waits for; the time is taken outside."""
-    tagger = Tagger.from_pretrained(folder, work.device, precision)
+    tagger = Tagger.from_pretrained(folder, work.device, precision, backend=work.backend)
     return {"entities": len(tagger.predict("Nice image of Kevin Love at the Finals").entities)}
 
 
@@ -116,7 +116,8 @@ def profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
     """Where the time goes: operations by their share of it."""
     call: Callable[[], object]
     if not train:
-        tagger, posts = Tagger(work.model(), work.device, precision), work.given(0, 2 * work.batch)
+        tagger = Tagger(work.model(), work.device, precision, work.backend)
+        posts = work.given(0, 2 * work.batch)
 
         def call() -> object:
             return tagger.predict_batch(posts, work.batch)

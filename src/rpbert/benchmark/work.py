@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from rpbert.config.run import Backend
 from rpbert.evidence.resnet import ResNetBlocks, frozen_statistics
 from rpbert.models import parse_options
 from rpbert.storage.model_folder import TaggingModel
@@ -76,6 +77,7 @@ class Work:
         posts: posts tagged in one repeat; each repeat has posts of its own.
         threads: of a CPU; None: as many as PyTorch takes.
         device: ``cpu`` or ``cuda``.
+        backend: computes inference.
     """
 
     system: Literal["rpbert", "bert"] = "rpbert"
@@ -85,6 +87,7 @@ class Work:
     repeats: int = 5
     threads: int | None = None
     device: str = "cpu"
+    backend: Backend = "torch"
 
     def texts(self, first: int, count: int) -> list[Post]:
         """Posts without pictures, each two made posts long: 18 words, about 20 sub-words."""

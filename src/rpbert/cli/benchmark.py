@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rpbert.cli.common import Json, one_of, print_json
+from rpbert.cli.common import BackendName, Json, one_of, print_json
 from rpbert.errors import InputError, reason_of
 
 
@@ -26,6 +26,7 @@ def benchmark(
             metavar="P,P…", help="Of fp32, bf16 and on a CPU int8.", show_default="all of them"
         ),
     ] = None,
+    backend: BackendName = "torch",
     batch: Annotated[int, typer.Option(min=1, help="Posts in a batch.")] = 8,
     posts: Annotated[int, typer.Option(min=1, help="Posts tagged in a repeat.")] = 64,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
@@ -46,7 +47,7 @@ def benchmark(
     from rpbert.benchmark.report import render
     from rpbert.benchmark.whole import Plan, run
     from rpbert.benchmark.work import Work
-    from rpbert.config.run import Precision
+    from rpbert.config.run import BACKENDS, Precision
 
     device = one_of("--device", device, ("cpu", "cuda"))
     known: tuple[Precision, ...] = ("fp32", "bf16", "int8") if device == "cpu" else ("fp32", "bf16")
@@ -63,6 +64,7 @@ def benchmark(
         repeats,
         threads,
         device,
+        one_of("--backend", backend, BACKENDS),
     )
     plan = Plan(
         work,

@@ -20,6 +20,12 @@ PrecisionName = Annotated[
     str,
     typer.Option("--precision", metavar="fp32|bf16|int8|auto", help="auto: bf16 where it is fast."),
 ]
+BackendName = Annotated[
+    str,
+    typer.Option(
+        "--backend", metavar="torch|kernels", help="The model itself, or a CPU's kernels."
+    ),
+]
 CaptionerName = Annotated[
     str | None,
     typer.Option(

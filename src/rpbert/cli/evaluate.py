@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rpbert.cli.common import (
+    BackendName,
     CaptionerName,
     Json,
     Lenient,
@@ -32,13 +33,14 @@ def evaluate(
         str | None, typer.Option(metavar="relation|type", help="Show these groups only.")
     ] = None,
     precision: PrecisionName = "fp32",
+    backend: BackendName = "torch",
     captioner: CaptionerName = None,
     ocr: Ocr = False,
     lenient: Lenient = False,
     as_json: Json = False,
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
-    from rpbert.config.run import PRECISIONS, Precision
+    from rpbert.config.run import BACKENDS, PRECISIONS, Precision
     from rpbert.data.reading import LeftOut
     from rpbert.evaluation.evaluate import GROUPINGS, evaluate_model, only
     from rpbert.evaluation.score_table import render
@@ -48,7 +50,9 @@ def evaluate(
     left_out = LeftOut()
     faults = left_out if lenient else refuse
     chosen: Precision = one_of("--precision", precision, PRECISIONS)
-    evaluation = only(evaluate_model(model, data, split, faults, chosen, captioner, ocr), by)
+    computed_by = one_of("--backend", backend, BACKENDS)
+    evaluation = evaluate_model(model, data, split, faults, chosen, captioner, ocr, computed_by)
+    evaluation = only(evaluation, by)
     if left_out.count:
         print(left_out, file=sys.stderr)
     if as_json:

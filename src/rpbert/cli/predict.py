@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rpbert.cli.common import (
+    BackendName,
     CaptionerName,
     Json,
     ModelPath,
@@ -66,6 +67,7 @@ def predict(
         typer.Option(help="GPUs they share; 0 for none.", show_default="1 if there is one"),
     ] = None,
     precision: PrecisionName = "fp32",
+    backend: BackendName = "torch",
     captioner: CaptionerName = None,
     ocr: Ocr = False,
     as_json: Json = False,
@@ -74,12 +76,13 @@ def predict(
 
     Exit code 3: done, but for the posts that are listed in *.errors.jsonl beside the output.
     """
-    from rpbert.config.run import PRECISIONS
+    from rpbert.config.run import BACKENDS, PRECISIONS
 
     if (text is None) == (source is None):
         found = "neither --text nor --input" if text is None else "both --text and --input"
         raise InputError("predict", found, "one of them")
     chosen = one_of("--precision", precision, PRECISIONS)
+    computed_by = one_of("--backend", backend, BACKENDS)
     if source is None:
         shards_alone = {
             "output": output is not None, "format": format is not None,
@@ -88,7 +91,7 @@ def predict(
         }  # fmt: skip
         for name in (name for name, given in shards_alone.items() if given):
             raise InputError(f"--{name}", "beside --text", "--input")
-        words = {"captioner": captioner, "ocr": ocr}
+        words = {"captioner": captioner, "ocr": ocr, "backend": computed_by}
         post = {"text": text, "image": image, "caption": caption}
         _predict_one(model, post, as_json, precision=chosen, **words)
         return
@@ -113,6 +116,7 @@ def predict(
         precision=chosen,
         captioner=captioner,
         ocr=ocr,
+        backend=computed_by,
     )
     if not alone:
         predict_shards(shards, as_json=as_json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import ModelPath, PrecisionName, one_of
+from rpbert.cli.common import BackendName, ModelPath, PrecisionName, one_of
 from rpbert.errors import InputError
 from rpbert.service.settings import ServiceSettings
 
@@ -34,19 +34,21 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
     ] = None,
     precision: PrecisionName = "fp32",
+    backend: BackendName = "torch",
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
-    from rpbert.config.run import PRECISIONS
+    from rpbert.config.run import BACKENDS, PRECISIONS
 
     settings = ServiceSettings(**limits)
     chosen = one_of("--precision", precision, PRECISIONS)
+    computed_by = one_of("--backend", backend, BACKENDS)
     needs_extra()
     from rpbert.inference import Tagger
     from rpbert.service.keys import Keys
 
     opened = Keys.read(keys)  # before the model, which takes longer
-    tagger = Tagger.from_pretrained(model, precision=chosen)
+    tagger = Tagger.from_pretrained(model, precision=chosen, backend=computed_by)
     run(tagger, _name(model), host, port, settings, opened, examples)
 
 

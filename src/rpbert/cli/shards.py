@@ -17,7 +17,7 @@ from rpbert.errors import InputError, counted, printable
 if TYPE_CHECKING:
     from rpbert.batch import Engine, Format, Summary
     from rpbert.batch.output import Rows
-    from rpbert.config.run import Precision
+    from rpbert.config.run import Backend, Precision
 
 PARTLY = 3
 """Exit code of a run that is done, but not with every post."""
@@ -43,6 +43,7 @@ class Shards:
     precision: Precision
     captioner: str | None
     ocr: bool
+    backend: Backend
 
     @property
     def device(self) -> str | None:
@@ -88,6 +89,7 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
         lenient=given.lenient,
         captioner=given.captioner,
         ocr=given.ocr,
+        backend=given.backend,
     )
     tagger = loaded(job, given.device)
     held = HeldRows()
@@ -135,7 +137,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
         raise InputError("--output", found, "a folder", "end it with / if it is one")
     shards = divide(plan(base, sources, output, given.format), given.shard)
     engine = _engine(given)
-    from rpbert.backends.fast import resolved
+    from rpbert.backends import resolved
     from rpbert.inference import best_device, model_folder
 
     _check_gpus(given)
@@ -150,6 +152,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
         lenient=given.lenient,
         captioner=given.captioner,
         ocr=given.ocr,
+        backend=given.backend,
     )
     try:
         with StopSignals():

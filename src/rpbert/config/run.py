@@ -81,6 +81,11 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+Backend: TypeAlias = Literal["torch", "kernels"]
+"""What computes the model: the modules of `rpbert.models`, or kernels for a CPU."""
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 

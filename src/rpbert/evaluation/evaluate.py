@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rpbert.config.model import BiLstmSettings, SystemSettings
-from rpbert.config.run import Precision
+from rpbert.config.run import Backend, Precision
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.data.reading import Quirk
@@ -48,6 +48,7 @@ def evaluate_model(
     precision: Precision = "fp32",
     captioner: str | None = None,
     ocr: bool = False,
+    backend: Backend = "torch",
 ) -> Evaluation:
     """Score the model of a folder or hub id on a split of a data set.
 
@@ -55,14 +56,14 @@ def evaluate_model(
         split: None is the test split, or all posts of a single file.
         faults: told of each faulty row of the data.
         precision: another one than fp32 is scored beside fp32, so that its cost is seen.
-        captioner, ocr: as of `Tagger.from_pretrained`.
+        captioner, ocr, backend: as of `Tagger.from_pretrained`.
 
     Raises:
         InputError: model, data or split cannot be used, or a post has no tags.
     """
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
-    tagger = Tagger.from_pretrained(name, precision=precision, captioner=captioner, ocr=ocr)
+    tagger = Tagger.from_pretrained(name, None, precision, captioner, ocr, backend)
     source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks], faults)
     if split is None:
         split = source.splits[0] if data.is_file() else "test"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rpbert.backends.folding import FoldedResNet
 from rpbert.errors import InputError
 from rpbert.storage.published import load_published
 
@@ -99,7 +98,7 @@ class ResNetBlocks(BlockNetwork):
         # Convolutions are fastest with channels last; the weights follow by themselves, and stay
         # in the usual order for saving. But of fewer than 16 channels oneDNN then takes the
         # gradient of a strided 1 × 1 convolution beyond its memory (uxlfoundation/oneDNN#6035).
-        self.foldable = FoldedResNet.takes(resnet)
+        self.foldable = resnet.config.hidden_act == "relu"
         narrow = min(config.embedding_size, *config.hidden_sizes) < 16
         self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         # The stem halves twice, each stage after the first once; every halving rounds up.
@@ -187,6 +186,8 @@ class ResNetBlocks(BlockNetwork):
     def features(self, pixels: Tensor) -> Tensor:
         """The last feature map. Shapes: (I, 3, height, width) → (I, d_v, rows, columns)."""
         if self.training and self.statistics is frozen_statistics and self.foldable:
+            from rpbert.backends.folding import FoldedResNet
+
             return FoldedResNet.trained(self.resnet)(pixels)  # the same in less time and memory
         found: Tensor = self.resnet(pixels).last_hidden_state
         return found

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from rpbert.backends.fast import resolved
+from rpbert.backends import resolved
 from rpbert.config.run import RunSettings, TrainingSettings, write_yaml
 from rpbert.config.yaml_file import read_yaml
 from rpbert.errors import InputError, counted
