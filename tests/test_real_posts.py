@@ -40,7 +40,7 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
     model = TaggingModel.create(options, posts)
     model.system.train()
     batch = model.collator().with_gold(posts)
-    assert batch.evidence.values.shape == (3, 3, 224, 224)
+    assert batch.evidence[0].values.shape == (3, 3, 224, 224)
     losses = model.system(batch).losses
     losses.mean().backward()
     for name, parameter in model.system.named_parameters():

@@ -145,10 +145,10 @@ class Decoder:
         settings = getattr(self.model.options, "evidence", None)
         if output.relation_score is None or settings is None:
             return [()] * len(batch)
-        kinds = list(zip(settings.kinds, batch.evidence.kinds, strict=True))
+        kinds = list(zip(settings.kinds, batch.evidence, strict=True))
         if output.source_scores is None:  # a system that looks at all images together
             names = [(settings.kind, 0)]
-            used = batch.evidence.shown[:, None].tolist()
+            used = batch.has_evidence[:, None].tolist()
             scores = output.relation_score[:, None].tolist()
         else:
             names = [(kind, i) for kind, part in kinds for i in range(part.of_post.shape[1])]

@@ -230,33 +230,16 @@ class EvidenceInput:
             it. Shape: (I, V, 4).
         of_post: row of the evidence of each image of each post, -1 where there is none.
             Shape: (B, M).
-        further: of a model with several kinds of evidence, those after the first.
     """
 
     values: Tensor
     mask: Tensor
     boxes: Tensor | None
     of_post: Tensor
-    further: tuple[EvidenceInput, ...] = ()
 
-    @property
-    def kinds(self) -> tuple[EvidenceInput, ...]:
-        """That of each kind of evidence."""
-        return self, *self.further
-
-    @property
-    def shown(self) -> Tensor:
-        """Which posts have any. Shape: (B,)."""
-        each = [(kind.of_post >= 0).any(1) for kind in self.kinds]
-        shown = each[0]
-        for other in each[1:]:
-            shown = shown | other
-        return shown
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> EvidenceInput:
+    def to(self, device: torch.device | str) -> EvidenceInput:
         """The same on `device`."""
-        further = tuple(kind.to(device, non_blocking) for kind in self.further)
-        return replace(self, **_moved(self, device, non_blocking), further=further)
+        return replace(self, **_moved(self, device))
 
 
 @dataclass(slots=True)
@@ -281,7 +264,8 @@ class Batch:
         form_words: the distinct words of the batch.
         form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
         form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
-        evidence: what the visual tokens are made from.
+        evidence: what the visual tokens are made from, one entry for each kind of evidence of
+            the model, in its order; empty for a system of text alone.
         image_status: what became of each post's image, or of what stands in its place; of several
             images the best.
         tags: index of each gold tag, 0 on padding; None unless every post has tags. Shape: (B, W).
@@ -299,7 +283,7 @@ class Batch:
     form_words: tuple[str, ...]
     form_vectors: Tensor
     form_characters: Tensor
-    evidence: EvidenceInput
+    evidence: tuple[EvidenceInput, ...]
     image_status: tuple[ImageStatus, ...]
     tags: Tensor | None = None
     relations: Tensor | None = None
@@ -307,17 +291,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.posts)
 
+    @property
+    def has_evidence(self) -> Tensor:
+        """Which posts have any evidence. Shape: (B,)."""
+        found = self.word_mask.new_zeros(len(self))
+        for kind in self.evidence:
+            found |= (kind.of_post >= 0).any(1)
+        return found
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch with every tensor on `device`."""
-        return replace(self, **_moved(self, device, non_blocking=True))
+        evidence = tuple(kind.to(device) for kind in self.evidence)
+        return replace(self, **_moved(self, device), evidence=evidence)
 
 
-def _moved(
-    packed: EvidenceInput | Batch, device: torch.device | str, non_blocking: bool
-) -> dict[str, Any]:
+def _moved(packed: EvidenceInput | Batch, device: torch.device | str) -> dict[str, Any]:
     """Those fields of `packed` that can be moved, on `device`."""
     return {
-        field.name: value.to(device, non_blocking=non_blocking)
+        field.name: value.to(device, non_blocking=True)
         for field in fields(packed)
         if hasattr(value := getattr(packed, field.name), "to")
     }

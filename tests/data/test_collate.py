@@ -115,8 +115,8 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
     reader = ImageReader(ImageStore(Preprocessing(32), 2**20))
     batch = Collator(VOCABULARY, NoSubwords(), reader)(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
-    assert batch.evidence.of_post.flatten().tolist() == [0, 0, -1, -1, -1]
-    assert batch.evidence.values.shape == (1, 3, 32, 32)
+    assert batch.evidence[0].of_post.flatten().tolist() == [0, 0, -1, -1, -1]
+    assert batch.evidence[0].values.shape == (1, 3, 32, 32)
 
 
 def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:

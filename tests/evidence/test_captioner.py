@@ -175,6 +175,6 @@ def test_image_texts_are_read_as_captions_are() -> None:
     posts = made_posts()
     written = tiny("rpbert", posts, evidence=EVIDENCE["ocr"])
     same = [post.with_(image_text=post.caption, caption=None) for post in posts]
-    found = written.collator()(same).evidence.values
-    captions = CaptionReader(written._piece_ids, 64).read(posts)[0].values
+    found = written.collator()(same).evidence[0].values
+    captions = CaptionReader(written._piece_ids, 64).read(posts)[0][0].values
     assert torch.equal(found, captions)

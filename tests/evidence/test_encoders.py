@@ -77,7 +77,7 @@ def test_what_every_kind_gives(kind: str) -> None:
     assert ((real >= 0) & (real <= 1)).all()
     for part in (values, mask, boxes):
         assert torch.equal(part[0], part[4])
-    assert len(model.collator()(posts).evidence.values) == 3
+    assert len(model.collator()(posts).evidence[0].values) == 3
     first_false = mask.int().argmin(1)  # the real ones stand first
     for row, end in zip(mask, first_false, strict=True):
         assert row.all() or not row[end:].any()
@@ -101,7 +101,7 @@ def test_blocks_and_their_cells_are_a_plain_loop_over_the_feature_map() -> None:
     oracle = ResNetModel(ResNetConfig(**RESNET)).eval()
     oracle.load_state_dict(network.resnet.state_dict())
     for index, post in enumerate(posts):
-        pixels = model.collator()([post]).evidence.values
+        pixels = model.collator()([post]).evidence[0].values
         with torch.no_grad():
             grid = oracle(pixels).last_hidden_state[0]  # (d_v, rows, columns)
         _, rows, columns = grid.shape
@@ -126,7 +126,7 @@ def test_the_global_vector_is_transformers_pooled_output() -> None:
     network = model.system.get_submodule("evidence.network")
     assert isinstance(network, ResNetBlocks)
     with torch.no_grad():
-        pooled = network.resnet(model.collator()(posts).evidence.values).pooler_output
+        pooled = network.resnet(model.collator()(posts).evidence[0].values).pooler_output
     torch.testing.assert_close(values[:, 0], pooled[:, :, 0, 0], atol=1e-6, rtol=1e-5)
     assert boxes.tolist() == [[[0, 0, 1, 1]]] * 2
 

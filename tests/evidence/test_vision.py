@@ -166,7 +166,7 @@ def test_a_vector_of_an_image_is_the_mean_of_its_patches() -> None:
     network = model.system.get_submodule("evidence.network")
     assert isinstance(network, VisionBlocks)
     with torch.no_grad():
-        expected = network(batch.evidence.values).mean(1)
+        expected = network(batch.evidence[0].values).mean(1)
         found = model.system.get_submodule("evidence")(batch).values
     torch.testing.assert_close(found[:, 0], expected)
 

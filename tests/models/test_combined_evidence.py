@@ -65,7 +65,7 @@ def test_the_second_pass_reads_every_kind_scaled_by_its_own_r() -> None:
         rows = []
         for kind, (name, part) in enumerate(evidence.get_submodule("parts").named_children()):
             assert isinstance(part, Evidence)
-            of_kind = part.by_source(batch.evidence.kinds[kind])
+            of_kind = part.by_source([batch.evidence[kind]])
             projected = evidence.get_submodule(f"projections.{name}")(of_kind.values[0, 0])
             real = projected[of_kind.mask[0, 0]]
             rows.append(float(output.source_scores[0, kind]) * real)
@@ -117,7 +117,7 @@ def test_task_1_learns_from_each_kind_apart() -> None:
     assert shown == [("image",), ("regions",), ("caption",), ("regions",), ("caption",)]
     assert [p.relation for p in supply.known] == [0, 0, 0, 1, 1]
     batch = model.collator().with_gold(supply.known)
-    assert batch.evidence.shown.all()
+    assert batch.has_evidence.all()
     with torch.no_grad():
         r = system.gate(system.relation_logits(batch))[:, 1]
         torch.testing.assert_close(r, system(batch).relation_score)

@@ -249,5 +249,5 @@ def test_two_posts_with_one_image_share_it() -> None:
     posts = made_posts(2)
     posts[1] = posts[1].with_(image=posts[0].image)
     batch = model.collator()(posts)
-    assert len(batch.evidence.values) == 1
-    assert batch.evidence.of_post.tolist() == [[0], [0]]
+    assert len(batch.evidence[0].values) == 1
+    assert batch.evidence[0].of_post.tolist() == [[0], [0]]

@@ -209,7 +209,8 @@ def _seen(
     tokens = int(image.mask[post].sum())
     if not tokens:
         return {}
-    images = batch.evidence.of_post[post]
+    first = batch.evidence[0]
+    images = first.of_post[post]
     images = images[images >= 0]
     grid_of_one = isinstance(system.evidence, ImageBlocks) and len(images) == 1
     columns = isqrt(tokens) if grid_of_one else tokens
@@ -217,7 +218,7 @@ def _seen(
     grid = shares[:words, :tokens].reshape(words, tokens // columns, columns)
     pieces = None
     if isinstance(system.evidence, CaptionPieces) and tagger.model.tokenizer is not None:
-        ids = batch.evidence.values[images][batch.evidence.mask[images]].tolist()
+        ids = first.values[images][first.mask[images]].tolist()
         pieces = tuple(tagger.model.tokenizer.convert_ids_to_tokens(ids))
     return {
         "attention": grid.numpy(),

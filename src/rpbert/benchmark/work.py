@@ -133,7 +133,7 @@ def _settle(blocks: ResNetBlocks, model: TaggingModel, posts: list[Post]) -> Non
                 block.layer[-1].normalization.weight.fill_(0.25)
         for norm in norms:
             norm.train().momentum = 1.0
-        blocks.resnet(model.collator()(posts).evidence.values)
+        blocks.resnet(model.collator()(posts).evidence[0].values)
     for norm in norms:
         norm.eval().momentum = 0.1
 

@@ -6,7 +6,7 @@ any of them. What several posts of a batch share is encoded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -51,8 +51,9 @@ class Evidence(nn.Module):
         """The tokens of each post; V is 0 where no post of the batch has any."""
         return side_by_side(self.by_source(batch.evidence))
 
-    def by_source(self, found: EvidenceInput) -> VisualTokens:
+    def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
         """The tokens of each image of each post apart. Shape: (B, E, V, d_v)."""
+        (found,) = evidence
         if not len(found.values):  # the network rests
             sources, like = found.of_post.shape, found.mask
             return VisualTokens(
@@ -212,12 +213,12 @@ class CombinedEvidence(Evidence):
         self.projections = nn.ModuleDict(projections)
         self.width = width
 
-    def by_source(self, found: EvidenceInput) -> VisualTokens:
+    def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
         """All images of the first kind, then those of the next. Shape: (B, E, V, d_v)."""
         each = []
-        for (name, part), kind in zip(self.parts.items(), found.kinds, strict=True):
+        for (name, part), kind in zip(self.parts.items(), evidence, strict=True):
             assert isinstance(part, Evidence)
-            tokens = part.by_source(kind)
+            tokens = part.by_source([kind])
             each.append(tokens._replace(values=self.projections[name](tokens.values)))
         longest = max(tokens.mask.shape[2] for tokens in each)
         values, mask, boxes = zip(*(_lengthened(tokens, longest) for tokens in each), strict=True)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = Path | bytes | Image | None
 
 Piece = TypeVar("Piece")
-Read: TypeAlias = tuple[EvidenceInput, tuple[ImageStatus, ...]]
+Read: TypeAlias = tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]
 ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
 """Statuses of images, the best one last."""
 
@@ -57,10 +57,8 @@ class NoEvidence:
 
     def read(self, posts: Sequence[Post]) -> Read:
         """Nothing."""
-        nothing = torch.zeros(0, 0, dtype=torch.bool)
-        nowhere = torch.full((len(posts), 1), -1, dtype=torch.long)
         status: list[ImageStatus] = ["none"] * len(posts)
-        return EvidenceInput(torch.zeros(0, 0), nothing, None, nowhere), tuple(status)
+        return (), tuple(status)
 
 
 class ImageReader:
@@ -94,7 +92,8 @@ class ImageReader:
             distinct.add(key or f"image {index}", image.pixels)
         pixels = normalise_batch(distinct.pieces, self.images.preprocessing)
         mask = torch.ones(len(pixels), 1, dtype=torch.bool)
-        return EvidenceInput(pixels, mask, None, distinct.of_post(posts)), best(status, posts)
+        found = EvidenceInput(pixels, mask, None, distinct.of_post(posts))
+        return (found,), best(status, posts)
 
 
 class RegionReader:
@@ -132,8 +131,8 @@ class RegionReader:
                 continue
             regions = load_regions(source) if isinstance(source, StoredRegions) else source
             if regions.features.shape[1] != self.width:
-                found = f"regions with {regions.features.shape[1]} features"
-                raise InputError(post.origin or post.id, found, f"{self.width}, as the model takes")
+                width = f"regions with {regions.features.shape[1]} features"
+                raise InputError(post.origin or post.id, width, f"{self.width}, as the model takes")
             distinct.add(source, regions if len(regions.boxes) else None)
         longest = max((len(piece.boxes) for piece in distinct.pieces), default=0)
         count = len(distinct.pieces)
@@ -145,7 +144,8 @@ class RegionReader:
             values[row, :real] = torch.from_numpy(piece.features)
             boxes[row, :real] = torch.from_numpy(piece.boxes)
             mask[row, :real] = True
-        return EvidenceInput(values, mask, boxes, distinct.of_post(posts)), distinct.status(posts)
+        found = EvidenceInput(values, mask, boxes, distinct.of_post(posts))
+        return (found,), distinct.status(posts)
 
 
 class CaptionReader:
@@ -201,7 +201,8 @@ class CaptionReader:
         lengths = torch.tensor([len(ids) for ids in distinct.pieces], dtype=torch.long)
         values = pad(distinct.pieces)
         mask = torch.arange(values.shape[1])[None, :] < lengths[:, None]
-        return EvidenceInput(values, mask, None, distinct.of_post(posts)), distinct.status(posts)
+        found = EvidenceInput(values, mask, None, distinct.of_post(posts))
+        return (found,), distinct.status(posts)
 
     def _texts(self, posts: Sequence[Post]) -> list[str | None]:
         """The caption of each image of each post, in a row."""
@@ -248,9 +249,8 @@ class CombinedReader:
     def read(self, posts: Sequence[Post]) -> Read:
         """All kinds, and the best status of each post's."""
         inputs, states = zip(*(reader.read(posts) for reader in self.readers), strict=True)
-        first, *further = inputs
         status = tuple(max(kinds, key=ORDER.index) for kinds in zip(*states, strict=True))
-        return replace(first, further=tuple(further)), status
+        return tuple(kind for (kind,) in inputs), status
 
 
 def _only(post: Post, kind: str) -> Post:

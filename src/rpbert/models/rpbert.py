@@ -248,7 +248,7 @@ def _images_by_source(batch: Batch) -> list[PostImage]:
     """What holds the relation of each source of each post, in a row; of nothing where none is."""
     every: list[PostImage] = []
     for post in batch.posts:
-        for kind in batch.evidence.kinds:
+        for kind in batch.evidence:
             images = kind.of_post.shape[1]
             every += [*post.images, *[PostImage()] * images][:images]
     return every

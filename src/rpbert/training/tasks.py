@@ -115,7 +115,7 @@ class RelationTask(Task):
         """
         if batch.relations is None:
             raise ValueError("Task#1 needs the relation of every post")
-        shown = batch.evidence.shown
+        shown = batch.has_evidence
         adds = batch.relations[shown]
         target = torch.stack([1 - adds, adds], dim=1)  # a label, or a probability
         logits = system.relation_logits(batch)[shown]
