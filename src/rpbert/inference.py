@@ -142,7 +142,7 @@ class Decoder:
 
     def _sources(self, batch: Batch, output: TaggerOutput) -> list[tuple[SourceScore, ...]]:
         """r of each source of each post, of what could be used."""
-        settings = getattr(self.model.options, "evidence", None)
+        settings = self.model.options.evidence
         if output.relation_score is None or settings is None:
             return [()] * len(batch)
         kinds = list(zip(settings.kinds, batch.evidence, strict=True))

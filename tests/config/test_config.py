@@ -135,7 +135,11 @@ def test_a_broken_override_is_one_line(tmp_path: Path, override: str) -> None:
             },
             "shape?",
         ),
-        ({"system": "bert", "evidence": "captions"}, "unknown key evidence"),
+        (
+            {"system": "bilstm_crf", "evidence": "captions"},
+            "evidence with a value; expected nothing",
+        ),
+        ({"system": "bilstm_crf", "encoder": {"shape": {}}}, "encoder with a value"),
         (with_evidence("block"), "captions, global, ocr, regions; did you mean blocks"),
         (with_evidence({}), "evidence with no kind; expected one of blocks, global"),
         (

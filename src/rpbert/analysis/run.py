@@ -71,7 +71,7 @@ def analyze(
         found = f"a model of {taggers[0].model.options.system}"
         raise InputError(model, found, "one of rpbert, whose attention to images can be shown")
     for name, tagger in zip(names, taggers, strict=True):
-        encoder = getattr(tagger.model.system, "encoder", None)
+        encoder = tagger.model.system.encoder
         if isinstance(encoder, TextImageEncoder) and not isinstance(encoder, BertEncoder):
             found = f"a text encoder of type {encoder.bert.config.model_type}"
             raise InputError(name, found, "a BERT or RoBERTa, whose attention can be shown")

@@ -232,12 +232,20 @@ class TaggerSettings(ReaderSettings, DecodingSettings):
     """The biLSTM-CRF most systems end in, and the embeddings it reads (Table 2)."""
 
 
+def _refuse(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("a value", "nothing: the system does not read it")
+    return value
+
+
 class SystemSettings(Settings):
-    """What every system has; a system adds the parts it reads."""
+    """What every system has; one that reads `encoder` or `evidence` declares it anew."""
 
     system: str
     tagger: Settings
     """What reads the words and tags them."""
+    encoder: Annotated[EncoderSettings | None, AfterValidator(_refuse)] = None
+    evidence: Annotated[EvidenceSettings | None, AfterValidator(_refuse)] = None
 
 
 class BiLstmSettings(SystemSettings):

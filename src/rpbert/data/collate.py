@@ -201,7 +201,9 @@ class EvidenceReader(Protocol):
         """The post with each image, and each of several kinds, alone: what Task#1 learns from."""
         ...
 
-    def read(self, posts: Sequence[Post]) -> tuple[EvidenceInput, tuple[ImageStatus, ...]]:
+    def read(
+        self, posts: Sequence[Post]
+    ) -> tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]:
         """The evidence of posts, and what became of each post's."""
         ...
 

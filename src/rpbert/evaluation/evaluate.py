@@ -213,7 +213,8 @@ def _published_sizes(name: str) -> SystemSettings:
     source = {"width": 2048} if kind == "regions" else {"shape": "resnet-152"}
     parts = {"encoder": {"shape": {}}, "evidence": {kind: source}}
     # Table 2: an LSTM over BERT's vectors too has 1024 units.
-    recurrent = issubclass(SYSTEMS[name].system.Options, BiLstmSettings) and "encoder" in fields
+    has_encoder = fields["encoder"].is_required()
+    recurrent = issubclass(SYSTEMS[name].system.Options, BiLstmSettings) and has_encoder
     tagger = {"lstm_hidden": 1024} if recurrent else {}
-    chosen = {key: value for key, value in parts.items() if key in fields}
+    chosen = {key: value for key, value in parts.items() if fields[key].is_required()}
     return parse_options({"system": name, "tagger": tagger, **chosen})

@@ -20,7 +20,7 @@ def need_reader(options: SystemSettings, kind: EvidenceKind, given: str) -> None
     Raises:
         InputError: the model does not read that kind.
     """
-    read = getattr(getattr(options, "evidence", None), "kinds", {})
+    read = options.evidence.kinds if options.evidence else ()
     if kind not in read:
         found = f"a model that reads {' and '.join(read) or 'text alone'}"
         raise InputError(given, found, f"one that reads {kind}", f"leave out {given}")

@@ -109,7 +109,7 @@ def resolved_evidence(settings: EvidenceSettings, evidence: nn.Module | None) ->
 
 def with_width(options: SystemSettings, train: Sequence[Post]) -> SystemSettings:
     """The settings with the size of the features that the training posts have in their file."""
-    settings: EvidenceSettings | None = getattr(options, "evidence", None)
+    settings = options.evidence
     every = (image.regions for post in train for image in post.images)
     found = next((regions for regions in every if regions is not None), None)
     if settings is None or found is None:

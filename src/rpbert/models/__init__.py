@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 
-from rpbert.config.model import EvidenceKind, EvidenceSettings, SystemSettings
+from rpbert.config.model import EvidenceKind, SystemSettings
 from rpbert.config.run import parse
 from rpbert.errors import InputError, did_you_mean
 from rpbert.models.adaptive_coattention import AdaptiveCoAttention
@@ -134,7 +134,7 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     """
     entry = registered(given.get("system"), where)
     options = parse(entry.system.Options, given, where)
-    evidence: EvidenceSettings | None = getattr(options, "evidence", None)
+    evidence = options.evidence
     if evidence is None:
         return options
     for kind in evidence.kinds:

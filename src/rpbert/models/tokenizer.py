@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rpbert.config.model import EncoderSettings, SystemSettings
+from rpbert.config.model import SystemSettings
 from rpbert.errors import InputError
 from rpbert.models.build import from_hub
 from rpbert.types import Post
@@ -21,7 +21,7 @@ def tokenizer_for(options: SystemSettings, train: Sequence[Post]) -> PreTrainedT
     Raises:
         InputError: it cannot be loaded.
     """
-    settings: EncoderSettings | None = getattr(options, "encoder", None)
+    settings = options.encoder
     if settings is None:
         return None
     if settings.pretrained is None:

@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rpbert.config.model import EvidenceSettings
 from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
@@ -114,9 +113,7 @@ class Job:
 
     def evidence(self) -> str:
         """What the system takes, and how many of the test posts had it."""
-        settings: EvidenceSettings | None = getattr(
-            parse_options(self.settings.model), "evidence", None
-        )
+        settings = parse_options(self.settings.model).evidence
         if settings is None:
             return "text only"
         scores = self.finished()
@@ -138,11 +135,11 @@ def _initial_weights(settings: RunSettings, folder: Path) -> str:
     """Where encoder, image network and word vectors started."""
     options = parse_options(settings.model)
     known: dict[str, str] = {}
-    encoder = getattr(options, "encoder", None)
+    encoder = options.encoder
     if encoder is not None:
         notes = TaggingModel.load(folder / "model").notes
         known["encoder"] = notes.get("initial_weights") or encoder.pretrained or "random"
-    evidence: EvidenceSettings | None = getattr(options, "evidence", None)
+    evidence = options.evidence
     source = evidence.source if evidence else None
     shape = getattr(source, "shape", None)
     if evidence is not None and (shape is not None or getattr(source, "pretrained", None)):

@@ -93,7 +93,7 @@ def _paper() -> dict[str, Any]:
     encoders = [
         name
         for name, kind in options.items()
-        if issubclass(kind, BiLstmSettings) and "encoder" in kind.model_fields
+        if issubclass(kind, BiLstmSettings) and kind.model_fields["encoder"].is_required()
     ]
     resnet = {"pretrained": "microsoft/resnet-152"}
     return {
@@ -140,13 +140,13 @@ def run_settings(
     model: dict[str, Any] = {"system": row.system, **row.options}
     tagger = shared.model.tagger.model_dump(mode="json", exclude_unset=True)
     model["tagger"] = {key: tagger[key] for key in _tagger_keys(row.system) if key in tagger}
-    if "encoder" in fields and "encoder" not in own:
+    if fields["encoder"].is_required() and "encoder" not in own:
         encoder = shared.model.large if row.large else shared.model.encoder
         if encoder is None:
             name = "large" if row.large else "encoder"
             raise CannotRun(f"no model.{name} in the settings")
         model["encoder"] = encoder.model_dump(mode="json")
-    if "evidence" in fields and "evidence" not in own:
+    if entry.evidence and "evidence" not in own:
         model["evidence"] = _evidence(entry.evidence, shared, train)
     training = shared.training.model_dump(mode="json")
     source = {"relation_source": row.relation_source} if row.relation_source else {}

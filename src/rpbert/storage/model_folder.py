@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from rpbert.config.model import (
     EncoderSettings,
     EvidenceKind,
-    EvidenceSettings,
     ReaderSettings,
     SystemSettings,
     TextEncoderSettings,
@@ -128,19 +126,16 @@ class TaggingModel:
         Args:
             images_kept: bytes of decoded images that are kept for when they come again.
         """
-        encoder = getattr(self.system, "encoder", None)
-        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
+        encoder, settings = self.system.encoder, self.options.evidence
         ids = TextIds(self._piece_ids, self._word_ids)
-        evidence = evidence_reader(self._evidence(), settings, ids, images_kept, self.describers)
+        evidence = evidence_reader(
+            self.system.evidence, settings, ids, images_kept, self.describers
+        )
         if self.tokenizer is None or encoder is None:
             return Collator(self.vocabulary, NoSubwords(), evidence)
         return Collator(
             self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.longest), evidence
         )
-
-    def _evidence(self) -> nn.Module | None:
-        found: nn.Module | None = getattr(self.system, "evidence", None)
-        return found
 
     def _piece_ids(self, caption: str) -> list[int]:
         assert self.tokenizer is not None  # pieces are those of the text encoder
@@ -186,7 +181,7 @@ class TaggingModel:
         description = _read_description(folder / "model.json")
         options, vocabulary = description["options"], description["vocabulary"]
         tokenizer = None
-        if _has_encoder(options):
+        if options.encoder is not None:
             tokenizer = from_hub(
                 "tokenizer", str(folder), lambda: load_tokenizer(folder / "tokenizer")
             )
@@ -226,25 +221,29 @@ class TaggingModel:
         if isinstance(embeddings, WordEmbeddings):
             table = {"word_vectors": None, "word_dimension": embeddings.vectors.width}
             changes["tagger"] = self.options.tagger.model_copy(update=table)
-        encoder = getattr(self.system, "encoder", None)
+        encoder = self.system.encoder
         if isinstance(encoder, TextImageEncoder):
             # A shape without it has a vocabulary of its own making, where padding comes first.
             config = encoder.bert.config
             shape = {"pad_token_id": config.pad_token_id, **shape_of(config)}
-            given = getattr(self.options, "encoder").model_dump()  # noqa: B009
-            kept = {**given, "pretrained": None, "shape": shape, "vocabulary": None}
+            assert self.options.encoder is not None
+            kept = {
+                **self.options.encoder.model_dump(),
+                "pretrained": None,
+                "shape": shape,
+                "vocabulary": None,
+            }
             changes["encoder"] = TextEncoderSettings(**kept)
         if isinstance(encoder, VisionLanguageEncoder):
             changes["encoder"] = EncoderSettings(shape=encoder.shape)
-        settings: EvidenceSettings | None = getattr(self.options, "evidence", None)
-        if settings is not None:
-            changes["evidence"] = resolved_evidence(settings, self._evidence())
+        if self.options.evidence is not None:
+            changes["evidence"] = resolved_evidence(self.options.evidence, self.system.evidence)
         return self.options.model_copy(update=changes)
 
 
 def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
     """The posts and, for a system that reads captions, these as if they were posts."""
-    settings: EvidenceSettings | None = getattr(options, "evidence", None)
+    settings = options.evidence
     every = [image for post in posts for image in post.images]
     captions: list[str] = []
     if settings is not None and settings.captions is not None:
@@ -308,10 +307,6 @@ def _named_sources(options: Any) -> list[str]:
         return []
     named = [v for k, v in options.items() if k in ("pretrained", "word_vectors") and v is not None]
     return [ascii(v) for v in named] + [n for v in options.values() for n in _named_sources(v)]
-
-
-def _has_encoder(options: SystemSettings) -> bool:
-    return getattr(options, "encoder", None) is not None
 
 
 def _word_table(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rpbert.config.model import EvidenceSettings
 from rpbert.config.run import RunSettings
 from rpbert.data.words import SPLITTERS
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, RELATION_THRESHOLD, SCORERS
@@ -111,7 +110,7 @@ def _metadata(settings: RunSettings, record: Record) -> str:
 def _about(model: TaggingModel, settings: RunSettings) -> list[str]:
     system = settings.model["system"]
     gate = settings.model.get("gate")
-    evidence: EvidenceSettings | None = getattr(model.options, "evidence", None)
+    evidence = model.options.evidence
     seen = ", ".join(evidence.kinds) if evidence else "none, text only"
     types = sorted({tag[2:] for tag in model.vocabulary.tags if tag != "O"})
     lines = [
@@ -187,7 +186,7 @@ def _limits(model: TaggingModel, settings: RunSettings) -> list[str]:
         "- It knows the language, the time and the kinds of entity of its training posts alone.",
         "- Posts name people: what it finds is a guess to be checked before it is acted on.",
     ]
-    if getattr(model.options, "evidence", None) is not None:
+    if model.options.evidence is not None:
         lines.append("- A post without evidence is read as text alone, and its r is 0.")
     if model.system.has_relation:
         lines.append(

@@ -59,7 +59,7 @@ def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) ->
     model.describers = describers(options, data.captioner, data.ocr, device)
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
-    if hasattr(options, "encoder"):
+    if options.encoder is not None:
         reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
     schedule = _schedule(settings, posts, model, reporter)
     counts = {"training": len(posts.train), "development": len(posts.dev), "test": len(posts.test)}
