@@ -33,9 +33,8 @@ def test_a_run_over_shards_and_its_continuation(
     given = ["predict", model, "--input", source, "--output", tmp_path / "out"]
     code, out, err = run(capsys, *given)
     assert (code, out) == (0, "")
-    assert "3 shards, 26 posts; images: 9 used, 17 none, 0 missing, 0 unreadable" in err
-    assert "posts/s" in err
-    assert "left" in err
+    for word in ("26 posts", "9 used", "17 none", "posts/s", "left", "a.jsonl", "b.parquet"):
+        assert word in err
     code, out, _ = run(capsys, *given, "--resume", "--json")
     assert code == 0
     assert json.loads(out) == {
@@ -43,6 +42,10 @@ def test_a_run_over_shards_and_its_continuation(
         "images": {"used": 9, "none": 17}, "broken": {}, "lost": {},
     }  # fmt: skip
     assert run(capsys, *given)[0] == 2  # never over earlier files
+    for part in ("2/2", "1/2"):  # machines that do not talk do each shard once
+        shared = [*given[:-1], tmp_path / "two", "--shard", part]
+        assert run(capsys, *shared)[0] == 0
+    assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "out")
 
 
 def test_failed_posts_are_exit_code_3(
@@ -53,15 +56,13 @@ def test_failed_posts_are_exit_code_3(
     given = ["predict", model, "--input", source / "*.jsonl", "--output"]
     code, _, err = run(capsys, *given, tmp_path / "out")
     assert code == 3
-    assert f"1 post failed: the reasons are in {tmp_path / 'out'}/*.errors.jsonl" in err
+    assert f"{tmp_path / 'out'}/*.errors.jsonl" in err
     code, _, err = run(capsys, *given, tmp_path / "strict", "--strict")
-    assert code == 2
-    assert "a.jsonl:13: found no JSON" in err
-    code, _, err = run(capsys, "predict", model, "--input", source / "a.jsonl")
-    assert code == 2
+    assert (code, "a.jsonl:13: " in err) == (2, True)
+    assert run(capsys, "predict", model, "--input", source / "a.jsonl")[0] == 2
     code, out, err = run(capsys, "predict", model, "--input", source / "a.jsonl", "--lenient")
     assert (code, len(out.splitlines())) == (3, 12)
-    assert '{"file": "a.jsonl", "line": 13, "reason": "found no JSON' in err
+    assert '{"file": "a.jsonl", "line": 13, "reason": ' in err
 
 
 def test_one_file_to_one_file_of_any_kind(
@@ -84,59 +85,45 @@ def test_one_file_to_one_file_of_any_kind(
     given = ["predict", model, "--input", source / "c.tar", "--output", tmp_path / "y.jsonl"]
     assert run(capsys, *given)[0] == 2
     assert not (tmp_path / "y.jsonl").exists()
-    code, _, err = run(capsys, *given, "--lenient")
-    assert code == 3
-    assert "no readable tar after member" in err
-    assert "no readable tar" in lines(tmp_path / "y.errors.jsonl")[0]["reason"]
-
-
-def test_a_file_into_a_folder_is_a_shard(
-    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
-) -> None:
+    assert run(capsys, *given, "--lenient")[0] == 3
+    assert len(lines(tmp_path / "y.errors.jsonl")) == 1
+    # Into a folder, a file is a shard.
     given = ["predict", model, "--input", source / "a.jsonl", "--output", f"{tmp_path}/out/"]
     assert run(capsys, *given, "--format", "parquet")[0] == 0
     assert sorted(bytes_of(tmp_path / "out")) == ["a.meta.json", "a.parquet"]
 
 
-def test_machines_that_do_not_talk_do_each_shard_once(
-    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
-) -> None:
-    given = ["predict", model, "--input", source, "--output"]
-    run(capsys, *given, tmp_path / "one")
-    for part in ("2/2", "1/2"):
-        assert run(capsys, *given, tmp_path / "two", "--shard", part)[0] == 0
-    assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "one")
-
-
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "named"),
     [
-        (["--input", "in", "--output", "in"], "which is read"),
-        (["--input", "in"], "--output: found nothing"),
-        (["--input", "no/*.jsonl", "--output", "out"], "no/*.jsonl: found no such file"),
-        (["--input", "in", "--output", "FILE"], "FILE: found a file"),
+        (["--input", "in", "--output", "in"], "--output in: "),
+        (["--input", "in"], "--output: "),
+        (["--input", "no/*.jsonl", "--output", "out"], "no/*.jsonl: "),
+        (["--input", "in", "--output", "FILE"], "FILE: "),
         (["--input", "in", "--output", "FILE/x"], "FILE/x"),
-        (["--input", "in", "--output", "out", "--shard", "3/2"], "--shard: found 3/2"),
-        (["--input", "in", "--output", "out", "--workers", "0"], "--workers: found 0"),
-        (["--input", "in", "--output", "out", "--gpus", "-1"], "--gpus: found -1"),
-        (["--input", "in", "--output", "out", "--engine", "spark"], "expected local or ray"),
-        (["--input", "in", "--output", "out", "--format", "csv"], "expected jsonl or parquet"),
-        (["--input", "in/a.jsonl", "--output", "x", "--resume"], "end --output with /"),
-        (["--input", "in/a.jsonl", "--output", "out"], "end it with /"),
-        (["--input", "FILE", "--output", "x"], "one of .jsonl, .parquet, .tar"),
+        (["--input", "in", "--output", "out", "--shard", "3/2"], "--shard: "),
+        (["--input", "in", "--output", "out", "--workers", "0"], "--workers: "),
+        (["--input", "in", "--output", "out", "--workers", "2"], "--engine ray"),
+        (["--input", "in", "--output", "out", "--gpus", "-1"], "--gpus: "),
+        (["--input", "in", "--output", "out", "--gpus", "999"], "--gpus: "),
+        (["--input", "in", "--output", "out", "--engine", "spark"], "--engine: "),
+        (["--input", "in", "--output", "out", "--format", "csv"], "--format: "),
+        (["--input", "in/*.jsonl", "--output", "all.jsonl"], "all.jsonl"),
+        (["--input", "in/a.jsonl", "--output", "x", "--resume"], "--output"),
+        (["--input", "in/a.jsonl", "--output", "out"], "out: "),
+        (["--input", "in/a.jsonl", "--output", "a.csv"], "--output a.csv: "),
+        (["--input", "FILE", "--output", "x"], "FILE: "),
         (["--input", "in/a.jsonl", "--output", "x.jsonl", "--format", "parquet"], "x.jsonl"),
-        (["--input", "FIL*", "--output", "x/"], "other or hidden files"),
-        (["--input", "FILE", "--output", "x/"], "other or hidden files"),
-        (["--text", "a", "--format", "parquet"], "--format: found beside --text"),
-        (["--text", "a", "--lenient"], "--lenient: found beside --text"),
-        (["--text", "a", "--resume"], "--resume: found beside --text"),
-        (["--text", "a", "--gpus", "0"], "--gpus: found beside --text"),
-        (["--text", "a", "--workers", "2"], "--workers: found beside --text"),
-        (["--input", "in", "--output", "out", "--gpus", "999"], "--gpus: found 999"),
-        (["--input", "in/a.jsonl", "--gpus", "999"], "--gpus: found 999"),
-        (["--input", "in/a.jsonl", "--gpus", "-1"], "--gpus: found -1"),
-        (["--input", "in/a.jsonl", "--output", "in/../in/a.jsonl"], "which is read"),
-        (["--input", "x.errors.jsonl", "--output", "x.jsonl"], "which is read"),
+        (["--input", "FIL*", "--output", "x/"], "FIL*: "),
+        (["--text", "a", "--format", "parquet"], "--format: "),
+        (["--text", "a", "--lenient"], "--lenient: "),
+        (["--text", "a", "--resume"], "--resume: "),
+        (["--text", "a", "--gpus", "0"], "--gpus: "),
+        (["--text", "a", "--workers", "2"], "--workers: "),
+        (["--input", "in/a.jsonl", "--gpus", "999"], "--gpus: "),
+        (["--input", "in/a.jsonl", "--gpus", "-1"], "--gpus: "),
+        (["--input", "in/a.jsonl", "--output", "in/../in/a.jsonl"], "a.jsonl: "),
+        (["--input", "x.errors.jsonl", "--output", "x.jsonl"], "x.jsonl: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -147,19 +134,17 @@ def test_wrong_options_get_one_line_and_exit_code_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    words: str,
+    named: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("something")
     Path("out").mkdir(exist_ok=True)
     write_jsonl(Path("x.errors.jsonl"), rows(2, 1, images=False))
-    given = Path("in/a.jsonl").read_bytes()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     code, out, err = run(capsys, "predict", model, *arguments)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert words in err
-    assert Path("FILE").read_text() == "something"
-    assert Path("in/a.jsonl").read_bytes() == given
-    assert Path("x.errors.jsonl").exists()
+    assert named in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX systems alone")
@@ -209,17 +194,3 @@ def test_a_stopped_run_prints_the_command_that_goes_on(
     monkeypatch.undo()
     assert run(capsys, *again[1:])[0] == 0
     assert len(answers(tmp_path / "an out")) == 26
-
-
-def test_an_output_that_was_meant_otherwise_is_refused(
-    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
-) -> None:
-    code, _, err = run(
-        capsys, "predict", model, "--input", source / "a.jsonl", "--output", tmp_path / "a.csv"
-    )
-    assert (code, "a name that ends in '.csv'; expected .jsonl or .parquet" in err) == (2, True)
-    code, _, err = run(
-        capsys, "predict", model, "--input", source / "*.jsonl", "--output", tmp_path / "all.jsonl"
-    )
-    assert (code, "the name of a file" in err) == (2, True)
-    assert not list(tmp_path.glob("a*"))

@@ -22,28 +22,21 @@ from tests.soak import Soak
 
 def written(folder: Path, shards: int, posts: int) -> list[str]:
     """Writes shards of posts and gives all their ids in order."""
-    ids = []
-    for number in range(shards):
-        given = rows(posts, number, images=False)
-        write_jsonl(folder / f"{number:03}.jsonl", given)
-        ids += [row["id"] for row in given]
-    return ids
-
-
-def progress(output: Path) -> int:
-    """Shards that are finished, and those that are begun."""
-    return len(list(output.glob("*.meta.json"))) + len(list(output.glob(".*.new-*")))
+    given = {f"{number:03}.jsonl": rows(posts, number, images=False) for number in range(shards)}
+    for name, content in given.items():
+        write_jsonl(folder / name, content)
+    return [row["id"] for content in given.values() for row in content]
 
 
 def test_a_process_killed_at_random_and_run_again(model: Path, tmp_path: Path) -> None:
-    """Of a forked process, which needs no seconds to begin."""
+    """A forked process, which starts without delay."""
     source, output, job = tmp_path / "in", tmp_path / "out", job_of(model)
-    ids = written(source, 12, 60)
+    ids = written(source, 6, 60)
     torch.set_num_threads(1)  # threads do not survive a fork
     engine = Loaded(Tagger.from_pretrained(model, "cpu"))
     tagged(source, tmp_path / "calm", job, engine)
     draw, context, kills = random.Random(0), multiprocessing.get_context("fork"), 0
-    while len(list(output.glob("*.meta.json"))) < 12:
+    while len(list(output.glob("*.meta.json"))) < 6:
         run = context.Process(target=_run, args=(source, output, job, engine))
         run.start()
         time.sleep(draw.random() * 0.3)
@@ -62,38 +55,36 @@ def _run(source: Path, output: Path, job: Job, engine: Loaded) -> None:
 
 @pytest.mark.slow("workers of a sharded run killed, run again", "20 kills")
 def test_workers_and_runs_killed_at_random(model: Path, tmp_path: Path, soak: Soak) -> None:
-    """Every other time it is a worker, which the run replaces, else the run with its workers."""
+    """Every other time it is a Ray worker, which Ray replaces, else the run with its workers."""
     ids = written(tmp_path / "in", 150, 150)
-    command = [sys.executable, "-m", "rpbert", "predict", str(model), "--gpus", "0"]
-    command += ["--input", str(tmp_path / "in"), "--resume", "--workers", "2", "--output"]
+    command = [sys.executable, "-m", "rpbert", "predict", str(model), "--gpus", "0", "--resume"]
+    command += ["--input", str(tmp_path / "in"), "--engine", "ray", "--workers", "2", "--output"]
     output, draw = tmp_path / "out", random.Random(0)
     output.mkdir()
     kills = {"workers": 0, "runs": 0}
-    going: subprocess.Popen[bytes] | None = None
+    run = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL)
     while sum(kills.values()) < 20:
-        if going is None or going.poll() is not None:
-            going = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL)
-        assert len(list(output.glob("*.meta.json"))) < 150, "the run was over before its last kill"
-        before = progress(output)
-        while progress(output) <= before and going.poll() is None:
+        if run.poll() is not None:
+            run = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL)
+        before = len(list(output.iterdir()))
+        while len(list(output.iterdir())) == before and run.poll() is None:
             time.sleep(0.005)
+        assert len(list(output.glob("*.meta.json"))) < 150, "the run was over before its last kill"
         time.sleep(draw.random() * 0.2)
-        children = [
-            c for c in psutil.Process(going.pid).children() if "spawn_main" in str(c.cmdline())
-        ]
-        if sum(kills.values()) % 2 and children:
-            draw.choice(children).kill()
+        children = psutil.Process(run.pid).children(recursive=True)
+        workers = [child for child in children if "_Worker" in str(child.cmdline())]
+        if sum(kills.values()) % 2 and workers:
+            draw.choice(workers).kill()
             kills["workers"] += 1
-        elif going.poll() is None:
-            going.kill()
-            going.wait()
+        else:
+            run.kill()
+            run.wait()
             kills["runs"] += 1
-    if going is not None:
-        going.kill()
-        going.wait()
+    run.kill()
+    run.wait()
     for folder in (output, tmp_path / "calm"):
         subprocess.run([*command, str(folder)], check=True, capture_output=True)
     assert [row["id"] for row in answers(output)] == ids
     assert bytes_of(output) == bytes_of(tmp_path / "calm")
-    said = f"{kills['runs']} runs and {kills['workers']} workers killed; {len(ids):,} posts once"
-    soak(f"{said}, every file byte for byte that of an undisturbed run")
+    kinds = f"{kills['runs']} runs and {kills['workers']} workers killed; {len(ids):,} posts once"
+    soak(f"{kinds}, every file byte for byte that of an undisturbed run")

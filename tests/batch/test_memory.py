@@ -41,7 +41,7 @@ def endless(folder: Path) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("count", "every", "bound"),
     [
-        (6_000, 500, 8.0),  # so few posts tell only a leak that is large
+        (3_000, 250, 16.0),  # so few posts tell only a leak that is large
         pytest.param(
             200_000, 5_000, 1.0, marks=pytest.mark.slow("resident memory", "200,000 predictions")
         ),

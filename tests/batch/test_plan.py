@@ -12,18 +12,12 @@ from rpbert.batch import Shard
 from rpbert.batch.plan import divide, find, plan
 from rpbert.errors import InputError
 
+FILES = ["b.jsonl", "a.parquet", "c.tar", "notes.txt", ".d.jsonl", "sub/e.jsonl", "x[1].tar"]
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in (
-        "b.jsonl",
-        "a.parquet",
-        "c.tar",
-        "notes.txt",
-        ".d.jsonl",
-        "sub/e.jsonl",
-        "x[1].tar",
-    ):
+    for name in FILES:
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -57,8 +51,9 @@ def test_a_pattern_names_shards_in_order(
     "pattern", ["no", "no/*.jsonl", "in/*.txt", "in/notes.txt", "in/sub/*.tar"]
 )
 def test_a_pattern_without_shards_is_refused(folder: Path, pattern: str) -> None:
-    with pytest.raises(InputError, match=r"expected a file, a folder or a glob of \.jsonl"):
+    with pytest.raises(InputError) as refused:
         find(pattern)
+    assert str(refused.value).startswith(f"{pattern}: ")
 
 
 def test_every_shard_has_files_of_its_own_below_the_output(folder: Path) -> None:
@@ -67,22 +62,26 @@ def test_every_shard_has_files_of_its_own_below_the_output(folder: Path) -> None
         Shard(Path("in/b.jsonl"), Path("out/b.parquet")),
         Shard(Path("in/sub/e.jsonl"), Path("out/sub/e.parquet")),
     ]
-    assert [shards[1].errors, shards[1].side] == [
-        Path("out/sub/e.errors.jsonl"),
-        Path("out/sub/e.meta.json"),
-    ]
+    assert shards[1].errors == Path("out/sub/e.errors.jsonl")
+    assert shards[1].side == Path("out/sub/e.meta.json")
 
 
-@pytest.mark.parametrize("second", ["b.tar", "b.errors.jsonl"])
-def test_shards_whose_output_would_be_one_file_are_refused(folder: Path, second: str) -> None:
-    (folder / second).touch()
-    with pytest.raises(InputError, match=rf"b\.jsonl and {second}|{second} and b\.jsonl"):
-        plan(*find("in"), Path("out"), "jsonl")
-
-
-@pytest.mark.parametrize("output", ["in", "in/../in", "."])
-def test_the_output_never_lies_around_the_input(folder: Path, output: str) -> None:
-    with pytest.raises(InputError, match="which is read"):
+@pytest.mark.parametrize(
+    ("more", "output"),
+    [
+        (["b.tar"], "out"),  # would write what b.jsonl does
+        (["b.errors.jsonl"], "out"),
+        ([], "in"),  # the output must not lie around the input
+        ([], "in/../in"),
+        ([], "."),
+    ],
+)
+def test_no_file_is_written_twice_or_over_the_input(
+    folder: Path, more: list[str], output: str
+) -> None:
+    for name in more:
+        (folder / name).touch()
+    with pytest.raises(InputError, match=r"in|--output"):
         plan(*find("in"), Path(output), "jsonl")
 
 
@@ -97,5 +96,5 @@ def test_machines_share_shards_out_without_talking(count: int, machines: int) ->
 
 @pytest.mark.parametrize("part", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "１/２"])
 def test_a_part_is_i_of_n(part: str) -> None:
-    with pytest.raises(InputError, match="expected i/n"):
+    with pytest.raises(InputError, match=r"^--shard: "):
         divide([], part)

@@ -1,27 +1,24 @@
-"""The same work on Ray: the same bytes, faults and all."""
+"""The same shards on Ray: the same bytes, faults and killed actors included."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from rpbert import InputError
-from rpbert.batch import Done, Step, Tally
-from rpbert.batch.finished import Source
-from rpbert.batch.ray_engine import RayEngine, _Begun, _Ended, _fault, _Tagged, _writing, connected
-from rpbert.types import Prediction
+from rpbert.batch import Event, Job, Shard, Tally
+from rpbert.batch.ray_engine import connected, gpu_share, tag_on_ray
 from tests.batch.made import (
     bytes_of,
     job_of,
-    lines,
     rows,
-    shards_of,
     tagged,
     write_jsonl,
     write_parquet,
@@ -33,41 +30,92 @@ from tests.batch.made import (
 def ray() -> Iterator[None]:
     if importlib.util.find_spec("ray") is None:  # not imported: its settings are ours to make
         pytest.skip("ray is not installed")
-    with connected(1):
+    with connected(2):
         yield
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Shards of every kind, of several windows, with posts that fail and one that breaks off."""
+    """Shards of every kind, with posts that fail and one that breaks off."""
     path = write_jsonl(tmp_path / "in" / "a.jsonl", rows(90, 1))
     path.write_text(path.read_text() + '{"id": 5\n')
     write_parquet(tmp_path / "in" / "b.parquet", rows(30, 2))
     whole = write_tar(tmp_path / "in" / "c.tar", rows(20, 3))
     write_tar(tmp_path / "in" / "d.tar", [])
-    broken = tmp_path / "in" / "e.tar"
-    broken.write_bytes(whole.read_bytes()[:8192])
+    (tmp_path / "in" / "e.tar").write_bytes(whole.read_bytes()[:8192])
+    write_jsonl(tmp_path / "in" / "f.jsonl", rows(300, 4, images=False))
     return tmp_path / "in"
+
+
+def killing(job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
+    """Ray, of which every worker is killed at the first event."""
+    events = tag_on_ray(job, shards)
+    yield next(events)
+    for child in psutil.Process().children(recursive=True):
+        if "_Worker" in " ".join(child.cmdline()):
+            child.kill()
+    yield from events
 
 
 def test_ray_writes_what_one_process_writes(
     ray: None, source: Path, model: Path, tmp_path: Path
 ) -> None:
-    job = job_of(model, batch_size=4)  # windows of 64 posts
+    """Also after its worker was killed."""
+    job = job_of(model, batch_size=4)
     alone = tagged(source, tmp_path / "alone", job)
-    shared = tagged(source, tmp_path / "shared", job, RayEngine(1))
-    assert bytes_of(tmp_path / "shared") == bytes_of(tmp_path / "alone")
-    assert shared == alone
-    assert (shared.errors, list(shared.broken)) == (1, ["e.tar"])
+    assert (alone.errors, list(alone.broken)) == (1, ["e.tar"])
+    assert tagged(source, tmp_path / "killed", job, killing) == alone
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "alone")
 
 
-@pytest.mark.slow("a strict run on Ray stops at the first fault", "2 shards")
-def test_what_a_reader_finds_at_fault_stops_the_run(ray: None, model: Path, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "in" / "a.jsonl", rows(5, 1, images=False))
-    (tmp_path / "in" / "b.jsonl").write_text("{\n")
-    with pytest.raises(InputError, match=r"b\.jsonl:1: found no JSON"):
-        tagged(tmp_path / "in", tmp_path / "out", job_of(model, lenient=False), RayEngine(1))
-    assert not [name for name in bytes_of(tmp_path / "out") if ".new-" in name]
+@pytest.fixture
+def pretended(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that do what a shard says; of a local class, so they start without PyTorch."""
+
+    class Pretending:
+        def __init__(self, job: Job, device: str, threads: int) -> None:
+            self.model, self.device = job.model, device
+
+        def load(self) -> None:
+            if self.model.name == "deadly":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def tag(self, number: int, shard: Shard) -> Iterator[Event]:
+            yield Event(number, 1, 0.5)
+            said = shard.source.read_text()
+            if said == "fault":
+                raise InputError("x.jsonl:7", "this", "that")
+            if said.startswith("die"):
+                shard.output.with_name(f".{shard.output.name}.new-1").touch()
+                if said == "die once":
+                    shard.source.write_text("live")
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield Event(number, 0, 0.5, Tally(1))
+
+    monkeypatch.setattr("rpbert.batch.ray_engine._Worker", Pretending)
+
+
+def told(folder: Path, *said: str) -> list[Shard]:
+    """Shards that say what is to be done with them."""
+    shards = [Shard(folder / f"{i}.jsonl", folder / f"{i}.out") for i in range(len(said))]
+    for shard, what in zip(shards, said, strict=True):
+        shard.source.write_text(what)
+    return shards
+
+
+def test_a_shard_that_ends_its_worker_twice_is_lost(pretended: None, tmp_path: Path) -> None:
+    shards = told(tmp_path, "live", "die", "live", "die once", "live")
+    events = list(tag_on_ray(Job(tmp_path, ""), shards, workers=2))
+    assert sorted(event.shard for event in events if event.tally) == [0, 2, 3, 4]
+    assert [event.shard for event in events if event.lost] == [1]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_fault_in_a_worker_stops_the_run(pretended: None, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^x\.jsonl:7: "):
+        list(tag_on_ray(Job(tmp_path, ""), told(tmp_path, "live", "fault"), workers=2))
+    with pytest.raises(InputError, match=r"^a worker: "):
+        list(tag_on_ray(Job(tmp_path / "deadly", ""), told(tmp_path, "live")))
 
 
 def test_ray_of_our_own_is_closed_to_the_network(ray: None) -> None:
@@ -87,54 +135,7 @@ def test_ray_of_our_own_is_closed_to_the_network(ray: None) -> None:
 @pytest.mark.parametrize(
     ("workers", "gpus", "share"), [(1, 0, 0), (1, 1, 1), (4, 2, 0.5), (3, 2, 0.5), (2, 3, 1)]
 )
-def test_all_models_find_room_on_the_gpus(workers: int, gpus: int, share: float) -> None:
+def test_all_models_fit_on_the_gpus(workers: int, gpus: int, share: float) -> None:
     """Ray puts a model on a single GPU, and takes no share beyond one that is not whole."""
-    assert RayEngine(workers, gpus).share() == share
+    assert gpu_share(workers, gpus) == share
     assert gpus * math.floor(1 / share if share else 0) >= (workers if gpus else 0)
-
-
-def predictions(*names: str) -> list[Prediction]:
-    return [Prediction(name, name, [], None, "none") for name in names]
-
-
-def test_pieces_that_come_in_any_order_are_written_in_theirs(model: Path, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "in" / "a.jsonl", rows(5, 1, images=False))
-    (shard,) = shards_of(tmp_path / "in", tmp_path / "out")
-    shard.output.parent.mkdir()
-    writer = _writing(7, shard, job_of(model))
-    next(writer)
-    fault = InputError(f"{shard.source}:6", "x", "y")
-    events = [
-        writer.send(piece)
-        for piece in (
-            _Tagged(7, 1, 1, [0], predictions("e")),
-            _Tagged(7, 0, 2, [3, 1], predictions("d", "b")),
-            _Ended(7, 2, [fault]),
-            _Begun(7, Source.of(shard.source)),
-            _Tagged(7, 0, 2, [2, 0], predictions("c", "a")),
-        )
-    ]
-    assert events == [None, None, None, None, Done(7, Tally(5, 1, {"none": 5}))]
-    assert [row["id"] for row in lines(shard.output)] == list("abcde")
-    assert lines(shard.errors) == [{"file": "a.jsonl", "line": 6, "reason": "found x; expected y"}]
-
-
-def test_steps_tell_how_far_a_shard_is(model: Path, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "in" / "a.jsonl", rows(4, 1, images=False))
-    (shard,) = shards_of(tmp_path / "in", tmp_path / "out")
-    shard.output.parent.mkdir()
-    writer = _writing(0, shard, job_of(model))
-    next(writer)
-    writer.send(_Begun(0, Source.of(shard.source)))
-    assert writer.send(_Tagged(0, 0, 1, [0], predictions("a"))) == Step(0, 1, 0.25)
-    writer.close()
-    assert bytes_of(tmp_path / "out") == {}
-
-
-def test_the_fault_of_another_process_is_found_in_what_ray_raises() -> None:
-    fault = InputError("x", "y", "z")
-    outer = RuntimeError("task failed")
-    outer.__cause__ = fault
-    assert _fault(outer) is fault
-    assert _fault(RuntimeError("else")) is None
-    assert _fault(None) is None

@@ -1,22 +1,20 @@
-"""Tagging shards of posts: each is written whole or not at all, and once whatever happens.
+"""Tag shards of posts: each shard's output is written whole or not at all.
 
-A job is planned (`plan`), its finished shards are set aside (`finished`), an engine tags the
-others (`local`, `processes`, `ray_engine`), and each shard's answers take their place at once
-(`output`). The types here are what these parts tell each other.
+`plan` names inputs and outputs, `finished` finds what earlier runs did, `run` tags a shard and the
+shards of a run one after the other, `ray_engine` maps the same function over Ray actors, `output`
+writes the predictions and faults of a shard, and `watch` shows the progress.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from rpbert.config.run import Backend, Precision
-    from rpbert.errors import InputError
 
 Format: TypeAlias = Literal["jsonl", "parquet"]
 
@@ -44,14 +42,11 @@ class Job:
     """What is the same for all shards of a run.
 
     Attributes:
-        model: the folder of the model.
-        digest: SHA-256 of its manifest, which lists the SHA-256 of all its files.
-        format: of the output.
-        precision: of the heavy parts of the model.
+        digest: SHA-256 of the model's manifest, which lists the SHA-256 of all its files.
         batch_size: posts that go through the model together.
         lenient: whether a faulty row is set aside; else it stops the run.
-        captioner: makes the captions of images that come without, if any does.
-        ocr: whether text is looked for in images.
+        captioner: captions images that come without a caption.
+        ocr: whether to look for text in images.
         backend: computes the model.
     """
 
@@ -66,104 +61,61 @@ class Job:
     backend: Backend = "torch"
 
     def settings(self) -> dict[str, str | int]:
-        """What of it changes answers or how they are written."""
+        """The settings that change predictions or how they are written."""
         kept = ["format", "precision", "batch_size"]
         kept += [name for name in ("captioner", "ocr") if getattr(self, name)]
         kept += ["backend"] if self.backend != "torch" else []
         return {name: getattr(self, name) for name in kept}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Some more posts of a shard are tagged.
-
-    Attributes:
-        shard: number of the shard in the run.
-        posts: how many more.
-        share: of the shard's posts that are tagged by now, in [0, 1], about.
-    """
-
-    shard: int
-    posts: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tally:
-    """What a shard came to.
+    """Counts of one shard.
 
     Attributes:
         rows: predictions.
         errors: posts that failed.
-        images: how many posts have which image status.
+        images: posts by image status.
         broken: why the input could not be read to its end; empty if it could.
     """
 
-    rows: int
-    errors: int
-    images: dict[str, int]
+    rows: int = 0
+    errors: int = 0
+    images: Counter[str] = field(default_factory=Counter)
     broken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A shard is finished: its files are in their place."""
+class Event:
+    """Progress of one shard.
+
+    Attributes:
+        shard: its number in the run.
+        posts: how many more are tagged.
+        share: how much more of the shard is done, in [0, 1].
+        tally: its counts, once its files are in place.
+        lost: why it was given up, with nothing of it written; else empty.
+    """
 
     shard: int
-    tally: Tally
+    posts: int = 0
+    share: float = 0.0
+    tally: Tally | None = None
+    lost: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A shard was given up, and nothing of it is written."""
-
-    shard: int
-    reason: str
-
-
-Event: TypeAlias = Step | Done | Lost
-
-
-class FaultSink(Protocol):
-    """Takes what is at fault with an input while it is read."""
-
-    @property
-    def broken(self) -> object:
-        """Whether `break_off` was called."""
-        ...
-
-    def fault(self, fault: InputError) -> None:
-        """A row that gives no post."""
-        ...
-
-    def break_off(self, fault: InputError) -> None:
-        """The input ends before its end."""
-        ...
-
-
-class Engine(Protocol):
-    """Tags shards, here or elsewhere, one or several at a time."""
-
-    def run(self, job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
-        """Tag every shard; of each a `Done` or a `Lost` comes at last.
-
-        Raises:
-            InputError: the run cannot go on, as with a full disk.
-        """
-        ...
+Engine: TypeAlias = Callable[[Job, Sequence[Shard]], Iterator[Event]]
+"""Tags shards; the last event of each has its `tally` or says why it is `lost`."""
 
 
 @dataclass
 class Summary:
-    """What a run came to, over the shards finished now and before.
+    """Counts of a run, over the shards finished now and before.
 
     Attributes:
         shards: finished now.
         skipped: finished before.
-        rows: predictions, of both.
-        errors: posts that failed, of both.
-        images: how many posts have which image status.
-        broken: shards that break off, with the reason.
+        broken: shards whose input breaks off, with the reason.
         lost: shards that were given up, with the reason.
     """
 

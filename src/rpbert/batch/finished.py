@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from rpbert import __version__
 from rpbert.batch import Job, Shard, Tally
@@ -15,24 +18,22 @@ from rpbert.storage.manifest import MANIFEST
 from rpbert.storage.writing import written_whole
 
 FORMAT = 1
-_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input as it was when its reading began.
+    """A file as it was when its reading began.
 
     Attributes:
         size: in bytes.
-        changed: when the file was last written, in nanoseconds.
-        sha256: of its bytes.
+        changed: when it was last written, in nanoseconds.
         rows: lines or rows, about, for the progress; 0 where that is not known.
     """
 
-    size: int
-    changed: int
-    sha256: str
-    rows: int
+    size: int = 0
+    changed: int = 0
+    sha256: str = ""
+    rows: int = 0
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -40,10 +41,10 @@ class Source:
         digest, lines = hashlib.sha256(), 0
         status = path.stat()
         with path.open("rb") as file:
-            while piece := file.read(_PIECE):
+            while piece := file.read(2**20):
                 digest.update(piece)
                 lines += piece.count(b"\n")
-        rows = lines if path.suffix == ".jsonl" else _rows(path)
+        rows = lines if path.suffix == ".jsonl" else _parquet_rows(path)
         return cls(status.st_size, status.st_mtime_ns, digest.hexdigest(), rows)
 
     def is_still(self, path: Path) -> bool:
@@ -54,30 +55,51 @@ class Source:
             return False
         return (status.st_size, status.st_mtime_ns) == (self.size, self.changed)
 
+    def facts(self, path: Path) -> dict[str, Any]:
+        """What a side file says of it."""
+        return {"name": path.name, "bytes": self.size, "sha256": self.sha256}
 
-def _rows(path: Path) -> int:
-    if path.suffix != ".parquet":
-        return 0
+
+def _parquet_rows(path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError):  # reading it tells what is wrong
+        return int(pq.read_metadata(path).num_rows) if path.suffix == ".parquet" else 0
+    except (pa.ArrowException, OSError):  # the reader says what is wrong
         return 0
 
 
+class _File(BaseModel):
+    sha256: str
+
+
+class _Side(BaseModel):
+    """What of a side file is read again."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1]
+    input: _File
+    output: _File
+    rows: int
+    errors: int
+    images: dict[str, int]
+    broken: str
+    model: str
+    settings: dict[str, Any]
+
+
 def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
-    """Write the side file; all else of the shard is in its place."""
+    """Write the side file; all other files of the shard are in place."""
     content = {
         "format": FORMAT,
-        "input": {"name": shard.source.name, "bytes": source.size, "sha256": source.sha256},
-        "output": {
-            "name": shard.output.name,
-            "bytes": shard.output.stat().st_size,
-            "sha256": sha256(shard.output),
-        },
-        **asdict(tally),
+        "input": source.facts(shard.source),
+        "output": Source.of(shard.output).facts(shard.output),
+        "rows": tally.rows,
+        "errors": tally.errors,
+        "images": tally.images,
+        "broken": tally.broken,
         "model": job.digest,
         "settings": job.settings(),
         "rpbert": __version__,
@@ -87,7 +109,7 @@ def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
 
 
 def check(shard: Shard, job: Job) -> Tally | None:
-    """A shard that is finished, None for one that has to be tagged (again).
+    """The counts of a finished shard; None for one that has to be tagged (again).
 
     One whose input breaks off is tagged again: the input may have been incomplete.
 
@@ -96,21 +118,30 @@ def check(shard: Shard, job: Job) -> Tally | None:
     """
     if not shard.side.exists():
         return None
-    written = _read(shard.side)
-    if written["broken"]:
+    try:
+        side = _Side.model_validate(json.loads(shard.side.read_text("utf-8")))
+    except (OSError, ValueError):
+        found = "no side file of a finished shard"
+        raise _changed(shard.side, found, f"one of format {FORMAT}") from None
+    if side.broken:
         return None
-    if written["model"] != job.digest:
+    if side.model != job.digest:
         raise _changed(shard.side, "the predictions of another model", "those of this one")
-    if written["settings"] != job.settings():
-        raise _changed(shard.side, f"the settings {written['settings']}", str(job.settings()))
-    if written["errors"] and not shard.errors.is_file():
+    if side.settings != job.settings():
+        raise _changed(shard.side, f"the settings {side.settings}", str(job.settings()))
+    if side.errors and not shard.errors.is_file():
         raise _changed(shard.errors, "nothing", "the posts that failed")
-    for path, key in ((shard.output, "output"), (shard.source, "input")):
+    for path, file in ((shard.output, side.output), (shard.source, side.input)):
         if not path.is_file():
-            raise _changed(path, "nothing", f"the {key} that was finished")
-        if sha256(path) != written[key]["sha256"]:
-            raise _changed(path, f"a changed {key}", "the bytes that were finished")
-    return Tally(written["rows"], written["errors"], written["images"])
+            raise _changed(path, "nothing", "the file that was finished")
+        if sha256(path) != file.sha256:
+            raise _changed(path, "changed bytes", "those that were finished")
+    return Tally(side.rows, side.errors, Counter(side.images))
+
+
+def _changed(path: Path, found: str, expected: str) -> InputError:
+    hint = "remove the shard's .meta.json to tag it again, or take another --output"
+    return InputError(path, found, expected, hint)
 
 
 def digest_of(model: Path) -> str:
@@ -126,43 +157,7 @@ def digest_of(model: Path) -> str:
     return sha256(manifest)
 
 
-def check_model(job: Job) -> None:
-    """Once a model is loaded: see that no other was put in its place since the job began.
-
-    Raises:
-        InputError: one was.
-    """
-    if digest_of(job.model) != job.digest:
-        found, expected = "another model than when the run began", "one that nobody writes to"
-        raise InputError(job.model, found, expected, "copy it elsewhere, as from a run in training")
-
-
 def sha256(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(side: Path) -> dict[str, Any]:
-    kinds = {
-        "input": dict, "output": dict, "rows": int, "errors": int, "images": dict,
-        "broken": str, "model": str, "settings": dict,
-    }  # fmt: skip
-    try:
-        content = json.loads(side.read_text("utf-8"))
-        whole = (
-            content["format"] == FORMAT
-            and all(isinstance(content[key], kind) for key, kind in kinds.items())
-            and all("sha256" in content[key] for key in ("input", "output"))
-            and all(isinstance(count, int) for count in content["images"].values())
-        )
-    except (OSError, ValueError, LookupError, TypeError):
-        whole = False
-    if not whole:
-        raise _changed(side, "no side file of a finished shard", f"one of format {FORMAT}")
-    return dict(content)
-
-
-def _changed(path: Path, found: str, expected: str) -> InputError:
-    hint = "remove the shard's .meta.json to tag it again, or take another --output"
-    return InputError(path, found, expected, hint)

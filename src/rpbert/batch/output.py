@@ -1,156 +1,102 @@
-"""The predictions of one input in the making, and the posts of it that failed."""
+"""The files of one shard while it is tagged: predictions, and posts that failed."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO
+from typing import Any, BinaryIO, TextIO, TypeAlias
 
 from rpbert.batch import Format, Shard, Tally
 from rpbert.errors import InputError
 from rpbert.storage.writing import bytes_written_whole, written_whole
 from rpbert.types import Prediction
 
+Write: TypeAlias = "Callable[[dict[str, Any]], object]"
+"""Adds a row."""
 
-class Rows(Protocol):
-    """A file of rows in some format; one of `finish` and `drop` is called at last."""
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Add a row."""
-        ...
-
-    def finish(self) -> None:
-        """Write what is still held."""
-        ...
-
-    def drop(self) -> None:
-        """Write nothing more."""
-        ...
+GROUP_ROWS = 4096
+"""Rows of a Parquet row group."""
+GROUP_CHARACTERS = 32 * 2**20
+"""A row group is written once its texts hold so many characters."""
 
 
-class JsonRows:
+@contextmanager
+def json_rows(file: BinaryIO) -> Iterator[Write]:
     """One JSON object a line."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Add a line."""
-        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
-
-    def finish(self) -> None:
-        """Nothing is held."""
-
-    def drop(self) -> None:
-        """Nothing is held."""
+    yield lambda row: file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
 
 
-class HeldRows:
-    """Rows kept in memory."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Keep a row."""
-        self.rows.append(row)
-
-    def finish(self) -> None:
-        """Nothing is to be written."""
-
-    def drop(self) -> None:
-        """Nothing is to be written."""
-
-
-class ParquetRows:
+@contextmanager
+def parquet_rows(file: BinaryIO) -> Iterator[Write]:
     """A Parquet file, compressed with Zstandard, written a few thousand rows at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    held = 4096
-    """Rows of a row group."""
-    characters = 32 * 2**20
-    """Of the texts of a row group, about; it is written once it holds so many."""
+    text, number, place = pa.string(), pa.float64(), pa.int64()
+    entity = {"text": text, "label": text, "start": place, "end": place, "score": number}
+    columns = {"id": text, "text": text, "entities": pa.list_(pa.struct(entity))}
+    schema = pa.schema({**columns, "relation": number, "image": text})
+    writer = pq.ParquetWriter(file, schema, compression="zstd")
+    rows: list[dict[str, Any]] = []
+    characters = 0
 
-    def __init__(self, file: BinaryIO) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def write(row: dict[str, Any]) -> None:
+        nonlocal characters
+        rows.append(row)
+        characters += len(row["text"])
+        if len(rows) == GROUP_ROWS or characters >= GROUP_CHARACTERS:
+            write_group()
 
-        text, number, place = pa.string(), pa.float64(), pa.int64()
-        kinds = {"text": text, "label": text, "start": place, "end": place, "score": number}
-        columns = {"id": text, "text": text, "entities": pa.list_(pa.struct(kinds))}
-        self._schema = pa.schema({**columns, "relation": number, "image": text})
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-        self._length = 0
+    def write_group() -> None:
+        nonlocal characters
+        writer.write_table(pa.Table.from_pylist(rows, schema))
+        rows.clear()
+        characters = 0
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Add a row."""
-        self._rows.append(row)
-        self._length += len(row["text"])
-        if len(self._rows) == self.held or self._length >= self.characters:
-            self._write_group()
-
-    def finish(self) -> None:
-        """Write the last rows and the footer."""
-        if self._rows:
-            self._write_group()
-        self._writer.close()
-
-    def drop(self) -> None:
-        """Keep the library from writing a footer to a file that is gone."""
-        self._writer.is_open = False
-
-    def _write_group(self) -> None:
-        import pyarrow as pa
-
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows.clear()
-        self._length = 0
+    try:
+        yield write
+        if rows:
+            write_group()
+        writer.close()
+    finally:
+        writer.is_open = False  # else it writes a footer to a closed file after an error
 
 
-FORMATS: dict[Format, Callable[[BinaryIO], Rows]] = {"jsonl": JsonRows, "parquet": ParquetRows}
+FORMATS: dict[Format, Callable[[BinaryIO], AbstractContextManager[Write]]] = {
+    "jsonl": json_rows,
+    "parquet": parquet_rows,
+}
 
 
 class Output:
-    """Where predictions and faults of one input go.
+    """Takes the predictions and faults of one input, and counts them.
 
-    Attributes:
-        rows: predictions so far.
-        errors: posts that failed so far.
-        images: how many posts have which image status.
-        broken: why the input could not be read to its end; empty if it could.
+    Args:
+        write: adds the row of a prediction.
+        open_errors: opens the file of faults, at the first of them.
     """
 
-    def __init__(self, source: Path, predictions: Rows, errors: Callable[[], TextIO]) -> None:
-        self.rows = self.errors = 0
-        self._source = source
-        self.images: Counter[str] = Counter()
-        self.broken = ""
-        self._predictions = predictions
-        self._open_errors = errors
+    def __init__(self, source: Path, write: Write, open_errors: Callable[[], TextIO]) -> None:
+        self.tally = Tally()
+        self._source, self._write, self._open_errors = source, write, open_errors
         self._faults: TextIO | None = None
-
-    @property
-    def tally(self) -> Tally:
-        """What it came to so far."""
-        return Tally(self.rows, self.errors, dict(self.images), self.broken)
 
     def add(self, prediction: Prediction) -> None:
         """Write a prediction."""
-        self._predictions.write(prediction.to_dict())
-        self.rows += 1
-        self.images[prediction.image] += 1
+        self._write(prediction.to_dict())
+        self.tally.rows += 1
+        self.tally.images[prediction.image] += 1
 
     def fault(self, fault: InputError) -> None:
         """Write down a post that failed."""
-        self.errors += 1
+        self.tally.errors += 1
         self._write_fault(fault)
 
     def break_off(self, fault: InputError) -> None:
-        """Write down that the input ends before its end."""
-        self.broken = str(fault)
+        """Write down that the input cannot be read to its end."""
+        self.tally.broken = str(fault)
         self._write_fault(fault)
 
     def _write_fault(self, fault: InputError) -> None:
@@ -165,21 +111,17 @@ class Output:
 
 @contextmanager
 def opened(shard: Shard, format: Format) -> Iterator[Output]:
-    """Write a shard's output, and its errors if there are any; at the end both take their names.
+    """Open a shard's output, and its errors if there are any; at the end both take their names.
 
     Raises:
-        InputError: the disk is full or fails; then nothing is left of either.
+        InputError: the disk is full or fails; then neither is written.
     """
     with ExitStack() as files:
-        rows = FORMATS[format](files.enter_context(bytes_written_whole(shard.output)))
-        out = Output(shard.source, rows, lambda: files.enter_context(written_whole(shard.errors)))
-        try:
-            yield out
-            rows.finish()
-        except BaseException:
-            rows.drop()
-            raise
-    if not (out.errors or out.broken):
+        file = files.enter_context(bytes_written_whole(shard.output))
+        write = files.enter_context(FORMATS[format](file))
+        out = Output(shard.source, write, lambda: files.enter_context(written_whole(shard.errors)))
+        yield out
+    if not (out.tally.errors or out.tally.broken):
         shard.errors.unlink(missing_ok=True)  # of an earlier run
 
 

@@ -1,29 +1,35 @@
-"""A run over shards: what is finished stays, the rest goes to an engine, and all is added up."""
+"""A run over shards: finished ones stay, an engine tags the others, and all are counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from rpbert.batch import Done, Engine, Event, Job, Lost, Shard, Step, Summary
-from rpbert.batch.finished import check
-from rpbert.batch.output import clear
-from rpbert.errors import InputError
+from rpbert.backends.fast_words import forget_words
+from rpbert.batch import Engine, Event, Job, Shard, Summary
+from rpbert.batch.finished import Source, check, digest_of, record
+from rpbert.batch.output import Output, clear, opened
+from rpbert.data.readers import read_shard
+from rpbert.errors import InputError, reason_of, refuse
+from rpbert.inference import Tagger
 from rpbert.storage.writing import cannot_write
+from rpbert.types import Post
+
+STEP = 64
+"""Posts from one `Event` to the next."""
 
 
 def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summary, list[Shard]]:
-    """What earlier runs came to, and the shards that are still to be tagged.
+    """The counts of finished shards, and the shards that are still to be tagged.
 
     Args:
-        resume: leave the shards that are finished as they are; else there must be none.
+        resume: leave finished shards as they are; else there must be none.
 
     Raises:
         InputError: the output holds earlier files, what is finished has changed since, or the
             output cannot be written.
     """
     _prepare(shards, resume)
-    summary = Summary()
-    waiting = []
+    summary, waiting = Summary(), []
     for shard in shards:
         finished = check(shard, job) if resume else None
         if finished is None:
@@ -33,37 +39,6 @@ def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summa
             summary.add(shard, finished)
     clear(waiting)
     return summary, waiting
-
-
-def tag(
-    job: Job,
-    shards: Sequence[Shard],
-    engine: Engine,
-    summary: Summary,
-    tell: Callable[[Shard, Event], None] = lambda shard, event: None,
-) -> Summary:
-    """Tag shards, each to its own files, and add to `summary` what it came to.
-
-    Args:
-        tell: called with each event and the shard it is of.
-
-    Raises:
-        InputError: a row is at fault and the job not lenient, or the output cannot be written.
-    """
-    silent = dict.fromkeys(range(len(shards)))
-    for event in engine.run(job, shards) if shards else ():
-        shard = shards[event.shard]
-        if not isinstance(event, Step):
-            silent.pop(event.shard)
-        if isinstance(event, Done):
-            summary.shards += 1
-            summary.add(shard, event.tally)
-        elif isinstance(event, Lost):
-            summary.lost[shard.source.name] = event.reason
-        tell(shard, event)
-    for number in silent:  # an engine that promises more than it keeps must not pass for done
-        summary.lost[shards[number].source.name] = "the engine ended without a word of it"
-    return summary
 
 
 def _prepare(shards: Sequence[Shard], resume: bool) -> None:
@@ -79,3 +54,100 @@ def _prepare(shards: Sequence[Shard], resume: bool) -> None:
             raise InputError(folder, "a file", "a folder for the output") from None
         except OSError as error:
             raise cannot_write(folder, error) from error
+
+
+def tag(
+    job: Job,
+    shards: Sequence[Shard],
+    engine: Engine,
+    summary: Summary,
+    tell: Callable[[Shard, Event], None] = lambda shard, event: None,
+) -> Summary:
+    """Tag shards, each to its own files, and add their counts to `summary`.
+
+    Raises:
+        InputError: a row is at fault and the job not lenient, or the output cannot be written.
+    """
+    for event in engine(job, shards) if shards else ():
+        shard = shards[event.shard]
+        if event.tally is not None:
+            summary.shards += 1
+            summary.add(shard, event.tally)
+        if event.lost:
+            summary.lost[shard.source.name] = event.lost
+        tell(shard, event)
+    return summary
+
+
+def tag_locally(job: Job, shards: Sequence[Shard], device: str | None = None) -> Iterator[Event]:
+    """The engine of this process: one model, one shard after the other."""
+    tagger = loaded(job, device)
+    for number, shard in enumerate(shards):
+        yield from tag_shard(tagger, job, number, shard)
+
+
+def loaded(job: Job, device: str | None) -> Tagger:
+    """The model of a job.
+
+    Raises:
+        InputError: it is not whole, or no longer the one the job began with.
+    """
+    tagger = Tagger.from_pretrained(
+        job.model, device, job.precision, job.captioner, job.ocr, job.backend
+    )
+    if digest_of(job.model) != job.digest:
+        found, expected = "another model than when the run began", "one that nobody writes to"
+        raise InputError(job.model, found, expected, "copy it elsewhere, as from a run in training")
+    # Remembered words would carry rounding from one shard to the next.
+    forget_words(tagger.decoder.system)
+    return tagger
+
+
+def tag_shard(tagger: Tagger, job: Job, number: int, shard: Shard) -> Iterator[Event]:
+    """Tag a shard and put its files in place; every engine runs this function.
+
+    Raises:
+        InputError: a row is at fault and the job not lenient, or the output cannot be written.
+    """
+    try:
+        source = Source.of(shard.source)
+    except OSError:  # the reader says why
+        source = Source()
+    with opened(shard, job.format) as output:
+        tally, told, share = output.tally, 0, 0.0
+        for count in tag_into(tagger, job, shard, output):
+            if count % STEP == 0:
+                before, share = share, min(count / source.rows, 1.0) if source.rows else 0.0
+                yield Event(number, count - told, share - before)
+                told = count
+        if not tally.broken and not source.is_still(shard.source):
+            found, expected = "another file than when its reading began", "one that stays as it is"
+            _break_off(InputError(shard.source, found, expected), job, output)
+    record(shard, job, source, tally)
+    yield Event(number, tally.rows - told, 1.0 - share, tally)
+
+
+def tag_into(tagger: Tagger, job: Job, shard: Shard, output: Output) -> Iterator[int]:
+    """Tag a shard into an open output; yields the number of predictions after each."""
+    posts = _posts(tagger, job, shard, output)
+    for count, prediction in enumerate(tagger.predict_stream(posts, job.batch_size), start=1):
+        output.add(prediction)
+        yield count
+
+
+def _posts(tagger: Tagger, job: Job, shard: Shard, output: Output) -> Iterator[Post]:
+    faults = output.fault if job.lenient else refuse
+    try:
+        yield from read_shard(shard.source, tagger.splitter, faults)
+    except InputError as error:
+        _break_off(error, job, output)
+    except OSError as error:
+        found = f"no readable file ({reason_of(error)})"
+        _break_off(InputError(shard.source, found, "a file of posts"), job, output)
+
+
+def _break_off(fault: InputError, job: Job, output: Output) -> None:
+    """The shard ends here; a strict run as well."""
+    if not job.lenient:
+        raise fault
+    output.break_off(fault)

@@ -6,8 +6,9 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -16,7 +17,6 @@ from rpbert.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
     from rpbert.batch import Engine, Format, Summary
-    from rpbert.batch.output import Rows
     from rpbert.config.run import Backend, Precision
 
 PARTLY = 3
@@ -55,8 +55,8 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
     """Tag one file to another, whole or not at all, or to standard output as it goes."""
     from rpbert.batch import Job, Shard
     from rpbert.batch.finished import digest_of
-    from rpbert.batch.local import loaded
-    from rpbert.batch.output import HeldRows, JsonRows, Output, opened
+    from rpbert.batch.output import Output, json_rows, opened
+    from rpbert.batch.run import loaded, tag_into
     from rpbert.data.readers import SUFFIXES
     from rpbert.inference import model_folder
 
@@ -92,29 +92,29 @@ def predict_file(given: Shards, *, as_json: bool) -> None:
         backend=given.backend,
     )
     tagger = loaded(job, given.device)
-    held = HeldRows()
+    held: list[dict[str, Any]] = []
     with ExitStack() as files:
         if printed:
-            rows: Rows = held if as_json else JsonRows(sys.stdout.buffer)
-            out = Output(shard.source, rows, lambda: sys.stderr)
+            write = held.append if as_json else files.enter_context(json_rows(sys.stdout.buffer))
+            out = Output(shard.source, write, lambda: sys.stderr)
         else:
             out = files.enter_context(opened(shard, job.format))
-        for _ in tagger.tag_into(out, shard):
+        for _ in tag_into(tagger, job, shard, out):
             pass
-        if not (out.rows or out.errors or out.broken):
+        tally = out.tally
+        if not (tally.rows or tally.errors or tally.broken):
             raise InputError(shard.source, "no rows", "a row a post")
     if as_json and printed:
-        print_json(held.rows)
+        print_json(held)
     elif as_json:
-        counts = {"posts": out.rows, **out.images, "failed": out.errors}
+        counts = {"posts": tally.rows, **tally.images, "failed": tally.errors}
         print_json({"output": str(shard.output), **counts})
-    images = ", ".join(f"{out.images[key]:,} {key}" for key in _IMAGES)
-    print(f"{counted(out.rows, 'post')}; images: {images}", file=sys.stderr)
-    if out.errors or out.broken:
+    images = ", ".join(f"{tally.images[key]:,} {key}" for key in _IMAGES)
+    print(f"{counted(tally.rows, 'post')}; images: {images}", file=sys.stderr)
+    if tally.errors or tally.broken:
         where = "above" if printed else f"in {shard.errors}"
-        print(
-            f"{counted(out.errors, 'post')} failed, as told {where}. {out.broken}", file=sys.stderr
-        )
+        line = f"{counted(tally.errors, 'post')} failed, as told {where}. {tally.broken}"
+        print(line, file=sys.stderr)
         raise typer.Exit(PARTLY)
 
 
@@ -124,7 +124,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     from rpbert.batch.finished import digest_of
     from rpbert.batch.plan import divide, find, plan
     from rpbert.batch.run import set_aside, tag
-    from rpbert.batch.watch import Watch
+    from rpbert.batch.watch import watched
     from rpbert.training.stopping import StopSignals
 
     _check(given)
@@ -157,8 +157,8 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     try:
         with StopSignals():
             summary, waiting = set_aside(job, shards, resume=given.resume)
-            with Watch(waiting) as watch:
-                tag(job, waiting, engine, summary, watch.tell)
+            with watched(waiting) as tell:
+                tag(job, waiting, engine, summary, tell)
     except KeyboardInterrupt:
         again = [word for word in sys.argv[1:] if word != "--resume"]
         stopped(*again, "--resume")
@@ -173,6 +173,9 @@ def _check(given: Shards) -> None:
     """See that the numbers may be what they are."""
     if given.workers < 1:
         raise InputError("--workers", str(given.workers), "1 or more")
+    if given.engine == "local" and given.workers > 1:
+        hint = "give --engine ray, or --shard i/n in n processes"
+        raise InputError("--workers", f"{given.workers} with --engine local", "1", hint)
     if given.gpus is not None and given.gpus < 0:
         raise InputError("--gpus", str(given.gpus), "0 or more")
 
@@ -188,16 +191,12 @@ def _check_gpus(given: Shards) -> None:
 
 def _engine(given: Shards) -> Engine:
     if given.engine == "ray":
-        from rpbert.batch.ray_engine import RayEngine
+        from rpbert.batch.ray_engine import tag_on_ray
 
-        return RayEngine(given.workers, given.gpus)
-    if given.workers == 1:
-        from rpbert.batch.local import InProcess
+        return partial(tag_on_ray, workers=given.workers, gpus=given.gpus)
+    from rpbert.batch.run import tag_locally
 
-        return InProcess(given.device)
-    from rpbert.batch.processes import Processes
-
-    return Processes(given.workers, given.gpus)
+    return partial(tag_locally, device=given.device)
 
 
 def _say(summary: Summary, output: Path) -> None:
