@@ -5,22 +5,24 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from rpbert.cli.show import print_demo, print_prediction, relation_gauge, tagged_text
+from rpbert.cli.show import print_demo, print_prediction
 from rpbert.errors import InputError
 from rpbert.evidence.resnet import ResNetBlocks
-from rpbert.synthetic.demo import BLOCKS, RESULT, demo, finished
+from rpbert.synthetic.demo import RESULT, demo, finished, settings_of
 from rpbert.types import Entity, Prediction
 
 
 def test_the_demos_image_becomes_the_papers_grid() -> None:
     """Table 2 and Eq. 1: 49 blocks."""
-    blocks = ResNetBlocks.from_config(BLOCKS["shape"], BLOCKS["image_size"])
-    assert blocks(torch.zeros(1, 3, BLOCKS["image_size"], BLOCKS["image_size"])).shape[1] == 49
+    given = settings_of("rpbert", Path(), 0).model["evidence"]["blocks"]
+    blocks = ResNetBlocks.from_config(given["shape"], given["image_size"])
+    assert blocks(torch.zeros(1, 3, given["image_size"], given["image_size"])).shape[1] == 49
 
 
 def shown(width: int = 120) -> tuple[Console, io.StringIO]:
@@ -54,29 +56,15 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) ->
 
 def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
-    with pytest.raises(InputError, match="other things"):
+    with pytest.raises(InputError, match="other files"):
         demo(tmp_path, posts=60)
     assert (tmp_path / "mine").read_text() == "keep"
 
 
-def prediction(image: str = "used", relation: float | None = 0.5) -> Prediction:
-    entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
-    return Prediction("1", "at Lake [Como] 😀", [entity], relation, image)  # type: ignore[arg-type]
-
-
-def test_a_prediction_reads_with_its_entities_in_place() -> None:
-    assert (
-        tagged_text("at Lake [Como] 😀", prediction().entities).plain == "at [LOC Lake [Como]] 😀"
-    )
-    console, out = shown()
-    print_prediction(prediction(), console)
-    assert "LOC   0.90" in out.getvalue()
-    assert "█████░░░░░ 0.50" in out.getvalue()
-
-
 @pytest.mark.parametrize(
-    ("image", "relation", "words"),
+    ("image", "relation", "gauge"),
     [
+        ("used", 0.5, "█████░░░░░ 0.50"),
         ("used", 0.0, "░░░░░░░░░░ 0.00"),
         ("used", None, "not weighed"),
         ("none", 0.0, "none"),
@@ -84,5 +72,13 @@ def test_a_prediction_reads_with_its_entities_in_place() -> None:
         ("unreadable", 0.0, "unreadable"),
     ],
 )
-def test_what_became_of_the_image_is_said(image: str, relation: float | None, words: str) -> None:
-    assert relation_gauge(prediction(image, relation)) == words
+def test_a_prediction_shows_its_entities_in_place_and_its_image(
+    image: Any, relation: float | None, gauge: str
+) -> None:
+    entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
+    console, out = shown()
+    print_prediction(Prediction("1", "at Lake [Como] 😀", [entity], relation, image), console)
+    first, second, third = out.getvalue().splitlines()
+    assert first == "at [LOC Lake [Como]] 😀"
+    assert second.split() == ["LOC", "0.90", "3-14", "Lake", "[Como]"]
+    assert third.endswith(f": {gauge}")

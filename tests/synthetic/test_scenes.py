@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from rpbert.synthetic.drawing.canvas import COLOURS, SUPERSAMPLING, Canvas, Pen, arc
+from rpbert.synthetic.canvas import SUPERSAMPLING, Canvas, Pen, arc
+from rpbert.synthetic.colours import COLOURS
 from rpbert.synthetic.scenes import SCENES, draw
 
 WORDS_OF = {
@@ -22,18 +23,21 @@ WORDS_OF = {
 }
 
 
-@pytest.mark.parametrize("label", SCENES)
-def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(label: str) -> None:
-    for k in range(40):
-        scene = draw(label, random.Random(f"{label}{k}"), 48)
+@pytest.mark.parametrize(("label", "kinds"), [("PER", 2), ("LOC", 6), ("ORG", 4), ("MISC", 10)])
+def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(
+    label: str, kinds: int
+) -> None:
+    seen = set()
+    for k in range(100):
+        scene = draw(label, random.Random(f"{label}{k}"), 32)
         words = set(scene.caption.replace(",", "").split())
         assert words & WORDS_OF[scene.kind]
+        seen |= words & WORDS_OF[scene.kind]
         assert not any(words & own for kind, own in WORDS_OF.items() if kind != scene.kind)
-        for article, following in zip(
-            scene.caption.split(), scene.caption.split()[1:], strict=False
-        ):
+        for article, following in pairwise(scene.caption.split()):
             assert article != "an" or following[0] in "aeiou"
             assert article != "a" or following[0] not in "aeiou"
+    assert len(seen) == kinds if label != "ORG" else len(seen) >= kinds
 
 
 def test_a_scene_of_nothing_shows_no_type() -> None:
@@ -58,12 +62,12 @@ def test_the_same_chance_draws_the_same_picture_and_another_another() -> None:
     assert first.image.tobytes() != other.image.tobytes()
 
 
-@pytest.mark.parametrize("label", SCENES)
 @pytest.mark.parametrize("size", [32, 33, 700])
-def test_every_size_is_drawn_in_full_colour(label: str, size: int) -> None:
-    image = draw(label, random.Random(size), size).image
-    assert image.mode == "RGB"
-    assert np.asarray(image).std() > 5
+def test_every_size_is_drawn_in_full_colour(size: int) -> None:
+    for label in SCENES:
+        image = draw(label, random.Random(size), size).image
+        assert image.mode == "RGB"
+        assert np.asarray(image).std() > 5
 
 
 def test_the_colour_named_for_a_gift_box_covers_a_good_part_of_the_picture() -> None:
@@ -91,16 +95,6 @@ def test_shapes_tell_the_type_and_mean_colours_do_not() -> None:
     by_shape = SVC(C=10).fit(shapes[:500], types[:500])
     assert by_colour.score(means[500:], types[500:]) < 0.5
     assert by_shape.score(shapes[500:], types[500:]) > 0.7
-
-
-def test_kinds_within_a_type_are_many() -> None:
-    for label, fewest in (("PER", 3), ("LOC", 6), ("ORG", 4), ("MISC", 10)):
-        scenes = (draw(label, random.Random(k), 32) for k in range(120))
-        heads = Counter(
-            next(w for w in scene.caption.split() if w in WORDS_OF[scene.kind] | {"two", "three"})
-            for scene in scenes
-        )
-        assert len(heads) >= fewest, heads
 
 
 def test_a_turned_pen_agrees_with_rotation_by_hand() -> None:

@@ -18,21 +18,21 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
-from rpbert.errors import InputError, reason_of
-from rpbert.synthetic.phrases import LABELS
-from rpbert.synthetic.sentences import Token, framed, noisy, sentence
+from rpbert.errors import InputError
+from rpbert.storage.writing import check_writable
+from rpbert.synthetic.scenes import draw
+from rpbert.synthetic.sentences import LABELS, Token, framed, noisy, sentence
 
 TITLE = "# Controlled posts made by rpbert"
 # The split of post i is SPLITS[i % 10]: 70 / 10 / 20 %, and no post moves when more are made.
 SPLITS = ("train", "train", "test", "train", "train", "valid", "train", "train", "test", "train")
 NAMELESS = 0.05  # share of all posts that name nothing
-FURTHER = 0.25  # chance that a post names something else as well
+SECOND_NAME = 0.25  # chance that a post names something else as well
 IMAGE_NAME = re.compile(r"made_\d{6,}(_\d+)?\.jpg")
 
 
@@ -63,29 +63,16 @@ class Options:
     images: int = 1
 
     def __post_init__(self) -> None:
-        if self.posts < 10:
-            raise InputError("posts", str(self.posts), "10 or more")
-        for name in ("relevant", "ambiguous"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InputError(name, str(value), "a share between 0 and 1")
-        if not 32 <= self.image_size <= 2048:
-            raise InputError("image_size", str(self.image_size), "32 to 2048 pixels")
-        if not 1 <= self.images <= 9:
-            raise InputError("images", str(self.images), "1 to 9")
-
-
-class Picture(NamedTuple):
-    """An image of a post: its id, the type it shows, if any, and whether that adds to the text.
-
-    Attributes:
-        seed: decides how it is drawn.
-    """
-
-    id: str
-    shows: str | None
-    relation: int
-    seed: str
+        share = "a share between 0 and 1"
+        for name, accepted, expected in (
+            ("posts", self.posts >= 10, "10 or more"),
+            ("relevant", 0 <= self.relevant <= 1, share),
+            ("ambiguous", 0 <= self.ambiguous <= 1, share),
+            ("image_size", 32 <= self.image_size <= 2048, "32 to 2048 pixels"),
+            ("images", 1 <= self.images <= 9, "1 to 9"),
+        ):
+            if not accepted:
+                raise InputError(name, str(getattr(self, name)), expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,100 +119,29 @@ class MadePost:
         return [{"text": self.text[e["start"] : e["end"]], **e} for e in found]
 
 
-def make(
-    folder: Path,
-    posts: int = 3000,
-    relevant: float = 0.44,
-    ambiguous: float = 0.65,
-    seed: int = 0,
-    image_size: int = 224,
-    images: int = 1,
-) -> None:
-    """Writes a data folder of made posts; the same options give the same bytes.
-
-    The folder gets the text files, ``images/``, ``captions.tsv`` and ``relations.tsv`` of every
-    data folder, ``entities.jsonl`` with the whole truth, and ``README.md``. A folder that was
-    made before is written over, and images of a larger set are removed; other files stay.
-
-    Args:
-        folder: new, empty, or made before.
-        posts, relevant, ambiguous, seed, image_size, images: as in `Options`.
-
-    Raises:
-        InputError: an option is out of its range, or the folder holds something else.
-    """
-    from rpbert.synthetic.scenes import draw
-
-    options = Options(posts, relevant, ambiguous, seed, image_size, images)
-    folder = Path(folder)
-    _claim(folder)
-    (folder / "README.md").write_text(_readme(options), encoding="utf-8", newline="\n")
-    rows: list[dict[str, Any]] = []
-    kept: set[str] = set()
-    captions: list[str] = []
-    relations: list[str] = []
-    words: dict[str, list[str]] = {split: [] for split in ("train", "valid", "test")}
-    for index in range(posts):
-        post = make_post(index, options)
-        pictures = arranged(post, index, options)
-        scenes = []
-        for picture in pictures:
-            rng = random.Random(picture.seed)
-            scene = draw(picture.shows, rng, image_size)
-            path = folder / "images" / f"{picture.id}.jpg"
-            kept.add(path.name)
-            scene.image.save(path, "JPEG", quality=rng.randint(75, 92))
-            scenes.append((scene.kind, scene.caption))
-            captions.append(f"{picture.id}\t{scene.caption}\n")
-            relations.append(f"{picture.id}\t{picture.relation}\n")
-        words[post.split].append(_conll(post))
-        rows.append(_truth(post, pictures, scenes))
-    _write_beside(folder, rows, captions, relations)
-    for split, texts in words.items():
-        with _writing(folder / f"{split}.txt") as file:
-            file.writelines(texts)
-    _remove_others(folder / "images", kept)
-
-
-def arranged(post: MadePost, index: int, options: Options) -> list[Picture]:
-    """The images of post number `index`: its own at a place by chance, the others around it."""
-    own = Picture(post.id, post.shows, post.relation, f"{options.seed}/{index}/image")
-    if options.images == 1:
-        return [own]
-    rng = random.Random(f"{options.seed}/{index}/images")
-    # Without a clue any type of thing might belong to the name, so that none is the wrong one.
-    told = post.clue or not post.relation
-    pictures = [
-        Picture("", rng.choice(post.others) if told else None, 0, f"{own.seed}/{number}")
-        for number in range(2, options.images + 1)
-    ]
-    pictures.insert(rng.randrange(options.images), own)
-    ids = [post.id, *(f"{post.id}_{number}" for number in range(2, options.images + 1))]
-    return [picture._replace(id=id) for id, picture in zip(ids, pictures, strict=True)]
-
-
 def make_post(index: int, options: Options) -> MadePost:
     """Post number `index`: its kind by rank within its split, the rest by chance from the seed."""
     rng = random.Random(f"{options.seed}/{index}/text")
-    split, rank = _place(index)
+    rounds, turn = divmod(index, len(SPLITS))
+    split = SPLITS[turn]
+    rank = rounds * SPLITS.count(split) + SPLITS[:turn].count(split)
     relevant = _takes_turn(rank, options.relevant)
     before = _quota(rank, options.relevant)
     main, shows = rng.choice(LABELS), rng.choice(LABELS)
-    nameless = NAMELESS / (1 - options.relevant) if options.relevant < 1 else 0.0
     label: str | None = main
+    nameless = NAMELESS / (1 - options.relevant) if options.relevant < 1 else 0.0
     if relevant:
         clue = not _takes_turn(before, options.ambiguous)
         ambiguous = not clue or rng.random() < options.ambiguous
-        further = _further(rng)
+        second = _second_name(rng)
         shows = main
     elif _takes_turn(rank - before, min(1.0, nameless)):
-        label, clue, ambiguous, further = None, False, False, None
+        label, clue, ambiguous, second = None, False, False, None
     else:
         clue, ambiguous = True, rng.random() < options.ambiguous
-        further = _further(rng)
-        shows = rng.choice([other for other in LABELS if other not in (main, further)])
-    tokens = sentence(rng, label, clue, ambiguous, further)
-    named = {main, further} if label else {further}
+        second = _second_name(rng)
+        shows = rng.choice([other for other in LABELS if other not in (main, second)])
+    tokens = sentence(rng, label, clue, ambiguous, second)
     return MadePost(
         id=f"made_{index:06d}",
         split=split,
@@ -234,15 +150,8 @@ def make_post(index: int, options: Options) -> MadePost:
         clue=clue,
         relation=int(relevant),
         shows=shows,
-        others=tuple(other for other in LABELS if other not in named),
+        others=tuple(other for other in LABELS if other not in (label, second)),
     )
-
-
-def _place(index: int) -> tuple[str, int]:
-    """The split of a post and its rank within it."""
-    rounds, turn = divmod(index, len(SPLITS))
-    split = SPLITS[turn]
-    return split, rounds * Counter(SPLITS)[split] + SPLITS[:turn].count(split)
 
 
 def _quota(number: int, share: float) -> int:
@@ -255,80 +164,114 @@ def _takes_turn(rank: int, share: float) -> bool:
     return _quota(rank + 1, share) > _quota(rank, share)
 
 
-def _further(rng: random.Random) -> str | None:
+def _second_name(rng: random.Random) -> str | None:
     """The type of a second name, independent of the main one's, or None."""
     label = rng.choice(LABELS)
-    return label if rng.random() < FURTHER else None
+    return label if rng.random() < SECOND_NAME else None
 
 
-def _claim(folder: Path) -> None:
-    """Makes the folder, unless it holds what was not made here."""
-    expected = "a new or empty folder, or one made before"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(folder, "a file", expected)
+def make(folder: Path, **options: Any) -> None:
+    """Writes a data folder of made posts; the same options give the same bytes.
+
+    The folder gets the text files, ``images/``, ``captions.tsv`` and ``relations.tsv`` of every
+    data folder, ``entities.jsonl`` with the whole truth, and ``README.md``. A folder that was
+    made before is written over, and images of a larger set are removed; other files stay.
+
+    Args:
+        folder: new, empty, or made before.
+        options: as of `Options`.
+
+    Raises:
+        InputError: an option is out of its range, or the folder holds something else.
+    """
+    given = Options(**options)
     readme = folder / "README.md"
-    try:
-        made = readme.is_file() and readme.read_text("utf-8", "replace").startswith(TITLE)
-        if not made and folder.is_dir() and any(folder.iterdir()):
-            raise InputError(folder, "other files", expected, "nothing was written")
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(folder, reason_of(error), "a folder that can be written") from error
-
-
-def _remove_others(folder: Path, kept: set[str]) -> None:
-    """Remove the images that an earlier, larger set left here."""
-    for path in list(folder.iterdir()):
-        if IMAGE_NAME.fullmatch(path.name) and path.name not in kept:
-            path.unlink()
-
-
-def _writing(path: Path) -> TextIO:
-    return path.open("w", encoding="utf-8", newline="\n")
-
-
-def _conll(post: MadePost) -> str:
-    lines = "".join(f"{token.word}\t{token.tag}\n" for token in post.tokens)
-    return f"IMGID:{post.id}\n{lines}\n"
-
-
-def _write_beside(
-    folder: Path, rows: list[dict[str, Any]], captions: list[str], relations: list[str]
-) -> None:
-    """Writes the whole truth, and what is known of each image."""
-    with _writing(folder / "entities.jsonl") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    several = [row for row in rows if isinstance(row["image"], list)]
-    further = [[row["id"], *(Path(name).stem for name in row["image"][1:])] for row in several]
-    files = {"captions": captions, "relations": relations}
-    if further:
-        files["images"] = [f"{id}\t{' '.join(others)}\n" for id, *others in further]
-    for name, lines in files.items():
-        with _writing(folder / f"{name}.tsv") as file:
-            file.writelines(lines)
-    if not further:  # of an earlier set with several images a post
+    claim(folder, readme.is_file() and readme.read_text("utf-8", "replace").startswith(TITLE))
+    (folder / "images").mkdir(exist_ok=True)
+    for name, lines in _made(folder, given).items():
+        (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
+    if given.images == 1:  # of an earlier set with several images a post
         (folder / "images.tsv").unlink(missing_ok=True)
 
 
-def _truth(
-    post: MadePost, pictures: Sequence[Picture], scenes: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
+def claim(folder: Path, made_before: bool) -> None:
+    """Makes the folder, unless it holds what was not made here.
+
+    Raises:
+        InputError: it holds other files, is none, or cannot be written.
+    """
+    check_writable(folder, "made posts")
+    if not made_before and folder.exists() and any(folder.iterdir()):
+        expected = "a new or empty folder, or one made before"
+        raise InputError(folder, "other files", expected, "nothing was written")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _made(folder: Path, options: Options) -> dict[str, list[str]]:
+    """Draws the images of all posts; returns the lines of each text file."""
+    names = ("train.txt", "valid.txt", "test.txt", "entities.jsonl", "captions.tsv")
+    texts = {name: list[str]() for name in (*names, "relations.tsv")}
+    texts["README.md"] = [_readme(options)]
+    if options.images > 1:
+        texts["images.tsv"] = []
+    ids: set[str] = set()
+    for index in range(options.posts):
+        post = make_post(index, options)
+        images = _draw_images(post, index, options, folder)
+        words = "".join(f"{token.word}\t{token.tag}\n" for token in post.tokens)
+        texts[f"{post.split}.txt"].append(f"IMGID:{post.id}\n{words}\n")
+        texts["entities.jsonl"].append(json.dumps(_truth(post, images), ensure_ascii=False) + "\n")
+        for id, image in images.items():
+            texts["captions.tsv"].append(f"{id}\t{image['caption']}\n")
+            texts["relations.tsv"].append(f"{id}\t{image['relation']}\n")
+        if options.images > 1:
+            first, *others = images
+            texts["images.tsv"].append(f"{first}\t{' '.join(others)}\n")
+        ids.update(images)
+    for path in list((folder / "images").iterdir()):  # of an earlier, larger set
+        if IMAGE_NAME.fullmatch(path.name) and path.stem not in ids:
+            path.unlink()
+    return texts
+
+
+def _draw_images(
+    post: MadePost, index: int, options: Options, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Draws a post's images, its own at a place by chance; returns the truth of each by its id."""
+    seed = f"{options.seed}/{index}/image"
+    plans: list[tuple[str, str | None, int]] = [(seed, post.shows, post.relation)]
+    if options.images > 1:
+        rng = random.Random(f"{options.seed}/{index}/images")
+        # Without a clue any type of thing might belong to the name, so that none is the wrong one.
+        told = post.clue or not post.relation
+        others = [
+            (f"{seed}/{number}", rng.choice(post.others) if told else None, 0)
+            for number in range(2, options.images + 1)
+        ]
+        own = rng.randrange(options.images)
+        plans = [*others[:own], *plans, *others[own:]]
+    images = {}
+    for number, (seed, shows, relation) in enumerate(plans, 1):
+        rng = random.Random(seed)
+        scene = draw(shows, rng, options.image_size)
+        id = post.id if number == 1 else f"{post.id}_{number}"
+        path = f"images/{id}.jpg"
+        scene.image.save(folder / path, "JPEG", quality=rng.randint(75, 92))
+        images[id] = {"image": path, "relation": relation, "caption": scene.caption}
+        images[id] |= {"scene": scene.kind, "shows": shows}
+    return images
+
+
+def _truth(post: MadePost, images: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A row of the truth; what is of an image is a list where there are several."""
-
-    def each(values: Sequence[Any]) -> Any:
-        return values[0] if len(values) == 1 else list(values)
-
+    rows = list(images.values())
     return {
         "id": post.id,
         "split": post.split,
         "text": post.text,
         "tokens": [token.word for token in post.tokens],
         "entities": post.entities(),
-        "image": each([f"images/{picture.id}.jpg" for picture in pictures]),
-        "relation": each([picture.relation for picture in pictures]),
-        "caption": each([caption for _, caption in scenes]),
-        "scene": each([kind for kind, _ in scenes]),
-        "shows": each([picture.shows for picture in pictures]),
+        **(rows[0] if len(rows) == 1 else {key: [row[key] for row in rows] for key in rows[0]}),
         "type": post.label,
         "clue": post.clue,
     }
@@ -336,29 +279,9 @@ def _truth(
 
 def _readme(options: Options) -> str:
     given = asdict(options)
-    further = "| `images.tsv` | id, tab, the ids of the further images of the post |\n"
     if options.images == 1:
         del given["images"]
-        further = ""
     listed = "\n".join(f"- {name}: {value}" for name, value in given.items())
-    return f"""{TITLE}
-
-Posts with drawn images whose entities, types and text-image relations are known because they
-were made so; no real person, post or photograph is in them. The same options give the same
-bytes (with the same versions of Pillow and numpy):
-
-{listed}
-
-| file | what |
-|---|---|
-| `train.txt`, `valid.txt`, `test.txt` | `IMGID:<id>`, `token<TAB>tag` lines (IOB2), blank line |
-| `images/<id>.jpg` | a person, a landscape, a logo or an object |
-| `captions.tsv` | id, tab, what is drawn |
-| `relations.tsv` | id, tab, 1 if the image shows what the post's main name is, else 0 |
-{further}| `entities.jsonl` | the whole truth, a line per post, keys below |
-
-`entities`: the names, `start` and `end` in characters of `text`, `could_be` the types that the
-name by itself could have. `type`: that of the main name, null where nothing is named. `clue`:
-whether the words tell it. `scene`, `shows`: what is drawn, and the type it stands for. `tokens`,
-`image`, `relation`, `caption`, `split`: as in the other files.
-"""
+    text = files("rpbert.synthetic").joinpath("readme.md").read_text("utf-8")
+    lines = text.replace("{options}", listed).splitlines(keepends=True)
+    return "".join(line for line in lines if options.images > 1 or "images.tsv" not in line)

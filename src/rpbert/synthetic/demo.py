@@ -6,63 +6,30 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
-from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import evaluate_posts
-from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
+from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD
 from rpbert.inference import Tagger
 from rpbert.storage.manifest import is_whole
-from rpbert.storage.writing import check_writable, written_whole
-from rpbert.synthetic.controlled import make
+from rpbert.storage.writing import written_whole
+from rpbert.synthetic.controlled import claim, make
 from rpbert.training.train import train
 from rpbert.types import Post, Prediction
 
 POSTS = 6000
-EPOCHS = 5
 MARK = ".rpbert-demo"
 RESULT = "demo.json"
-
-ENCODER: dict[str, Any] = {
-    "shape": {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-        "max_position_embeddings": 128,
-        # Few epochs over posts that are never the same twice: dropout would only slow them.
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    },
-    "vocabulary": 3000,
-}
-BLOCKS: dict[str, Any] = {
-    "shape": {
-        "layer_type": "basic",
-        "embedding_size": 16,
-        "depths": [1, 1],
-        "hidden_sizes": [32, 64],
-    },
-    # Two stages halve the image three times: 56 pixels become the paper's 7 × 7 blocks, and more
-    # posts are seen in the time than with larger images.
-    "image_size": 56,
-}
-EVIDENCE = {"blocks": BLOCKS}
-TAGGER = {"word_dimension": 64, "lstm_hidden": 64, "lstm_layers": 1, "dropout": 0.2}
-RATES = {"head": 2e-3, "encoder": 7e-4, "projection": 7e-4, "visual": 1e-3}
-SYSTEMS: dict[str, dict[str, Any]] = {
-    "rpbert": {"system": "rpbert", "gate": "soft", "encoder": ENCODER, "evidence": EVIDENCE},
-    "none": {"system": "rpbert", "gate": "none", "encoder": ENCODER, "evidence": EVIDENCE},
-    "bert": {"system": "bert", "encoder": ENCODER},
-}
-TITLES = {
-    "rpbert": "rpbert: as much image as it relates",
-    "none": "rpbert, gate=none: the whole image",
-    "bert": "bert: text only",
-}
+SETTINGS: dict[str, Any] = yaml.safe_load(
+    files("rpbert.synthetic").joinpath("demo.yaml").read_text("utf-8")
+)
+SYSTEMS: dict[str, dict[str, Any]] = SETTINGS["systems"]
 
 
 @dataclass(frozen=True)
@@ -104,19 +71,13 @@ class DemoResult:
 
 def settings_of(system: str, data: Path, seed: int) -> RunSettings:
     """The run of one of the demo's systems: small parts, random weights, the same budget."""
+    run = SETTINGS["run"]
     return RunSettings.model_validate(
         {
-            "preset": "tuned",
-            "model": {**SYSTEMS[system], "tagger": TAGGER},
+            **run,
+            "model": SYSTEMS[system]["model"],
             "data": {"path": data},
-            "training": {
-                "epochs": EPOCHS,
-                "batch_size": 32,
-                "decay": "cosine",
-                "seed": seed,
-                "relation": RATES,
-                "tagging": RATES,
-            },
+            "training": {**run["training"], "seed": seed},
         }
     )
 
@@ -135,18 +96,27 @@ def demo(
     Raises:
         InputError: `folder` holds something that is not an earlier demo.
     """
-    _claim(folder)
+    made_before = (folder / MARK).exists()
+    claim(folder, made_before)
+    if made_before:  # what an earlier demo left there is made anew
+        shutil.rmtree(folder)
+        folder.mkdir()
+    (folder / MARK).touch()
     data = folder / "data"
     make(data, posts=posts, seed=seed)
     source = open_data(data)
     test = list(source.read("test"))
     taggers, rows = {}, []
     for number, system in enumerate(SYSTEMS, 1):
-        say(f"{number} of {len(SYSTEMS)}: {TITLES[system]}")
+        say(f"{number} of {len(SYSTEMS)}: {SYSTEMS[system]['title']}")
         trained = train(settings_of(system, data, seed), folder / system)
         taggers[system] = Tagger.from_pretrained(trained.model)
-        evaluation = evaluate_posts(taggers[system], test)
-        rows.append(_row(system, evaluation, trained.seconds))
+        tags, relation = (found := evaluate_posts(taggers[system], test)).tags, found.relation
+        assert tags is not None  # made posts have tags
+        adds, does_not = (tags.by_group[group].strict.f1 for group in (ADDS, DOES_NOT_ADD))
+        accuracy = relation.accuracy if relation else None
+        scores = (tags.strict.f1, adds, does_not, accuracy)
+        rows.append(DemoRow(system, SYSTEMS[system]["title"], *scores, trained.seconds))
     counts = {split: sum(1 for _ in source.read(split)) for split in source.splits}
     examples = _examples(test, taggers["rpbert"], taggers["bert"])
     result = DemoResult(folder, counts, rows, examples)
@@ -168,21 +138,6 @@ def finished(folder: Path, seed: int) -> dict[str, Any] | None:
     return {**found, "folder": str(folder)}  # wherever it was made
 
 
-def _row(system: str, evaluation: Evaluation, seconds: float) -> DemoRow:
-    tags, relation = evaluation.tags, evaluation.relation
-    assert tags is not None  # made posts have tags
-    groups = tags.by_group
-    return DemoRow(
-        system=system,
-        title=TITLES[system],
-        f1=tags.strict.f1,
-        f1_adds=groups[ADDS].strict.f1,
-        f1_does_not=groups[DOES_NOT_ADD].strict.f1,
-        relation_accuracy=relation.accuracy if relation else None,
-        seconds=seconds,
-    )
-
-
 def _examples(test: Sequence[Post], multimodal: Tagger, text_only: Tagger) -> list[DemoExample]:
     """Three posts whose image adds and three whose image misleads, the first of the test split."""
     tagged = [post for post in test if post.tags and set(post.tags) != {"O"}]
@@ -193,14 +148,3 @@ def _examples(test: Sequence[Post], multimodal: Tagger, text_only: Tagger) -> li
         chosen, multimodal.predict_batch(chosen), text_only.predict_batch(chosen), strict=True
     )
     return [DemoExample(p.caption or "", str(p.image), seen, blind) for p, seen, blind in answers]
-
-
-def _claim(folder: Path) -> None:
-    """Take the folder for the demo; what an earlier demo left there is made anew."""
-    check_writable(folder, "--output")
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise InputError(folder, "a folder with other things", "a new folder for --output")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()

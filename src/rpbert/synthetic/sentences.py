@@ -1,18 +1,29 @@
-"""The words of made posts: a sentence with its names, framed and mistyped as tweets are."""
+"""The words of made posts: a sentence with its names, framed and mistyped as tweets are.
+
+``phrases.json`` holds names and templates with or without a clue to the type. In a template `{x}`
+is the name, `{t}` a time, `{n}` a number. Every template of ``cue_templates`` holds a word of its
+type's ``cues`` and of no other's; ``lists`` holds no such word.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import string
 from collections.abc import Sequence
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple
 
-from rpbert.synthetic import phrases
-from rpbert.synthetic.phrases import LABELS
-
+LABELS = ("PER", "LOC", "ORG", "MISC")
 HASHTAG = 0.08  # chance that a name stands in a hashtag
 TYPO, ELONGATED = 0.03, 0.01  # chance of each per word
-CUES = frozenset().union(*phrases.CUES.values())
+
+_DATA: Any = json.loads(files("rpbert.synthetic").joinpath("phrases.json").read_text("utf-8"))
+CUES: dict[str, list[str]] = _DATA["cues"]
+CUE_TEMPLATES: dict[str, list[str]] = _DATA["cue_templates"]
+NAME_SHAPES: dict[str, list[str]] = _DATA["name_shapes"]
+PHRASES: dict[str, list[str]] = _DATA["lists"]
+ALL_CUES = frozenset(word for words in CUES.values() for word in words)
 
 
 class Token(NamedTuple):
@@ -23,36 +34,36 @@ class Token(NamedTuple):
     could_be: tuple[str, ...] = ()
 
 
-def _plain_name(rng: random.Random, label: str) -> str:
-    """A name that tells its own type."""
-    return rng.choice(phrases.SHAPES[label]).format(
-        first=rng.choice(phrases.FIRST_NAMES),
-        last=rng.choice(phrases.LAST_NAMES),
-        root=rng.choice(phrases.ROOTS),
-    )
-
-
 def sentence(
-    rng: random.Random, label: str | None, clue: bool, ambiguous: bool, further: str | None
+    rng: random.Random, label: str | None, clue: bool, ambiguous: bool, second: str | None
 ) -> list[Token]:
     """A template with its names, times and numbers filled in."""
-    templates = phrases.EMPTY_TEMPLATES
+    templates = PHRASES["empty_templates"]
     names: dict[str, tuple[str, str, tuple[str, ...]]] = {}
     if label is not None:
-        templates = phrases.CUE_TEMPLATES[label] if clue else phrases.NEUTRAL_TEMPLATES
+        templates = CUE_TEMPLATES[label] if clue else PHRASES["neutral_templates"]
         if ambiguous:
-            names["{x}"] = (rng.choice(phrases.AMBIGUOUS_NAMES), label, LABELS)
+            names["{x}"] = (rng.choice(PHRASES["ambiguous_names"]), label, LABELS)
         else:
             names["{x}"] = (_plain_name(rng, label), label, (label,))
-    pattern = rng.choice(templates)
-    if further is not None:
-        names["{y}"] = (_plain_name(rng, further), further, (further,))
-        pattern = rng.choice(phrases.FURTHER_TEMPLATES).replace("{main}", pattern)
-    time, number = rng.choice(phrases.TIMES), rng.choice(phrases.NUMBERS)
+    template = rng.choice(templates)
+    if second is not None:
+        names["{y}"] = (_plain_name(rng, second), second, (second,))
+        template = rng.choice(PHRASES["second_name_templates"]).replace("{main}", template)
+    time, number = rng.choice(PHRASES["times"]), rng.choice(PHRASES["numbers"])
     tokens: list[Token] = []
-    for slot in pattern.replace("{t}", time).replace("{n}", number).split():
+    for slot in template.replace("{t}", time).replace("{n}", number).split():
         tokens += _name_tokens(rng, *names[slot]) if slot in names else [Token(slot)]
     return tokens
+
+
+def _plain_name(rng: random.Random, label: str) -> str:
+    """A name that tells its own type."""
+    shape = rng.choice(NAME_SHAPES[label])
+    first, last, root = (
+        rng.choice(PHRASES[name]) for name in ("first_names", "last_names", "name_roots")
+    )
+    return shape.format(first=first, last=last, root=root)
 
 
 def _name_tokens(
@@ -61,33 +72,31 @@ def _name_tokens(
     if rng.random() < HASHTAG:
         joined = "".join(c for c in name if c.isalnum())
         return [Token("#"), Token(joined, f"B-{label}", could_be)]
-    first, *rest = name.split()
-    return [
-        Token(first, f"B-{label}", could_be),
-        *(Token(word, f"I-{label}", could_be) for word in rest),
-    ]
-
-
-def _handle(rng: random.Random) -> str:
-    return f"{rng.choice(phrases.HANDLES)}_{rng.choice(string.ascii_lowercase)}{rng.randint(1, 99)}"
+    tags = (f"{'I' if position else 'B'}-{label}" for position in range(len(name)))
+    return [Token(word, tag, could_be) for word, tag in zip(name.split(), tags, strict=False)]
 
 
 def framed(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
     """The sentence with what tweets put before and after one."""
+
+    def handle() -> str:
+        letter = rng.choice(PHRASES["handles"]), rng.choice(string.ascii_lowercase)
+        return f"{'_'.join(letter)}{rng.randint(1, 99)}"
+
     before: list[str] = []
     after: list[str] = []
     if rng.random() < 0.12:
-        before += ["RT", "@", _handle(rng), ":"]
+        before += ["RT", "@", handle(), ":"]
     if rng.random() < 0.2:
-        before += rng.choice(phrases.OPENINGS).split()
+        before += rng.choice(PHRASES["openings"]).split()
     if rng.random() < 0.3:
-        after += rng.choice(phrases.CLOSINGS).split()
+        after += rng.choice(PHRASES["closings"]).split()
     if rng.random() < 0.12:
-        after += ["#", rng.choice(phrases.HASHTAGS)]
+        after += ["#", rng.choice(PHRASES["hashtags"])]
     if rng.random() < 0.06:
-        after += ["@", _handle(rng)]
+        after += ["@", handle()]
     if rng.random() < 0.25:
-        after += [rng.choice(phrases.EMOJI)] * rng.choice((1, 1, 2))
+        after += [rng.choice(PHRASES["emoji"])] * rng.choice((1, 1, 2))
     if rng.random() < 0.02:
         after += ["❤", "\ufe0f"]  # real tweets leave the invisible half of a heart as a word
     if rng.random() < 0.2:
@@ -101,7 +110,7 @@ def noisy(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
     noisy = []
     for token in tokens:
         word = token.word
-        if token.tag == "O" and word.isalpha() and word not in CUES and len(word) > 3:
+        if token.tag == "O" and word.isalpha() and word not in ALL_CUES and len(word) > 3:
             word = _mistyped(rng, word)
         if not word.startswith("http"):
             word = case(word)
@@ -119,4 +128,4 @@ def _mistyped(rng: random.Random, word: str) -> str:
         wrong = word[:at] + word[at + 1 :]
     elif chance < TYPO + ELONGATED and word[at] in "aeiou":
         wrong = word[:at] + word[at] * rng.randint(3, 5) + word[at + 1 :]
-    return word if wrong in CUES else wrong
+    return word if wrong in ALL_CUES else wrong

@@ -1,7 +1,8 @@
-"""Paper, pens and a camera for drawn pictures: named colours, shapes, noise and blur.
+"""Pens and a camera for drawn pictures: shapes, noise and blur.
 
 Lengths are fractions of the picture's shorter side, so a drawing looks the same at any size.
-The origin is the top left corner, y grows downwards.
+The origin is the top left corner, y grows downwards. ``drawings.json`` lists the shapes of each
+drawing: a method of `Pen` with its arguments, or a step of `sketch`.
 """
 
 from __future__ import annotations
@@ -10,64 +11,23 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rpbert.synthetic.colours import DATA, Colour, mix, pick, rgb
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-Colour: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]
 
-COLOURS: dict[str, Colour] = {
-    "red": (206, 62, 58),
-    "orange": (230, 132, 48),
-    "yellow": (240, 200, 66),
-    "green": (76, 160, 88),
-    "teal": (42, 150, 145),
-    "blue": (60, 125, 200),
-    "navy": (44, 62, 112),
-    "purple": (134, 84, 168),
-    "pink": (232, 134, 165),
-    "brown": (128, 88, 64),
-    "grey": (136, 144, 150),
-    "white": (238, 238, 232),
-    "black": (44, 46, 54),
-}
+DRAWINGS: dict[str, list[list[Any]]] = DATA["drawings"]
+GLYPHS: list[list[list[Any]]] = DATA["glyphs"]
 SUPERSAMPLING = 2  # drawn twice as large and averaged: smooth edges
-
-
-def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour `share` of the way from `first` to `second`."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-    return red, green, blue
 
 
 def described(name: str) -> str:
     """The noun phrase with its indefinite article."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def darker(colour: Colour, share: float = 0.3) -> Colour:
-    """The colour with `share` of black mixed in."""
-    return mix(colour, (0, 0, 0), share)
-
-
-def lighter(colour: Colour, share: float = 0.3) -> Colour:
-    """The colour with `share` of white mixed in."""
-    return mix(colour, (255, 255, 255), share)
-
-
-def varied(rng: random.Random, colour: Colour, spread: int = 14) -> Colour:
-    """A neighbour of the colour, each channel moved by at most `spread`."""
-    red, green, blue = (min(255, max(0, c + rng.randint(-spread, spread))) for c in colour)
-    return red, green, blue
-
-
-def pick_colour(rng: random.Random, *avoid: Colour) -> tuple[str, Colour]:
-    """A named colour that stands out against the colours to avoid, slightly varied."""
-    names = [n for n, c in COLOURS.items() if all(math.dist(c, other) > 95 for other in avoid)]
-    name = rng.choice(names or ["white"])
-    return name, varied(rng, COLOURS[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +63,10 @@ class Pen:
         """Fills the polygon."""
         self.surface.polygon(self._pixels(points), fill=colour)
 
-    def ellipse(
-        self,
-        x: float,
-        y: float,
-        rx: float,
-        ry: float,
-        colour: Colour,
-        start: float = 0.0,
-        end: float = 360.0,
-    ) -> None:
-        """Fills an ellipse, or its segment between two angles as in `arc`."""
-        self.polygon(arc(x, y, rx, ry, start, end), colour)
+    def ellipse(self, x: float, y: float, rx: float, ry: float, c: Colour, *span: float) -> None:
+        """Fills an ellipse with colour `c`, or its segment between two angles as in `arc`."""
+        start, end = span or (0.0, 360.0)
+        self.polygon(arc(x, y, rx, ry, start, end), c)
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, colour: Colour, corner: float = 0.0
@@ -148,6 +100,66 @@ def arc(
     """Points along an ellipse, angles in degrees clockwise from 3 o'clock."""
     turns = (math.radians(start + (end - start) * k / steps) for k in range(steps + 1))
     return [(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns]
+
+
+def letters(pen: Pen, rng: random.Random, wide: float, high: float, colour: Colour) -> None:
+    """Marks of no alphabet centred on the origin: a sign that nobody can read."""
+    number = rng.randint(3, 6)
+    pitch = min(wide / number, high * 1.1)
+    width, weight = pitch * 0.66, min(high, pitch) * rng.uniform(0.2, 0.28)
+    for k in range(number):
+        left = (k - number / 2) * pitch + (pitch - width) / 2
+        for strokes in rng.choice(GLYPHS):
+            points = [(left + x * width, (y - 0.5) * high) for x, y in _value(strokes, {})]
+            pen.stroke(points, weight, colour)
+
+
+def sketch(pen: Pen, drawing: str, rng: random.Random, **palette: Colour) -> None:
+    """Draws what ``drawings.json`` lists under the name; `palette` holds the colours it names."""
+    palette |= {"dark": (0, 0, 0), "light": (255, 255, 255)}
+    _follow(pen, DRAWINGS[drawing], rng, palette)
+
+
+def _follow(
+    pen: Pen, steps: Sequence[Sequence[Any]], rng: random.Random, palette: dict[str, Colour]
+) -> None:
+    for kind, *given in steps:
+        match kind:
+            case "frame":  # of all that follows: x, y, scale, and the range of the turn
+                x, y, scale, *turn = given
+                pen = pen.at(x, y, scale, rng.uniform(*turn) if turn else 0.0)
+            case "maybe":  # a chance, steps, and the steps otherwise
+                chance, steps, *otherwise = given
+                for branch in [steps] if rng.random() < chance else otherwise:
+                    _follow(pen, branch, rng, palette)
+            case "either":
+                _follow(pen, rng.choice(given), rng, palette)
+            case "drawing":
+                _follow(pen, DRAWINGS[given[0]], rng, palette)
+            case "set":
+                palette[given[0]] = _value(given[1], palette)
+            case "pick":  # a colour that stands out against others
+                name, *avoid = given
+                _, palette[name] = pick(rng, *(_value(other, palette) for other in avoid))
+            case "letters":
+                letters(pen, rng, *(_value(value, palette) for value in given))
+            case _:
+                getattr(pen, kind)(*(_value(value, palette) for value in given))
+
+
+def _value(text: Any, palette: dict[str, Colour]) -> Any:
+    """An argument as it is written: a number, points, ``["arc", …]``, a colour, or its mixture."""
+    match text:
+        case ["arc", *numbers]:
+            return arc(*numbers)
+        case str() if text.startswith("#"):
+            return rgb(text)
+        case str() if " " in text:  # colour, other, share: as `mix`
+            first, other, share = text.split()
+            return mix(palette[first], _value(other, palette), float(share))
+        case str():
+            return palette[text]
+    return text
 
 
 class Canvas:
