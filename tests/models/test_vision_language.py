@@ -18,8 +18,7 @@ from transformers import LxmertConfig, LxmertModel, VisualBertConfig, VisualBert
 
 from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.lxmert import LxmertEncoder
-from rpbert.models.unicoder_vl import UnicoderVlEncoder
-from rpbert.models.uniter import UniterEncoder
+from rpbert.models.uniter import UnicoderVlEncoder, UniterEncoder
 from rpbert.models.vilbert import CoAttention, VilbertEncoder
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.models.visualbert import VisualBertEncoder

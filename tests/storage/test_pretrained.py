@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config,
 from rpbert.config.run import Rates, TrainingSettings
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
-from rpbert.models.bert import BertTagger
+from rpbert.models.bilstm_crf import BertTagger
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.tasks import TaggingTask

@@ -33,7 +33,7 @@ from rpbert.evaluation.scoring import (
 )
 from rpbert.inference import Decoded, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
-from rpbert.models.build import Parts
+from rpbert.models.build import Builder
 from rpbert.models.tagger import WordEmbeddings
 from rpbert.types import ImageStatus, Post
 
@@ -185,7 +185,7 @@ def describe_systems() -> list[dict[str, Any]]:
     for name, entry in SYSTEMS.items():
         with torch.device("meta"):
             system = build(
-                _published_sizes(name), Parts(_published_sizes(name).tagger, vocabulary, 30522)
+                _published_sizes(name), Builder(_published_sizes(name).tagger, vocabulary, 30522)
             )
         embeddings = getattr(system, "embeddings", None)
         tables = (

@@ -37,8 +37,7 @@ from rpbert.integrations.published_names import (
     Tensors,
     layers_of,
 )
-from rpbert.models.build import from_hub
-from rpbert.models.tokenizer import load_tokenizer
+from rpbert.models.build import from_hub, load_tokenizer
 from rpbert.models.vision_language import CONVERTED, WEIGHTS
 
 if TYPE_CHECKING:

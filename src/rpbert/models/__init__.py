@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from rpbert.config.model import EvidenceKind, SystemSettings
 from rpbert.config.run import parse
 from rpbert.errors import InputError, did_you_mean
 from rpbert.models.adaptive_coattention import AdaptiveCoAttention
-from rpbert.models.bert import BertTagger
-from rpbert.models.bilstm_crf import BiLstmCrfTagger
-from rpbert.models.build import Parts
+from rpbert.models.bilstm_crf import BertTagger, BiLstmCrfTagger
+from rpbert.models.build import Builder
 from rpbert.models.gated_fusion import GatedFusion
 from rpbert.models.image_at_t0 import ImageAtT0
 from rpbert.models.lstm_cnn import LstmCnn
@@ -20,27 +19,11 @@ from rpbert.models.modality_attention import ModalityAttention
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import System
 from rpbert.models.umt import Umt
-from rpbert.models.unicoder_vl import UnicoderVl
-from rpbert.models.uniter import Uniter
+from rpbert.models.uniter import UnicoderVl, Uniter
 from rpbert.models.vilbert import Vilbert
 from rpbert.models.visual_attention import VisualAttention
 from rpbert.models.visualbert import VisualBert
 from rpbert.models.vl_bert import VlBert
-
-
-class SystemClass(Protocol):
-    """A class of the registry: the settings it reads, and how it is assembled from them."""
-
-    @property
-    def Options(self) -> type[SystemSettings]:
-        """The settings it reads."""
-
-    @property
-    def tags_words(self) -> bool:
-        """Whether it tags words; if not, it only tells the relation."""
-
-    def build(self, options: Any, parts: Parts) -> System:
-        """Assemble the system from its settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +36,7 @@ class Registered:
         combines: whether it takes several kinds at once.
     """
 
-    system: SystemClass
+    system: type[System]
     paper: str
     row: str
     evidence: tuple[EvidenceKind, ...]
@@ -148,6 +131,8 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     return options
 
 
-def build(options: SystemSettings, parts: Parts) -> System:
-    """Assemble the system that `options` describe."""
-    return registered(options.system).system.build(options, parts)
+def build(options: SystemSettings, builder: Builder) -> System:
+    """Make the system that `options` describe."""
+    kind: Any = registered(options.system).system
+    system: System = kind(options, builder)
+    return system

@@ -1,4 +1,4 @@
-"""Adaptive co-attention: words look at the image, the image at the words, and gates decide.
+"""Adaptive co-attention: words attend to the image, the image to the words, and gates decide.
 
 Zhang, Q.; Fu, J.; Liu, X.; and Huang, X. 2018. Adaptive Co-attention Network for Named Entity
 Recognition in Tweets. In AAAI, 5674-5681.
@@ -15,16 +15,15 @@ Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the 
                                      u_t = s_t tanh(W_m m_t + b_m)
     to the CRF                       [h_t; u_t]
 
-Deviations: the authors' Keras code (read in the copy Euruson/NERmultimodal) joins the two terms
-inside each attention's tanh as [W_v v_i; W_h h_t + b]. A linear map of that is a part per region
-plus a part per word, and the softmax over regions takes the latter out: all words of a post would
-attend alike, and W_h would never learn. So the terms are added here (Bahdanau et al. 2015). That
-code adds a_t and c_t where g_t joins them, computes s_t from m_t alone, and maps m_t without tanh;
-its g_t and s_t are scalars, as here. Its regions are 49 of VGG-16 (512 wide), its d is 200, and a
-character CNN reads the words; here regions are whatever evidence is given, d is the width of h_t,
-and embeddings, biLSTM and CRF are those of `bilstm_crf`. The paper's own text could not be read
-beside this file: where the code differs, the equations are as they are remembered and as public
-reimplementations have them. A post without image has v̂_t = 0.
+A post without image has v̂_t = 0.
+
+Deviations: the authors' Keras code (read in the copy Euruson/NERmultimodal) joins the terms inside
+each tanh as [W_v v_i; W_h h_t + b]; a linear map of that is a term per region plus a term per word,
+the softmax takes the latter out, and W_h never learns. So the terms are added here (Bahdanau et al.
+2015). That code also adds a_t and c_t, computes s_t from m_t alone and maps m_t without tanh. Its
+regions are 49 of VGG-16, its d is 200 and a character CNN reads the words; here d is the width of
+h_t, and embeddings, biLSTM and CRF are those of `bilstm_crf`. The paper's text was not at hand:
+where the code differs, the equations are those of public reimplementations.
 """
 
 from __future__ import annotations
@@ -32,44 +31,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import BiLstmSettings, EvidenceSettings
-from rpbert.evidence.encoders import Evidence
-from rpbert.models.build import Parts
-from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
+from rpbert.models.build import Builder
+from rpbert.models.tagger import FusionOptions, FusionSystem, TaggerOutput
 from rpbert.modules.attention import AdditiveAttention
 from rpbert.types import Batch
 
 
-class AdaptiveCoAttentionOptions(BiLstmSettings):
-    """An image that words attend to and that attends to words."""
+class AdaptiveCoAttention(FusionSystem):
+    """The CRF over [h_t; u_t]; the projection is W_I."""
 
-    evidence: EvidenceSettings
-
-
-class AdaptiveCoAttention(BiLstmSystem):
-    """The CRF over [h_t; u_t].
-
-    Args:
-        evidence: image to visual tokens r_i.
-        projection: W_I.
-    """
-
-    Options = AdaptiveCoAttentionOptions
-
-    evidence: Evidence
-    projection: nn.Module
-
-    def __init__(
-        self,
-        evidence: Evidence,
-        projection: nn.Module,
-        embeddings: WordEmbeddings,
-        tagger: BiLstmCrf,
-    ) -> None:
-        super().__init__(embeddings, tagger)
-        self.evidence = evidence
-        self.projection = projection
-        width = tagger.width
+    def __init__(self, options: FusionOptions, builder: Builder) -> None:
+        width = builder.hidden_width
+        super().__init__(*builder.fusion(options.evidence, width, tagged=2 * width))
         self.offset = nn.Parameter(torch.zeros(width))  # b_I
         self.visual_attention = AdditiveAttention(query=width, key=width, hidden=width)
         self.textual_attention = AdditiveAttention(query=width, key=width, hidden=width)
@@ -78,13 +51,6 @@ class AdaptiveCoAttention(BiLstmSystem):
         self.fusion_gate = nn.Linear(2 * width, 1, bias=False)  # w_g
         self.filtration_gate = nn.Linear(2 * width, 1)  # w_s, b_s
         self.filtered = nn.Linear(width, width)  # W_m, b_m
-
-    @classmethod
-    def build(cls, options: AdaptiveCoAttentionOptions, parts: Parts) -> AdaptiveCoAttention:
-        """Assemble the system from its settings."""
-        evidence, embeddings = parts.evidence(options.evidence), parts.embeddings()
-        tagger = parts.tagger(embeddings.width, fused=2 * parts.hidden_width)
-        return cls(evidence, parts.projection(evidence, tagger.width), embeddings, tagger)
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
@@ -108,6 +74,6 @@ class AdaptiveCoAttention(BiLstmSystem):
         image, text = self.of_image(seen).tanh(), self.of_text(read).tanh()  # a_t, c_t
         gate = self.fusion_gate(torch.cat([image, text], dim=-1)).sigmoid()  # g_t
         mixed = gate * image + (1 - gate) * text  # m_t
-        let_through = self.filtration_gate(torch.cat([hidden, mixed], dim=-1)).sigmoid()  # s_t
-        filtered: Tensor = let_through * self.filtered(mixed).tanh()
+        passed = self.filtration_gate(torch.cat([hidden, mixed], dim=-1)).sigmoid()  # s_t
+        filtered: Tensor = passed * self.filtered(mixed).tanh()
         return filtered

@@ -1,7 +1,13 @@
-"""biLSTM-CRF on word and character embeddings, text only (Table 4, first row).
+"""biLSTM-CRF on text alone (Table 4, first row), and biLSTM-CRF + BERT (Table 4).
 
 Lample, G.; Ballesteros, M.; Subramanian, S.; Kawakami, K.; and Dyer, C. 2016. Neural
 Architectures for Named Entity Recognition. In NAACL-HLT, 260-270.
+
+Devlin, J.; Chang, M.-W.; Lee, K.; and Toutanova, K. 2019. BERT: Pre-training of Deep
+Bidirectional Transformers for Language Understanding. In NAACL-HLT, 4171-4186.
+
+`BiLstmCrfTagger` reads word and character embeddings e_k; `BertTagger` reads [e_k; e_k^BERT], where
+e_k^BERT is the mean of BERT's last hidden states over the sub-words of word k.
 
 Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of 100; dropout of
 0.5 on input, between layers and on output; tags are IOB2, not IOBES.
@@ -9,23 +15,46 @@ Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of
 
 from __future__ import annotations
 
-from rpbert.config.model import BiLstmSettings
-from rpbert.models.build import Parts
+from rpbert.config.model import BiLstmSettings, TextEncoderSettings
+from rpbert.models.build import Builder
 from rpbert.models.tagger import BiLstmSystem, TaggerOutput
+from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.types import Batch
 
 
 class BiLstmCrfTagger(BiLstmSystem):
-    """Embeddings e_k, biLSTM, CRF; blind to the image."""
+    """Embeddings e_k, biLSTM, CRF."""
 
     Options = BiLstmSettings
 
-    @classmethod
-    def build(cls, options: BiLstmSettings, parts: Parts) -> BiLstmCrfTagger:
-        """Assemble the system from its settings."""
-        embeddings = parts.embeddings()
-        return cls(embeddings, parts.tagger(embeddings.width))
+    def __init__(self, options: BiLstmSettings, builder: Builder) -> None:
+        super().__init__(*builder.words())
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch by its words alone."""
         return self.tag(batch)
+
+
+class BertOptions(BiLstmSettings):
+    """A text encoder before the tagger."""
+
+    encoder: TextEncoderSettings
+
+
+class BertTagger(BiLstmSystem):
+    """BERT and biLSTM-CRF."""
+
+    Options = BertOptions
+
+    encoder: TextImageEncoder
+
+    def __init__(self, options: BertOptions, builder: Builder) -> None:
+        encoder = builder.encoder(options.encoder)
+        super().__init__(*builder.words(encoder.width))
+        self.encoder = encoder
+
+    def forward(self, batch: Batch) -> TaggerOutput:
+        """Tag a batch by its words alone."""
+        text = self.encoder.embed(batch.subwords)
+        hidden = self.encoder(text, batch.subword_mask, image=None)
+        return self.tag(batch, pool_words(hidden, batch.word_of_subword, *batch.forms.shape))

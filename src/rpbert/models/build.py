@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,10 +22,11 @@ from rpbert.config.model import (
     RegionSettings,
     Settings,
     SourceSettings,
+    SystemSettings,
     TextEncoderSettings,
 )
 from rpbert.data.images import Preprocessing
-from rpbert.data.vocabulary import Vocabulary
+from rpbert.data.vocabulary import Vocabulary, learn_wordpieces
 from rpbert.errors import InputError, reason_of
 from rpbert.evidence.detector import Detector
 from rpbert.evidence.encoders import (
@@ -47,16 +48,19 @@ from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
 from rpbert.modules.mixing import LastLayer, WeightedLayers
-from rpbert.storage.published import load_published
+from rpbert.types import Post
 
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    pass
 
 Built = TypeVar("Built")
 
 
-class Parts:
-    """What systems are assembled from.
+class Builder:
+    """Makes the modules of a system from their settings.
 
     Args:
         settings: of what reads the words and tags them.
@@ -107,17 +111,34 @@ class Parts:
         """Width of h_t, what the biLSTM says of a word in both directions."""
         return 2 * self.reader.lstm_hidden
 
-    def tagger(self, width: int, fused: int | None = None) -> BiLstmCrf:
-        """The biLSTM-CRF over inputs of the given width; `fused` as `BiLstmCrf` has it."""
-        settings = self.reader
-        return BiLstmCrf(
-            width,
-            settings.lstm_hidden,
-            settings.lstm_layers,
-            settings.dropout,
-            len(self.vocabulary.tags),
-            fused,
-        )
+    def tagger(self, width: int, tagged: int | None = None) -> BiLstmCrf:
+        """The biLSTM-CRF over inputs of a width; `tagged` as of `BiLstmCrf`."""
+        hidden, layers = self.reader.lstm_hidden, self.reader.lstm_layers
+        tags = len(self.vocabulary.tags)
+        return BiLstmCrf(width, hidden, layers, self.reader.dropout, tags, tagged)
+
+    def words(self, extra: int = 0) -> tuple[WordEmbeddings, BiLstmCrf]:
+        """e_k, and the biLSTM-CRF over [e_k; a vector of width `extra`]."""
+        embeddings = self.embeddings()
+        return embeddings, self.tagger(embeddings.width + extra)
+
+    def fusion(
+        self,
+        settings: EvidenceSettings,
+        width: int,
+        reads: int | None = None,
+        tagged: int | None = None,
+    ) -> tuple[Evidence, nn.Module, WordEmbeddings, BiLstmCrf]:
+        """What a `FusionSystem` is made of.
+
+        Args:
+            width: that of projected visual tokens.
+            reads: width of what the biLSTM reads; None for e_k itself.
+            tagged: as of `BiLstmCrf`.
+        """
+        evidence, embeddings = self.evidence(settings), self.embeddings()
+        tagger = self.tagger(reads or embeddings.width, tagged)
+        return evidence, self.projection(evidence, width), embeddings, tagger
 
     def encoder(
         self, settings: TextEncoderSettings, *, sees_images: bool = False
@@ -240,33 +261,6 @@ def _known_width(key: str, width: int | None) -> int:
     return width
 
 
-def published_bert(name: str) -> BertModel:
-    """A BERT by hub name or folder.
-
-    Raises:
-        InputError: see `load_published`.
-    """
-    from transformers import BertModel
-
-    expected = "a BERT with safetensors weights, by hub name or folder"
-    bert: BertModel = load_published(BertModel, name, expected, add_pooling_layer=False)
-    return bert
-
-
-def random_bert(shape: Mapping[str, Any], subword_count: int) -> BertModel:
-    """A BERT of a given shape with random weights.
-
-    Raises:
-        InputError: a field is unknown, or too small for a post.
-    """
-    from transformers import BertModel
-
-    bert = random_encoder(shape, subword_count)
-    if not isinstance(bert, BertModel):
-        raise InputError("model.encoder.shape", f"a {bert.config.model_type}", "a BERT")
-    return bert
-
-
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' and the hub's bars and reports out of a run's own lines."""
@@ -338,3 +332,36 @@ def checked(key: str, make: Callable[[], Built]) -> Built:
         StrictDataclassError,
     ) as error:
         raise InputError(key, reason_of(error), "fields that make a network") from error
+
+
+def tokenizer_for(options: SystemSettings, train: Sequence[Post]) -> PreTrainedTokenizerBase | None:
+    """The encoder's own tokenizer, or one learnt from the training texts; None without encoder.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    settings = options.encoder
+    if settings is None:
+        return None
+    if settings.pretrained is None:
+        return learn_wordpieces((post.words for post in train), settings.vocabulary or 0)
+    name = settings.pretrained
+    return from_hub("model.encoder.pretrained", name, lambda: load_tokenizer(name))
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub name or folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    # Where its files are missing, the library makes one that knows the special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(source, "no vocabulary", "a folder with tokenizer.json or vocab.txt")
+    if hasattr(tokenizer, "normalization"):
+        # BERTweet was trained on tweets whose users and links are one word each.
+        tokenizer.normalization = True
+    return tokenizer

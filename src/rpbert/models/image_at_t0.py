@@ -3,102 +3,66 @@
 Vinyals, O.; Toshev, A.; Bengio, S.; and Erhan, D. 2015. Show and Tell: A Neural Image Caption
 Generator. In CVPR, 3156-3164.
 
-They show the image to a caption generator once, as if it were the word before the first (their
-Eq. 10); the RpBERT paper sets such an image before the words of a tagger:
+A caption generator sees the image once, in the place of the word before the first (their Eq. 10);
+the RpBERT paper sets it before the words of a tagger:
 
-    x_0 = W^v I,   x_t = e_t for t = 1 … n,
+    x_0 = W^v I,   x_t = e_t for t = 1 … n.
 
-I the global image vector. Both directions read it first, so that the LSTM's input is
-x_0 e_1 … e_n x_0: the forward direction enters by the one, the backward direction by the other.
-Neither takes a tag.
+I is the global image vector: the mean of the visual tokens, of ResNet's blocks its global average
+pooling. A post without image has no x_0.
 
-Reconstructed, for the RpBERT paper says no more than that the feature "is placed at the beginning
-of LSTM before the word sequence": that the backward direction has its own beginning; that with
-more than one layer the further ones read the first one's outputs at both ends too. I is the mean
-of the visual tokens, of ResNet's blocks its global average pooling. A post without image has no
-x_0, and is read as `bilstm_crf` reads it.
+Reconstructed, for the RpBERT paper says only that the feature "is placed at the beginning of LSTM
+before the word sequence": both directions begin with x_0, so that the LSTM reads
+x_0 e_1 … e_n x_0; with several layers the further ones read the first one's outputs at both ends
+too. x_0 takes no tag.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rpbert.config.model import BiLstmSettings, EvidenceSettings
-from rpbert.evidence.encoders import Evidence
-from rpbert.models.build import Parts
-from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
+from rpbert.models.build import Builder
+from rpbert.models.tagger import FusionOptions, FusionSystem, TaggerOutput, in_float32
 from rpbert.modules.attention import mean_token
 from rpbert.types import Batch
 
 
-class ImageAtT0Options(BiLstmSettings):
-    """An image before the words."""
+class ImageAtT0(FusionSystem):
+    """The tagger over x_0 e_1 … e_n x_0."""
 
-    evidence: EvidenceSettings
-
-
-class ImageAtT0(BiLstmSystem):
-    """The tagger over x_0 e_1 … e_n x_0.
-
-    Args:
-        evidence: image to visual tokens.
-        projection: W^v, from the global image vector to the width of e_t.
-    """
-
-    Options = ImageAtT0Options
-
-    evidence: Evidence
-    projection: nn.Module
-
-    def __init__(
-        self,
-        evidence: Evidence,
-        projection: nn.Module,
-        embeddings: WordEmbeddings,
-        tagger: BiLstmCrf,
-    ) -> None:
-        super().__init__(embeddings, tagger)
-        self.evidence = evidence
-        self.projection = projection
-
-    @classmethod
-    def build(cls, options: ImageAtT0Options, parts: Parts) -> ImageAtT0:
-        """Assemble the system from its settings."""
-        evidence, embeddings = parts.evidence(options.evidence), parts.embeddings()
-        projection = parts.projection(evidence, embeddings.width)
-        return cls(evidence, projection, embeddings, parts.tagger(embeddings.width))
+    def __init__(self, options: FusionOptions, builder: Builder) -> None:
+        super().__init__(*builder.fusion(options.evidence, builder.embeddings().width))
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
         tokens = self.evidence(batch)
-        image, shown = self.projection(mean_token(tokens)), tokens.mask.any(1)
-        with torch.autocast(batch.word_mask.device.type, enabled=False):
+        image, has_image = self.projection(mean_token(tokens)), tokens.mask.any(1)
+        with in_float32(batch):
             words = self.embeddings(batch)
-            sequence, mask = between_images(words, batch.word_mask, image.float(), shown)
+            sequence, mask = between_images(words, batch.word_mask, image.float(), has_image)
             hidden = self.tagger.read(sequence, mask)
-        place = torch.arange(words.shape[1], device=words.device) + shown[:, None].long()
+        place = torch.arange(words.shape[1], device=words.device) + has_image[:, None].long()
         return self.score(batch, rows_at(hidden, place))
 
 
 def between_images(
-    words: Tensor, mask: Tensor, image: Tensor, shown: Tensor
+    words: Tensor, mask: Tensor, image: Tensor, has_image: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Each post's words, and its image before the first and behind the last, padding behind all.
+    """Each post's words with its image before the first and after the last, padding last.
 
     Args:
         words: Shape: (B, W, D), `mask` (B, W).
-        image: Shape: (B, D).
-        shown: whether the post has one. Shape: (B,).
+        image: Shape: (B, D), `has_image` (B,).
 
     Returns:
-        The sequences (B, W + 2, D) and what of them is real (B, W + 2).
+        The sequences (B, W + 2, D) and their mask (B, W + 2).
     """
-    longest = words.shape[1]
-    lengths, first = mask.sum(1, keepdim=True), shown[:, None].long()  # (B, 1)
-    place = torch.arange(longest + 2, device=words.device)[None, :]
+    width = words.shape[1]
+    lengths, first = mask.sum(1, keepdim=True), has_image[:, None].long()  # (B, 1)
+    place = torch.arange(width + 2, device=words.device)[None, :]
     is_word = (place >= first) & (place < first + lengths)
-    source = torch.where(is_word, place - first, longest)
+    source = torch.where(is_word, place - first, width)
     sequence = rows_at(torch.cat([words, image[:, None]], dim=1), source)
     return sequence, place < lengths + 2 * first
 

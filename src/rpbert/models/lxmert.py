@@ -31,7 +31,6 @@ from torch import Tensor, nn
 
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import VisualTokens
-from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere
@@ -40,8 +39,8 @@ from rpbert.storage.published import bert_shape, load_published
 if TYPE_CHECKING:
     from transformers import BertModel, LxmertModel
 
-# Layers of the published model: of text (9 alone and 5 crossing), crossing, of regions alone.
 PUBLISHED = {"num_hidden_layers": 14, "x_layers": 5, "r_layers": 5}
+"""Layers of the published model: of text (9 alone and 5 crossing), crossing, of regions alone."""
 
 
 class LxmertEncoder(VisionLanguageEncoder):
@@ -51,72 +50,38 @@ class LxmertEncoder(VisionLanguageEncoder):
     among the text's `num_hidden_layers`, and `r_layers`, those of the regions alone.
     """
 
+    network = "model"
+    own_fields = ("x_layers", "r_layers")
     published_type = "lxmert"
 
     def __init__(self, model: LxmertModel) -> None:
-        super().__init__()
-        config, encoder = model.config, model.encoder
+        super().__init__(model.config, model.config.visual_feat_dim)
         model.pooler = None
-        last = encoder.x_layers[-1]
+        last = model.encoder.x_layers[-1]
         last.visn_self_att = last.visn_inter = last.visn_output = None
         # Segment A and the first position are no padding, and learn like any other.
         for table in (model.embeddings.token_type_embeddings, model.embeddings.position_embeddings):
             table.padding_idx = None
         self.model = model
-        self.width = self.input_width = config.hidden_size
-        self.longest: int = config.max_position_embeddings
-        self.region_width: int = config.visual_feat_dim
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
-        """See `VisionLanguageEncoder.from_bert`."""
-        layers = bert.config.num_hidden_layers
-        crossing = max(1, round(layers * PUBLISHED["x_layers"] / PUBLISHED["num_hidden_layers"]))
-        return cls._around(bert, region_width, crossing, crossing)
-
-    @classmethod
-    def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
-        """See `VisionLanguageEncoder.random`; without a number of layers, the published ones."""
-        if "num_hidden_layers" not in shape:
-            shape = {**PUBLISHED, **shape}
-        extra = {key: shape[key] for key in ("x_layers", "r_layers") if key in shape}
-        bert = random_bert({k: v for k, v in shape.items() if k not in extra}, rows)
-        if not extra:
-            return cls.from_bert(bert, region_width)
-        crossing = extra.get("x_layers", 1)
-        return cls._around(bert, region_width, crossing, extra.get("r_layers", crossing))
-
-    @classmethod
-    def from_published(cls, name: str) -> Self:
-        """See `VisionLanguageEncoder.from_published`."""
-        from transformers import LxmertModel
-
-        expected = (
-            "an LXMERT with safetensors weights, by hub name or folder; "
-            "`rpbert convert lxmert` makes them of a pickle"
-        )
-        return cls(load_published(LxmertModel, name, expected))
-
-    @classmethod
-    def _around(cls, bert: BertModel, region_width: int | None, crossing: int, alone: int) -> Self:
-        """An LXMERT whose text layers are those of a BERT; what that has not is random."""
+    def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
+        """See `VisionLanguageEncoder.from_bert`; layers are shared out as published."""
         from transformers import LxmertConfig, LxmertModel
 
         fields = bert_shape(bert.config)
+        del fields["layer_norm_eps"]
         layers = fields.pop("num_hidden_layers")
+        share = PUBLISHED["x_layers"] / PUBLISHED["num_hidden_layers"]
+        crossing = own.get("x_layers", max(1, round(layers * share)))
+        alone = own.get("r_layers", crossing)
         if not (1 <= crossing <= layers and alone >= 0):
             found = f"x_layers = {crossing}, r_layers = {alone}"
             expected = f"1 to {layers} x_layers, the layers of the text, and some r_layers"
             raise InputError("model.encoder.shape", found, expected)
         first = layers - crossing
-        config = LxmertConfig(
-            **{key: value for key, value in fields.items() if key != "layer_norm_eps"},
-            l_layers=first,
-            x_layers=crossing,
-            r_layers=alone,
-            visual_feat_dim=region_width or bert.config.hidden_size,
-        )
-        model = LxmertModel(config)
+        counts = {"l_layers": first, "x_layers": crossing, "r_layers": alone}
+        model = LxmertModel(LxmertConfig(**fields, **counts, visual_feat_dim=region_width))
         model.embeddings.load_state_dict(bert.embeddings.state_dict())
         for ours, given in zip(model.encoder.layer, bert.encoder.layer, strict=False):
             ours.load_state_dict(given.state_dict())
@@ -126,22 +91,28 @@ class LxmertEncoder(VisionLanguageEncoder):
             ours.lang_output.load_state_dict(given.output.state_dict())
         return cls(model)
 
+    @classmethod
+    def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
+        """See `VisionLanguageEncoder.random`; without a number of layers, the published ones."""
+        if "num_hidden_layers" not in shape:
+            shape = {**PUBLISHED, **shape}
+        return super().random(shape, region_width, rows)
+
+    @classmethod
+    def from_published(cls, name: str) -> Self:
+        """See `VisionLanguageEncoder.from_published`."""
+        from transformers import LxmertModel
+
+        expected = "an LXMERT with safetensors weights (`rpbert convert lxmert` makes them)"
+        return cls(load_published(LxmertModel, name, expected))
+
     @property
     def shape(self) -> dict[str, Any]:
         """Fields of transformers' BertConfig, `x_layers` and `r_layers`."""
-        config = self.model.config
-        return {
-            **bert_shape(config),
-            "num_hidden_layers": config.l_layers + config.x_layers,
-            "x_layers": config.x_layers,
-            "r_layers": config.r_layers,
-        }
-
-    @property
-    def pieces(self) -> nn.Embedding:
-        """The sub-word table."""
-        table: nn.Embedding = self.model.embeddings.word_embeddings
-        return table
+        crossing, alone = self.config.x_layers, self.config.r_layers
+        layers = self.config.l_layers + crossing
+        own = {"num_hidden_layers": layers, "x_layers": crossing, "r_layers": alone}
+        return {**super().shape, **own}
 
     def new_modules(self) -> list[nn.Module]:
         """W^f and W^b with their norms."""

@@ -3,28 +3,28 @@
 Sun, L.; Wang, J.; Zhang, K.; Su, Y.; and Weng, F. 2021. RpBERT: A Text-image Relation
 Propagation-based BERT Model for Multimodal NER. In AAAI, 13860-13868.
 
-The post goes through one BERT twice. The first pass sees text T and image V and its [CLS] says
-how far the image adds to the text: r (Eq. 2). The second sees T and R ⊙ V, so much of the image
-as r lets through (Eq. 3), and its words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
+The post goes through one BERT twice. The first pass reads text T and image V, and its [CLS] output
+gives r, how far the image adds to the text (Eq. 2). The second reads T and R ⊙ V (Eq. 3), and its
+words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
 
 How the paper's open points are read:
 
 - R ⊙ V scales the projected blocks before segment and position embeddings are added.
-- The relation classifier (θ_FCs) is linear on the [CLS] output; a ReLU after it is an option, and
-  so is the mean of the text tokens before it.
-  Only Task#1 updates it, though Task#2's gradient flows through r into BERT.
+- The relation classifier (θ_FCs) is linear on the [CLS] output; a ReLU after it and the mean of the
+  text tokens in place of [CLS] are options. Only Task#1 updates it, though Task#2's gradient flows
+  through r into BERT.
 - W^v learns in both tasks.
 - A post without a usable image is read as text alone and its r is 0.
 
-Beyond the paper a post may show several images. Each is a source of its own: the first pass sees T
-and that source alone, r is one score a source, and the second pass sees T and all sources, each
-scaled by its own r.
+Beyond the paper, a post may have several images or kinds of evidence. Each is a source of its own:
+the first pass reads T and that source alone, r is one score a source, and the second pass reads T
+and all sources, each scaled by its own r.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -32,36 +32,11 @@ from torch import Tensor, nn
 
 from rpbert.config.model import BiLstmSettings, EvidenceSettings, Settings, TextEncoderSettings
 from rpbert.evidence.encoders import Evidence, VisualTokens, side_by_side
-from rpbert.models.build import Parts
-from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
+from rpbert.models.build import Builder
+from rpbert.models.tagger import BiLstmSystem, TaggerOutput, in_float32
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
 from rpbert.types import Batch, PostImage
-
-Encode: TypeAlias = Callable[[Tensor, Tensor, VisualTokens | None], Tensor]
-"""Maps (S, L, H), (S, L), (S, V, H) → (S, L, H) as `TextImageEncoder` does."""
-
-
-Summarise: TypeAlias = Callable[[TextImageEncoder, Tensor, Tensor, VisualTokens], Tensor]
-"""What the relation classifier reads of a pair. Shape: (B, L, H), (B, L), (B, V, H) → (B, H)."""
-
-
-def cls_summary(
-    encoder: TextImageEncoder, text: Tensor, mask: Tensor, image: VisualTokens
-) -> Tensor:
-    """The [CLS] output, as in Fig. 2."""
-    return encoder.summary(text, mask, image)
-
-
-def mean_summary(
-    encoder: TextImageEncoder, text: Tensor, mask: Tensor, image: VisualTokens
-) -> Tensor:
-    """The mean output of all text tokens, for encoders that were trained for it, as MiniLM was."""
-    hidden: Tensor = encoder(text, mask, image)
-    return (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-SUMMARIES: dict[str, Summarise] = {"cls": cls_summary, "mean": mean_summary}
 
 
 class PropagationSettings(Settings):
@@ -84,23 +59,14 @@ class RpBertOptions(BiLstmSettings):
     encoder: TextEncoderSettings
     evidence: EvidenceSettings
     classifier_input: Literal["cls", "mean"] = "cls"
-    """What the relation classifier reads: the output of [CLS], or the mean over all text tokens."""
+    """What the relation classifier reads: the output of [CLS], or the mean over all text tokens,
+    for encoders that were trained for it, as MiniLM was."""
     classifier_relu: bool = False
     """A ReLU between the relation classifier and the gate, as "FC layers" may be read."""
 
 
 class RpBert(BiLstmSystem):
-    """Fig. 2, from the image blocks to the emissions.
-
-    Args:
-        encoder: the BERT both passes share, θ_RpBERT.
-        evidence: image to blocks f_{i,j}, θ_ResNet; or other visual tokens in their place.
-        projection: W^v, without bias, so that a closed gate leaves nothing of the image.
-        classifier: [CLS] to the logits of (does not add, adds), θ_FCs.
-        gate: G (Eq. 4, 5, 6).
-        propagation: R of r (Eq. 3).
-        summarise: what the classifier reads of the first pass.
-    """
+    """Fig. 2, from the image blocks to the emissions."""
 
     Options = RpBertOptions
 
@@ -109,60 +75,25 @@ class RpBert(BiLstmSystem):
     projection: nn.Module
     classifier: nn.Module
 
-    def __init__(
-        self,
-        encoder: TextImageEncoder,
-        evidence: Evidence,
-        projection: nn.Module,
-        classifier: nn.Module,
-        gate: Gate,
-        embeddings: WordEmbeddings,
-        tagger: BiLstmCrf,
-        propagation: Propagation,
-        summarise: Summarise = cls_summary,
-    ) -> None:
-        super().__init__(embeddings, tagger)
-        self.encoder = encoder
-        self.evidence = evidence
-        self.projection = projection
-        self.classifier = classifier
-        self.gate = gate
-        self.propagation = propagation
-        self.summarise = summarise
-
-    @classmethod
-    def build(cls, options: RpBertOptions, parts: Parts) -> RpBert:
-        """Assemble the system from its settings."""
-        encoder = parts.encoder(options.encoder, sees_images=True)
-        evidence = parts.evidence(options.evidence, encoder)
-        embeddings = parts.embeddings()
-        classifier: nn.Module = nn.Linear(encoder.width, 2)
+    def __init__(self, options: RpBertOptions, builder: Builder) -> None:
+        encoder = builder.encoder(options.encoder, sees_images=True)
+        super().__init__(*builder.words(encoder.width))
+        self.encoder = encoder  # θ_RpBERT, shared by both passes
+        self.evidence = builder.evidence(options.evidence, encoder)  # f_{i,j}, θ_ResNet
+        # W^v has no bias, so that a closed gate leaves nothing of the image.
+        self.projection = builder.projection(self.evidence, encoder.input_width)
+        self.classifier = nn.Linear(encoder.width, 2)  # θ_FCs
         if options.classifier_relu:
-            classifier = nn.Sequential(classifier, nn.ReLU())
-        return cls(
-            encoder=encoder,
-            evidence=evidence,
-            projection=parts.projection(evidence, encoder.input_width),
-            classifier=classifier,
-            gate=OracleGate() if options.gate == "oracle" else GATES[options.gate](),
-            embeddings=embeddings,
-            tagger=parts.tagger(embeddings.width + encoder.width),
-            propagation=Propagation(**options.propagation.model_dump()),
-            summarise=SUMMARIES[options.classifier_input],
-        )
-
-    @property
-    def has_relation(self) -> bool:
-        """Where nothing reads what the classifier says, Task#1 is left out (Table 6, "w/o Rp")."""
-        return not isinstance(self.gate, OpenGate | OracleGate)
-
-    @property
-    def reads_relation(self) -> bool:
-        """The oracle is given the labels."""
-        return isinstance(self.gate, OracleGate)
+            self.classifier = nn.Sequential(self.classifier, nn.ReLU())
+        self.reads_mean = options.classifier_input == "mean"
+        self.gate: Gate = OracleGate() if options.gate == "oracle" else GATES[options.gate]()  # G
+        self.propagation = Propagation(**options.propagation.model_dump())  # R of r
+        # Where no gate reads the classifier there is no Task#1 (Table 6, "w/o Rp").
+        self.has_relation = not isinstance(self.gate, OpenGate | OracleGate)
+        self.reads_relation = isinstance(self.gate, OracleGate)
 
     def anneal(self, progress: float) -> None:
-        """Anneal τ of Eq. 6, and let Task#2's gradient through r once it is time."""
+        """Anneal τ of Eq. 6, and let Task#2's gradient through r when it is time."""
         self.gate.anneal(progress)
         self.propagation.anneal(progress)
 
@@ -195,7 +126,7 @@ class RpBert(BiLstmSystem):
         text: Tensor,
         image: VisualTokens,
         score: Tensor | None,
-        encode: Encode,
+        encode: Callable[[Tensor, Tensor, VisualTokens | None], Tensor],
     ) -> TaggerOutput:
         """The second pass: tag words by T and R ⊙ V.
 
@@ -203,7 +134,7 @@ class RpBert(BiLstmSystem):
             text: T, one row a row of the encoder. Shape: (S, L, H).
             image: V of each source. Shape: (B, E, V, H).
             score: r of each, None for the whole image. Shape: (B, E).
-            encode: the encoder, or one that also looks at what it does.
+            encode: the encoder, or one that records its attention.
         """
         if score is not None:
             share = self.propagation(score)[..., None, None]  # R
@@ -223,29 +154,28 @@ class RpBert(BiLstmSystem):
         return logits[torch.arange(len(batch), device=first.device), first]
 
     def blocks(self, batch: Batch) -> VisualTokens:
-        """Block embeddings b = f W^v of each source, or what stands in their place.
-
-        Shape: (B, E, V, H).
-        """
+        """Block embeddings b = f W^v of each source, or other tokens. Shape: (B, E, V, H)."""
         tokens = self.evidence.by_source(batch.evidence)
         return tokens._replace(values=self.projection(tokens.values))
 
     def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
-        """The first pass: only the row that speaks for each post is read, with each source alone.
-
-        Shape: (B, E, 2).
-        """
+        """The first pass over the first row of each post, with each source alone: (B, E, 2)."""
         posts, sources = image.mask.shape[:2]
         rows = batch.first_row.repeat_interleave(sources)
         each = VisualTokens(*(part.flatten(0, 1) for part in image))
-        summary = self.summarise(self.encoder, text[rows], batch.subword_mask[rows], each)
-        with torch.autocast(summary.device.type, enabled=False):
+        text, mask = text[rows], batch.subword_mask[rows]
+        if self.reads_mean:
+            hidden = self.encoder(text, mask, each)
+            summary = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        else:
+            summary = self.encoder.summary(text, mask, each)
+        with in_float32(batch):
             logits: Tensor = self.classifier(summary.float())
         return logits.view(posts, sources, 2)
 
 
 def _images_by_source(batch: Batch) -> list[PostImage]:
-    """What holds the relation of each source of each post, in a row; of nothing where none is."""
+    """What holds the relation of each source of each post; an empty one where none is."""
     every: list[PostImage] = []
     for post in batch.posts:
         for kind in batch.evidence:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import SystemSettings
+from rpbert.config.model import BiLstmSettings, EvidenceSettings, SystemSettings
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence
 from rpbert.modules.crf import LinearChainCRF
@@ -69,7 +69,7 @@ class BiLstmCrf(nn.Module):
         layers: stacked biLSTM layers.
         dropout: on the input, between layers and on the output.
         tags: K.
-        fused: width of what the linear layer reads, for a system that joins the hidden vectors
+        tagged: width of what the linear layer reads, for a system that joins the hidden vectors
             with something else; None for the hidden vectors themselves.
     """
 
@@ -80,7 +80,7 @@ class BiLstmCrf(nn.Module):
         layers: int,
         dropout: float,
         tags: int,
-        fused: int | None = None,
+        tagged: int | None = None,
     ) -> None:
         super().__init__()
         self.width = 2 * hidden
@@ -93,7 +93,7 @@ class BiLstmCrf(nn.Module):
             bidirectional=True,
             batch_first=True,
         )
-        self.to_tags = nn.Linear(self.width if fused is None else fused, tags)
+        self.to_tags = nn.Linear(self.width if tagged is None else tagged, tags)
         self.crf = LinearChainCRF(tags)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
@@ -139,17 +139,23 @@ def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
 class System(nn.Module):
     """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`.
 
+    One is made by ``Kind(options, builder)``, of its `Options` and a `build.Builder`.
+
     Attributes:
         encoder: reads sub-words (θ_RpBERT); None where there is none.
-        evidence: image to visual tokens (θ_ResNet); None for a system blind to the image.
-        projection: W^v, to the width of what the tokens stand beside; None where there is none.
+        evidence: image to visual tokens (θ_ResNet); None for a system of text alone.
+        projection: W^v, visual tokens to the width of the text; None where there is none.
         classifier: of the relation (θ_FCs); None where there is none.
     """
 
     Options: ClassVar[type[SystemSettings]]
-    """The settings this system reads."""
+    """The settings it reads."""
     tags_words: ClassVar[bool] = True
-    """Whether Task#2 trains this system; if not, it only tells the relation."""
+    """Whether Task#2 trains it; if not, it only gives the relation."""
+    has_relation: bool = False
+    """Whether Task#1 trains it."""
+    reads_relation: bool = False
+    """Whether it is given the relation that posts come with, as an oracle is."""
 
     encoder: SubwordEncoder | None
     evidence: Evidence | None
@@ -161,47 +167,26 @@ class System(nn.Module):
         # No `register_module`: it would settle the order of the parameters.
         self.encoder = self.evidence = self.projection = self.classifier = None
 
-    @property
-    def crf(self) -> LinearChainCRF:
-        """What decodes the emissions.
-
-        Raises:
-            TypeError: the system tags no words.
-        """
-        raise TypeError(f"{type(self).__name__} tags no words")
-
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
         raise NotImplementedError
 
     def relation_logits(self, batch: Batch) -> Tensor:
-        """Task#1: logits of (image does not add, image adds). Shape: (B, 2).
-
-        Raises:
-            TypeError: the system has no relation classifier.
-        """
-        raise TypeError(f"{type(self).__name__} has no relation classifier")
+        """Task#1: logits of (image does not add, image adds). Shape: (B, 2)."""
+        raise NotImplementedError
 
     @property
-    def has_relation(self) -> bool:
-        """Whether Task#1 trains this system."""
-        return False
-
-    @property
-    def reads_relation(self) -> bool:
-        """Whether it is given the relation that posts come with, as an oracle is."""
-        return False
+    def crf(self) -> LinearChainCRF:
+        """The CRF that decodes the emissions."""
+        raise NotImplementedError
 
     @property
     def initial_weights(self) -> str:
-        """Where a new system's encoder has its weights from, in words.
-
-        Of a model that was saved, `TaggingModel.notes` says it.
-        """
+        """Where the weights of a new system's encoder come from, in words."""
         return self.encoder.initial_weights if self.encoder else "random"
 
     def anneal(self, progress: float) -> None:
-        """Tell the system how far training has come, from 0 to 1."""
+        """Set what changes over training by how far it has come, from 0 to 1."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter by its group of Algorithm 1, in the order of `parameters`.
@@ -237,7 +222,7 @@ class System(nn.Module):
         return dict(self.encoder.heights())
 
     def freeze(self, groups: Collection[str]) -> None:
-        """Keep the parameters of some groups, and what they gather in training, as they are."""
+        """Keep the parameters of some groups, and the statistics gathered in training, fixed."""
         for group, parameters in self.parameter_groups().items():
             if group in groups:
                 for parameter in parameters:
@@ -256,10 +241,10 @@ class System(nn.Module):
 
 
 class BiLstmSystem(System):
-    """A system of embeddings, a biLSTM-CRF, and parts of its own.
+    """A system of embeddings and a biLSTM-CRF, and what it adds to them.
 
-    Most hand `tag` one vector a word; one that joins something to the biLSTM's own vectors goes
-    from `hidden` to `score`.
+    Most give `tag` one vector a word; one that joins something to h_t goes from `hidden` to
+    `score`. All of it stays in float32 under autocast: it is small and its sums are long.
     """
 
     def __init__(self, embeddings: WordEmbeddings, tagger: BiLstmCrf) -> None:
@@ -281,8 +266,7 @@ class BiLstmSystem(System):
             extra: contextual vectors of the words, e_k^RpBERT. Shape: (B, W, H).
             relation_score: r, passed through. Shape: (B,).
         """
-        # The recurrent part is small and its sums long: it stays in float32 under autocast.
-        with torch.autocast(batch.word_mask.device.type, enabled=False):
+        with in_float32(batch):
             words = self.embeddings(batch)
             if extra is not None:
                 words = torch.cat([words, extra.float()], dim=-1)
@@ -290,10 +274,46 @@ class BiLstmSystem(System):
 
     def hidden(self, batch: Batch) -> Tensor:
         """h_t, the biLSTM's reading of e_k. Shape: (B, W, 2 * hidden)."""
-        with torch.autocast(batch.word_mask.device.type, enabled=False):
+        with in_float32(batch):
             return self.tagger.read(self.embeddings(batch), batch.word_mask)
 
     def score(self, batch: Batch, fused: Tensor) -> TaggerOutput:
-        """Tag words by what h_t and the image have come to. Shape of `fused`: (B, W, F)."""
-        with torch.autocast(batch.word_mask.device.type, enabled=False):
+        """Tag words by h_t joined with the image. Shape of `fused`: (B, W, F)."""
+        with in_float32(batch):
             return self.output(batch, self.tagger.score(fused.float()))
+
+
+class FusionOptions(BiLstmSettings):
+    """A biLSTM-CRF and what it sees of an image."""
+
+    evidence: EvidenceSettings
+
+
+class FusionSystem(BiLstmSystem):
+    """A biLSTM-CRF without a text encoder, with which an image is fused.
+
+    Args:
+        evidence: image to visual tokens.
+        projection: from a token to the width it is fused in.
+    """
+
+    Options = FusionOptions
+
+    evidence: Evidence
+    projection: nn.Module
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        projection: nn.Module,
+        embeddings: WordEmbeddings,
+        tagger: BiLstmCrf,
+    ) -> None:
+        super().__init__(embeddings, tagger)
+        self.evidence = evidence
+        self.projection = projection
+
+
+def in_float32(batch: Batch) -> torch.autocast:
+    """A context in which autocast casts nothing."""
+    return torch.autocast(batch.word_mask.device.type, enabled=False)

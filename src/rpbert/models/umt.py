@@ -14,15 +14,15 @@ V' = r W' are two maps of the visual tokens r:
     tagging                            e^y = (1 - λ) W_y [A; B] + λ e^z M, a CRF over the tags
     loss                               -log p(y | e^y) - β log p(z | e^z)
 
-The span task never sees the image, and M guides the tags by it: M (3, K) says how a span's mark is
-shared among the tags, O to O alone, B equally to all B-X, I equally to all I-X.
+The span task never sees the image, and M (3, K) guides the tags by it: M shares a span's mark among
+the tags, O to O alone, B equally to all B-X, I equally to all I-X.
 
-Facts taken from the authors' code (jefferyYu/UMT, mner_modeling.py and run_mtmner_crf.py): one
-layer each for T_S, T_R, T_1, T_2, T_3, of BERT's width, heads, feed-forward width, dropout and
-initialisation; two separate maps of 49 × 2048 blocks of a ResNet-152 that is not finetuned;
-λ = 0.5 and β = 0.5; M with 1 / (number of types); dropout on H, nothing between [A; B] and the
-tags; BERT-base-cased, BertAdam at 5e-5 with warm-up over 0.1 of the steps, batches of 32, 24
-epochs on Twitter-2015 and 22 on Twitter-2017. No biLSTM and no word or character embeddings.
+From the authors' code (jefferyYu/UMT, mner_modeling.py and run_mtmner_crf.py): one layer each for
+T_S, T_R, T_1, T_2, T_3, of BERT's sizes, dropout and initialisation; two maps of the 49 blocks of a
+ResNet-152 that is not finetuned; λ = β = 0.5; M with 1 / (number of types); dropout on H, nothing
+between [A; B] and the tags. No biLSTM and no word or character embeddings. They train
+BERT-base-cased with BertAdam at 5e-5, warm-up over 0.1 of the steps, batches of 32, 24 epochs on
+Twitter-2015 and 22 on Twitter-2017.
 
 Deviations: the sub-words of a word are averaged after BERT, so that cross-modal layers see words,
 and a post longer than BERT is read whole; there, every sub-word is a position, those behind a
@@ -45,7 +45,7 @@ from rpbert.config.model import (
     TextEncoderSettings,
 )
 from rpbert.evidence.encoders import Evidence
-from rpbert.models.build import Parts
+from rpbert.models.build import Builder
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.attention import CrossAttention
 from rpbert.modules.crf import LinearChainCRF
@@ -67,14 +67,7 @@ class UmtOptions(SystemSettings):
 
 
 class Umt(System):
-    """The CRF over e^y.
-
-    Args:
-        encoder: BERT.
-        evidence: image to visual tokens r.
-        projection: W and W'.
-        tags: the names of the K tags.
-    """
+    """The CRF over e^y."""
 
     Options = UmtOptions
 
@@ -83,18 +76,14 @@ class Umt(System):
     projection: nn.ModuleList
     conversion: Tensor
 
-    def __init__(
-        self,
-        encoder: TextImageEncoder,
-        evidence: Evidence,
-        projection: tuple[nn.Module, nn.Module],
-        tags: Sequence[str],
-    ) -> None:
+    def __init__(self, options: UmtOptions, builder: Builder) -> None:
         super().__init__()
-        config, width = bert_config(encoder.bert.config), encoder.width
-        self.encoder = encoder
-        self.evidence = evidence
-        self.projection = nn.ModuleList(projection)
+        tags = builder.vocabulary.tags
+        self.encoder = builder.encoder(options.encoder)
+        config, width = bert_config(self.encoder.bert.config), self.encoder.width
+        self.evidence = builder.evidence(options.evidence, self.encoder)
+        maps = (builder.projection(self.evidence, width) for _ in range(2))
+        self.projection = nn.ModuleList(maps)  # W, W'
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.read_for_spans = CrossAttention(config)  # T_S
         self.read_for_tags = CrossAttention(config)  # T_R
@@ -107,14 +96,6 @@ class Umt(System):
         self.span_crf = LinearChainCRF(len(MARKS))
         self.tag_crf = LinearChainCRF(len(tags))
         self.register_buffer("conversion", conversion_matrix(tags), persistent=False)  # M
-
-    @classmethod
-    def build(cls, options: UmtOptions, parts: Parts) -> Umt:
-        """Assemble the system from its settings."""
-        encoder = parts.encoder(options.encoder)
-        evidence = parts.evidence(options.evidence, encoder)
-        projection = tuple(parts.projection(evidence, encoder.width) for _ in range(2))
-        return cls(encoder, evidence, (projection[0], projection[1]), parts.vocabulary.tags)
 
     @property
     def crf(self) -> LinearChainCRF:

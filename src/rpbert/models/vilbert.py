@@ -3,9 +3,8 @@
 Lu, J.; Batra, D.; Parikh, D.; and Lee, S. 2019. ViLBERT: Pretraining Task-Agnostic
 Visiolinguistic Representations for Vision-and-Language Tasks. In NeurIPS, 13-23.
 
-Text goes through BERT. Regions are a stream of their own, narrower or wider than the text's. Before
-each of the last C layers of the text a co-attentional layer (section 2.2, Fig. 2b) lets both look
-at each other at once:
+Text goes through BERT, regions through a stream of their own. Before each of the last C layers of
+the text a co-attentional layer (section 2.2, Fig. 2b) lets both attend to each other at once:
 
     text'    = FFN(LayerNorm(text + W_t attention(Q text, K regions, V regions)))
     regions' = FFN(LayerNorm(regions + W_v attention(Q regions, K text, V text)))
@@ -20,22 +19,20 @@ equations, the order of the layers, the published sizes, the names and shapes of
 (`rpbert.integrations.published_names`). The published weights themselves were not at hand.
 
 Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
-poolers, and what becomes of the regions after the text last looked at them. Text without an image
-attends to nothing: that attention finds zeros. Beside another BERT than BERT-base the image's
-stream is as wide as the text's, and C is half of its layers, as published.
+poolers, and the regions after the text last attended to them. Text without an image attends to
+nothing: that attention gives zeros. Beside another BERT than BERT-base the image's stream is as
+wide as the text's, and C is half of its layers, as published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import VisualTokens
-from rpbert.models.build import random_bert
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere, with_area, with_whole_image
@@ -51,7 +48,7 @@ class ImageStream:
 
     Attributes:
         bi_hidden_size: of co-attention, all heads together.
-        co_layers: how many times the streams look at each other, C.
+        co_layers: how often the streams attend to each other, C.
     """
 
     v_hidden_size: int = 1024
@@ -71,11 +68,11 @@ class ImageStream:
 
 
 class CoAttention(nn.Module):
-    """One stream looks at the other (Fig. 2b): attention, then a feed-forward network.
+    """One stream attends to the other (Fig. 2b), then a feed-forward network.
 
     Args:
-        own: the stream that looks.
-        other: width of the stream that is looked at.
+        own: the stream that attends.
+        other: width of the stream that is attended to.
     """
 
     def __init__(self, own: BertConfig, other: int, sizes: ImageStream) -> None:
@@ -96,7 +93,7 @@ class CoAttention(nn.Module):
         self.output = BertOutput(own)
 
     def forward(self, stream: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """What becomes of the stream. Shapes: (S, Q, own), (S, N, other), (S, N) → (S, Q, own)."""
+        """Shapes: (S, Q, own), (S, N, other), (S, N) → (S, Q, own)."""
         found = attend_if_any(self, stream, context, mask)
         seen = self.norm(stream + self.dense_dropout(self.dense(found)))
         output: Tensor = self.output(self.intermediate(seen), seen)
@@ -120,32 +117,30 @@ class VilbertRegions(nn.Module):
 
     def forward(self, image: VisualTokens) -> Tensor:
         """Shape: (S, V, d_v) → (S, V, width)."""
-        embedded = self.feature(image.values) + self.box(with_area(image.boxes))
-        found: Tensor = self.dropout(self.norm(embedded))
-        return found
+        summed = self.feature(image.values) + self.box(with_area(image.boxes))
+        embedded: Tensor = self.dropout(self.norm(summed))
+        return embedded
 
 
 class VilbertEncoder(VisionLanguageEncoder):
-    """ViLBERT's two transformers, of which the text's end is read.
+    """ViLBERT's two transformers, of which the text's end is read."""
 
-    Its shape has the fields of `ImageStream` beside BertConfig's.
-    """
+    own_fields = tuple(field.name for field in fields(ImageStream))
 
     def __init__(self, bert: BertModel, region_width: int, sizes: ImageStream) -> None:
         from transformers import BertConfig
         from transformers.models.bert.modeling_bert import BertLayer
 
-        super().__init__()
-        text = bert.config
+        super().__init__(bert.config, region_width)
+        text, width, turns = bert.config, sizes.v_hidden_size, sizes.co_layers
         image = BertConfig(
             **{
                 **bert_shape(text),
-                "hidden_size": sizes.v_hidden_size,
+                "hidden_size": width,
                 "num_attention_heads": sizes.v_num_attention_heads,
                 "intermediate_size": sizes.v_intermediate_size,
             }
         )
-        width, turns = sizes.v_hidden_size, sizes.co_layers
         self.sizes = sizes
         self.bert = bert
         self.regions = VilbertRegions(region_width, width, text.hidden_dropout_prob)
@@ -154,22 +149,11 @@ class VilbertEncoder(VisionLanguageEncoder):
         self.image_looks = nn.ModuleList(
             CoAttention(image, text.hidden_size, sizes) for _ in range(turns - 1)
         )
-        self.width = self.input_width = text.hidden_size
-        self.longest: int = text.max_position_embeddings
-        self.region_width = region_width
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
-        return cls(bert, region_width or bert.config.hidden_size, ImageStream.beside(bert.config))
-
-    @classmethod
-    def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
-        """See `VisionLanguageEncoder.random`."""
-        names = {field.name for field in fields(ImageStream)}
-        extra = {key: value for key, value in shape.items() if key in names}
-        bert = random_bert({k: v for k, v in shape.items() if k not in names}, rows)
-        sizes = ImageStream(**{**asdict(ImageStream.beside(bert.config)), **extra})
+        sizes = replace(ImageStream.beside(bert.config), **own)
         layers, key = bert.config.num_hidden_layers, "model.encoder.shape"
         if not 1 <= sizes.co_layers <= layers:
             found = f"co_layers = {sizes.co_layers}"
@@ -177,18 +161,12 @@ class VilbertEncoder(VisionLanguageEncoder):
         if sizes.bi_hidden_size % sizes.bi_num_attention_heads:
             found = f"{sizes.bi_num_attention_heads} heads in {sizes.bi_hidden_size}"
             raise InputError(key, found, "bi_hidden_size a multiple of bi_num_attention_heads")
-        return cls(bert, region_width or bert.config.hidden_size, sizes)
+        return cls(bert, region_width, sizes)
 
     @property
     def shape(self) -> dict[str, Any]:
         """Fields of transformers' BertConfig and of `ImageStream`."""
-        return {**bert_shape(self.bert.config), **asdict(self.sizes)}
-
-    @property
-    def pieces(self) -> nn.Embedding:
-        """The sub-word table."""
-        table: nn.Embedding = self.bert.embeddings.word_embeddings
-        return table
+        return {**super().shape, **asdict(self.sizes)}
 
     def new_modules(self) -> list[nn.Module]:
         """W^f and W^b."""
@@ -206,7 +184,7 @@ class VilbertEncoder(VisionLanguageEncoder):
             text = bert_layer(layer, text, text, mask)
         for turn, layer in enumerate(self.bert.encoder.layer[first:]):
             looked = self.text_looks[turn](text, regions, image.mask)
-            if turn < turns - 1:  # nobody looks at the regions any more after the last turn
+            if turn < turns - 1:  # after the last turn nothing attends to the regions
                 regions = self.image_looks[turn](regions, text, mask)
                 regions = bert_layer(self.image_layers[turn], regions, regions, seen)
             text = bert_layer(layer, looked, looked, mask)

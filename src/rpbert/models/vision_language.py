@@ -1,11 +1,9 @@
 """Vision-and-language BERTs before the biLSTM-CRF (Table 5): what the six of them share.
 
-The encoder reads a post's text together with its image; the vector it has for a word, the average
-of its sub-words, stands beside e_k at the input of the biLSTM: [e_k; e_k^VL], as RpBERT's own
-does. One-stream models (`OneStream`) read text and regions as one sequence; two-stream models
-(`vilbert`, `lxmert`) read each alone and let them look at each other.
-
-A post without an image is read as text alone: no region is there to be seen.
+The encoder reads a post's text together with its image; its vector of a word, the mean of the
+word's sub-words, stands beside e_k at the input of the biLSTM: [e_k; e_k^VL]. One-stream models
+(`OneStream`) read text and regions as one sequence; two-stream models (`vilbert`, `lxmert`) read
+each alone and let them attend to each other. A post without an image is read as text alone.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -24,14 +21,15 @@ from torch import Tensor, nn
 from rpbert.config.model import BiLstmSettings, EncoderSettings, EvidenceSettings
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence, VisualTokens
-from rpbert.models.build import Parts, checked, from_hub, published_bert, random_bert
-from rpbert.models.tagger import BiLstmCrf, BiLstmSystem, TaggerOutput, WordEmbeddings
+from rpbert.models.build import Builder, checked, from_hub
+from rpbert.models.tagger import BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
-from rpbert.storage.published import bert_shape, model_type
+from rpbert.modules.families import random_encoder
+from rpbert.storage.published import bert_shape, load_published, model_type
 from rpbert.types import Batch
 
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from transformers import BertModel, PreTrainedConfig
 
 CONVERTED = "converted.json"
 """In a folder of `rpbert convert`: which system its weights are for, and their shape."""
@@ -41,22 +39,32 @@ WEIGHTS = "model.safetensors"
 class VisionLanguageEncoder(SubwordEncoder, ABC):
     """Reads a post's text together with its image.
 
-    Attributes:
+    Args:
+        config: of the text's part.
         region_width: size of a visual token, d_v.
     """
 
+    network: ClassVar[str] = "bert"
+    """Where the transformer is held."""
+    own_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of its shape beside those of transformers' BertConfig."""
     published_type: ClassVar[str | None] = None
     """What transformers calls this architecture, if it has it."""
 
-    region_width: int
+    def __init__(self, config: PreTrainedConfig, region_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.width = self.input_width = config.hidden_size
+        self.longest: int = config.max_position_embeddings
+        self.region_width = region_width
 
     @classmethod
     @abstractmethod
-    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
-        """The text's part is that of a BERT without pooler; what BERT has not is random.
+    def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
+        """The text's part is that of a BERT without pooler; the rest is random.
 
         Args:
-            region_width: size of a visual token, d_v; None: that of an embedded sub-word.
+            own: values of `own_fields`.
         """
 
     @classmethod
@@ -64,14 +72,18 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
         """Random weights.
 
         Args:
-            shape: fields of transformers' BertConfig, and those this encoder has beside them.
-            region_width: see `from_bert`.
+            shape: fields of transformers' BertConfig, and `own_fields`.
+            region_width: d_v; None: the size of an embedded sub-word.
             rows: fewest rows of the sub-word table.
 
         Raises:
             InputError: an unknown field, or a value that makes no network.
         """
-        return cls.from_bert(random_bert(shape, rows), region_width)
+        own = {key: value for key, value in shape.items() if key in cls.own_fields}
+        bert = random_encoder({k: v for k, v in shape.items() if k not in own}, rows)
+        if bert.config.model_type != "bert":
+            raise InputError("model.encoder.shape", f"a {bert.config.model_type}", "a BERT")
+        return cls.from_bert(bert, region_width or bert.config.hidden_size, **own)
 
     @classmethod
     def from_published(cls, name: str) -> Self:
@@ -83,18 +95,14 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
         raise NotImplementedError
 
     @property
-    @abstractmethod
     def shape(self) -> dict[str, Any]:
         """The fields from which `random` builds an encoder of this shape."""
-
-    @property
-    @abstractmethod
-    def pieces(self) -> nn.Embedding:
-        """The sub-word table."""
+        return bert_shape(self.config)
 
     def embed(self, subwords: Tensor) -> Tensor:
         """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, H)."""
-        embedded: Tensor = self.pieces(subwords)
+        transformer: Any = self.get_submodule(self.network)
+        embedded: Tensor = transformer.get_input_embeddings()(subwords)
         return embedded
 
     @abstractmethod
@@ -104,12 +112,10 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
         Args:
             subwords: ids with the special tokens. Shape: (S, L).
             mask: real sub-words. Shape: (S, L).
-            image: of each row; in a row without an image none is real. V may be 0.
-                Shape: (S, V, d_v).
+            image: of each row; without an image none is real. V may be 0. Shape: (S, V, d_v).
 
         Returns:
-            Hidden states of the sub-words; what stands at padding is meaningless.
-            Shape: (S, L, H).
+            Hidden states of the sub-words, without meaning at padding. Shape: (S, L, H).
         """
 
 
@@ -120,41 +126,32 @@ class OneStream(VisionLanguageEncoder):
     padding of the text.
     """
 
+    Regions: ClassVar[type[Any]]
+    """What embeds regions, made of d_v and the text's configuration."""
+
     def __init__(self, bert: BertModel, region_width: int) -> None:
-        super().__init__()
+        super().__init__(bert.config, region_width)
         self.bert = bert
-        self.width = self.input_width = bert.config.hidden_size
-        self.longest: int = bert.config.max_position_embeddings
-        self.region_width = region_width
+        self.regions = self.Regions(region_width, bert.config)
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
-        return cls(bert, region_width or bert.config.hidden_size)
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """Fields of transformers' BertConfig."""
-        return bert_shape(self.bert.config)
-
-    @property
-    def pieces(self) -> nn.Embedding:
-        """The sub-word table."""
-        table: nn.Embedding = self.bert.embeddings.word_embeddings
-        return table
+        return cls(bert, region_width)
 
     def new_modules(self) -> list[nn.Module]:
-        """What maps regions into the encoder."""
-        return [self.get_submodule("regions")]
+        """What embeds regions."""
+        return [self.regions]
 
-    @abstractmethod
     def inputs(
         self, subwords: Tensor, mask: Tensor, image: VisualTokens
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the first layer reads: the text (S, L, H), the regions (S, V', H), which are real.
+        """What the first layer reads: the text (S, L, H), the regions (S, V', H), their mask.
 
         Shapes of the arguments as for `forward`; of the last result (S, V').
         """
+        segment = self.bert.embeddings.token_type_embeddings.weight[1]  # B
+        return self.bert.embeddings(subwords), self.regions(image, segment), image.mask
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""
@@ -164,7 +161,7 @@ class OneStream(VisionLanguageEncoder):
         *layers, last = self.bert.encoder.layer
         for layer in layers:
             hidden = bert_layer(layer, hidden, hidden, seen)
-        # Nothing reads what the last layer would make of the regions.
+        # The last layer's states of the regions are not read.
         return bert_layer(last, hidden[:, : text.shape[1]], hidden, seen)
 
 
@@ -178,12 +175,7 @@ class VisionLanguageOptions(BiLstmSettings):
 
 
 class VisionLanguageTagger(BiLstmSystem):
-    """A vision-and-language encoder and the biLSTM-CRF: ``[e_k; e_k^VL]`` (Table 5).
-
-    Args:
-        encoder: text and image to a vector for each sub-word.
-        evidence: image to visual tokens.
-    """
+    """A vision-and-language encoder and the biLSTM-CRF: ``[e_k; e_k^VL]`` (Table 5)."""
 
     Options = VisionLanguageOptions
     Encoder: ClassVar[type[VisionLanguageEncoder]]
@@ -191,30 +183,18 @@ class VisionLanguageTagger(BiLstmSystem):
     encoder: VisionLanguageEncoder
     evidence: Evidence
 
-    def __init__(
-        self,
-        encoder: VisionLanguageEncoder,
-        evidence: Evidence,
-        embeddings: WordEmbeddings,
-        tagger: BiLstmCrf,
-    ) -> None:
-        super().__init__(embeddings, tagger)
+    def __init__(self, options: VisionLanguageOptions, builder: Builder) -> None:
+        kind, settings, rows = type(self).Encoder, options.encoder, builder.subword_count
+        # Pieces of a caption, or of text in the image, are embedded as the post's are.
+        if options.evidence.kind in ("captions", "ocr"):
+            encoder = initial(kind, settings, rows, None)
+            evidence = builder.evidence(options.evidence, encoder)
+        else:
+            evidence = builder.evidence(options.evidence)
+            encoder = initial(kind, settings, rows, evidence.width)
+        super().__init__(*builder.words(encoder.width))
         self.encoder = encoder
         self.evidence = evidence
-
-    @classmethod
-    def build(cls, options: VisionLanguageOptions, parts: Parts) -> Self:
-        """Assemble the system from its settings."""
-        start = partial(initial, cls.Encoder, options.encoder, parts.subword_count)
-        # Pieces of a caption, or of what is written, are embedded as the text's are.
-        if options.evidence.kind in ("captions", "ocr"):
-            encoder = start(None)
-            evidence = parts.evidence(options.evidence, encoder)
-        else:
-            evidence = parts.evidence(options.evidence)
-            encoder = start(evidence.width)
-        embeddings = parts.embeddings()
-        return cls(encoder, evidence, embeddings, parts.tagger(embeddings.width + encoder.width))
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch by its words and images."""
@@ -230,7 +210,7 @@ def initial(
     rows: int,
     region_width: int | None,
 ) -> VisionLanguageEncoder:
-    """An encoder with the weights it starts from; what these are stands in `initial_weights`.
+    """An encoder with its initial weights, described in `initial_weights`.
 
     Args:
         rows: sub-words of the tokenizer.
@@ -245,12 +225,12 @@ def initial(
         return checked(key, lambda: kind.random(shape, region_width, rows))
     key = "model.encoder.pretrained"
     encoder = from_hub(key, name, lambda: _published(kind, name, region_width))
-    region_width = region_width or encoder.pieces.embedding_dim
+    region_width = region_width or encoder.input_width
     if encoder.region_width != region_width:
         found = f"visual tokens of size {region_width} for weights that read {encoder.region_width}"
         raise InputError(name, found, "evidence of the size the weights were trained with")
-    if encoder.pieces.num_embeddings < rows:
-        found = f"{rows} sub-words for {encoder.pieces.num_embeddings} embeddings"
+    if encoder.config.vocab_size < rows:
+        found = f"{rows} sub-words for {encoder.config.vocab_size} embeddings"
         raise InputError(name, found, "a tokenizer and weights of one model")
     return encoder
 
@@ -258,29 +238,27 @@ def initial(
 def _published(
     kind: type[VisionLanguageEncoder], name: str, region_width: int | None
 ) -> VisionLanguageEncoder:
-    if (Path(name) / CONVERTED).is_file():
-        encoder = _converted(kind, Path(name))
-        encoder.initial_weights = name
-        return encoder
-    found = model_type(name)
-    if found == kind.published_type:
+    """Weights of `rpbert convert`, of transformers for this architecture, or of a BERT."""
+    folder = Path(name)
+    if (folder / CONVERTED).is_file():
+        described = json.loads((folder / CONVERTED).read_text("utf-8"))
+        if described["encoder"] != kind.__name__:
+            raise InputError(folder, f"weights of {described['system']}", "those of this system")
+        encoder = kind.random(described["shape"], described["region_width"], rows=0)
+        encoder.load_state_dict(load_file(folder / WEIGHTS))
+    elif (found := model_type(name)) == kind.published_type:
         encoder = kind.from_published(name)
-        encoder.initial_weights = name
+    elif found == "bert":
+        from transformers import BertModel
+
+        expected = "a BERT with safetensors weights, by hub name or folder"
+        bert = load_published(BertModel, name, expected, add_pooling_layer=False)
+        encoder = kind.from_bert(bert, region_width or bert.config.hidden_size)
+        encoder.initial_weights = f"text from {name}, the rest random"
         return encoder
-    if found != "bert":
+    else:
         own = f", a {kind.published_type}" if kind.published_type else ""
         expected = f"a BERT{own} or a folder of `rpbert convert`"
         raise InputError(name, f"a model of type {found}", expected)
-    encoder = kind.from_bert(published_bert(name), region_width)
-    encoder.initial_weights = f"text from {name}, the rest random"
-    return encoder
-
-
-def _converted(kind: type[VisionLanguageEncoder], folder: Path) -> VisionLanguageEncoder:
-    """The weights of a folder that `rpbert convert` wrote."""
-    described = json.loads((folder / CONVERTED).read_text("utf-8"))
-    if described["encoder"] != kind.__name__:
-        raise InputError(folder, f"weights of {described['system']}", "those of this system")
-    encoder = kind.random(described["shape"], described["region_width"], rows=0)
-    encoder.load_state_dict(load_file(folder / WEIGHTS))
+    encoder.initial_weights = name
     return encoder

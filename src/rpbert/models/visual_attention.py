@@ -3,22 +3,20 @@
 Lu, D.; Neves, L.; Carvalho, V.; Zhang, N.; and Ji, H. 2018. Visual Attention Model for Name
 Tagging in Multimodal Social Media. In ACL, 1990-1999.
 
-An LSTM reads the post to a text query Q, its last state. Q weighs the regions v_i of the image, and
+An LSTM reads the post to a query Q, its last state. Q weighs the regions v_i of the image, and
 their weighted sum v_c joins each output h_t of the biLSTM through two gates:
 
     α_i = softmax_i(w · tanh(W_t Q + W_v v_i + b))           v_c = Σ_i α_i v_i
     β_v = σ(W_v' h_t + U_v v_c + b_v)                        β_w = σ(W_w h_t + U_w v_c + b_w)
     m_t = tanh(W_m h_t + U_m v_c + b_m)                      w_t = β_w ⊙ h_t + β_v ⊙ m_t
 
-The CRF tags by w_t.
+The CRF tags by w_t. A post without image has v_c = 0.
 
-Deviations: the paper adds tanh(W_t Q) to tanh(W_v v_i) and takes the softmax of a linear map of
-the sum. Then the query's term is the same for every region and the softmax takes it out again;
-so the sum stands inside the tanh here, as in Bahdanau et al. (2015). Regions are mapped to the
-width of h_t first. Embeddings, biLSTM and CRF are those of `bilstm_crf`. The paper's code is not
-public, and its text could not be read beside this file: the equations are as they are remembered
-and quoted by others, and the widths (that of h_t for query and attention) are reconstructed. A
-post without image has v_c = 0.
+Deviations: the paper adds tanh(W_t Q) to tanh(W_v v_i) before the softmax, which takes the query's
+term out again, as it is the same for every region; here the sum stands inside the tanh (Bahdanau et
+al. 2015). Regions are mapped to the width of h_t first; embeddings, biLSTM and CRF are those of
+`bilstm_crf`. The paper's code is not public and its text was not at hand: the equations are as
+others quote them, and the widths (that of h_t for query and attention) are reconstructed.
 """
 
 from __future__ import annotations
@@ -26,68 +24,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import BiLstmSettings, EvidenceSettings
-from rpbert.evidence.encoders import Evidence
-from rpbert.models.build import Parts
-from rpbert.models.tagger import (
-    BiLstmCrf,
-    BiLstmSystem,
-    TaggerOutput,
-    WordEmbeddings,
-    last_state,
-)
+from rpbert.models.build import Builder
+from rpbert.models.tagger import FusionOptions, FusionSystem, TaggerOutput, in_float32, last_state
 from rpbert.modules.attention import AdditiveAttention
 from rpbert.types import Batch
 
 
-class VisualAttentionOptions(BiLstmSettings):
-    """An image whose regions the text weighs."""
+class VisualAttention(FusionSystem):
+    """The CRF over w_t."""
 
-    evidence: EvidenceSettings
-
-
-class VisualAttention(BiLstmSystem):
-    """The CRF over w_t.
-
-    Args:
-        evidence: image to visual tokens.
-        projection: from a token to v_i, as wide as h_t.
-    """
-
-    Options = VisualAttentionOptions
-
-    evidence: Evidence
-    projection: nn.Module
-
-    def __init__(
-        self,
-        evidence: Evidence,
-        projection: nn.Module,
-        embeddings: WordEmbeddings,
-        tagger: BiLstmCrf,
-    ) -> None:
-        super().__init__(embeddings, tagger)
-        self.evidence = evidence
-        self.projection = projection
-        width = tagger.width
-        self.asker = nn.LSTM(embeddings.width, width, batch_first=True)
+    def __init__(self, options: FusionOptions, builder: Builder) -> None:
+        width = builder.hidden_width
+        super().__init__(*builder.fusion(options.evidence, width))
+        self.asker = nn.LSTM(self.embeddings.width, width, batch_first=True)
         self.attention = AdditiveAttention(query=width, key=width, hidden=width)
         self.visual_gate = nn.Linear(2 * width, width)  # W_v', U_v, b_v
         self.word_gate = nn.Linear(2 * width, width)  # W_w, U_w, b_w
         self.join = nn.Linear(2 * width, width)  # W_m, U_m, b_m
 
-    @classmethod
-    def build(cls, options: VisualAttentionOptions, parts: Parts) -> VisualAttention:
-        """Assemble the system from its settings."""
-        evidence, embeddings = parts.evidence(options.evidence), parts.embeddings()
-        tagger = parts.tagger(embeddings.width)
-        return cls(evidence, parts.projection(evidence, tagger.width), embeddings, tagger)
-
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
         tokens = self.evidence(batch)
         regions = self.projection(tokens.values)
-        with torch.autocast(batch.word_mask.device.type, enabled=False):
+        with in_float32(batch):
             words = self.embeddings(batch)
             query = last_state(self.asker, self.tagger.dropout(words), batch.word_mask)
             hidden = self.tagger.read(words, batch.word_mask)
@@ -107,5 +66,5 @@ class VisualAttention(BiLstmSystem):
         both = torch.cat([hidden, context.expand_as(hidden)], dim=-1)
         joined = self.join(both).tanh()  # m_t
         visual, word = self.visual_gate(both).sigmoid(), self.word_gate(both).sigmoid()  # β_v, β_w
-        tuned: Tensor = word * hidden + visual * joined
-        return tuned
+        fused: Tensor = word * hidden + visual * joined
+        return fused

@@ -18,7 +18,7 @@ image's segments and positions start from the text's, as the authors' did.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor, nn
 
@@ -34,36 +34,29 @@ if TYPE_CHECKING:
 class VisualBertEncoder(VisionLanguageEncoder):
     """transformers' VisualBERT, without pooler."""
 
+    network = "model"
     published_type = "visual_bert"
 
     def __init__(self, model: VisualBertModel) -> None:
-        super().__init__()
-        config = model.config
-        if config.bypass_transformer:
+        super().__init__(model.config, model.config.visual_embedding_dim)
+        if model.config.bypass_transformer:
             raise InputError("VisualBERT", "bypass_transformer", "regions in the transformer")
         self.model = model
-        self.width = self.input_width = config.hidden_size
-        self.longest: int = config.max_position_embeddings
-        self.region_width: int = config.visual_embedding_dim
 
     @classmethod
-    def from_bert(cls, bert: BertModel, region_width: int | None) -> Self:
+    def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
         from transformers import VisualBertConfig, VisualBertModel
 
-        config = VisualBertConfig(
-            **bert_shape(bert.config),
-            pad_token_id=0,
-            visual_embedding_dim=region_width or bert.config.hidden_size,
-        )
+        shape = {**bert_shape(bert.config), "pad_token_id": 0}
+        config = VisualBertConfig(**shape, visual_embedding_dim=region_width)
         model = VisualBertModel(config, add_pooling_layer=False)
         model.load_state_dict(bert.state_dict(), strict=False)
         tables = model.embeddings
-        for ours, given in (
-            (tables.visual_token_type_embeddings, tables.token_type_embeddings),
-            (tables.visual_position_embeddings, tables.position_embeddings),
-        ):
-            ours.load_state_dict(given.state_dict())
+        tables.visual_token_type_embeddings.load_state_dict(
+            tables.token_type_embeddings.state_dict()
+        )
+        tables.visual_position_embeddings.load_state_dict(tables.position_embeddings.state_dict())
         return cls(model)
 
     @classmethod
@@ -71,22 +64,8 @@ class VisualBertEncoder(VisionLanguageEncoder):
         """See `VisionLanguageEncoder.from_published`."""
         from transformers import VisualBertModel
 
-        expected = (
-            "a VisualBERT with safetensors weights, by hub name or folder; "
-            "`rpbert convert visualbert` makes them of a pickle"
-        )
+        expected = "a VisualBERT with safetensors weights (`rpbert convert visualbert` makes them)"
         return cls(load_published(VisualBertModel, name, expected, add_pooling_layer=False))
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """Fields of transformers' BertConfig."""
-        return bert_shape(self.model.config)
-
-    @property
-    def pieces(self) -> nn.Embedding:
-        """The sub-word table."""
-        table: nn.Embedding = self.model.embeddings.word_embeddings
-        return table
 
     def new_modules(self) -> list[nn.Module]:
         """W."""

@@ -22,9 +22,9 @@ the weights (`rpbert.integrations.published_names`). The published weights were 
 
 Deviations: the feature of the whole image is the mean of its regions, where the authors pool it
 from its own box; regions may be blocks of a grid (see `evidence`). A post without an image has
-neither visual feature embeddings nor [END], where the authors give the texts of a text-only corpus
-a learnt one. Without the authors' weights the two LayerNorms start at BERT's own scale of 0.02;
-from the authors' zero the map W would get no gradient at first.
+neither visual feature embeddings nor [END]; the authors give text-only posts a learnt one. Without
+the authors' weights the two LayerNorms start at BERT's own scale of 0.02; from the authors' zero
+the map W would get no gradient at first.
 """
 
 from __future__ import annotations
@@ -40,23 +40,18 @@ from rpbert.models.vision_language import OneStream, VisionLanguageTagger
 from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
 
 if TYPE_CHECKING:
-    from transformers import BertModel
+    from transformers import BertConfig, BertModel
 
 SEGMENTS = 3  # A and B of the text, C of the image
 
 
 class VlBertRegions(nn.Module):
-    """Visual feature embeddings, and what stands in the place of a region's word.
+    """Visual feature embeddings, and what stands in the place of a region's word."""
 
-    Args:
-        region_width: d_v.
-        width: H.
-        scale: of a visual feature embedding beside that of a word.
-    """
-
-    def __init__(self, region_width: int, width: int, dropout: float, scale: float) -> None:
+    def __init__(self, region_width: int, config: BertConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        width, scale = config.hidden_size, config.initializer_range
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         place = 8 * COORDINATE_WIDTH
         self.projection = nn.Linear(place + region_width, width)  # W
         # Box and feature weigh the same at first, as with the published 2048 numbers of each.
@@ -81,13 +76,12 @@ class VlBertRegions(nn.Module):
 class VlBertEncoder(OneStream):
     """VL-BERT's transformer."""
 
+    Regions = VlBertRegions
+    regions: VlBertRegions
+
     def __init__(self, bert: BertModel, region_width: int) -> None:
         super().__init__(_with_segments(bert), region_width)
-        config = bert.config
         self.longest -= 2  # positions of the regions and of [END]
-        self.regions = VlBertRegions(
-            region_width, self.width, config.hidden_dropout_prob, config.initializer_range
-        )
 
     def inputs(
         self, subwords: Tensor, mask: Tensor, image: VisualTokens
@@ -96,13 +90,13 @@ class VlBertEncoder(OneStream):
         tables, regions = self.bert.embeddings, self.regions
         image = with_whole_image(image)
         visual = regions(image)
-        shown = image.mask[:, :1]  # posts with an image, Shape: (S, 1)
+        has_image = image.mask[:, :1]  # Shape: (S, 1)
 
-        whole = regions.text_norm(visual[:, :1]) * shown[:, :, None]
+        whole = regions.text_norm(visual[:, :1]) * has_image[:, :, None]
         text = tables(inputs_embeds=tables.word_embeddings(subwords) + whole)
 
         elements = regions.word.weight + regions.region_norm(visual)
-        end = regions.end.weight.expand(len(shown), 1, -1)
+        end = regions.end.weight.expand(len(has_image), 1, -1)
         after = mask.sum(1, keepdim=True)  # n
         positions = torch.cat([after.expand(-1, visual.shape[1]), after + 1], dim=1)
         embedded = tables(
@@ -110,11 +104,11 @@ class VlBertEncoder(OneStream):
             token_type_ids=torch.full_like(positions, SEGMENTS - 1),
             position_ids=positions,
         )
-        return text, embedded, torch.cat([image.mask, shown], dim=1)
+        return text, embedded, torch.cat([image.mask, has_image], dim=1)
 
 
 def _with_segments(bert: BertModel) -> BertModel:
-    """A BERT that knows segment C; it is new where the BERT has A and B alone."""
+    """Give a BERT with segments A and B alone a new segment C."""
     known = bert.embeddings.token_type_embeddings
     if known.num_embeddings < SEGMENTS:
         table = nn.Embedding(SEGMENTS, bert.config.hidden_size)

@@ -46,9 +46,8 @@ from rpbert.evidence.saved import (
     with_width,
 )
 from rpbert.models import build, parse_options, registered
-from rpbert.models.build import Parts, from_hub
+from rpbert.models.build import Builder, from_hub, load_tokenizer, tokenizer_for
 from rpbert.models.tagger import System, WordEmbeddings
-from rpbert.models.tokenizer import load_tokenizer, tokenizer_for
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
@@ -112,11 +111,11 @@ class TaggingModel:
             marks=marks_style(train),
         )
         tokenizer = tokenizer_for(options, texts)
-        parts = Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
+        builder = Builder(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
         entities = entity_lexicon(
             [post.words for post in train], [post.tags or () for post in train]
         )
-        system = build(options, parts)
+        system = build(options, builder)
         notes = {"initial_weights": system.initial_weights}
         return cls(system, options, vocabulary, tokenizer, entities, notes)
 
@@ -186,7 +185,7 @@ class TaggingModel:
                 "tokenizer", str(folder), lambda: load_tokenizer(folder / "tokenizer")
             )
         system = build(
-            options, Parts(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
+            options, Builder(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
         )
         try:
             system.load_state_dict(load_file(folder / "model.safetensors"))
