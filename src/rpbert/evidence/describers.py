@@ -8,7 +8,7 @@ from rpbert.config.model import EvidenceKind, SystemSettings
 from rpbert.errors import InputError
 from rpbert.evidence.captioner import Captioner
 from rpbert.evidence.describing import Describer, Remembered, TextFinder
-from rpbert.models.build import from_hub
+from rpbert.storage.published import from_hub
 
 
 def need_reader(options: SystemSettings, kind: EvidenceKind, given: str) -> None:

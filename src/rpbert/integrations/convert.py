@@ -37,8 +37,9 @@ from rpbert.integrations.published_names import (
     Tensors,
     layers_of,
 )
-from rpbert.models.build import from_hub, load_tokenizer
+from rpbert.models.build import load_tokenizer
 from rpbert.models.vision_language import CONVERTED, WEIGHTS
+from rpbert.storage.published import from_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
 from torch import nn
 
 from rpbert.config.model import (
@@ -27,7 +25,7 @@ from rpbert.config.model import (
 )
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import Vocabulary, learn_wordpieces
-from rpbert.errors import InputError, reason_of
+from rpbert.errors import InputError
 from rpbert.evidence.detector import Detector
 from rpbert.evidence.encoders import (
     CaptionPieces,
@@ -48,6 +46,7 @@ from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
 from rpbert.modules.mixing import LastLayer, WeightedLayers
+from rpbert.storage.published import checked, from_hub
 from rpbert.types import Post
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     pass
-
-Built = TypeVar("Built")
 
 
 class Builder:
@@ -259,79 +256,6 @@ def _known_width(key: str, width: int | None) -> int:
     if width is None:
         raise InputError(key, "no regions in the training posts", "regions.safetensors beside them")
     return width
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' and the hub's bars and reports out of a run's own lines."""
-    from huggingface_hub.utils import logging as hub
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hub_verbosity = hub.get_verbosity()
-    logging.set_verbosity_error()
-    # The hub tells of each retry; the one line that counts comes when all have failed.
-    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
-    """Load published weights, and say in one line what to do where that fails.
-
-    Raises:
-        InputError: neither a folder nor a reachable hub id, or weights that cannot be used.
-    """
-    try:
-        with quiet_transformers():
-            return load()
-    except InputError as error:
-        where = f"{key}: {error.where}"
-        raise InputError(where, error.found, error.expected, error.hint) from None
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        RuntimeError,
-        ImportError,  # some detectors need a library of their own
-        SafetensorError,
-    ) as error:
-        kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
-        raise InputError(
-            key,
-            f"{name}: {kind} ({reason_of(error)})",
-            "a folder with config.json and model.safetensors, or a hub id",
-            "without internet access give a folder",
-        ) from error
-
-
-def checked(key: str, make: Callable[[], Built]) -> Built:
-    """Make a part from a user's shape, and name the key where the library refuses it.
-
-    Raises:
-        InputError: the fields do not make a network.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-
-    try:
-        return make()
-    except InputError:
-        raise
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        ArithmeticError,
-        LookupError,
-        StrictDataclassError,
-    ) as error:
-        raise InputError(key, reason_of(error), "fields that make a network") from error
 
 
 def tokenizer_for(options: SystemSettings, train: Sequence[Post]) -> PreTrainedTokenizerBase | None:

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from rpbert.config.model import BiLstmSettings, EncoderSettings, EvidenceSettings
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence, VisualTokens
-from rpbert.models.build import Builder, checked, from_hub
+from rpbert.models.build import Builder
 from rpbert.models.tagger import BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
 from rpbert.modules.families import random_encoder
-from rpbert.storage.published import bert_shape, load_published, model_type
+from rpbert.storage.published import bert_shape, checked, from_hub, load_published, model_type
 from rpbert.types import Batch
 
 if TYPE_CHECKING:

@@ -46,12 +46,13 @@ from rpbert.evidence.saved import (
     with_width,
 )
 from rpbert.models import build, parse_options, registered
-from rpbert.models.build import Builder, from_hub, load_tokenizer, tokenizer_for
+from rpbert.models.build import Builder, load_tokenizer, tokenizer_for
 from rpbert.models.tagger import System, WordEmbeddings
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.storage.manifest import CARD, MANIFEST, folder_written_whole, verify
+from rpbert.storage.published import from_hub
 from rpbert.types import Post
 
 if TYPE_CHECKING:

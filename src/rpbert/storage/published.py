@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 
 from rpbert.errors import InputError, reason_of
 from rpbert.storage.writing import stays_below
@@ -15,6 +17,8 @@ from rpbert.storage.writing import stays_below
 if TYPE_CHECKING:
     from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
+
+Built = TypeVar("Built")
 
 BERT_FIELDS = (
     "vocab_size",
@@ -146,3 +150,60 @@ def _refuse_shards_outside(folder: Path) -> None:
             raise InputError(index, f"no index ({error!r:.80})", "names of shards") from error
         if outside:
             raise InputError(index, f"the shard {outside[0]!a:.60}", "files within the folder")
+
+
+def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
+    """Load published weights without progress bars; what fails is an error of the settings' `key`.
+
+    Raises:
+        InputError: neither a folder nor a reachable hub id, or weights that cannot be used.
+    """
+    try:
+        with _quiet():
+            return load()
+    except InputError as error:
+        where = f"{key}: {error.where}"
+        raise InputError(where, error.found, error.expected, error.hint) from None
+    # ImportError: some detectors need a library of their own.
+    except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError) as error:
+        kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
+        expected = "a folder with config.json and model.safetensors, or a hub id"
+        hint = "without internet access give a folder"
+        raise InputError(key, f"{name}: {kind} ({reason_of(error)})", expected, hint) from error
+
+
+def checked(key: str, make: Callable[[], Built]) -> Built:
+    """Make a network of a user's shape; what the library refuses is an error of `key`.
+
+    Raises:
+        InputError: the fields do not make a network.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    refused = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError)
+    try:
+        return make()
+    except InputError:
+        raise
+    except (*refused, StrictDataclassError) as error:
+        raise InputError(key, reason_of(error), "fields that make a network") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars, reports and retries of transformers and the hub."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_verbosity = hub.get_verbosity()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub.set_verbosity(hub_verbosity)
+        if bars:
+            logging.enable_progress_bar()
