@@ -1,0 +1,349 @@
+"""The public contract: names, files and numbers that scripts of users rely on.
+
+`tests/contract` holds what version 0.1.0 printed and wrote before the package was reorganised:
+`golden.json`, three tiny models on made posts with their predictions, and a run with a checkpoint.
+Only the command line and `rpbert.Tagger` are used here, so the tests run on any version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from rpbert import Entity, InputError, Prediction, Tagger, cli
+from tests.conftest import made_posts, tiny
+
+ROOT = Path(__file__).parents[1]
+SAVED = Path(__file__).parent / "contract"
+GOLDEN: dict[str, Any] = json.loads((SAVED / "golden.json").read_text("utf-8"))
+MODELS = {"bert": "bert/model", "rpbert": "rpbert", "rpbert-evidence": "rpbert-evidence"}
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "argv", ["rpbert", *map(str, arguments)])
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
+    """The JSON document that a command prints."""
+    code, out, err = call(capsys, *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+ROWS = json_lines((SAVED / "posts.jsonl").read_text("utf-8"))
+
+
+def key_paths(value: Any, at: str = "") -> Iterator[str]:
+    """Every key of a JSON document as a path: items of lists as `[]`, names of types as TYPE."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            name = "TYPE" if key in ("PER", "LOC", "ORG", "MISC") else key
+            yield from key_paths(inner, f"{at}.{name}".lstrip("."))
+    elif isinstance(value, list) and value:
+        for inner in value:
+            yield from key_paths(inner, f"{at}[]")
+    else:
+        yield at
+
+
+def assert_keys(document: Any, name: str) -> None:
+    missing = set(GOLDEN["keys"][name]) - set(key_paths(document))
+    assert not missing
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def split_folder(folder: Path) -> Path:
+    """The made posts as a folder of JSON lines whose splits are all the same."""
+    shutil.copytree(SAVED / "images", folder / "images")
+    for split in ("train", "dev", "test"):
+        shutil.copy(SAVED / "posts.jsonl", folder / f"{split}.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return split_folder(tmp_path_factory.mktemp("contract") / "data")
+
+
+@pytest.fixture(scope="module")
+def config(data: Path) -> Path:
+    path = data.parent / "run.yaml"
+    saved = (SAVED / "models" / "rpbert" / "config.yaml").read_text("utf-8")
+    path.write_text(saved.replace("DATA", str(data)).replace("epochs: 14", "epochs: 1"))
+    return path
+
+
+@pytest.mark.parametrize("command", GOLDEN["options"])
+def test_a_command_takes_the_options_it_took(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    code, shown, _ = call(capsys, *command.split(), "--help")
+    shown_names = re.findall(r"^ +(--[a-z-]+)(?: / (--[a-z-]+))?", shown, re.MULTILINE)
+    assert code == 0
+    assert set(GOLDEN["options"][command]) <= {name for pair in shown_names for name in pair}
+
+
+def test_the_module_runs_as_the_command() -> None:
+    command = [sys.executable, "-m", "rpbert", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    commands = set(re.findall(r"^  ([a-z]+)  ", shown, re.MULTILINE))
+    assert commands >= {name.split()[0] for name in GOLDEN["options"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["data", "check", "NOWHERE"], "NOWHERE"),
+        (["train", "NOWHERE.yaml", "--output", "RUN"], "NOWHERE.yaml"),
+        (["train", "CONFIG", "model.gat=soft", "--output", "RUN"], "gat"),
+        (["train", "CONFIG", "--output", "FILE"], "FILE"),
+        (["evaluate", "NOWHERE", "DATA"], "NOWHERE"),
+        (["evaluate", "MODEL", "DATA", "--by", "colour"], "colour"),
+        (["predict", "MODEL", "--txt", "a"], "--txt"),
+        (["predict", "MODEL", "--input", "BROKEN.jsonl"], "BROKEN.jsonl:2"),
+        (["predict", "MODEL", "--text", "a", "--image", "NOWHERE.jpg"], "NOWHERE.jpg"),
+        (["reproduce", "table7", "DATA", "--output", "OUT"], "table7"),
+        (["serve", "NOWHERE"], "NOWHERE"),
+        (["benchmark", "--size", "huge"], "huge"),
+        (["convert", "uniter", "NOWHERE", "--output", "OUT"], "NOWHERE"),
+        (["tag"], "tag"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_exit_code_2_and_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    data: Path,
+    config: Path,
+    arguments: list[str],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("something")
+    Path("BROKEN.jsonl").write_text('{"id": "1", "text": "Ada"}\n{broken\n')
+    known = {"MODEL": SAVED / "models/rpbert", "DATA": data, "CONFIG": config}
+    code, out, err = call(capsys, *(known.get(argument, argument) for argument in arguments))
+    (fault,) = [line for line in err.splitlines() if line.startswith("rpbert: ")]
+    assert (code, out) == (2, "")
+    assert named in fault
+    assert "Traceback" not in err
+    assert not Path("RUN").exists()
+
+
+def test_every_config_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The fault of each is the missing data, not a setting."""
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        given = ["train", path, "data.path=NOWHERE"]
+        if path.name.startswith("reproduce-"):
+            given = ["reproduce", "table4", "NOWHERE", "--config", path]
+        code, _, err = call(capsys, *given, "--output", tmp_path / "run")
+        assert code == 2
+        assert "NOWHERE" in err.splitlines()[-1], path.name
+
+
+def test_systems(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = answer(capsys, "systems")
+    assert_keys(rows, "systems")
+    assert {row["name"]: row["parameters"] for row in rows} == GOLDEN["systems"]
+
+
+def test_a_seed_makes_the_same_bytes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    told = answer(capsys, "data", "make", tmp_path / "made", "--posts", 20, "--seed", 3)
+    assert_keys(told, "data make")
+    files = [path for path in sorted((tmp_path / "made").rglob("*")) if path.is_file()]
+    images = [path for path in files if path.parent.name == "images"]
+    texts = [path for path in files if path not in images and path.suffix != ".md"]
+    assert [path.name for path in texts] == GOLDEN["made"]["files"]
+    for kind, paths in (("texts", texts), ("images", images)):
+        digest = hashlib.md5(b"".join(path.read_bytes() for path in paths)).hexdigest()
+        assert digest == GOLDEN["made"][kind]
+
+
+def as_conll(folder: Path) -> Path:
+    """A data folder: token and tag a line, image ids, `captions.tsv` and `relations.tsv`."""
+    (folder / "images").mkdir(parents=True)
+    lines: list[str] = []
+    for row in ROWS:
+        lines += [f"IMGID:{row['id']}"]
+        lines += ["\t".join(pair) for pair in zip(row["tokens"], row["tags"], strict=True)]
+        lines += [""]
+        image = Image.open(SAVED / row["image"])
+        image.save(folder / "images" / f"{row['id']}.jpg")
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("\n".join(lines))
+    for name, key in (("captions", "caption"), ("relations", "relation")):
+        content = "".join(f"{row['id']}\t{row[key]}\n" for row in ROWS)
+        (folder / f"{name}.tsv").write_text(content)
+    return folder
+
+
+def as_parquet(folder: Path) -> Path:
+    """A folder of Parquet files that hold their images; entities by characters in place of tags."""
+    folder.mkdir()
+    rows = []
+    for row in ROWS:
+        words, tags = row["tokens"], row["tags"]
+        inside = [i for i, tag in enumerate(tags) if tag != "O"]
+        start = len(" ".join(words[: inside[0]])) + 1
+        end = len(" ".join(words[: inside[-1] + 1]))
+        entity = {"start": start, "end": end, "label": tags[inside[0]][2:]}
+        image = (SAVED / row["image"]).read_bytes()
+        text = {"text": " ".join(words), "tokens": words, "entities": [entity]}
+        rows.append({**{k: row[k] for k in ("id", "caption", "relation")}, **text, "image": image})
+    for split in ("train", "dev", "test"):
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("make", [as_conll, split_folder, as_parquet])
+def test_every_form_of_data_is_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, make: Any
+) -> None:
+    report = answer(capsys, "data", "check", make(tmp_path / "data"))
+    assert_keys(report, "data check")
+    assert sorted(report["splits"]) == sorted(GOLDEN["data check"])
+    for name, split in report["splits"].items():
+        expected = GOLDEN["data check"][name]
+        assert {key: split[key] for key in expected} == expected
+
+
+def test_train_evaluate_analyze(
+    capsys: pytest.CaptureFixture[str], config: Path, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert_keys(answer(capsys, "train", config, "--output", run), "train")
+    assert names(run) >= {"config.yaml", "metrics.jsonl", "model", "checkpoints"}
+    assert names(run / "model") == set(GOLDEN["model files"])
+    assert names(run / "checkpoints") == {"epoch-0001"}
+    (line,) = (run / "metrics.jsonl").read_text().splitlines()
+    assert_keys(json.loads(line), "metrics")
+    assert_keys(answer(capsys, "evaluate", run, data), "evaluate")
+    assert_keys(answer(capsys, "evaluate", run / "model", data, "--by", "type"), "evaluate by type")
+    assert_keys(answer(capsys, "analyze", run, data, "--output", tmp_path / "out"), "analyze")
+    assert names(tmp_path / "out") >= set(GOLDEN["analyze"])
+
+
+def numbers(prediction: dict[str, Any]) -> list[float]:
+    """The scores of a prediction, taken out of it."""
+    found = [entity.pop("score") for entity in prediction["entities"]]
+    found += [source.pop("relation") for source in prediction.get("sources", [])]
+    relation = prediction.pop("relation")
+    return found if relation is None else [*found, relation]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_model_predicts_what_it_predicted(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    given = [SAVED / "models" / MODELS[name], "--input", SAVED / "input.jsonl"]
+    code, out, _ = call(capsys, "predict", *given)
+    assert code == 0
+    before = json_lines((SAVED / f"{name}.predictions.jsonl").read_text("utf-8"))
+    for new, old in zip(json_lines(out), before, strict=True):
+        assert list(new)[:5] == ["id", "text", "entities", "relation", "image"]
+        assert list(new) == list(old)
+        for entity in new["entities"]:
+            assert list(entity) == ["text", "label", "start", "end", "score"]
+            assert new["text"][entity["start"] : entity["end"]] == entity["text"]
+        scores = numbers(new)
+        assert all(0 <= score <= 1 for score in scores)
+        assert scores == pytest.approx(numbers(old), abs=1e-5)
+        assert new == old
+
+
+def test_a_faulty_row_of_a_lenient_batch_is_exit_code_3(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "posts").mkdir()
+    (tmp_path / "posts" / "a.jsonl").write_text('{"id": "1", "text": "Ada"}\n{broken\n')
+    given = ["--input", tmp_path / "posts", "--output", f"{tmp_path / 'out'}/"]
+    code, _, _ = call(capsys, "predict", SAVED / "models/rpbert", *given)
+    assert code == 3
+    assert len((tmp_path / "out" / "a.jsonl").read_text().splitlines()) == 1
+    assert list((tmp_path / "out").glob("*.errors.jsonl"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_config_is_trained(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, name: str
+) -> None:
+    config = SAVED / "models" / name / "config.yaml"
+    short = [f"data.path={data}", "training.epochs=1"]
+    code, _, err = call(capsys, "train", config, *short, "--output", tmp_path / "run")
+    assert code == 0, err
+
+
+def test_a_saved_run_is_resumed(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(SAVED / "models" / "bert", tmp_path / "run")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("DATA", str(data)))
+    code, _, err = call(capsys, "train", config, "--output", run, "--resume")
+    assert code == 0, err
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["epoch"] == 16
+    assert last["loss"]["tagging"] == pytest.approx(GOLDEN["resumed loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("system", GOLDEN["parameters"])
+def test_saved_parameters_keep_their_names(system: str, tmp_path: Path) -> None:
+    """Weights of every system that earlier versions saved find their place."""
+    tiny(system).save(tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        found = {re.sub(r"\.\d+\.", ".#.", name) for name in file.keys()}  # noqa: SIM118
+    assert sorted(found) == GOLDEN["parameters"][system]
+
+
+def test_the_tagger_has_the_methods_it_had() -> None:
+    for name, parameters in GOLDEN["tagger"].items():
+        found = list(inspect.signature(getattr(Tagger, name)).parameters)
+        assert found[: len(parameters)] == parameters
+
+
+def test_the_tagger_in_python(tmp_path: Path) -> None:
+    tagger = Tagger.from_pretrained(SAVED / "models" / "rpbert", device="cpu")
+    path = SAVED / "images" / "1.png"
+    text = "RT @user1 Lake Como again"
+    images: list[Any] = [path, str(path), path.read_bytes(), Image.open(path)]
+    first, *others = [tagger.predict(text, image=image) for image in images]
+    assert isinstance(first, Prediction)
+    assert all(isinstance(entity, Entity) for entity in first.entities)
+    assert all(other.to_dict() == first.to_dict() for other in others)
+    posts: list[Any] = [*made_posts(3), text, {"text": text, "image": path}]
+    batch = tagger.predict_batch(posts)
+    assert [found.text for found in batch] == [post.text for post in posts[:3]] + [text, text]
+    assert list(tagger.predict_stream(iter(posts))) == batch
+    assert "<mark" in first._repr_html_()
+    assert first.to_displacy()["ents"][0].keys() == {"start", "end", "label"}
+    tagger.save_pretrained(tmp_path / "copy")
+    assert Tagger.from_pretrained(tmp_path / "copy", "cpu").predict(text, path) == first
+    with pytest.raises(InputError):
+        Tagger.from_pretrained(tmp_path / "nowhere")
