@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rpbert.models import SYSTEMS
-from tests.conftest import ENCODER, EVIDENCE, VARIANTS, named, tiny
+from tests.conftest import EVIDENCE, VARIANTS, named, tiny
 
 BESIDE: list[tuple[str, dict[str, Any]]] = [
     (name, {"evidence": settings})
@@ -16,12 +16,10 @@ BESIDE: list[tuple[str, dict[str, Any]]] = [
     for settings in EVIDENCE.values()
     if next(iter(settings)) in entry.evidence
 ]
-BESIDE += [("rpbert", {"encoder": {**ENCODER, "summed_layers": 2}})]
 
 GROUPS = {
     "": "head",
     "encoder": "encoder",
-    "encoder.mix": "projection",
     "encoder.image_type": "projection",
     "encoder.regions": "projection",
     "encoder.model.embeddings.visual_projection": "projection",

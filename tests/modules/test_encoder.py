@@ -11,10 +11,8 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from rpbert.evidence.encoders import VisualTokens
-from rpbert.modules.any_encoder import AnyEncoder
 from rpbert.modules.encoder import BertEncoder, ImageType, TextImageEncoder, pack, pool_words
-from rpbert.modules.families import family, published_encoder
-from rpbert.modules.mixing import WeightedLayers
+from rpbert.modules.families import AnyEncoder, family, published_encoder
 from tests.families import SHAPE, TEXT_FAMILIES, published
 
 WIDTH = 16
@@ -226,28 +224,11 @@ def test_any_other_encoder_reads_text_and_image(name: str) -> None:
     torch.testing.assert_close(turned[mask], shown[mask], atol=1e-5, rtol=1e-5)
 
 
-def test_the_last_layers_are_summed_by_their_weights(bert: BertModel) -> None:
-    ids, mask = some_text()
-    mix = WeightedLayers(2)
-    with torch.no_grad():
-        mix.weights.copy_(torch.tensor([0.3, -1.0]))
-        mix.scale.fill_(1.7)
-    encoder = made(bert, mix=mix)
-    states = bert(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-    first, second = torch.tensor([0.3, -1.0]).exp() / torch.tensor([0.3, -1.0]).exp().sum()
-    expected = 1.7 * (first * states[1] + second * states[2])
-    found = encoder(encoder.embed(ids), mask, None)
-    torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=1e-5)
-
-
-def test_heights_and_freezing(family_model: PreTrainedModel) -> None:
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_the_lowest_layers_are_frozen(family_model: PreTrainedModel, layers: int) -> None:
     encoder = made(family_model)
-    names = {id(p): name for name, p in family_model.named_parameters()}
-    for parameter, above in encoder.heights():
-        name = names[id(parameter)]
-        layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
-        expected = 2 if layer is None else 1 - layer
-        assert above == (0 if name.startswith("final_norm") else expected), name
-    assert len(list(encoder.heights())) == len(names)
-    encoder.freeze_lowest(1)
-    assert {above for p, above in encoder.heights() if p.requires_grad} == {0}
+    encoder.freeze_lowest(layers)
+    for name, parameter in family_model.named_parameters():
+        layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)
+        above = 2 if name.startswith("final_norm") else layer + 1
+        assert parameter.requires_grad == (above > layers), name

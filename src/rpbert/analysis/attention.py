@@ -148,16 +148,13 @@ class AttentionRecorder:
         place = text_mask.sum(1, keepdim=True) + torch.arange(image.mask.shape[1], device=device)
         place = place.clamp(max=last)[:, None, :].expand(-1, longest, -1)  # (S, L, V)
         self.shares = torch.zeros(place.shape, dtype=torch.float64, device=device)
-        states = []
         for layer in self.encoder.bert.encoder.layer:
             hidden = read.hidden
             over_heads = attention(layer, hidden[:, :longest], hidden, read.mask).double().mean(1)
             self.shares += over_heads.gather(2, place) / len(self.encoder.blocks)
             read = read._replace(hidden=self.encoder.compute(layer, hidden.shape[1], read))
-            states.append(read.hidden[:, :longest])
         self.shares *= text_mask[:, :, None] & image.mask[:, None, :]
-        mixed: Tensor = self.encoder.mix(states[-self.encoder.mix.count :])
-        return mixed
+        return read.hidden[:, :longest]
 
 
 def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpbert.backends.packed import Kit
-from rpbert.modules.encoder import BertEncoder, Sequence
+from rpbert.modules.encoder import BertEncoder, EncoderInput
 
 if TYPE_CHECKING:
     from transformers.models.bert.modeling_bert import BertLayer
@@ -29,9 +29,9 @@ class FastEncoder(BertEncoder):
 
     def __init__(self, encoder: BertEncoder, layers: Iterable[nn.Module]) -> None:
         nn.Module.__init__(self)  # its parts are those of `encoder`
-        self.bert, self.mix, self.image_type = encoder.bert, encoder.mix, encoder.image_type
+        self.bert, self.image_type = encoder.bert, encoder.image_type
         self.width, self.input_width = encoder.width, encoder.input_width
-        self.longest, self.initial_weights = encoder.longest, encoder.initial_weights
+        self.max_length, self.initial_weights = encoder.max_length, encoder.initial_weights
         self.fast_layers = nn.ModuleList(layers)
 
     @property
@@ -39,14 +39,14 @@ class FastEncoder(BertEncoder):
         """The fast layers."""
         return self.fast_layers
 
-    def compute(self, layer: nn.Module, rows: int, read: Sequence) -> Tensor:
+    def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
         """See `LayeredEncoder.compute`."""
         found: Tensor = layer(read.hidden[:, :rows], read.hidden, read.mask)
         return found
 
-    def finish(self, hidden: Tensor) -> Tensor:
+    def layers(self, read: EncoderInput, rows: int) -> Tensor:
         """In float32."""
-        return hidden.float()
+        return super().layers(read, rows).float()
 
 
 class FastBertLayer(nn.Module):

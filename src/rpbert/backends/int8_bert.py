@@ -91,7 +91,7 @@ def _reaches(encoder: BertEncoder) -> list[Tensor]:
         for norm in norms
     ]
     draw = torch.Generator().manual_seed(0)
-    length = min(24, encoder.longest)
+    length = min(24, encoder.max_length)
     pieces = torch.randint(bert.config.vocab_size, (16, length), generator=draw)
     try:
         # All rows of every layer but the last, of which nothing is asked.

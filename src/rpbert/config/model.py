@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -55,7 +56,7 @@ class EncoderSettings(Settings):
 class TextEncoderSettings(EncoderSettings):
     """The text encoder, of any family; a `shape` of another than BERT names its ``model_type``."""
 
-    longest: int = Field(512, ge=16)
+    max_length: int = Field(512, ge=16, validation_alias=AliasChoices("max_length", "longest"))
     """Most sub-words that are read at once; a longer post is read in windows that overlap."""
     summed_layers: int = Field(1, ge=1)
     """A word is the weighted sum of so many of the last layers, the weights learnt."""

@@ -45,7 +45,6 @@ from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
-from rpbert.modules.mixing import LastLayer, WeightedLayers
 from rpbert.storage.published import checked, from_hub
 from rpbert.types import Post
 
@@ -156,14 +155,12 @@ class Builder:
             key = "model.encoder.shape"
             bert = checked(key, lambda: random_encoder(shape, self.subword_count))
         layers = bert.config.num_hidden_layers
-        for field in ("summed_layers", "frozen_layers"):
-            if (getattr(settings, field) or 0) > layers:
-                found = str(getattr(settings, field))
-                raise InputError(f"model.encoder.{field}", found, f"at most its {layers} layers")
+        if (settings.frozen_layers or 0) > layers:
+            found = str(settings.frozen_layers)
+            raise InputError("model.encoder.frozen_layers", found, f"at most its {layers} layers")
         encoder = family(bert.config)(
             bert,
-            settings.longest,
-            WeightedLayers(settings.summed_layers) if settings.summed_layers > 1 else LastLayer(),
+            settings.max_length,
             sees_images=sees_images,
             initial_weights=name or "random",
         )

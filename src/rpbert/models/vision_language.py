@@ -55,7 +55,7 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
         super().__init__()
         self.config = config
         self.width = self.input_width = config.hidden_size
-        self.longest: int = config.max_position_embeddings
+        self.max_length: int = config.max_position_embeddings
         self.region_width = region_width
 
     @classmethod

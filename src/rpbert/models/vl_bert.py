@@ -81,7 +81,7 @@ class VlBertEncoder(OneStream):
 
     def __init__(self, bert: BertModel, region_width: int) -> None:
         super().__init__(_with_segments(bert), region_width)
-        self.longest -= 2  # positions of the regions and of [END]
+        self.max_length -= 2  # positions of the regions and of [END]
 
     def inputs(
         self, subwords: Tensor, mask: Tensor, image: VisualTokens

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rpbert.evidence.encoders import VisualTokens
-from rpbert.modules.mixing import LastLayer, LayerMix
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedModel
     from transformers.models.bert.modeling_bert import BertLayer
 
-LONGEST = 512
-"""Tokens of a row if nothing else is said; attention grows with the square."""
 
-
-class Sequence(NamedTuple):
+class EncoderInput(NamedTuple):
     """What the layers of an encoder read, text and image.
 
     Attributes:
-        hidden: embedded tokens, or what a layer made of them. Shape: (S, N, H).
+        hidden: embedded tokens, or the output of a layer. Shape: (S, N, H).
         mask: real tokens. Shape: (S, N).
-        positions: place of each token in its row from 0 on; visual tokens share the one after
+        positions: position of each token in its row from 0 on; visual tokens share the one after
             the text. Shape: (S, N).
     """
 
@@ -42,13 +37,13 @@ class SubwordEncoder(nn.Module):
     Attributes:
         width: size of a hidden state, H.
         input_width: size of an embedded sub-word, E; H but for few.
-        longest: most sub-words of a row.
-        initial_weights: where the weights were taken from, in words.
+        max_length: most sub-words of a row.
+        initial_weights: source of the weights, in words.
     """
 
     width: int
     input_width: int
-    longest: int
+    max_length: int
     initial_weights: str = "random"
 
     def embed(self, subwords: Tensor) -> Tensor:
@@ -63,53 +58,40 @@ class SubwordEncoder(nn.Module):
 class TextImageEncoder(SubwordEncoder, ABC):
     """A published text encoder over its own sub-words and visual tokens.
 
-    A token's input is its own embedding with what tells text from image and where it stands: all
-    visual tokens of a post share the position after its last text token. Rows are packed so that
-    the image follows the text at once and padding comes last; with no visual token the result is
-    that of the published encoder. How a family tells segment and position, its class says.
+    All visual tokens of a post share the position after its last text token. Rows are packed so
+    that the image follows the text at once and padding comes last; with no visual token the result
+    is that of the published encoder. Subclasses say how a family tells segments and positions.
 
-    Source: "Model Design", Eq. 1, and the readings 1 and 4 of the paper's open points.
+    Source: "Model Design", Eq. 1.
 
     Args:
         bert: an encoder of transformers.
-        longest: most tokens of a row, as far as the encoder has positions for them.
-        mix: which of the last layers speak for a token.
+        max_length: most tokens of a row, as far as the encoder has positions for them.
         sees_images: whether visual tokens will come.
-        initial_weights: where the weights were taken from, in words.
-
-    Attributes:
-        width: size of a hidden state, H.
-        input_width: size of what is read, of sub-words and visual tokens alike; H but for few.
     """
 
     def __init__(
         self,
         bert: PreTrainedModel,
-        longest: int = LONGEST,
-        mix: LayerMix | None = None,
+        max_length: int = 512,
         *,
         sees_images: bool = True,
         initial_weights: str = "random",
     ) -> None:
         super().__init__()
         self.bert = bert
-        self.mix = mix or LastLayer()
         self.initial_weights = initial_weights
-        self.width: int = bert.config.hidden_size
-        self.input_width: int = bert.get_input_embeddings().embedding_dim
+        self.width = bert.config.hidden_size
+        self.input_width = bert.get_input_embeddings().embedding_dim
+        positions = int(bert.config.max_position_embeddings) - self._first_position
         # The last position is left to the visual tokens of a row that is full of text.
-        self.longest: int = min(longest, self.room) - 1
+        self.max_length = min(max_length, positions) - 1
         untyped = sees_images and not self.has_segments
         self.image_type = ImageType(self.input_width) if untyped else nn.Identity()
 
     @property
-    def room(self) -> int:
-        """How many positions the encoder knows."""
-        return int(self.bert.config.max_position_embeddings) - self._first_position
-
-    @property
     def _first_position(self) -> int:
-        """The row of the position table behind that of its padding; 0 where none is reserved."""
+        """The row of the position table after that of its padding; 0 where none is reserved."""
         tables = (
             m for name, m in self.bert.named_modules() if name.endswith("position_embeddings")
         )
@@ -128,7 +110,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
     @abstractmethod
     def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
-        """What the first layer reads.
+        """The input of the first layer.
 
         Args:
             tokens: sub-word embeddings and visual tokens. Shape: (S, N, E).
@@ -141,17 +123,17 @@ class TextImageEncoder(SubwordEncoder, ABC):
         """
 
     @abstractmethod
-    def layers(self, read: Sequence, rows: int) -> Tensor:
-        """The first rows of what the layers say. Shape: (S, N, H) → (S, rows, H)."""
+    def layers(self, read: EncoderInput, rows: int) -> Tensor:
+        """The first rows of the last layer's output. Shape: (S, N, H) → (S, rows, H)."""
 
     def embed(self, subwords: Tensor) -> Tensor:
-        """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
+        """See `SubwordEncoder.embed`."""
         embedded: Tensor = self.bert.get_input_embeddings()(subwords)
         return embedded
 
     def new_modules(self) -> list[nn.Module]:
-        """The weights of summed layers, and what tells the image from the text."""
-        return [self.mix, self.image_type]
+        """See `SubwordEncoder.new_modules`."""
+        return [self.image_type]
 
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """Encode text and image together.
@@ -163,58 +145,53 @@ class TextImageEncoder(SubwordEncoder, ABC):
                 Shape: (S, V, E).
 
         Returns:
-            The hidden states that speak for the text tokens. Shape: (S, L, H). Row 0 of a post is
-            its [CLS]; what stands at padding is meaningless.
+            The hidden states of the text tokens, of which row 0 is [CLS] and padding is
+            meaningless. Shape: (S, L, H).
         """
         return self.layers(self.embedded(text, text_mask, image), text.shape[1])
 
     def summary(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
-        """The [CLS] row of `forward`, for which the last layer need not compute any other.
+        """The [CLS] row of `forward`; the last layer computes no other.
 
         Shape: (S, L, E), (S, L), (S, V, E) → (S, H).
         """
         return self.layers(self.embedded(text, text_mask, image), 1)[:, 0]
 
-    def embedded(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Sequence:
-        """What the first layer reads."""
+    def embedded(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> EncoderInput:
+        """The input of the first layer."""
         if image is None:
             positions = torch.arange(text.shape[1], device=text.device).expand(text_mask.shape)
             segments, tokens, mask = torch.zeros_like(positions), text, text_mask
         else:
             image = image._replace(values=self.image_type(image.values))
             tokens, mask, segments, positions = pack(text, text_mask, image)
-        return Sequence(self.first(tokens, mask, segments, positions), mask, positions)
+        return EncoderInput(self.first(tokens, mask, segments, positions), mask, positions)
 
     def heights(self) -> Iterator[tuple[nn.Parameter, int]]:
-        """The published parameters, each with the number of layers above it.
-
-        Embeddings, and what else lies below or beside the layers, have all of them above.
-        """
+        """The published parameters, each with the number of layers above it."""
         above = {
             id(parameter): len(self.blocks) - depth
             for depth, layer in enumerate(self.blocks, start=1)
             for parameter in layer.parameters()
         }
-        above |= {id(parameter): 0 for parameter in self.on_top()}
         for parameter in self.bert.parameters():
             yield parameter, above.get(id(parameter), len(self.blocks))
 
-    def on_top(self) -> Iterator[nn.Parameter]:
-        """The parameters of what follows the last layer."""
-        yield from ()
-
     def freeze_lowest(self, layers: int) -> None:
-        """Keep the embeddings and so many of the lowest layers as they are."""
-        for parameter, above in self.heights():
-            if above >= len(self.blocks) - layers:
-                parameter.requires_grad_(False)
+        """Keep the weights of so many of the lowest layers, and of what is below or beside."""
+        learning: list[nn.Module] = list(self.blocks[layers:])
+        if learning and hasattr(self.bert, "final_norm"):  # of ModernBERT
+            learning.append(self.bert.final_norm)
+        self.bert.requires_grad_(False)
+        for module in learning:
+            module.requires_grad_(True)
 
 
 class ImageType(nn.Module):
     """Tells visual tokens from text where an encoder has no second segment.
 
     One vector is added to each, as the embedding of BERT's segment B would be; it starts at zero,
-    where the published encoder is left as it was.
+    which leaves the published encoder as it is.
     """
 
     def __init__(self, width: int) -> None:
@@ -227,37 +204,25 @@ class ImageType(nn.Module):
 
 
 class LayeredEncoder(TextImageEncoder):
-    """An encoder that is computed layer by layer here, no more of the last one than is read."""
+    """An encoder that is computed layer by layer here, of the last one only the rows asked for."""
 
     @abstractmethod
-    def compute(self, layer: nn.Module, rows: int, read: Sequence) -> Tensor:
-        """The first rows of what a layer makes of a sequence. Shape: (S, rows, H)."""
+    def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
+        """The first rows of a layer's output. Shape: (S, rows, H)."""
 
-    def finish(self, hidden: Tensor) -> Tensor:
-        """What follows the last layer, such as a norm. Shape: (S, rows, H) → (S, rows, H)."""
-        return hidden
-
-    def layers(self, read: Sequence, rows: int) -> Tensor:
-        """The first rows of what the layers say; the last one computes no other.
-
-        Shape: (S, N, H) → (S, rows, H).
-        """
-        states: deque[Tensor] = deque(maxlen=self.mix.count)
-        top = len(self.blocks)
-        for depth, layer in enumerate(self.blocks, start=1):
-            wanted = rows if depth == top else read.hidden.shape[1]
-            hidden = self.compute(layer, wanted, read)
-            read = read._replace(hidden=hidden)
-            states.append(hidden[:, :rows])
-        mixed: Tensor = self.mix([self.finish(state) for state in states])
-        return mixed
+    def layers(self, read: EncoderInput, rows: int) -> Tensor:
+        """See `TextImageEncoder.layers`."""
+        *lower, last = self.blocks
+        for layer in lower:
+            read = read._replace(hidden=self.compute(layer, read.hidden.shape[1], read))
+        return self.compute(last, rows, read)
 
 
 class BertEncoder(LayeredEncoder):
     """BERT, RoBERTa and their kin: absolute positions, layers as Devlin et al. 2019 have them.
 
-    Text is segment A and the image segment B; RoBERTa has one segment (Liu et al. 2019), where
-    `ImageType` stands for the second, and counts positions from behind that of its padding.
+    Text is segment A and the image segment B. RoBERTa has one segment (Liu et al. 2019), where
+    `ImageType` stands for the second, and counts positions from the one after its padding.
     """
 
     bert: BertModel
@@ -277,7 +242,7 @@ class BertEncoder(LayeredEncoder):
         )
         return embedded
 
-    def compute(self, layer: nn.Module, rows: int, read: Sequence) -> Tensor:
+    def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
         """See `LayeredEncoder.compute`."""
         return bert_layer(layer, read.hidden[:, :rows], read.hidden, read.mask)
 
@@ -286,7 +251,6 @@ def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) 
     """One layer of BERT at some of its rows (Devlin et al. 2019; Vaswani et al. 2017).
 
     Args:
-        layer: the parameters.
         queries: the rows to compute, out of `hidden`. Shape: (S, Q, H).
         hidden: what is attended to. Shape: (S, N, H).
         mask: real tokens of `hidden`. Shape: (S, N).
@@ -299,36 +263,21 @@ def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) 
     return found
 
 
-class Attention(Protocol):
-    """The projections of an attention, as transformers' modules for BERT and its kin have them."""
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    dropout: nn.Dropout
-    num_attention_heads: int
-    attention_head_size: int
-    training: bool
-
-
-def attend(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+def attend(attention: Any, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
     """Scaled dot-product attention of several heads (Vaswani et al. 2017, section 3.2.2).
 
     Args:
+        attention: projections and dropout, named as in transformers' ``BertSelfAttention``.
         queries: Shape: (S, Q, H).
         context: what is attended to. Shape: (S, N, H').
         mask: real tokens of `context`, at least one in every row. Shape: (S, N).
 
     Returns:
-        The heads' findings side by side. Shape: (S, Q, heads · head size).
+        The outputs of the heads side by side. Shape: (S, Q, heads · head size).
     """
-
-    def by_head(rows: Tensor) -> Tensor:
-        heads, width = attention.num_attention_heads, attention.attention_head_size
-        return rows.view(*rows.shape[:2], heads, width).transpose(1, 2)  # (S, heads, rows, width)
-
+    heads = attention.num_attention_heads
     query, key, value = (
-        by_head(project(rows))
+        project(rows).unflatten(2, (heads, -1)).transpose(1, 2)  # (S, heads, rows, head size)
         for project, rows in (
             (attention.query, queries),
             (attention.key, context),
@@ -338,8 +287,8 @@ def attend(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor)
     real = mask[:, None, None, :]
     dropout = attention.dropout.p if attention.training else 0.0
     if dropout and query.device.type == "cpu":
-        # There the fused kernel knows no dropout, and PyTorch's own way is slow.
-        scores = query @ key.transpose(2, 3) * attention.attention_head_size**-0.5
+        # PyTorch's fused kernel has no dropout there, and its fallback is slower than this.
+        scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
         weights = scores.masked_fill(~real, torch.finfo(scores.dtype).min).softmax(-1)
         found: Tensor = attention.dropout(weights) @ value
     else:
@@ -349,13 +298,10 @@ def attend(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor)
     return found.transpose(1, 2).flatten(2)
 
 
-def attend_if_any(attention: Attention, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-    """Attention that finds nothing, a vector of zeros, where nothing of the context is real.
-
-    Shapes as for `attend`; N may be 0.
-    """
+def attend_if_any(attention: Any, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    """`attend`, with zeros where nothing of the context is real; N may be 0."""
     nothing = ~mask.any(1, keepdim=True)
-    # A softmax over nothing is no number: one token more is there to be found, and dropped.
+    # A softmax over nothing is NaN: such a row attends to one token more, and is set to zero.
     context = nn.functional.pad(context, (0, 0, 0, 1))
     found = attend(attention, queries, context, torch.cat([mask, nothing], dim=1))
     return found.masked_fill(nothing[:, :, None], 0.0)
@@ -367,19 +313,19 @@ def pack(
     """Put each row's visual tokens right after its last text token, padding last.
 
     Args:
-        text: Shape: (S, L, H), real tokens first, `text_mask` (S, L).
+        text: real tokens first. Shape: (S, L, H), mask (S, L).
         image: Shape: (S, V, H).
 
     Returns:
         tokens (S, N, H), mask (S, N), segments (S, N) with 1 for image, positions (S, N).
     """
-    longest, blocks = text.shape[1], image.values.shape[1]
+    length, blocks = text.shape[1], image.values.shape[1]
     words = text_mask.sum(1, keepdim=True)  # n + 2 of each row, Shape: (S, 1)
     blocks_of_row = image.mask.sum(1, keepdim=True)  # m, or 0 without an image
-    place = torch.arange(longest + blocks, device=text.device)[None, :]
+    place = torch.arange(length + blocks, device=text.device)[None, :]
     is_text = place < words
     is_image = ~is_text & (place < words + blocks_of_row)
-    source = torch.where(is_text, place, place - words + longest).clamp(max=longest + blocks - 1)
+    source = torch.where(is_text, place, place - words + length).clamp(max=length + blocks - 1)
     both = torch.cat([text, image.values.to(text.dtype)], dim=1)
     tokens = both.gather(1, source[:, :, None].expand(-1, -1, text.shape[2]))
     return tokens, is_text | is_image, is_image.long(), torch.where(is_text, place, words)

@@ -2,20 +2,188 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rpbert.errors import InputError
-from rpbert.modules.any_encoder import AnyEncoder
-from rpbert.modules.deberta import DebertaEncoder
-from rpbert.modules.encoder import BertEncoder, TextImageEncoder
-from rpbert.modules.modernbert import ModernBertEncoder
+import torch
+from torch import Tensor, nn
+
+from rpbert.errors import InputError, did_you_mean
+from rpbert.modules.encoder import BertEncoder, EncoderInput, LayeredEncoder, TextImageEncoder
 from rpbert.storage.published import load_published, published_config, refuse_elsewhere
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import DebertaV2Model, ModernBertModel, PreTrainedConfig, PreTrainedModel
+    from transformers.models.deberta_v2.modeling_deberta_v2 import (
+        DebertaV2Layer,
+        DisentangledSelfAttention,
+    )
+
+
+class AnyEncoder(TextImageEncoder):
+    """Any encoder of transformers that its own `forward` computes from embeddings and positions.
+
+    `ImageType` tells the image from the text, whatever segments there are.
+    """
+
+    @staticmethod
+    def takes(kind: type[PreTrainedModel]) -> bool:
+        """Whether a class of encoders reads embeddings, a mask and positions."""
+        read = {"inputs_embeds", "attention_mask", "position_ids"}
+        return read <= set(inspect.signature(kind.forward).parameters)
+
+    @property
+    def has_segments(self) -> bool:
+        """Segments are left to the encoder."""
+        return False
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, the lowest first.
+
+        Raises:
+            InputError: they share their weights.
+        """
+        for module in self.bert.modules():
+            if (
+                isinstance(module, nn.ModuleList)
+                and len(module) == self.bert.config.num_hidden_layers
+            ):
+                return module
+        kind = self.bert.config.model_type
+        raise InputError("model.encoder", f"{kind}, whose layers share their weights", "layers")
+
+    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+        """The tokens as they are: the encoder adds the rest itself."""
+        return tokens
+
+    def layers(self, read: EncoderInput, rows: int) -> Tensor:
+        """See `TextImageEncoder.layers`."""
+        output = self.bert(
+            inputs_embeds=read.hidden,
+            attention_mask=self.attention_mask(read),
+            position_ids=read.positions + self._first_position,
+        )
+        hidden: Tensor = output.last_hidden_state[:, :rows]
+        return hidden
+
+    def attention_mask(self, read: EncoderInput) -> Any:
+        """The mask as the encoder reads it."""
+        return read.mask.long()
+
+
+class ModernBertEncoder(AnyEncoder):
+    """ModernBERT (Warner et al. 2025, "Smarter, Better, Faster, Longer", ACL).
+
+    All visual tokens of a post are rotated by the angle of one position, the one after its text.
+    The window of a local layer counts these positions: a text token sees all visual tokens or none.
+    """
+
+    bert: ModernBertModel
+
+    def __init__(self, bert: ModernBertModel, *args: Any, **kwargs: Any) -> None:
+        bert.set_attn_implementation("sdpa")  # other ones do not read masks as they are given
+        super().__init__(bert, *args, **kwargs)
+
+    def attention_mask(self, read: EncoderInput) -> dict[str, Tensor]:
+        """A mask for each kind of layer. Shape: (S, 1, N, N)."""
+        distance = (read.positions[:, :, None] - read.positions[:, None, :]).abs()
+        near = distance <= self.bert.config.sliding_window
+        real = read.mask[:, None, None, :].expand(-1, 1, near.shape[1], -1)
+        # Padding attends to everything: a softmax over nothing is NaN.
+        local = (real & near[:, None]) | ~read.mask[:, None, :, None]
+        return {"full_attention": real, "sliding_attention": local}
+
+
+class DebertaEncoder(LayeredEncoder):
+    """DeBERTa-v2 and v3: disentangled attention over relative positions.
+
+    He, P.; Liu, X.; Gao, J.; and Chen, W. 2021. DeBERTa: Decoding-enhanced BERT with Disentangled
+    Attention. In ICLR. He, P.; Gao, J.; and Chen, W. 2023. DeBERTaV3. In ICLR.
+
+    All visual tokens of a post have one position, the one after its text: their distance from each
+    other is 0, and from a text token that token's distance from the text's end. transformers'
+    attention takes one table of distances for all rows, and so cannot be used.
+    """
+
+    bert: DebertaV2Model
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, the lowest first."""
+        layers: nn.ModuleList = self.bert.encoder.layer
+        return layers
+
+    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+        """See `TextImageEncoder.first`."""
+        types = segments if self.has_segments else torch.zeros_like(segments)
+        embedded: Tensor = self.bert.embeddings(
+            inputs_embeds=tokens, token_type_ids=types, position_ids=positions, mask=mask
+        )
+        return embedded
+
+    def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
+        """See `LayeredEncoder.compute`."""
+        inner: DebertaV2Layer = layer
+        convolved = self.bert.encoder.conv is not None and layer is self.blocks[0]
+        queries = read.hidden if convolved else read.hidden[:, :rows]
+        found = self._attend(inner.attention.self, queries, read)
+        attended = inner.attention.output(found, queries)
+        hidden: Tensor = inner.output(inner.intermediate(attended), attended)
+        if convolved:  # the largest models have a convolution beside their first layer
+            hidden = self.bert.encoder.conv(read.hidden, hidden, read.mask.long())[:, :rows]
+        return hidden
+
+    def _attend(
+        self, attention: DisentangledSelfAttention, queries: Tensor, read: EncoderInput
+    ) -> Tensor:
+        """Content to content, content to position and position to content (Eq. 4 of the paper).
+
+        Shape: (S, Q, H) → (S, Q, H).
+        """
+        heads = attention.num_attention_heads
+
+        def by_head(rows: Tensor) -> Tensor:  # (…, rows, H) → (…, heads, rows, width)
+            return rows.view(*rows.shape[:-1], heads, -1).transpose(-3, -2)
+
+        query = by_head(attention.query_proj(queries))
+        key = by_head(attention.key_proj(read.hidden))
+        value = by_head(attention.value_proj(read.hidden))
+        scores = query @ key.transpose(-1, -2)  # (S, heads, Q, N)
+        kinds = attention.pos_att_type if attention.relative_attention else []
+        if kinds:
+            table = attention.pos_dropout(self.bert.encoder.get_rel_embedding())
+            place = self._buckets(attention, read.positions, queries.shape[1])[:, None]
+            place, shared = place.expand(-1, heads, -1, -1), attention.share_att_key
+        if "c2p" in kinds:
+            project = attention.key_proj if shared else attention.pos_key_proj
+            toward = query @ by_head(project(table)).transpose(-1, -2)  # (S, heads, Q, 2 spans)
+            scores = scores + toward.gather(-1, place)
+        if "p2c" in kinds:
+            project = attention.query_proj if shared else attention.pos_query_proj
+            away = key @ by_head(project(table)).transpose(-1, -2)  # (S, heads, N, 2 spans)
+            scores = scores + away.gather(-1, place.transpose(-1, -2)).transpose(-1, -2)
+        terms = 1 + ("c2p" in kinds) + ("p2c" in kinds)
+        scores = scores / (terms * query.shape[-1]) ** 0.5
+        lowest = torch.finfo(scores.dtype).min
+        weights = scores.masked_fill(~read.mask[:, None, None, :], lowest).softmax(-1)
+        found: Tensor = attention.dropout(weights) @ value
+        return found.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def _buckets(attention: DisentangledSelfAttention, positions: Tensor, rows: int) -> Tensor:
+        """δ(i, j): the row of the relative embeddings for each query and key. Shape: (S, Q, N)."""
+        from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+        distance = positions[:, :rows, None] - positions[:, None, :]
+        if attention.position_buckets > 0:
+            distance = make_log_bucket_position(
+                distance, attention.position_buckets, attention.max_relative_positions
+            ).long()
+        span = int(attention.pos_ebd_size)
+        return (distance + span).clamp(0, 2 * span - 1)
+
 
 FAMILIES: dict[str, type[TextImageEncoder]] = {
     "bert": BertEncoder,
@@ -80,13 +248,9 @@ def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedMo
         raise InputError(key, f"model_type {model_type!a:.60}", f"one of {', '.join(FAMILIES)}")
     config_class: type[PreTrainedConfig] = CONFIG_MAPPING[model_type]
     known = sorted({*config_class().to_dict(), *UNLISTED.get(model_type, ())})
-    for field in fields:
-        if field not in known:
-            near = difflib.get_close_matches(field, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
-            raise InputError(
-                key, f"unknown field {field}", f"fields of {config_class.__name__}", hint
-            )
+    for field in fields.keys() - known:
+        expected, hint = f"fields of {config_class.__name__}", did_you_mean(field, known)
+        raise InputError(key, f"unknown field {field}", expected, hint)
     fields["vocab_size"] = max(fields.get("vocab_size", 0), subword_count)
     config = config_class(**fields)
     for field, least in (("num_hidden_layers", 1), ("max_position_embeddings", 16)):
@@ -114,7 +278,7 @@ def encoder_class(config: PreTrainedConfig, where: object) -> type[PreTrainedMod
         raise InputError(where, found, _EXPECTED)
     ours = type(config)
     if ours in MODEL_FOR_CAUSAL_LM_MAPPING and ours not in MODEL_FOR_MASKED_LM_MAPPING:
-        # Its words would see nothing of the image, which stands behind them.
+        # Its words would see nothing of the image, which comes after them.
         raise InputError(where, f"{found}, a decoder", _EXPECTED)
     if family(config) is AnyEncoder and not AnyEncoder.takes(kind):
         raise InputError(where, f"{found}, which reads no embeddings", f"{', '.join(FAMILIES)}")

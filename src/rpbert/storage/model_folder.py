@@ -134,7 +134,7 @@ class TaggingModel:
         if self.tokenizer is None or encoder is None:
             return Collator(self.vocabulary, NoSubwords(), evidence)
         return Collator(
-            self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.longest), evidence
+            self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.max_length), evidence
         )
 
     def _piece_ids(self, caption: str) -> list[int]:
