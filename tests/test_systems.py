@@ -11,7 +11,7 @@ import torch
 from rpbert.config.run import Rates, TrainingSettings
 from rpbert.inference import Decoder, Tagger
 from rpbert.models import SYSTEMS
-from rpbert.training.tasks import BlockSchedule, RelationTask, TaggingTask, Task
+from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.types import Post
 from tests.conftest import NO_EVIDENCE, TINY, VARIANTS, evidence, made_posts, named, tiny
 
@@ -136,7 +136,7 @@ def test_eight_posts_are_learnt_by_heart(variant: Variant) -> None:
         tasks.append(RelationTask(untagged, rates))
     if model.system.tags_words:
         tasks.append(TaggingTask(posts, rates))
-    schedule = BlockSchedule(tasks, settings.batch_size, seed=0)
+    schedule = Schedule(tasks, settings.batch_size, seed=0)
     optimizers = {task.name: task.optimizer(model.system, settings) for task in tasks}
     collate = model.collator()
     model.system.train()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
 
 from rpbert.config.data import DataSettings
 from rpbert.config.run import RunSettings
@@ -37,7 +41,7 @@ def settings(data: Path, system: str = "rpbert", **training: Any) -> RunSettings
             "model": {"system": system, "tagger": TAGGER, **TINY[system]},
             "data": {"path": data},
             "training": {
-                "epochs": 3,
+                "epochs": 2,
                 "batch_size": 4,
                 "relation": RATES,
                 "tagging": RATES,
@@ -48,7 +52,19 @@ def settings(data: Path, system: str = "rpbert", **training: Any) -> RunSettings
     )
 
 
-def with_source(chosen: RunSettings, source: Any) -> RunSettings:
-    """The run with another relation source."""
-    data = {**chosen.data.model_dump(), "relation_source": source}
-    return chosen.model_copy(update={"data": DataSettings.model_validate(data)})
+def with_data(chosen: RunSettings, **data: Any) -> RunSettings:
+    """The run with other settings of its data."""
+    given = {**chosen.data.model_dump(), **data}
+    return chosen.model_copy(update={"data": DataSettings.model_validate(given)})
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two files of tensors are equal bit for bit."""
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())

@@ -23,6 +23,7 @@ Masks are bool and True is real.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -312,3 +313,26 @@ def _moved(packed: EvidenceInput | Batch, device: torch.device | str) -> dict[st
         for field in fields(packed)
         if hasattr(value := getattr(packed, field.name), "to")
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a model's scores are divided by before they become probabilities; 1 leaves them.
+
+    Neither changes what is predicted: a temperature keeps the order of tag sequences, and the
+    relation score r stays the share of the image that was let through.
+
+    Attributes:
+        spans: temperature of the CRF, whose sequences have p(y) ∝ exp(s(y) / T).
+        relation: temperature of the logits of r (Eq. 2).
+    """
+
+    spans: float = 1.0
+    relation: float = 1.0
+
+    def relation_probability(self, score: float) -> float:
+        """σ(logit(r) / T), the probability that the image adds; r of 0 and 1 as nearly so."""
+        if self.relation == 1:
+            return score
+        kept = min(max(score, 1e-6), 1 - 1e-6)
+        return 1 / (1 + math.exp(-math.log(kept / (1 - kept)) / self.relation))

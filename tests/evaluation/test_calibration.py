@@ -14,21 +14,14 @@ import torch
 
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
-from rpbert.evaluation.calibration import _decoded, fit_calibration
-from rpbert.evaluation.confidence import (
-    BINS,
-    Calibration,
-    expected_calibration_error,
-    relation_calibration,
-    tempered,
-)
-from rpbert.evaluation.evaluate import evaluate_posts
-from rpbert.evaluation.score_table import render
+from rpbert.evaluation.calibration import decoded_spans, fit_calibration
+from rpbert.evaluation.evaluate import evaluate_posts, render
+from rpbert.evaluation.scoring import BINS, expected_calibration_error, relation_calibration
 from rpbert.inference import Tagger
 from rpbert.modules.crf import LinearChainCRF, SpanQuery
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training import train as training
-from rpbert.types import Post, PostImage
+from rpbert.types import Calibration, Post, PostImage
 from tests.conftest import made_posts, tiny
 from tests.training_runs import data_folder, settings
 
@@ -53,12 +46,15 @@ def test_errors_of_a_few_scores() -> None:
     assert expected_calibration_error([1.0, 1.0], [True, False]) == pytest.approx(0.5)
     assert expected_calibration_error([0.9, 0.9, 0.1], [True, True, False]) == pytest.approx(0.1)
     # r = 0.2 says "does not add" with a confidence of 0.8.
-    found = relation_calibration([0.2, 0.9], [False, False], Calibration(relation=2.0))
+    found = relation_calibration([(0, 0.2), (0, 0.9)], Calibration(relation=2.0))
     assert found.before == pytest.approx((0.2 + 0.9) / 2)
     assert found.after == pytest.approx((1 / 3 + 0.75) / 2)
 
 
 def test_a_temperature_divides_the_logit() -> None:
+    def tempered(score: float, temperature: float) -> float:
+        return Calibration(relation=temperature).relation_probability(score)
+
     assert tempered(0.2, 1.0) == 0.2
     assert tempered(0.2, 2.0) == pytest.approx(1 / (1 + math.exp(-math.log(0.25) / 2)))
     assert tempered(0.5, 3.0) == pytest.approx(0.5)
@@ -171,12 +167,12 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
             (second, first, 0.0),
         )
     ]
-    found = [pair for _, pairs in _decoded(tagger, several, 2) for pair in pairs]
+    _, found = decoded_spans(tagger, several, 2)
     apart = [
         alone for post in several for alone in post.split_by_image() if alone.relation is not None
     ]
     scores = [answer.relation for answer in tagger.decode(apart)]
-    expected = [(r, post.relation) for r, post in zip(scores, apart, strict=True)]
+    expected = [(post.relation, r) for r, post in zip(scores, apart, strict=True)]
     assert len(found) == 5
     torch.testing.assert_close(torch.tensor(sorted(found)), torch.tensor(sorted(expected)))
 

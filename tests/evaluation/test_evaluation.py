@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from rpbert.errors import InputError
-from rpbert.evaluation.evaluate import evaluate_model, evaluate_posts, only
-from rpbert.evaluation.score_table import render
+from rpbert.evaluation.evaluate import evaluate_model, evaluate_posts, only, render
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD
 from rpbert.inference import Decoded, Tagger
 from rpbert.types import ImageStatus, Post

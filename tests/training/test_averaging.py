@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rpbert.config.run import AverageSettings, TrainingSettings
+from rpbert.config.run import AverageSettings
+from rpbert.inference import Decoder
 from rpbert.models.tagger import System
-from rpbert.training.averaging import EpochMean, LastWeights, MovingAverage, average_of
 from rpbert.training.train import train
+from rpbert.training.trainer import Average, Trainer
 from tests.conftest import made_posts, tiny
-from tests.training_runs import data_folder, settings
+from tests.training_runs import settings
 
 NAME = "tagger.to_tags.weight"
 
@@ -31,7 +32,7 @@ def moved(system: System, by: float) -> Tensor:
 
 def test_the_moving_average_is_the_recurrence() -> None:
     system = tiny("bilstm_crf").system
-    mean = MovingAverage(system, 0.5)
+    mean = Average(system, AverageSettings(ema=0.5), 1)
     expected = None
     for step in range(1, 9):
         value = moved(system, 1.0 / step)
@@ -39,13 +40,15 @@ def test_the_moving_average_is_the_recurrence() -> None:
         keep = min(0.5, step / (9 + step))
         expected = value if expected is None else keep * expected + (1 - keep) * value
         torch.testing.assert_close(mean.system.get_parameter(NAME), expected)
+        mean.after_epoch(step)
 
 
 def test_the_mean_of_epochs_takes_each_of_the_last_ones_once() -> None:
     system = tiny("bilstm_crf").system
-    mean = EpochMean(system, last=3, of=5)
+    mean = Average(system, AverageSettings(epochs=3), 5)
     values = []
     for number in range(1, 6):
+        mean.after_step()
         values.append(moved(system, float(number)))
         mean.after_epoch(number)
         mean.after_epoch(number)  # as a run does that was stopped while it scored
@@ -53,34 +56,40 @@ def test_the_mean_of_epochs_takes_each_of_the_last_ones_once() -> None:
         torch.testing.assert_close(mean.system.get_parameter(NAME), expected)
 
 
-def test_the_mean_computes_with_parts_of_its_own() -> None:
-    """What reads captions by the encoder's table reads them by that of the mean."""
+def test_the_mean_computes_with_modules_of_its_own() -> None:
+    """A caption encoder that shares the encoder's table reads that of the mean."""
     model = tiny("rpbert", evidence={"captions": {}})
-    mean = MovingAverage(model.system, 0.9)
+    mean = Average(model.system, AverageSettings(ema=0.9), 1)
+    mean.after_step()
     batch = model.collator()(made_posts())
     before = mean.system.eval()(batch).emissions
     moved(model.system, 1.0)
     torch.testing.assert_close(mean.system(batch).emissions, before)
 
 
-def test_what_is_asked_for_is_taken() -> None:
-    system = tiny("bilstm_crf").system
-    for given, kind in (
-        (None, LastWeights),
-        ({"ema": 0.9}, MovingAverage),
-        ({"epochs": 2}, EpochMean),
-    ):
-        assert type(average_of(system, TrainingSettings.model_validate({"average": given}))) is kind
-    for given in ({}, {"ema": 0.9, "epochs": 2}, {"ema": 1.0}, {"epochs": 1}):
-        with pytest.raises(ValidationError):
-            AverageSettings.model_validate(given)
+@pytest.mark.parametrize("given", [{}, {"ema": 0.9, "epochs": 2}, {"ema": 1.0}, {"epochs": 1}])
+def test_a_mean_is_of_one_kind(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        AverageSettings.model_validate(given)
 
 
 @pytest.mark.parametrize("average", [{"ema": 0.9}, {"epochs": 2}])
-def test_a_run_saves_the_mean_and_goes_on_from_it(average: dict[str, Any], tmp_path: Path) -> None:
-    data = data_folder(tmp_path / "data")
+def test_a_run_scores_and_saves_the_mean(
+    average: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, scored = Trainer._score, []
+
+    def watched(self: Trainer, dev: Any) -> Any:
+        assert self.average is not None
+        model = self._scored_model
+        scored.append(model.system is self.average.system)
+        assert Decoder(model, self.collator).model.system.crf is model.system.crf
+        return score(self, dev)
+
+    monkeypatch.setattr(Trainer, "_score", watched)
     chosen = settings(data, "bilstm_crf", average=average, epochs=3, keep_checkpoints=3)
     result = train(chosen, tmp_path / "run")
+    assert scored == [True] * 3
     checkpoints = tmp_path / "run" / "checkpoints"
     saved = load_file(result.model / "model.safetensors")
     place = checkpoints / f"epoch-{result.epoch:04d}"
@@ -92,10 +101,3 @@ def test_a_run_saves_the_mean_and_goes_on_from_it(average: dict[str, Any], tmp_p
         ends = [load_file(checkpoints / f"epoch-000{n}" / "system.safetensors") for n in (2, 3)]
         mean = load_file(checkpoints / "epoch-0003" / "average.safetensors")
         torch.testing.assert_close(mean[f"module.{NAME}"], (ends[0][NAME] + ends[1][NAME]) / 2)
-    whole = load_file(checkpoints / "epoch-0003" / "average.safetensors")
-    for file in (checkpoints / "epoch-0003").iterdir():
-        file.unlink()
-    (checkpoints / "epoch-0003").rmdir()
-    train(chosen, tmp_path / "run", resume=True)
-    again = load_file(checkpoints / "epoch-0003" / "average.safetensors")
-    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, whatever the disk does; the newest whole one is gone on from."""
+"""Checkpoints: whole or not there, whatever the disk does; the newest whole one is resumed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from rpbert.storage.manifest import recover
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
 from tests.conftest import tiny
-from tests.faulty_disk import FAULTS, KILLED, REFUSED, SAVED, Fault, FaultyDisk, outcome
+from tests.killing import FAULTS, KILLED, REFUSED, Fault, FaultyDisk, outcome
 from tests.soak import Soak
 
 ENDLESS = 10**9
@@ -33,8 +33,7 @@ def checkpoint(epoch: int, step: int = 0) -> Checkpoint:
 def same(found: Checkpoint | None, expected: Checkpoint) -> bool:
     return (
         found is not None
-        and found.place == expected.place
-        and found.progress == expected.progress
+        and (found.place, found.progress) == (expected.place, expected.progress)
         and found.files.keys() == expected.files.keys()
         and all(
             torch.equal(found.files[file][name], tensor)
@@ -48,11 +47,19 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
+def test_the_last_ones_and_the_best_stay_as_plain_tensors_and_json(tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path)
     for epoch, step in ((0, 5), (1, 0), (1, 5), (2, 0), (2, 5), (3, 0)):
         kept.save(checkpoint(epoch, step), 2, [Place(1)])
     assert names(tmp_path) == ["epoch-0001", "epoch-0002-step-000005", "epoch-0003"]
+    folder = tmp_path / "epoch-0003"
+    files = ["generators.safetensors", "manifest.json", "progress.json", "system.safetensors"]
+    assert names(folder) == files
+    assert json.loads((folder / "progress.json").read_text()) == {"at": 3}
+    assert torch.equal(load_file(folder / "system.safetensors")["weights"], torch.full((100,), 3.0))
+    # What the manifest does not list is not read.
+    shutil.copy(folder / "system.safetensors", folder / "more.safetensors")
+    assert same(kept.newest(print), checkpoint(3))
 
 
 def test_places_are_ordered_by_number_not_by_name() -> None:
@@ -91,90 +98,81 @@ def test_all_damaged_is_one_line_that_names_the_newest(tmp_path: Path) -> None:
         kept.newest(print)
 
 
-def test_tensors_that_the_manifest_does_not_list_are_not_read(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path)
-    kept.save(checkpoint(1), 2)
-    shutil.copy(
-        tmp_path / "epoch-0001" / "system.safetensors",
-        tmp_path / "epoch-0001" / "more.safetensors",
-    )
-    assert same(kept.newest(print), checkpoint(1))
+class Saves:
+    """Saves of one kind over another: what is written first, and what may be left."""
 
+    def __init__(self, model: bool) -> None:
+        self.model = model
+        self.first, self.second = tiny("bilstm_crf"), tiny("bilstm_crf")
+        self.second.notes["second"] = True
 
-def cases(count: Callable[[FaultyDisk], None], below: Path) -> Iterator[tuple[int, Fault]]:
-    """Every operation of a save, each with every fault."""
-    disk = FaultyDisk(below, ENDLESS, "full")
-    count(disk)
-    assert disk.count > 10
-    yield from product(range(disk.count), FAULTS)
+    def before(self, below: Path) -> None:
+        if self.model:
+            self.first.save(below / "model")
+        else:
+            Checkpoints(below).save(checkpoint(1), 2)
 
+    def over(self, below: Path) -> None:
+        if self.model:
+            self.second.save(below / "model")
+        else:
+            Checkpoints(below).save(checkpoint(1, 5), 2)
 
-def checkpoint_faults(folder: Path, every: int) -> tuple[int, int]:
-    """How many saves over a faulty disk were tried, and how many left the new checkpoint."""
-    tried = saved = 0
-    first, second = checkpoint(1), checkpoint(1, 5)
-
-    def save(disk: FaultyDisk) -> None:
-        with disk.in_place():
-            Checkpoints(disk.below).save(second, 2)
-
-    for at, fault in list(cases(save, folder / "counted"))[::every]:
-        below = folder / f"{at}-{fault}"
-        Checkpoints(below).save(first, 2)
-        disk = FaultyDisk(below, at, fault)
-        code = outcome(lambda disk=disk: save(disk))  # type: ignore[misc]
-        assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
-        found = Checkpoints(below).newest(lambda note: pytest.fail(f"half-written: {note}"))
-        assert same(found, first) or same(found, second), (at, fault)
-        saved += found is not None and found.place == second.place
-        Checkpoints(below).save(checkpoint(2), 2)  # and the run goes on
-        assert names(below)[-1] == "epoch-0002"
-        assert not list(below.glob(".*"))
-        tried += 1
-    return tried, saved
-
-
-def model_faults(folder: Path, every: int) -> tuple[int, int]:
-    """The same of a model in the place of another, mended as resuming mends it."""
-    tried = saved = 0
-    first, second = tiny("bilstm_crf"), tiny("bilstm_crf")
-    second.notes["second"] = True
-
-    def save(disk: FaultyDisk) -> None:
-        with disk.in_place():
-            second.save(disk.below / "model")
-
-    counted = folder / "counted"
-    first.save(counted / "model")
-    for at, fault in list(cases(save, counted))[::every]:
-        below = folder / f"{at}-{fault}"
-        first.save(below / "model")
-        disk = FaultyDisk(below, at, fault)
-        code = outcome(lambda disk=disk: save(disk))  # type: ignore[misc]
-        assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
-        if code == KILLED:
-            recover(below / "model")
+    def replaced(self, below: Path) -> bool:
+        """Whether the new one is there; it or the one before is whole, and saving goes on."""
+        if not self.model:
+            found = Checkpoints(below).newest(lambda note: pytest.fail(f"half-written: {note}"))
+            assert same(found, checkpoint(1)) or same(found, checkpoint(1, 5))
+            Checkpoints(below).save(checkpoint(2), 2)
+            assert names(below)[-1] == "epoch-0002"
+            assert not list(below.glob(".*"))
+            return found is not None and found.place.step == 5
+        recover(below / "model")  # as resuming does
         loaded = TaggingModel.load(below / "model")
-        expected = second if "second" in loaded.notes else first
-        weights = expected.system.state_dict()
+        replaced = "second" in loaded.notes
+        weights = (self.second if replaced else self.first).system.state_dict()
         for name, tensor in loaded.system.state_dict().items():
-            assert torch.equal(tensor, weights[name]), (at, fault)
-        saved += expected is second
+            assert torch.equal(tensor, weights[name])
+        return replaced
+
+
+def faults(saves: Saves, folder: Path, every: int) -> tuple[int, int]:
+    """How many saves over a faulty disk were tried, and how many left the new content."""
+
+    def save(disk: FaultyDisk) -> None:
+        with disk.in_place():
+            saves.over(disk.below)
+
+    def cases() -> Iterator[tuple[int, Fault]]:
+        disk = FaultyDisk(folder / "counted", ENDLESS, "full")
+        saves.before(disk.below)
+        save(disk)
+        assert disk.count > 10
+        yield from product(range(disk.count), FAULTS)
+
+    tried = replaced = 0
+    for at, fault in list(cases())[::every]:
+        below = folder / f"{at}-{fault}"
+        saves.before(below)
+        disk = FaultyDisk(below, at, fault)
+        code = outcome(lambda disk=disk: save(disk))  # type: ignore[misc]
+        assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
+        replaced += saves.replaced(below)
         tried += 1
-    return tried, saved
+    return tried, replaced
 
 
-def test_a_disk_that_fails_in_a_save_leaves_the_one_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [False, True])
+def test_a_disk_that_fails_in_a_save_leaves_the_one_before(model: bool, tmp_path: Path) -> None:
     """A part of all cases; the rest is in the long form."""
-    for faults in (checkpoint_faults, model_faults):
-        tried, _ = faults(tmp_path / faults.__name__, 7)
-        assert tried > 5
+    tried, _ = faults(Saves(model), tmp_path, 7)
+    assert tried > 5
 
 
 @pytest.mark.slow("write, sync or rename fails (ENOSPC, EIO, kill, power cut) in a save", "≥ 100")
 def test_a_disk_that_fails_anywhere_in_a_save(tmp_path: Path, soak: Soak) -> None:
-    tried, saved = checkpoint_faults(tmp_path / "checkpoint", 1)
-    models, replaced = model_faults(tmp_path / "model", 1)
+    tried, saved = faults(Saves(False), tmp_path / "checkpoint", 1)
+    models, replaced = faults(Saves(True), tmp_path / "model", 1)
     soak(
         f"{tried} checkpoints: {tried - saved} times the one before loads, {saved} the new one; "
         f"{models} models: {models - replaced} and {replaced}; half-written ones chosen: 0"
@@ -187,7 +185,7 @@ def test_a_disk_that_fails_anywhere_in_a_save(tmp_path: Path, soak: Soak) -> Non
 def test_a_folder_that_cannot_take_the_new_name_has_the_old_one_back(
     fault: Fault, tmp_path: Path
 ) -> None:
-    """Without any mending: the process lives on."""
+    """Without `recover`: the process lives on."""
     model = tiny("bilstm_crf")
     model.save(tmp_path / "model")
     disk = FaultyDisk(tmp_path, ENDLESS, fault)
@@ -216,17 +214,3 @@ def test_what_the_system_refuses_below_python_is_the_same_one_line(tmp_path: Pat
     assert outcome(save) == REFUSED
     assert same(kept.newest(pytest.fail), checkpoint(1))
     assert names(tmp_path) == ["epoch-0001"]
-
-
-def test_a_checkpoint_is_plain_tensors_and_json(tmp_path: Path) -> None:
-    Checkpoints(tmp_path).save(checkpoint(3), 2)
-    folder = tmp_path / "epoch-0003"
-    assert names(folder) == [
-        "generators.safetensors",
-        "manifest.json",
-        "progress.json",
-        "system.safetensors",
-    ]
-    assert json.loads((folder / "progress.json").read_text()) == {"at": 3}
-    assert torch.equal(load_file(folder / "system.safetensors")["weights"], torch.full((100,), 3.0))
-    assert outcome(lambda: None) == SAVED

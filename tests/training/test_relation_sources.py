@@ -16,7 +16,7 @@ from rpbert.data.collate import EvidenceReader
 from rpbert.errors import InputError
 from rpbert.evidence.readers import CaptionReader
 from rpbert.training.relation_sources import MismatchedPairs, RelationSupply, relation_supply
-from rpbert.training.tasks import BlockSchedule, RelationTask
+from rpbert.training.tasks import RelationTask, Schedule
 from rpbert.types import Post
 from tests.conftest import made_posts, tiny
 
@@ -151,8 +151,8 @@ def test_without_a_source_labels_go_before_exchanged_images() -> None:
     assert [post.id for post in found.known] == ["0"]
     blind = supply(None, [post.with_(caption=None) for post in labelled])
     assert not blind
-    assert blind.told == "relation labels but no caption"
-    assert "neither relation labels nor any caption" in supply(None, posts[2:]).told
+    assert blind.description == "relation labels but no caption"
+    assert "neither relation labels nor any caption" in supply(None, posts[2:]).description
 
 
 def test_a_post_that_is_labelled_stands_with_its_own_image_once() -> None:
@@ -188,7 +188,7 @@ def test_a_loss_is_multiplied_by_the_weight_of_its_source() -> None:
 def test_a_schedule_counts_the_pairs_that_are_made() -> None:
     found = supply({"labels": None, "mismatch": {"negatives": 2}}, made_posts(8))
     task = RelationTask(found.known, RATES, found.pairs)
-    schedule = BlockSchedule([task], 5, seed=0)
+    schedule = Schedule([task], 5, seed=0)
     steps = list(schedule.epoch(1))
     assert len(steps) == schedule.steps(task) == 5  # 8 labelled and 16 exchanged
     assert sum(len(posts) for _, posts in steps) == len(task) == 24

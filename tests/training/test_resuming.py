@@ -1,148 +1,226 @@
-"""Going on with a run: what it leaves behind, damaged or whole, and whose it is."""
+"""Runs that are stopped, damaged or ended at any moment resume to the same bits."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 
+from rpbert.config.run import write_yaml
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.training.train import train
 from rpbert.training.trainer import Trainer
-from tests.training_runs import data_folder, settings
+from tests.killing import left_by
+from tests.test_cli import run as command
+from tests.training_runs import data_folder, records, settings, with_data
+
+
+def places(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Made posts, and what a run on them leaves."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    data = data_folder(folder / "data")
+    train(settings(data), folder / "run")
+    return data, left_by(folder / "run")
 
 
 @pytest.mark.parametrize(
-    ("system", "moments"), [("rpbert", "task"), ("rpbert", "shared"), ("bert", "task")]
+    ("system", "training", "source"),
+    [
+        ("rpbert", {}, None),
+        ("rpbert", {"moments": "shared", "average": {"ema": 0.9}, "schedule": "blocks"}, None),
+        ("rpbert", {"optimizer": "adam", "decay": "cosine"}, "mismatch"),
+        ("bert", {"average": {"epochs": 2}}, None),
+    ],
 )
-def test_resuming_gives_the_weights_of_the_undisturbed_run(
-    system: str, moments: str, tmp_path: Path
+def test_a_run_goes_on_within_an_epoch_bit_for_bit(
+    data: Path, tmp_path: Path, system: str, training: dict[str, Any], source: str | None
 ) -> None:
-    """Bit for bit, dropout and all; the disturbed run is stopped after its first epoch."""
-    data = data_folder(tmp_path / "data")
-    train(settings(data, system, moments=moments), tmp_path / "whole")
-    stopped = settings(data, system, moments=moments)
-
-    class Stop(Exception):
-        pass
-
-    epoch = Trainer._epoch
-
-    def stopping(self: Trainer, *rest: Any) -> None:
-        if self.progress.epoch == 1:
-            raise Stop
-        epoch(self, *rest)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(Trainer, "_epoch", stopping)
-        train(stopped, tmp_path / "resumed")
-    torch.manual_seed(99)
-    train(stopped, tmp_path / "resumed", resume=True)
-    file = Path("checkpoints/epoch-0003/system.safetensors")
-    whole, resumed = load_file(tmp_path / "whole" / file), load_file(tmp_path / "resumed" / file)
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
+    """Dropout, moments, means of the weights and pairs that are drawn every epoch."""
+    chosen = settings(data, system, checkpoint_steps=1, keep_checkpoints=100, **training)
+    chosen = with_data(chosen, relation_source=source)
+    run = tmp_path / "run"
+    train(chosen, run)
+    expected = left_by(run)
+    for name in places(run):
+        if name > "epoch-0001-step-000001":
+            shutil.rmtree(run / "checkpoints" / name)
+    train(chosen, run, resume=True)
+    assert left_by(run) == expected
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    data = data_folder(tmp_path / "data")
-    chosen = settings(data, "bilstm_crf", epochs=1)
-    train(chosen, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    train(chosen, tmp_path / "run", resume=True)
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_an_epoch_saves_after_the_step(
+    undisturbed: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, expected = undisturbed
+    run, steps, step = tmp_path / "run", 0, Trainer.step
+
+    def signalled(self: Trainer, *rest: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 4 + 3:  # an epoch has two steps of each task
+            os.kill(os.getpid(), number)
+        return step(self, *rest)
+
+    monkeypatch.setattr(Trainer, "step", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data), run)
+    assert places(run) == ["epoch-0001", "epoch-0001-step-000003"]
+    train(settings(data), run, resume=True)
+    assert steps == 2 * 4  # none was taken twice
+    assert left_by(run) == expected
 
 
-def test_a_run_killed_while_it_wrote_a_record_or_its_model_goes_on(tmp_path: Path) -> None:
-    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
-    train(settings(data, "bilstm_crf", epochs=2), run)
+@pytest.mark.parametrize(
+    ("moment", "kept"), [("_score", "epoch-0000-step-000004"), ("_save_model", "epoch-0001")]
+)
+def test_a_signal_while_an_epoch_is_scored_or_saved_keeps_its_steps(
+    undisturbed: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+    moment: str,
+    kept: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, expected = undisturbed
+    run, plain = tmp_path / "run", getattr(Trainer, moment)
+
+    def signalled(self: Trainer, *rest: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, moment, signalled)
+        train(settings(data), run)
+    assert places(run) == [kept]
+    assert (run / "metrics.jsonl").exists() == (kept == "epoch-0001")
+    train(settings(data), run, resume=True)
+    assert left_by(run) == expected
+
+
+def test_a_full_disk_is_one_line_that_says_what_is_kept_and_how_to_go_on(
+    undisturbed: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, expected = undisturbed
+    write_yaml(settings(data, checkpoint_steps=3), tmp_path / "run.yaml")
+    given = ["train", tmp_path / "run.yaml", "--output", tmp_path / "run"]
+    saves = 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 4 * 2 + 2:  # the second of four files of the third checkpoint
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_file(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rpbert.training.checkpoint.save_file", full)
+        code, out, err = command(capsys, *given)
+    (line,) = [line for line in err.splitlines() if line.startswith("rpbert: ")]
+    assert (code, out) == (2, "")
+    for words in ("No space left on device", "epoch-0001 is kept", "--resume"):
+        assert words in line
+    assert "Traceback" not in err
+    assert places(tmp_path / "run") == ["epoch-0000-step-000003", "epoch-0001"]
+    assert command(capsys, *given, "--resume")[0] == 0
+    assert left_by(tmp_path / "run") == expected
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
+    undisturbed: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, expected = undisturbed
+    shutil.copytree(data.parent / "run", tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / "epoch-0002" / "system.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    train(settings(data), tmp_path / "run", resume=True)
+    said = capsys.readouterr().err
+    assert f"{weights}: found changed content" in said
+    assert "passed over for epoch-0001" in said
+    assert left_by(tmp_path / "run") == expected
+
+
+def test_what_a_killed_run_left_half_written_is_passed_over(data: Path, tmp_path: Path) -> None:
+    """A record, or the model between the two renames of a save; or there was no checkpoint yet."""
+    chosen, run = settings(data, "bilstm_crf"), tmp_path / "run"
+    train(chosen, run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "secon')
-    (run / "model").rename(run / ".model.old-1234")  # between the two renames of a save
+    (run / "model").rename(run / ".model.old-1234")
     (run / ".model.new-1234").mkdir()
-    result = train(settings(data, "bilstm_crf", epochs=2), run, resume=True)
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    result = train(chosen, run, resume=True)
+    assert len(records(run)) == 2
     assert Tagger.from_pretrained(result.model).predict("Ada").text == "Ada"
     assert not list(run.glob(".model*"))
+    expected = left_by(run)
+    shutil.rmtree(run / "checkpoints")
+    train(chosen, run, resume=True)
+    assert left_by(run) == expected
 
 
-def test_resuming_what_is_no_run_leaves_it_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "run" / ".model.old-1").mkdir(parents=True)
-    with pytest.raises(InputError, match="no run"):
-        train(settings(tmp_path, "bilstm_crf"), tmp_path / "run", resume=True)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".model.old-1"]
-
-
-def test_a_lost_model_is_written_again_from_the_checkpoint_of_the_best_epoch(
-    tmp_path: Path,
+def test_a_lost_model_is_written_again_from_the_best_checkpoint_or_refused(
+    data: Path, tmp_path: Path
 ) -> None:
-    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
-    result = train(settings(data, "bilstm_crf", epochs=1), run)
-    before = load_file(result.model / "model.safetensors")
-    shutil.rmtree(run / "model")
-    again = train(settings(data, "bilstm_crf", epochs=1), run, resume=True)
-    after = load_file(again.model / "model.safetensors")
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    assert (again.epoch, again.f1) == (result.epoch, result.f1)
-
-
-def test_a_finished_run_without_its_model_and_its_best_checkpoint_says_so(tmp_path: Path) -> None:
     """The weights of the last epoch are not those of the best."""
-    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
-    chosen = settings(data, "bilstm_crf", epochs=4, keep_checkpoints=1)
+    chosen, run = settings(data, "bilstm_crf", epochs=4, keep_checkpoints=1), tmp_path / "run"
     result = train(chosen, run)
     assert result.epoch < 4
+    expected = left_by(run)
+    for part in (run / "model", *(run / "model").glob("*.safetensors")):
+        (part.unlink if part.is_file() else lambda part=part: shutil.rmtree(part))()
+        again = train(chosen, run, resume=True)
+        assert (again.epoch, again.f1) == (result.epoch, result.f1)
+        assert left_by(run) == expected
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "checkpoints" / f"epoch-{result.epoch:04d}")
     with pytest.raises(InputError, match="no whole model"):
         train(chosen, run, resume=True)
 
 
-def test_a_damaged_record_is_named_by_its_line(tmp_path: Path) -> None:
-    data, run = data_folder(tmp_path / "data"), tmp_path / "run"
-    train(settings(data, "bilstm_crf", epochs=1), run)
+def test_what_cannot_be_resumed_is_named_and_left_as_it_is(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / ".model.old-1").mkdir(parents=True)
+    with pytest.raises(InputError, match="no run"):
+        train(settings(data, "bilstm_crf"), run, resume=True)
+    assert [path.name for path in run.iterdir()] == [".model.old-1"]
+    chosen = settings(data, "bilstm_crf", epochs=1)
+    train(chosen, run)
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="an earlier run"):
+        train(chosen, run)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(InputError, match="batch_size"):
+        train(settings(data, "bilstm_crf", epochs=1, batch_size=2), run, resume=True)
+    kept = {"checkpoint_steps": 1, "keep_checkpoints": 5}  # these decide no weights
+    train(settings(data, "bilstm_crf", epochs=1, **kept), run, resume=True)
+    text = (data / "train.txt").read_text()
+    (data / "train.txt").write_text(text.replace("again\tO", "again\tB-PER", 1))
+    with pytest.raises(InputError, match="other training posts"):
+        train(chosen, run, resume=True)
+    (data / "train.txt").write_text(text)
     (run / "metrics.jsonl").write_text("{broken\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl:1"):
-        train(settings(data, "bilstm_crf", epochs=1), run, resume=True)
-
-
-def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
-    data = data_folder(tmp_path / "data")
-    chosen = settings(data, "bilstm_crf", epochs=1)
-    train(chosen, tmp_path / "run")
-    weights = tmp_path / "run" / "checkpoints" / "epoch-0001" / "system.safetensors"
+        train(chosen, run, resume=True)
+    (run / "metrics.jsonl").write_text(json.dumps({"epoch": 1}) + "\n")
+    weights = run / "checkpoints" / "epoch-0001" / "system.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(InputError, match="epoch-0001"):
-        train(chosen, tmp_path / "run", resume=True)
-
-
-def test_bfloat16_learns_and_a_run_in_another_precision_follows(tmp_path: Path) -> None:
-    data = data_folder(tmp_path / "data")
-    for precision in ("bf16", "fp32"):
-        train(settings(data, epochs=3, precision=precision), tmp_path / precision)
-        lines = (tmp_path / precision / "metrics.jsonl").read_text().splitlines()
-        losses = [json.loads(line)["loss"]["tagging"] for line in lines]
-        assert losses[-1] < losses[0]
-
-
-def test_an_earlier_run_is_never_written_over(tmp_path: Path) -> None:
-    data = data_folder(tmp_path / "data")
-    train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
-    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    with pytest.raises(InputError, match="an earlier run"):
-        train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
-    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
-
-
-def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
-    data = data_folder(tmp_path / "data")
-    train(settings(data, "bilstm_crf", epochs=1), tmp_path / "run")
-    with pytest.raises(InputError, match="batch_size"):
-        train(settings(data, "bilstm_crf", epochs=1, batch_size=2), tmp_path / "run", resume=True)
+        train(chosen, run, resume=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from rpbert.benchmark.measures import (
@@ -26,11 +27,10 @@ from rpbert.benchmark.profiles import profiled
 from rpbert.benchmark.work import Work
 from rpbert.config.run import Precision, TrainingSettings
 from rpbert.inference import Tagger
+from rpbert.stopping import StopSignals
 from rpbert.storage.model_folder import TaggingModel
-from rpbert.training.repeatable import repeatable, seed_everything
-from rpbert.training.stopping import StopSignals
-from rpbert.training.tasks import BlockSchedule, RelationTask, TaggingTask, Task
-from rpbert.training.train import accelerator_for
+from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
+from rpbert.training.train import accelerator_for, repeatable
 from rpbert.training.trainer import Trainer
 from rpbert.types import Post
 
@@ -154,7 +154,7 @@ def _trainer(
     work: Work, precision: Precision, moments: str, folder: Path
 ) -> tuple[Trainer, list[Task]]:
     """A trainer at work, and its tasks."""
-    seed_everything(0)
+    set_seed(0)
     settings = TrainingSettings.model_validate(
         {
             "precision": precision,
@@ -164,8 +164,8 @@ def _trainer(
         }
     )
     model, tasks = _to_train(work, settings)
-    schedule = BlockSchedule(tasks, work.batch, 0, model.collator().lengths)
-    accelerator = accelerator_for(settings)
+    schedule = Schedule(tasks, work.batch, 0, model.collator().lengths)
+    accelerator = accelerator_for(settings, folder)
     trainer = Trainer(accelerator, model, schedule, settings, folder, StopSignals())
     trainer.system.train()
     return trainer, tasks

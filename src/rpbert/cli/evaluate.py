@@ -42,8 +42,7 @@ def evaluate(
     """Score a model: precision, recall and F1, overall and by group."""
     from rpbert.config.run import BACKENDS, PRECISIONS, Precision
     from rpbert.data.reading import LeftOut
-    from rpbert.evaluation.evaluate import GROUPINGS, evaluate_model, only
-    from rpbert.evaluation.score_table import render
+    from rpbert.evaluation.evaluate import GROUPINGS, evaluate_model, only, render
 
     if by is not None and by not in GROUPINGS:
         raise InputError("--by", by, " or ".join(GROUPINGS))

@@ -125,7 +125,7 @@ def predict_shards(given: Shards, *, as_json: bool) -> None:
     from rpbert.batch.plan import divide, find, plan
     from rpbert.batch.run import set_aside, tag
     from rpbert.batch.watch import watched
-    from rpbert.training.stopping import StopSignals
+    from rpbert.stopping import StopSignals
 
     _check(given)
     base, sources = find(given.source)  # before PyTorch is loaded, which takes longer

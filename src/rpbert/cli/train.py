@@ -21,7 +21,7 @@ def train(
 ) -> None:
     """Train a system and keep its best model by the development F1."""
     from rpbert.config.run import load_run
-    from rpbert.training.stopping import StopSignals
+    from rpbert.stopping import StopSignals
 
     try:
         with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is

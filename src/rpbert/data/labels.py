@@ -8,11 +8,14 @@ well-formed sequences both are the inverse of `tags_of`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 Span: TypeAlias = tuple[str, int, int]
 """An entity: its label, its first word, and the word after its last."""
+Lexicon: TypeAlias = frozenset[str]
+"""Digests of entities, so that a model can know those of its training without their text."""
 
 OUTSIDE = "O"
 _SPELLINGS = {"OTHER": "MISC"}
@@ -87,3 +90,19 @@ def tags_of(spans: Iterable[Span], length: int) -> list[str]:
             raise ValueError(f"span {label} [{start}, {end}) overlaps another")
         tags[start:end] = ["B-" + label] + ["I-" + label] * (end - start - 1)
     return tags
+
+
+def entity_lexicon(words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> Lexicon:
+    """The entities of a training split, read strictly: their types and words, case ignored."""
+    return frozenset(
+        entity_digest(span, post)
+        for post, sequence in zip(words, tags, strict=True)
+        for span in strict_spans(sequence)
+    )
+
+
+def entity_digest(span: Span, words: Sequence[str]) -> str:
+    """The digest of an entity's label and lower-case words."""
+    label, first, end = span
+    content = "\n".join([label, *(word.lower() for word in words[first:end])])
+    return hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -1,18 +1,14 @@
 """The paired bootstrap: could two systems differ so much by chance of the test posts alone?
 
-Efron, B.; and Tibshirani, R. J. 1993. An Introduction to the Bootstrap. Chapman and Hall. In
-natural language processing: Berg-Kirkpatrick, T.; Burkett, D.; and Klein, D. 2012. An Empirical
-Investigation of Statistical Significance in NLP. In EMNLP, 995-1005.
+Efron, B.; and Tibshirani, R. J. 1993. An Introduction to the Bootstrap. Chapman and Hall.
+Berg-Kirkpatrick, T.; Burkett, D.; and Klein, D. 2012. An Empirical Investigation of Statistical
+Significance in NLP. In EMNLP, 995-1005.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 RESAMPLES = 2000
 
@@ -30,8 +26,9 @@ def ratios(outcomes: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray
     """
     sums = np.einsum("wp,rpk->wrk", weights.astype(np.float64), outcomes, optimize=True)
     top, bottom = sums[:, :, 0], sums[:, :, 1]
-    values = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-    mean: NDArray[np.float64] = values.mean(axis=1)
+    mean: NDArray[np.float64] = np.divide(
+        top, bottom, out=np.zeros_like(top), where=bottom > 0
+    ).mean(axis=1)
     return mean
 
 
@@ -43,9 +40,8 @@ def paired_bootstrap(
 ) -> float:
     """p-value, two-sided: how often a resample moves the difference by more than its size.
 
-    Posts are drawn with replacement, the same ones for both systems and all their runs; the
-    differences of the resamples, centred on the observed one, stand for those between systems
-    that do not differ. The observed one counts among them, so that p is never 0.
+    Posts are drawn with replacement, the same ones for both systems and all their runs. The
+    observed difference counts as one of the resamples, so that p is never 0.
 
     Args:
         first, second: outcomes as `ratios` takes them. Shape: (runs, posts, 2).
@@ -57,9 +53,8 @@ def paired_bootstrap(
     observed = (ratios(first, whole) - ratios(second, whole))[0]
     draw = np.random.default_rng(seed)
     at_least = 0
-    for start in range(0, resamples, 200):  # in parts, which bounds the memory
-        count = min(200, resamples - start)
-        drawn = draw.integers(posts, size=(count, posts))
+    for start in range(0, resamples, 200):  # in chunks, which bounds the memory
+        drawn = draw.integers(posts, size=(min(200, resamples - start), posts))
         weights = np.stack([np.bincount(row, minlength=posts) for row in drawn])
         moved = np.abs(ratios(first, weights) - ratios(second, weights) - observed)
         # Sums in another order may differ in their last bits.

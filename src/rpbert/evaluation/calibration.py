@@ -1,23 +1,27 @@
-"""Fits on a development split the temperatures that make scores probabilities (`confidence`)."""
+"""Fits on a development split the temperatures that make scores probabilities.
+
+Guo, C.; Pleiss, G.; Sun, Y.; and Weinberger, K. Q. 2017. On Calibration of Modern Neural
+Networks. In ICML.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from rpbert.data.collate import by_length
 from rpbert.data.labels import strict_spans
-from rpbert.evaluation.confidence import Calibration, tempered
+from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.inference import Tagger
 from rpbert.modules.crf import SpanQuery
 from rpbert.storage.model_folder import TaggingModel
-from rpbert.types import Post
+from rpbert.types import Calibration, Post
 
 LOWEST, HIGHEST = 0.2, 5.0
-"""Between which a temperature is looked for."""
+"""Bounds of a temperature."""
 _STEPS = 24  # golden section: to less than a ten-thousandth
 _NEARLY = 1e-6
 
@@ -35,60 +39,52 @@ def fit_calibration(
     nothing right there is nothing to fit, and the temperature stays 1.
     """
     tagger = Tagger(model, device)
-    tagger.decoder.calibration = Calibration()
-    found, relations = [], []
-    for batch, pairs in _decoded(tagger, posts, batch_size):
-        if batch is not None:
-            found.append(batch)
-        relations += pairs
-    right = [correct for *_, batch in found for correct in batch]
-    spans = _fitted(lambda t: _span_loss(tagger, found, t), right)
-    told = [(r > 0.5) == adds for r, adds in relations]
-    relation = _fitted(lambda t: _relation_loss(relations, t), told)
-    return Calibration(spans, relation)
+    found, relations = decoded_spans(tagger, posts, batch_size)
+
+    def span_loss(temperature: float) -> float:
+        crf, total = model.system.crf, 0.0
+        for emissions, mask, queries, right in found:
+            scores = crf.span_marginals(
+                emissions, mask, queries, tagger.decoder.constraint, temperature
+            )
+            total += sum(map(_log_loss, scores.tolist(), right))
+        return total
+
+    labels = [(label > RELATION_THRESHOLD, r) for label, r in relations]
+
+    def relation_loss(temperature: float) -> float:
+        tempered = Calibration(relation=temperature).relation_probability
+        return sum(_log_loss(tempered(r), adds) for adds, r in labels)
+
+    spans = _fitted(span_loss, [right for *_, batch in found for right in batch])
+    told = [(r > RELATION_THRESHOLD) == adds for adds, r in labels]
+    return Calibration(spans, _fitted(relation_loss, told))
 
 
-def _decoded(
+def decoded_spans(
     tagger: Tagger, posts: Sequence[Post], batch_size: int
-) -> Iterator[tuple[Found | None, list[tuple[float, bool]]]]:
-    """What is found in each batch, and r beside the label of each image that has both."""
+) -> tuple[list[Found], list[tuple[float, float]]]:
+    """The spans found in tagged posts, by batch, and the label and r of each known relation."""
     decoder = tagger.decoder
+    spans: list[Found] = []
+    relations: list[tuple[float, float]] = []
     for group in by_length(decoder.collator.lengths(posts), batch_size):
         chosen = [posts[i] for i in group]
         batch = decoder.collator(chosen).to(tagger.device)
         with torch.inference_mode():
             output = decoder.system(batch)
             answers = decoder.read(batch, output)
-        relations = [
-            (r, relation > 0.5)
-            for post, answer in zip(chosen, answers, strict=True)
-            for relation, r in answer.known(post)
-        ]
-        if output.emissions is None or any(post.tags is None for post in chosen):
-            yield None, relations
-            continue
+        pairs = list(zip(chosen, answers, strict=True))
+        relations += [known for post, answer in pairs for known in answer.known(post)]
         queries = decoder.queries([answer.tags for answer in answers])
-        gold = [set(strict_spans(post.tags or ())) for post in chosen]
-        right = [
-            span in gold[i]
-            for i, answer in enumerate(answers)
-            for span in strict_spans(answer.tags)
-        ]
-        yield (output.emissions, batch.word_mask, queries, right), relations
-
-
-def _span_loss(tagger: Tagger, found: Sequence[Found], temperature: float) -> float:
-    crf, constraint = tagger.model.system.crf, tagger.decoder.constraint
-    total = 0.0
-    for emissions, mask, queries, right in found:
-        if queries:
-            scores = crf.span_marginals(emissions, mask, queries, constraint, temperature)
-            total += sum(map(_log_loss, scores.tolist(), right))
-    return total
-
-
-def _relation_loss(relations: Sequence[tuple[float, bool]], temperature: float) -> float:
-    return sum(_log_loss(tempered(r, temperature), adds) for r, adds in relations)
+        if queries and all(post.tags is not None for post in chosen):
+            right = [
+                span in strict_spans(post.tags or ())
+                for post, answer in pairs
+                for span in strict_spans(answer.tags)
+            ]
+            spans.append((output.emissions, batch.word_mask, queries, right))
+    return spans, relations
 
 
 def _log_loss(probability: float, right: bool) -> float:

@@ -1,4 +1,4 @@
-"""Runs a model over the posts of a split and scores what it says."""
+"""Runs a model over the posts of a split, scores its answers and shows the scores."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from rpbert.data.reading import Quirk
 from rpbert.data.tables import CUT_WORD
 from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
-from rpbert.errors import Faults, InputError, refuse
-from rpbert.evaluation.confidence import (
-    Calibration,
-    CalibrationScores,
-    calibration_scores,
-    relation_calibration,
-)
+from rpbert.errors import Faults, InputError, counted, refuse
 from rpbert.evaluation.scoring import (
+    ADDS,
+    DOES_NOT_ADD,
     RELATION_THRESHOLD,
+    SCORERS,
+    CalibrationScores,
+    Counts,
     Evaluation,
+    RelationScores,
+    TagScores,
+    expected_calibration_error,
+    relation_calibration,
     relation_groups,
     score_familiarity,
     score_relations,
     score_tags,
 )
-from rpbert.inference import Decoded, Tagger
+from rpbert.inference import Decoded, Decoder, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Builder
 from rpbert.models.tagger import WordEmbeddings
-from rpbert.types import ImageStatus, Post
+from rpbert.types import Calibration, ImageStatus, Post
 
 GROUPINGS = ("relation", "type")
+_COLUMNS = f"{'precision':>12}{'recall':>8}{'F1':>7}{'support':>9}"
 
 
 def evaluate_model(
@@ -54,8 +58,8 @@ def evaluate_model(
 
     Args:
         split: None is the test split, or all posts of a single file.
-        faults: told of each faulty row of the data.
-        precision: another one than fp32 is scored beside fp32, so that its cost is seen.
+        faults: called with each faulty row of the data.
+        precision: any but fp32 is scored beside fp32, so that its cost is seen.
         captioner, ocr, backend: as of `Tagger.from_pretrained`.
 
     Raises:
@@ -82,74 +86,66 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     Raises:
         InputError: there is nothing to score against, or some posts have tags and others not.
     """
-    tags_words = tagger.model.system.tags_words
-    tagged = [post for post in posts if post.tags is not None and tags_words]
-    if tagged and len(tagged) < len(posts):
-        bare = next(post for post in posts if post.tags is None)
-        raise InputError(bare.origin or bare.id, "no tags", "tags or entities, as other posts have")
+    system = tagger.model.system
+    bare = [post for post in posts if post.tags is None]
+    tagged = system.tags_words and len(bare) < len(posts)
+    if tagged and bare:
+        where = bare[0].origin or bare[0].id
+        raise InputError(where, "no tags", "tags or entities, as other posts have")
     decoded = list(tagger.decode(posts))
-    gold = [post.tags or () for post in posts]
-    predicted = [answer.tags for answer in decoded]
-    images = Counter(answer.image for answer in decoded)
-    groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
-    evaluation = Evaluation(
-        score_tags(gold, predicted, groups) if tagged else None,
-        images={status: images[status] for status in get_args(ImageStatus)},
-    )
+    pairs = list(zip(posts, decoded, strict=True))
+    # Of a system without a classifier r is an oracle's, the label itself.
+    known = [k for post, answer in pairs for k in answer.known(post)] if system.has_relation else []
+    if not tagged and not known:
+        where = posts[0].origin if posts else "data"
+        expected = "posts with tags, or with relations for a system with a relation gate"
+        raise InputError(where, "nothing to score against", expected)
+    tags, by_familiarity = None, {}
     if tagged:
+        gold, predicted = [post.tags or () for post in posts], [answer.tags for answer in decoded]
+        groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
+        tags = score_tags(gold, predicted, groups)
         words = [post.words for post in posts]
-        familiarity = score_familiarity(words, gold, predicted, tagger.model.entities)
-        evaluation = replace(evaluation, by_familiarity=familiarity)
-    labelled = [
-        (int(gold > RELATION_THRESHOLD), r)
-        for post, answer in zip(posts, decoded, strict=True)
-        for gold, r in answer.known(post)
-        if tagger.model.system.has_relation  # else r is no classifier's, but the label itself
-    ]
-    if labelled:
-        relation = score_relations([g for g, _ in labelled], [r for _, r in labelled])
-        evaluation = replace(evaluation, relation=relation)
-    evaluation = replace(evaluation, calibration=_calibration(tagger, posts, decoded, labelled))
-    if evaluation.tags is None and evaluation.relation is None:
-        raise InputError(
-            posts[0].origin if posts else "data",
-            "nothing to score against",
-            "posts with tags, or with relations for a system with a relation gate",
-        )
-    return evaluation
+        by_familiarity = score_familiarity(words, gold, predicted, tagger.model.entities)
+    calibration = {}
+    if tagged and any(answer.scores for answer in decoded):
+        calibration["spans"] = _span_calibration(tagger, posts, decoded)
+    if known:
+        calibration["relation"] = relation_calibration(known, tagger.model.calibration)
+    images = Counter(answer.image for answer in decoded)
+    return Evaluation(
+        tags,
+        by_familiarity,
+        score_relations(known) if known else None,
+        {status: images[status] for status in get_args(ImageStatus)},
+        calibration=calibration,
+    )
 
 
-def _calibration(
-    tagger: Tagger,
-    posts: Sequence[Post],
-    decoded: Sequence[Decoded],
-    labelled: Sequence[tuple[int, float]],
-) -> dict[str, CalibrationScores]:
-    """The calibration error of what was scored, as the model gives it and without temperatures."""
-    calibration = tagger.model.calibration
-    found: dict[str, CalibrationScores] = {}
+def _span_calibration(
+    tagger: Tagger, posts: Sequence[Post], decoded: Sequence[Decoded]
+) -> CalibrationScores:
+    """The calibration error of the spans found, with the model's temperature and without."""
     right = [
-        span in set(strict_spans(post.tags))
+        span in strict_spans(post.tags or ())
         for post, answer in zip(posts, decoded, strict=True)
-        if post.tags is not None
         for span in strict_spans(answer.tags)
     ]
-    if right:
-        after = [score for answer in decoded for score in answer.scores]
-        plain = after
-        if calibration.spans != 1:
-            uncalibrated = Tagger(replace(tagger.model, calibration=Calibration()), tagger.device)
-            uncalibrated.decoder.system = tagger.decoder.system  # in the same precision
-            plain = [score for answer in uncalibrated.decode(posts) for score in answer.scores]
-        found["spans"] = calibration_scores(plain, after, right, calibration.spans)
-    if labelled:
-        scores, adds = [r for _, r in labelled], [bool(gold) for gold, _ in labelled]
-        found["relation"] = relation_calibration(scores, adds, calibration)
-    return found
+    plain: Sequence[Decoded] = decoded
+    temperature = tagger.model.calibration.spans
+    if temperature != 1:
+        model = replace(tagger.model, calibration=Calibration())
+        decoder = tagger.decoder
+        plain = Decoder(model, decoder.collator, decoder.device, decoder.system).decode(posts)
+    before, after = (
+        expected_calibration_error([score for answer in found for score in answer.scores], right)
+        for found in (plain, decoded)
+    )
+    return CalibrationScores(before, after, len(right), temperature)
 
 
 def only(evaluation: Evaluation, by: str | None) -> Evaluation:
-    """The evaluation with the groups asked for (`relation`, `type`) beside the overall scores.
+    """The evaluation with the groups asked for (`relation`, `type`) and the overall scores.
 
     Raises:
         InputError: there is nothing to group the posts by.
@@ -161,15 +157,80 @@ def only(evaluation: Evaluation, by: str | None) -> Evaluation:
         tags = replace(tags, by_group={})
         return replace(evaluation, tags=tags, by_familiarity={}, relation=None)
     if not tags.by_group:
-        raise InputError(
-            "--by relation",
-            "neither relation labels in the data nor a relation score of the model",
-            "one of them",
-        )
+        found = "neither relation labels in the data nor a relation score of the model"
+        raise InputError("--by relation", found, "one of them")
     strict, lenient = (replace(scores, by_type={}) for scores in (tags.strict, tags.lenient))
-    return replace(
-        evaluation, tags=replace(tags, strict=strict, lenient=lenient), by_familiarity={}
-    )
+    tags = replace(tags, strict=strict, lenient=lenient)
+    return replace(evaluation, tags=tags, by_familiarity={})
+
+
+def render(evaluation: Evaluation) -> str:
+    """The evaluation as an aligned table of text: percentages, and the support of each."""
+    tags, lines = evaluation.tags, []
+    if tags is not None:
+        lines += _tag_lines(tags, evaluation)
+    if evaluation.relation is not None:
+        lines += _relation_lines(evaluation.relation)
+    for name, error in evaluation.calibration.items():
+        before, after = f"{100 * error.before:.1f} before", f"{100 * error.after:.1f} after"
+        of = f"its temperature of {error.temperature:.2f} ({error.support:,} scores)"
+        lines.append(f"calibration error of {name}: {before} and {after} {of}")
+    if evaluation.images:
+        counts = ", ".join(f"{count:,} {status}" for status, count in evaluation.images.items())
+        lines.append(f"images: {counts}")
+    if evaluation.cut_words:
+        cut = f"{evaluation.cut_words:,} words cut at gold entities"
+        lines.append(f"{cut}: tagging would not cut them")
+    if tags is not None and evaluation.fp32_f1 is not None:
+        f1, exact = 100 * tags.strict.f1, 100 * evaluation.fp32_f1
+        lines.append(
+            f"strict F1 in this precision {f1:.2f}, in fp32 {exact:.2f}: {f1 - exact:+.2f}"
+        )
+    return "\n".join(lines).rstrip()
+
+
+def _tag_lines(tags: TagScores, evaluation: Evaluation) -> list[str]:
+    def overall(name: str, scores: TagScores) -> tuple[str, Counts, Counts]:
+        return name, scores.strict.overall, scores.lenient.overall
+
+    strict, lenient = tags.strict.by_type, tags.lenient.by_type
+    labels = sorted(strict.keys() | lenient.keys())
+    groups, seen = tags.by_group.items(), evaluation.by_familiarity.items()
+    sections = [
+        [overall("all entities", tags)],
+        [(label, strict.get(label, Counts()), lenient.get(label, Counts())) for label in labels],
+        [overall(f"{name} ({counted(scores.posts, 'post')})", scores) for name, scores in groups],
+        [overall(f"{name} in training", scores) for name, scores in seen],
+    ]
+    title = f"{counted(tags.posts, 'post')}, %"
+    width = max(len(title), *(len(name) for section in sections for name, _, _ in section))
+    lines = [
+        f"{title:{width}}" + "".join(f"{name:>{len(_COLUMNS)}}" for name in SCORERS.values()),
+        " " * width + _COLUMNS * len(SCORERS),
+    ]
+    for section in filter(None, sections):
+        lines += [f"{name:{width}}{_cells(one)}{_cells(two)}" for name, one, two in section] + [""]
+    return lines
+
+
+def _relation_lines(scores: RelationScores) -> list[str]:
+    title = f"relation, r > {RELATION_THRESHOLD}, %"
+    width = max(map(len, (title, ADDS, DOES_NOT_ADD)))
+    low, high = ("–" if mean is None else f"{mean:.2f}" for mean in scores.mean_r)
+    return [
+        f"{title:{width}}{_COLUMNS}",
+        f"{ADDS:{width}}{_cells(scores.adds)}",
+        f"{DOES_NOT_ADD:{width}}{_cells(scores.does_not_add)}",
+        f"mean r {high} where the image adds, {low} where it doesn't",
+        f"accuracy {100 * scores.accuracy:.1f}, macro F1 {100 * scores.macro_f1:.1f}, "
+        f"weighted F1 {100 * scores.weighted_f1:.1f}, {counted(scores.support, 'post')}",
+    ]
+
+
+def _cells(counts: Counts) -> str:
+    shares = (counts.precision, counts.recall, counts.f1)
+    precision, recall, f1 = (f"{100 * share:.1f}" for share in shares)
+    return f"{precision:>12}{recall:>8}{f1:>7}{counts.support:>9,}"
 
 
 def describe_systems() -> list[dict[str, Any]]:
@@ -183,25 +244,16 @@ def describe_systems() -> list[dict[str, Any]]:
     vocabulary = Vocabulary(tag_set(["LOC", "MISC", "ORG", "PER"]), (), ())
     rows = []
     for name, entry in SYSTEMS.items():
+        options = _published_sizes(name)
         with torch.device("meta"):
-            system = build(
-                _published_sizes(name), Builder(_published_sizes(name).tagger, vocabulary, 30522)
-            )
+            system = build(options, Builder(options.tagger, vocabulary, 30522))
+        parameters = sum(p.numel() for p in system.parameters())
         embeddings = getattr(system, "embeddings", None)
-        tables = (
-            sum(t.weight.numel() for t in (embeddings.vectors.table, embeddings.characters.table))
-            if isinstance(embeddings, WordEmbeddings)
-            else 0
-        )
-        rows.append(
-            {
-                "name": name,
-                "paper": entry.paper,
-                "row": entry.row,
-                "evidence": list(entry.evidence),
-                "parameters": sum(p.numel() for p in system.parameters()) - tables,
-            }
-        )
+        if isinstance(embeddings, WordEmbeddings):
+            tables = (embeddings.vectors.table, embeddings.characters.table)
+            parameters -= sum(table.weight.numel() for table in tables)
+        about = {"paper": entry.paper, "row": entry.row, "evidence": list(entry.evidence)}
+        rows.append({"name": name, **about, "parameters": parameters})
     return rows
 
 
@@ -209,7 +261,7 @@ def _published_sizes(name: str) -> SystemSettings:
     """Table 2's settings of a system, with random weights of the published shapes."""
     fields = SYSTEMS[name].system.Options.model_fields
     kind = next(iter(SYSTEMS[name].evidence), None)
-    # A detector found the regions beforehand; Faster R-CNN's features have that size.
+    # Regions come from a detector, run beforehand; Faster R-CNN's features have that size.
     source = {"width": 2048} if kind == "regions" else {"shape": "resnet-152"}
     parts = {"encoder": {"shape": {}}, "evidence": {kind: source}}
     # Table 2: an LSTM over BERT's vectors too has 1024 units.

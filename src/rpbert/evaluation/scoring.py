@@ -3,31 +3,30 @@
 Entities are counted by two scorers side by side, because published figures use either and the
 gold of Twitter-2015 is malformed: seqeval in strict IOB2 mode, where a lone ``I-X`` is no entity,
 and conlleval (which is also seqeval's default), where it opens one. A score is therefore never
-shown without its scorer and its support, the number of gold entities it is of.
+shown without its scorer and its support, the number of gold entities.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from rpbert.data.labels import Span, lenient_spans, strict_spans
+from rpbert.data.labels import Lexicon, Span, entity_digest, lenient_spans, strict_spans
 from rpbert.errors import InputError
-from rpbert.evaluation.confidence import CalibrationScores
+from rpbert.types import Calibration
 
 Tags: TypeAlias = Sequence[str]
-SpanReader: TypeAlias = Callable[[Tags], list[Span]]
-Lexicon: TypeAlias = frozenset[str]
-"""Digests of entities, so that a model can know those of its training without their text."""
 
 SCORERS: Mapping[str, str] = {"strict": "seqeval, strict IOB2", "lenient": "conlleval"}
 RELATION_THRESHOLD = 0.5
 """An image adds where r is above this."""
 ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
+BINS = 15
+"""Of the calibration error, of equal width (Guo et al. 2017, section 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Counts:
 
     @property
     def support(self) -> int:
-        """What the recall is of: the gold count."""
+        """The gold count, which the recall is a share of."""
         return self.gold
 
     @property
@@ -61,14 +60,8 @@ class Counts:
 
     def to_dict(self) -> dict[str, float]:
         """Scores in [0, 1] and counts, as JSON types."""
-        return {
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "support": self.support,
-            "predicted": self.predicted,
-            "correct": self.correct,
-        }
+        names = ("precision", "recall", "f1", "support", "predicted", "correct")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +72,9 @@ class SpanScores:
     by_type: Mapping[str, Counts]
 
     @property
-    def precision(self) -> float:
-        """Precision over all entities."""
-        return self.overall.precision
-
-    @property
-    def recall(self) -> float:
-        """Recall over all entities."""
-        return self.overall.recall
-
-    @property
     def f1(self) -> float:
         """F1 over all entities."""
         return self.overall.f1
-
-    @property
-    def support(self) -> int:
-        """Number of gold entities."""
-        return self.overall.support
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
@@ -177,8 +155,23 @@ class RelationScores:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationScores:
+    """Expected calibration error before and after a temperature; see `Calibration`.
+
+    Attributes:
+        support: number of predictions.
+        temperature: fitted on the development split.
+    """
+
+    before: float
+    after: float
+    support: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that is known of how well a model does on a split.
+    """How well a model does on a split.
 
     Attributes:
         tags: scores of the entities; None where the posts have relation labels only, as TRC's.
@@ -186,11 +179,11 @@ class Evaluation:
             the training entities are not known.
         relation: scores of the relation classifier on the posts whose image could be read; None
             without a classifier, or without labels.
-        images: posts by what became of their image: used, none, missing, unreadable.
+        images: posts by image status: used, none, missing, unreadable.
         cut_words: words of raw texts that were cut where a gold entity begins or ends inside
             them; tagging the same text, without the gold, does not cut them.
-        calibration: expected calibration error of the scores of the spans found, and of r as the
-            probability of the relation it tells, by ``spans`` and ``relation``.
+        calibration: calibration error of the scores of the spans found, and of r as the
+            probability of the predicted relation, by ``spans`` and ``relation``.
         fp32_f1: F1 of all entities (strict) in float32, where another precision was scored.
     """
 
@@ -211,7 +204,7 @@ class Evaluation:
             "images": dict(self.images),
             "cut_words": self.cut_words,
             "fp32_f1": self.fp32_f1,
-            "calibration": {name: error.to_dict() for name, error in self.calibration.items()},
+            "calibration": {name: asdict(error) for name, error in self.calibration.items()},
         }
 
 
@@ -232,15 +225,7 @@ def relation_groups(
 def score_spans(
     gold: Iterable[Collection[Span]], predicted: Iterable[Collection[Span]]
 ) -> SpanScores:
-    """Scores of predicted entities; one is right where label, first and last word are.
-
-    Args:
-        gold: the entities of each post.
-        predicted: the entities found in each post, in the same order.
-
-    Raises:
-        ValueError: not as many posts here as there.
-    """
+    """Scores of the entities of each post; one is right where label, first and last word are."""
     of_gold: Counter[str] = Counter()
     of_predicted: Counter[str] = Counter()
     of_correct: Counter[str] = Counter()
@@ -269,30 +254,25 @@ def score_tags(
         groups: the group each post belongs to, such as its relation; None for no group.
 
     Raises:
-        InputError: the sequences do not pair up.
+        InputError: the tags of a post are not as many as in the gold.
+        ValueError: there are not as many posts.
     """
-    _check_pairs(gold, predicted)
-    by_group: dict[str, TagScores] = {}
-    if groups is not None:
-        if len(groups) != len(gold):
-            raise InputError("groups", f"{len(groups)} posts", f"{len(gold)} posts as in the gold")
-        for name in sorted({group for group in groups if group is not None}):
-            rows = [row for row, group in enumerate(groups) if group == name]
-            by_group[name] = score_tags([gold[i] for i in rows], [predicted[i] for i in rows])
+    for post, (true, found) in enumerate(zip(gold, predicted, strict=True)):
+        if len(true) != len(found):
+            where, expected = f"predicted tags of post {post}", f"{len(true)} tags as in the gold"
+            raise InputError(where, f"{len(found)} tags", expected)
+    rows: dict[str, list[tuple[Tags, Tags]]] = {}
+    for true, found, group in zip(gold, predicted, groups or [None] * len(gold), strict=True):
+        if group is not None:
+            rows.setdefault(group, []).append((true, found))
     return TagScores(
         posts=len(gold),
         strict=score_spans(map(strict_spans, gold), map(strict_spans, predicted)),
         lenient=score_spans(map(lenient_spans, gold), map(lenient_spans, predicted)),
-        by_group=by_group,
-    )
-
-
-def entity_lexicon(words: Sequence[Sequence[str]], tags: Sequence[Tags]) -> Lexicon:
-    """The entities of a training split, read strictly: their types and words, case ignored."""
-    return frozenset(
-        _entry(span, post)
-        for post, sequence in zip(words, tags, strict=True)
-        for span in strict_spans(sequence)
+        by_group={
+            name: score_tags([true for true, _ in pairs], [found for _, found in pairs])
+            for name, pairs in sorted(rows.items())
+        },
     )
 
 
@@ -302,86 +282,75 @@ def score_familiarity(
     predicted: Sequence[Tags],
     lexicon: Lexicon,
 ) -> dict[str, TagScores]:
-    """Scores of entities seen in training and of those unseen.
+    """Scores of the entities ``seen`` in training and of those ``unseen``.
 
     An entity, gold or predicted, is seen if one of the same type and the same words (case
     ignored) is in the lexicon. A gold entity and its correct prediction always fall together.
 
     Args:
         words: the words of each post.
-        gold: the tags of each post.
-        predicted: the tags given to each post.
-        lexicon: the entities of the training split, by `entity_lexicon`.
-
-    Returns:
-        Scores named ``seen`` and ``unseen``.
-
-    Raises:
-        InputError: the sequences do not pair up.
+        lexicon: the entities of the training split, by `rpbert.data.labels.entity_lexicon`.
     """
-    _check_pairs(gold, predicted)
 
-    def chosen(read: SpanReader, tags: Sequence[Tags], seen: bool) -> list[list[Span]]:
-        return [
-            [span for span in read(sequence) if (_entry(span, post) in lexicon) == seen]
-            for post, sequence in zip(words, tags, strict=True)
+    def scores(read: Callable[[Tags], list[Span]], seen: bool) -> SpanScores:
+        chosen = [
+            [
+                [span for span in read(tags) if (entity_digest(span, post) in lexicon) == seen]
+                for post, tags in zip(words, sequences, strict=True)
+            ]
+            for sequences in (gold, predicted)
         ]
+        return score_spans(*chosen)
 
-    def scores(seen: bool) -> TagScores:
-        strict, lenient = (
-            score_spans(chosen(read, gold, seen), chosen(read, predicted, seen))
-            for read in (strict_spans, lenient_spans)
-        )
-        return TagScores(len(gold), strict, lenient)
-
-    return {"seen": scores(True), "unseen": scores(False)}
+    return {
+        name: TagScores(len(gold), scores(strict_spans, seen), scores(lenient_spans, seen))
+        for name, seen in (("seen", True), ("unseen", False))
+    }
 
 
-def score_relations(gold: Sequence[int], predicted_scores: Sequence[float]) -> RelationScores:
-    """Scores of relation scores r against labels; r > 0.5 says that the image adds.
+def score_relations(known: Sequence[tuple[float, float]]) -> RelationScores:
+    """Scores of relation scores r (Eq. 2) against labels; above 0.5 the image adds.
 
     Args:
-        gold: 1 where the image adds to the meaning of the post, else 0.
-        predicted_scores: r of each post (Eq. 2), in [0, 1].
-
-    Raises:
-        InputError: a label is neither 0 nor 1, or there are not as many scores as labels.
+        known: of each post its label, which may be a probability, and r.
     """
-    if len(gold) != len(predicted_scores):
-        raise InputError(
-            "relation scores", f"{len(predicted_scores)} posts", f"{len(gold)} posts as in the gold"
-        )
-    for post, label in enumerate(gold):
-        if label not in (0, 1):
-            raise InputError(f"relation of post {post}", repr(label), "0 or 1")
-    found = [int(score > RELATION_THRESHOLD) for score in predicted_scores]
-    pairs = Counter(zip(gold, found, strict=True))
-    adds = Counts(sum(gold), sum(found), pairs[1, 1])
-    does_not_add = Counts(len(gold) - adds.gold, len(gold) - adds.predicted, pairs[0, 0])
-    of_class = [
-        [score for label, score in zip(gold, predicted_scores, strict=True) if label == known]
-        for known in (0, 1)
-    ]
+    pairs = Counter((gold > RELATION_THRESHOLD, r > RELATION_THRESHOLD) for gold, r in known)
+    of_class: list[list[float]] = [[], []]
+    for gold, r in known:
+        of_class[gold > RELATION_THRESHOLD].append(r)
+    does_not_add, adds = (
+        Counts(len(of_class[c]), pairs[True, c] + pairs[False, c], pairs[c, c])
+        for c in (False, True)
+    )
     low, high = (fmean(scores) if scores else None for scores in of_class)
     return RelationScores(adds, does_not_add, (low, high))
 
 
-def _entry(span: Span, words: Sequence[str]) -> str:
-    """The digest of an entity's label and lower-case words."""
-    label, first, end = span
-    content = "\n".join([label, *(word.lower() for word in words[first:end])])
-    return hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=8).hexdigest()
+def expected_calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """ECE = Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, Eq. 3).
+
+    Args:
+        scores: the probability that each prediction gives itself, in [0, 1]; none give 0.
+        right: whether it is.
+    """
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for score, correct in zip(scores, right, strict=True):
+        # (m - 1) / M < score <= m / M
+        bins.setdefault(max(math.ceil(score * BINS), 1), []).append((score, correct))
+    gaps = (abs(sum(c for _, c in held) - sum(s for s, _ in held)) for held in bins.values())
+    return sum(gaps) / max(len(scores), 1)
 
 
-def _check_pairs(gold: Sequence[Tags], predicted: Sequence[Tags]) -> None:
-    if len(gold) != len(predicted):
-        raise InputError(
-            "predicted tags", f"{len(predicted)} posts", f"{len(gold)} posts as in the gold"
+def relation_calibration(
+    known: Sequence[tuple[float, float]], calibration: Calibration
+) -> CalibrationScores:
+    """The error of r as the probability that the image adds, made that of the class it names."""
+    right = [(r > RELATION_THRESHOLD) == (gold > RELATION_THRESHOLD) for gold, r in known]
+    before, after = (
+        expected_calibration_error([max(s, 1 - s) for s in scores], right)
+        for scores in (
+            [r for _, r in known],
+            [calibration.relation_probability(r) for _, r in known],
         )
-    for post, (true, found) in enumerate(zip(gold, predicted, strict=True)):
-        if len(true) != len(found):
-            raise InputError(
-                f"predicted tags of post {post}",
-                f"{len(found)} tags",
-                f"{len(true)} tags as in the gold",
-            )
+    )
+    return CalibrationScores(before, after, len(known), calibration.relation)

@@ -26,6 +26,7 @@ from rpbert.config.model import (
     TextEncoderSettings,
 )
 from rpbert.data.collate import Collator, NoSubwords, TokenizerSubwords
+from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
     Vocabulary,
     entity_types,
@@ -35,8 +36,6 @@ from rpbert.data.vocabulary import (
 )
 from rpbert.data.words import SPLITTERS, marks_style
 from rpbert.errors import InputError
-from rpbert.evaluation.confidence import Calibration
-from rpbert.evaluation.scoring import Lexicon, entity_lexicon
 from rpbert.evidence.describing import Describer
 from rpbert.evidence.saved import (
     TextIds,
@@ -53,7 +52,7 @@ from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.storage.manifest import CARD, MANIFEST, folder_written_whole, verify
 from rpbert.storage.published import from_hub
-from rpbert.types import Post
+from rpbert.types import Calibration, Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

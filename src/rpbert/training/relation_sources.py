@@ -7,31 +7,35 @@ import random
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
-from rpbert.config.data import MismatchSource, RelationSources
+from rpbert.config.data import DataSettings, MismatchSource, RelationSources
 from rpbert.data.collate import EvidenceReader
 from rpbert.data.images import fingerprint
-from rpbert.data.readers import read_relations
-from rpbert.errors import InputError, counted
+from rpbert.data.readers import DataSource, open_data, read_relations
+from rpbert.data.reading import LeftOut
+from rpbert.data.words import SPLITTERS
+from rpbert.errors import InputError, counted, refuse
 from rpbert.types import Post
 
 
 class MismatchedPairs:
-    """Posts with their own image, and with that of another post, as image-text matching has them.
+    """Posts with their own image, and with that of another post: image-text matching.
 
-    The negatives are drawn by seed and epoch alone. None shows what stands beside the same words
-    anywhere, however many posts share an image and however many images a post has.
+    The negatives are drawn by seed and epoch alone. None shows what any post shows with the same
+    words, however many posts share an image and however many images a post has.
 
     Args:
         posts: those that give texts and images, each with evidence.
         settings: how many negatives there are, how hard, and what they count.
         seed: of the draw.
-        known: ids of posts whose own image another source speaks for; they give negatives alone.
+        known: ids of posts whose own image has a relation of another source; they give negatives
+            alone.
 
     Raises:
-        InputError: no post has an image that does not stand beside the words of all others.
+        InputError: there is no negative for any post.
     """
 
     def __init__(
@@ -42,24 +46,26 @@ class MismatchedPairs:
         known: frozenset[str] = frozenset(),
     ) -> None:
         self.settings, self.seed = settings, seed
-        # Posts that show the same stand together, so that one draw passes over all of them.
-        self.posts = sorted((post.with_(tags=None) for post in posts), key=_shown)
-        self._own_looks = _own_looks(self.posts)
+        # Posts that show the same are neighbours, so that one draw skips all of them.
+        shown = sorted(((_look(post), post) for post in posts), key=lambda pair: pair[0])
+        self.posts = [post.with_(tags=None) for _, post in shown]
+        looks = [look for look, _ in shown]
+        places = {k: range(bisect_left(looks, k), bisect_right(looks, k)) for k in set(looks)}
+        looks_of: dict[tuple[str, ...], set[str]] = {}
+        for look, post in shown:
+            looks_of.setdefault(post.words, set()).add(look)
+        # Of each post, the ranges of posts that are no negative, ascending.
+        self._own = [[places[k] for k in sorted(looks_of[post.words])] for post in self.posts]
         self._paired = [i for i in range(len(self.posts)) if self._others(i)]
         if not self._paired:
-            found = f"{len(set(map(_shown, self.posts)))} different images or captions to exchange"
+            found = f"{len(places)} different images or captions to exchange"
             expected = "two at least, of different posts"
             raise InputError("data.relation_source.mismatch", found, expected)
         matched = {"relation": settings.matched, "relation_weight": settings.weight}
-        self._own = [post.with_(**matched) for post in self.posts if post.id not in known]
+        self.matched = [post.with_(**matched) for post in self.posts if post.id not in known]
 
     def __len__(self) -> int:
-        return len(self._own) + self.settings.negatives * len(self._paired)
-
-    @property
-    def own(self) -> int:
-        """How many posts stand with their own image."""
-        return len(self._own)
+        return len(self.matched) + self.settings.negatives * len(self._paired)
 
     def of_epoch(self, number: int) -> list[Post]:
         """The pairs of an epoch, as many in each; those with the posts' own images come first."""
@@ -74,18 +80,17 @@ class MismatchedPairs:
                 negatives.append(
                     post.with_(id=name, images=other.images, relation=0.0, relation_weight=share)
                 )
-        return [*self._own, *negatives]
+        return [*self.matched, *negatives]
 
     def _others(self, index: int) -> int:
-        """How many posts show what stands nowhere beside the words of one."""
-        return len(self.posts) - sum(map(len, self._own_looks[index]))
+        return len(self.posts) - sum(map(len, self._own[index]))
 
     def _another(self, index: int, draw: random.Random) -> int:
         """A post that shows something else: of some drawn, that of the nearest words."""
         drawn = []
         for _ in range(self.settings.hardness):
             other = draw.randrange(self._others(index))
-            for own in self._own_looks[index]:  # ascending
+            for own in self._own[index]:
                 if other >= own.start:
                     other += len(own)
             drawn.append(other)
@@ -108,22 +113,60 @@ class MismatchedPairs:
         return {word: math.log(len(self.posts) / posts) for word, posts in count.items()}
 
 
+def _look(post: Post) -> str:
+    """Tells what a post shows from what others show."""
+    image = post.images[0]
+    regions = getattr(image.regions, "id", id(image.regions)) if image.regions else ""
+    return f"{fingerprint(image.image)}\n{image.caption}\n{regions}\n{image.image_text}"
+
+
 @dataclass(frozen=True)
 class RelationSupply:
-    """What Task#1 learns from.
+    """What Task#1 learns from; false where there is nothing.
 
     Attributes:
         known: posts whose relation somebody gave, without tags.
         pairs: posts whose relation is made.
-        told: what the gate learns from, in words, or why from nothing.
+        description: what the gate learns from, in words, or why from nothing.
     """
 
     known: Sequence[Post] = ()
     pairs: MismatchedPairs | None = None
-    told: str = ""
+    description: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.known or self.pairs)
+
+
+def relation_posts(
+    data: DataSettings, train: Sequence[Post], marks: str, evidence: EvidenceReader, seed: int
+) -> RelationSupply:
+    """What Task#1 learns from, of `data.relations` or else of the training split.
+
+    Args:
+        marks: how ``#`` and ``@`` are split off in the training split.
+        evidence: what a post must have to be learnt from.
+        seed: of pairs that are made.
+
+    Raises:
+        InputError: a source that is asked for cannot be read, or has nothing to learn from.
+    """
+    train = [alone for post in train for alone in evidence.split_by_source(post)]
+    candidates: Sequence[Post] = train  # r is of one source
+    where, notes = data.relations_read, []
+    if where != data.relations:
+        notes.append("data.relations is not read")
+    if where is not None:
+        left_out = LeftOut()
+        source = open_data(where, SPLITTERS[marks], left_out if data.lenient else refuse)
+        read = islice(source.read(training_split(source)), data.posts)
+        candidates = [alone for post in read for alone in evidence.split_by_source(post)]
+        notes += described(left_out)
+        if not any(evidence.has(post) for post in related(candidates)):
+            found = f"no post with both {evidence.wanted} and relation"
+            raise InputError(where, found, "relation labels")
+    supply = relation_supply(data.relation_source, candidates, train, evidence, seed)
+    return replace(supply, description="; ".join([supply.description, *notes]))
 
 
 def relation_supply(
@@ -133,7 +176,7 @@ def relation_supply(
     evidence: EvidenceReader,
     seed: int,
 ) -> RelationSupply:
-    """What some sources say of some posts; a post that two sources speak of is learnt from both.
+    """What some sources give for some posts; a post with two sources is learnt from both.
 
     Args:
         sources: None for what the posts have: labels, probabilities, or else mismatch.
@@ -144,54 +187,46 @@ def relation_supply(
     Raises:
         InputError: a source that is asked for has nothing to learn from.
     """
+    given = related(candidates)
+    shown = [post for post in train if evidence.has(post)]
     if sources is None:
-        return _as_given(candidates, train, evidence, seed)
+        if any(evidence.has(post) for post in given):
+            kind = "labels" if all(post.relation in (0, 1) for post in given) else "soft"
+        elif given:
+            return RelationSupply(description=f"relation labels but no {evidence.wanted}")
+        elif len(set(map(_look, shown))) > 1 < len({post.words for post in shown}):
+            kind = "mismatch"
+        else:
+            found = f"neither relation labels nor any {evidence.wanted} to exchange"
+            return RelationSupply(description=found)
+        sources = RelationSources.model_validate(kind)
     known: list[Post] = []
     told = []
     if sources.labels is not None:
-        rounded = [p.with_(relation=float((p.relation or 0) > 0.5)) for p in _related(candidates)]
-        known += _shown_posts("labels", rounded, evidence, sources.labels.weight)
+        rounded = [post.with_(relation=float((post.relation or 0) > 0.5)) for post in given]
+        known += _weighted("labels", rounded, evidence, sources.labels.weight)
         told.append(_counted("labels", len(known), sources.labels.weight))
     if sources.soft is not None:
-        before, path = len(known), sources.soft.path
-        soft = _related(candidates)
+        path, before = sources.soft.path, len(known)
         if path is not None:
             if not path.is_file():
                 raise InputError(path, "no such file", "lines of id, tab, probability")
-            given = read_relations(path)
-            soft = [post.with_(relation=given[post.id]) for post in train if post.id in given]
-        known += _shown_posts("soft", soft, evidence, sources.soft.weight)
+            soft = read_relations(path)
+            given = [post.with_(relation=soft[post.id]) for post in train if post.id in soft]
+        known += _weighted("soft", given, evidence, sources.soft.weight)
         told.append(_counted("probabilities", len(known) - before, sources.soft.weight))
     pairs = None
     if sources.mismatch is not None:
-        shown = [post for post in train if evidence.has(post)]
-        labelled = frozenset(post.id for post in known)
-        pairs = MismatchedPairs(shown, sources.mismatch, seed, labelled)
-        made = f"{pairs.own:,} own and {len(pairs) - pairs.own:,} exchanged images"
-        told.append(_counted(f"mismatch, {made}", len(pairs), sources.mismatch.weight))
-    why = "the gate learns from " + "; ".join(told) if told else "data.relation_source is none"
-    return RelationSupply(known, pairs, why)
+        ids = frozenset(post.id for post in known)
+        pairs = MismatchedPairs(shown, sources.mismatch, seed, ids)
+        own = len(pairs.matched)
+        made = f"mismatch, {own:,} own and {len(pairs) - own:,} exchanged images"
+        told.append(_counted(made, len(pairs), sources.mismatch.weight))
+    learnt = "the gate learns from " + "; ".join(told) if told else "data.relation_source is none"
+    return RelationSupply(known, pairs, learnt)
 
 
-def _as_given(
-    candidates: Sequence[Post], train: Sequence[Post], evidence: EvidenceReader, seed: int
-) -> RelationSupply:
-    """Labels, as probabilities where they are, or else mismatch, where there is evidence."""
-    related = _related(candidates)
-    shown = [post for post in train if evidence.has(post)]
-    if any(evidence.has(post) for post in related):
-        kind = "labels" if all(post.relation in (0, 1) for post in related) else "soft"
-        chosen = RelationSources.model_validate(kind)
-    elif related:
-        return RelationSupply(told=f"relation labels but no {evidence.wanted}")
-    elif len({_shown(post) for post in shown}) > 1 < len({post.words for post in shown}):
-        chosen = RelationSources.model_validate("mismatch")
-    else:
-        return RelationSupply(told=f"neither relation labels nor any {evidence.wanted} to exchange")
-    return relation_supply(chosen, candidates, train, evidence, seed)
-
-
-def _related(posts: Iterable[Post]) -> list[Post]:
+def related(posts: Iterable[Post]) -> list[Post]:
     """The posts with a relation, without their tags.
 
     Task#1 reads no tags, and those of other data may be of other types.
@@ -199,7 +234,20 @@ def _related(posts: Iterable[Post]) -> list[Post]:
     return [post.with_(tags=None) for post in posts if post.relation is not None]
 
 
-def _shown_posts(
+def training_split(source: DataSource) -> str:
+    """The split that is trained on."""
+    for name in ("train", "all"):
+        if name in source.splits:
+            return name
+    raise InputError(source.path, f"splits {', '.join(source.splits)}", "a training split")
+
+
+def described(left_out: LeftOut) -> list[str]:
+    """A note on the rows that were left out, if any were."""
+    return [f"data.lenient: {left_out}"] if left_out.count else []
+
+
+def _weighted(
     kind: str, posts: Sequence[Post], evidence: EvidenceReader, weight: float
 ) -> list[Post]:
     """Those with evidence, at the weight of their source."""
@@ -212,32 +260,5 @@ def _shown_posts(
 
 
 def _counted(source: str, posts: int, weight: float) -> str:
-    worth = "" if weight == 1 else f", each counted {weight:g} times"
-    return f"{source} ({counted(posts, 'post')}{worth})"
-
-
-def _own_looks(posts: Sequence[Post]) -> list[list[range]]:
-    """Of each post, those that show something that stands beside its words, itself included.
-
-    Args:
-        posts: those that show the same stand together.
-
-    Returns:
-        A range for each thing shown, ascending.
-    """
-    shown = [_shown(post) for post in posts]
-    beside: dict[tuple[str, ...], set[str]] = {}
-    for post, look in zip(posts, shown, strict=True):
-        beside.setdefault(post.words, set()).add(look)
-    ranges = {
-        look: range(bisect_left(shown, look), bisect_right(shown, look)) for look in set(shown)
-    }
-    own = {words: [ranges[look] for look in sorted(looks)] for words, looks in beside.items()}
-    return [own[post.words] for post in posts]
-
-
-def _shown(post: Post) -> str:
-    """Tells what a post shows from what others show."""
-    image = post.images[0]
-    regions = getattr(image.regions, "id", id(image.regions)) if image.regions else ""
-    return f"{fingerprint(image.image)}\n{image.caption}\n{regions}\n{image.image_text}"
+    times = "" if weight == 1 else f", each counted {weight:g} times"
+    return f"{source} ({counted(posts, 'post')}{times})"

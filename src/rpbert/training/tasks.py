@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers import get_scheduler
 
 from rpbert.config.run import Rates, TrainingSettings
 from rpbert.data.collate import shuffled_batches
@@ -22,23 +23,23 @@ from rpbert.types import Batch, Post
 class Task(ABC):
     """A loss, the posts it is computed on, and the parameters it updates.
 
-    Args:
-        posts: those it always learns from.
-        rates: learning rate of each group of parameters.
+    Attributes:
+        name: of the task in settings and records.
+        head: the parameter group (`System.parameter_groups`) that is this task's alone.
+        shared: the groups that both tasks update, each at the rate of its name.
+        weight: what the loss is multiplied by.
     """
 
     name: ClassVar[str]
     head: ClassVar[str]
-    """The parameter group (`System.parameter_groups`) that is this task's alone."""
     shared: ClassVar[tuple[str, ...]] = ("encoder", "projection", "visual")
-    """The parameter groups that both tasks update, each at the rate of its name."""
-
     weight: float = 1.0
-    """What the loss is multiplied by."""
 
     def __init__(self, posts: Sequence[Post], rates: Rates) -> None:
         self.posts = posts
-        self.rates = rates
+        named = {self.head: rates.head, **{group: getattr(rates, group) for group in self.shared}}
+        self.rates: dict[str, float] = {group: rate for group, rate in named.items() if rate > 0}
+        """The learning rate of each parameter group that learns in this task."""
 
     def __len__(self) -> int:
         return len(self.posts)
@@ -51,41 +52,29 @@ class Task(ABC):
     def losses(self, system: System, batch: Batch) -> Tensor:
         """The loss of each post that counts. Shape: (at most B,)."""
 
-    @property
-    def parts(self) -> set[str]:
-        """The parameter groups that learn in this task: those whose rate is above 0."""
-        return {part for part in (self.head, *self.shared) if self.rate(part) > 0}
-
-    def rate(self, part: str) -> float:
-        """The learning rate of a parameter group in this task."""
-        chosen: float = getattr(self.rates, "head" if part == self.head else part)
-        return chosen
-
     def optimizer(self, system: System, settings: TrainingSettings) -> torch.optim.Optimizer:
         """An optimiser of this task's parameters alone; groups of rate 0 are left out."""
-        groups: dict[tuple[str, float], dict[str, Any]] = {}
-        heights = system.heights() if settings.layer_decay < 1 else {}
-        learning = (
-            (part, parameter)
-            for part, parameters in system.parameter_groups().items()
-            for parameter in parameters
-            if part in self.parts and parameter.requires_grad
-        )
-        for part, parameter in learning:
-            rate = self.rate(part) * settings.layer_decay ** heights.get(parameter, 0)
-            group = groups.setdefault((part, rate), {"params": [], "lr": rate, "rate": rate})
-            group["params"].append(parameter)
+        groups: list[dict[str, Any]] = []
+        for group, parameters in system.parameter_groups().items():
+            learning = [parameter for parameter in parameters if parameter.requires_grad]
+            if group in self.rates and learning:
+                groups.append({"params": learning, "lr": self.rates[group]})
         if not groups:
             raise InputError(f"training.{self.name}", "rates of 0 only", "a rate above 0")
         kinds: dict[str, type[torch.optim.Adam]] = {
             "adam": torch.optim.Adam,
             "adamw": torch.optim.AdamW,
         }
-        return kinds[settings.optimizer](list(groups.values()), fused=True)
+        return kinds[settings.optimizer](groups, fused=True)
 
 
 class RelationTask(Task):
-    """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6."""
+    """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6.
+
+    Args:
+        posts: with a relation that somebody gave.
+        pairs: posts whose relation is made, drawn anew every epoch.
+    """
 
     name = "relation"
     head = "relation"
@@ -111,7 +100,7 @@ class RelationTask(Task):
     def losses(self, system: System, batch: Batch) -> Tensor:
         """Cross entropy of the relation, of the posts whose image (or caption) could be read.
 
-        Each is multiplied by the weight that its source has.
+        Each is multiplied by the weight of its source.
         """
         if batch.relations is None:
             raise ValueError("Task#1 needs the relation of every post")
@@ -150,19 +139,52 @@ def share_moments(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                 optimizer.state[parameter] = shared.setdefault(parameter, own)
 
 
+def rate_factor(
+    optimizer: torch.optim.Optimizer, steps: int, settings: TrainingSettings
+) -> Callable[[int], float]:
+    """What the rates of an optimiser (``initial_lr``) are multiplied by at each of its steps.
+
+    Linear warm-up, then the decay. transformers begins a warm-up at 0; here the first step learns.
+    """
+    warm = int(settings.warmup * steps)
+    name = "constant_with_warmup" if settings.decay == "constant" else settings.decay
+    (factor, *_) = get_scheduler(name, optimizer, warm, steps).lr_lambdas
+    return lambda step: factor(step + 1 if step < warm else step)
+
+
 @dataclass(frozen=True)
-class Schedule(ABC):
-    """The order in which the tasks' batches are trained on."""
+class Schedule:
+    """The order in which the tasks' batches are trained on.
+
+    Attributes:
+        lengths: how long posts are for the system, so that posts of similar length share a batch;
+            None: their words.
+        interleaved: False is Algorithm 1 as printed: in every epoch all batches of Task#1, then
+            all of Task#2. It ends an epoch with a long block that moves the encoder and not the
+            relation classifier, which then reads an encoder it was not trained on. At the paper's
+            rate of 1e-6 that hardly matters; at higher rates turns keep the two together.
+    """
 
     tasks: Sequence[Task]
     batch_size: int
     seed: int
     lengths: Callable[[Sequence[Post]], Sequence[int]] | None = None
-    """How long posts are for the system, so that equals meet in a batch; None: their words."""
+    interleaved: bool = False
 
-    @abstractmethod
     def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """The steps of an epoch, in order; an epoch's batches depend on nothing before it."""
+        """The steps of an epoch, in order; an epoch's batches depend on nothing before it.
+
+        Interleaved tasks are spread evenly over the epoch; of two steps that fall together the
+        earlier task's comes first.
+        """
+        turns = []
+        for order, task in enumerate(self.tasks):
+            batches = self.batches(task, number)
+            for step, posts in enumerate(batches):
+                place = (step + 0.5) / len(batches) if self.interleaved else 0
+                turns.append((place, order, posts))
+        for _, order, posts in sorted(turns, key=lambda turn: turn[:2]):
+            yield self.tasks[order], posts
 
     def batches(self, task: Task, number: int) -> list[list[Post]]:
         """A task's batches of an epoch: each of its posts once."""
@@ -176,46 +198,10 @@ class Schedule(ABC):
         digest = hashlib.sha256()
         for task in self.tasks:
             for post in task.of_epoch(1):
-                shown = (task.name, post.id, post.words, post.tags, post.relation)
-                digest.update(ascii(shown).encode())
+                content = (task.name, post.id, post.words, post.tags, post.relation)
+                digest.update(ascii(content).encode())
         return digest.hexdigest()
 
     def steps(self, task: Task) -> int:
         """Steps of a task in an epoch."""
         return -(-len(task) // self.batch_size)
-
-
-class BlockSchedule(Schedule):
-    """Algorithm 1 as printed: in every epoch all batches of Task#1, then all of Task#2."""
-
-    def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """Task after task."""
-        for task in self.tasks:
-            for posts in self.batches(task, number):
-                yield task, posts
-
-
-class InterleavedSchedule(Schedule):
-    """The tasks take turns, each spread evenly over the epoch.
-
-    Algorithm 1 ends an epoch with a long block that moves the encoder and not the relation
-    classifier, which then reads an encoder it was not trained on. At the paper's rate of 1e-6
-    that hardly matters; at higher rates turns keep the two together.
-    """
-
-    def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """Turn by turn; of two steps that fall together the earlier task's comes first."""
-        turns = []
-        for order, task in enumerate(self.tasks):
-            batches = self.batches(task, number)
-            turns += [
-                ((step + 0.5) / len(batches), order, posts) for step, posts in enumerate(batches)
-            ]
-        for _, order, posts in sorted(turns, key=lambda turn: turn[:2]):
-            yield self.tasks[order], posts
-
-
-SCHEDULES: dict[str, type[Schedule]] = {
-    "blocks": BlockSchedule,
-    "interleaved": InterleavedSchedule,
-}

@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import atexit
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import is_tensorboard_available, set_seed
+from torch.utils import deterministic
 
 from rpbert.backends import resolved
+from rpbert.config.data import DataSettings
 from rpbert.config.run import RunSettings, TrainingSettings, write_yaml
 from rpbert.config.yaml_file import read_yaml
-from rpbert.errors import InputError, counted
+from rpbert.data.readers import DataSource, open_data
+from rpbert.data.reading import LeftOut
+from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
 from rpbert.evidence.describers import describers
 from rpbert.models import parse_options, registered
+from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import recover
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.storage.writing import check_writable
 from rpbert.training.card import card_writer
-from rpbert.training.progress import Reporter
-from rpbert.training.repeatable import repeatable, seed_everything
-from rpbert.training.stopping import StopSignals
-from rpbert.training.task_posts import RunPosts, related_posts, relation_posts, tagged_posts
-from rpbert.training.tasks import SCHEDULES, RelationTask, Schedule, TaggingTask, Task
+from rpbert.training.relation_sources import described, related, relation_posts, training_split
+from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.training.trainer import Trainer, TrainingResult
+from rpbert.types import Post
+
+HELD_OUT = 10  # of relation labels without a development split, every tenth post is held out
 
 # Settings of `training` that decide what is kept and shown, and nothing of the weights.
 _MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "tensorboard"}
+
+
+@dataclass(frozen=True)
+class RunPosts:
+    """The posts of a run.
+
+    Attributes:
+        train: the posts its main task learns from; tags, characters and words are theirs.
+        dev: the posts it is scored on after every epoch.
+        test: the posts it will be scored on, of which only the words are looked at, to find
+            their vectors in a vector file.
+        notes: what a person should know of the choice.
+    """
+
+    train: Sequence[Post]
+    dev: Sequence[Post]
+    test: Sequence[Post]
+    notes: Sequence[str]
 
 
 def train(settings: RunSettings, run: Path, *, resume: bool = False) -> TrainingResult:
@@ -41,68 +68,65 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
         InputError: settings, data or RUN cannot be used, or the disk is full.
     """
     with StopSignals() as stop:
-        return _train(settings, run, resume, stop)
+        trainer, dev = prepared(settings, run, stop, resume=resume)
+        with repeatable(trainer.accelerator.device):
+            result = trainer.fit(dev)
+            if trainer.accelerator.is_main_process:
+                _calibrate(trainer, dev, result.model)
+            return result
 
 
-def _train(settings: RunSettings, run: Path, resume: bool, stop: StopSignals) -> TrainingResult:
-    options = parse_options(settings.model)
-    accelerator = accelerator_for(settings.training)
+def prepared(
+    settings: RunSettings, run: Path, stop: StopSignals, *, resume: bool
+) -> tuple[Trainer, Sequence[Post]]:
+    """A trainer with all it needs, where it starts or goes on, and the development posts."""
+    options, data = parse_options(settings.model), settings.data
+    accelerator = accelerator_for(settings.training, run)
     complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, resume)
-    seed_everything(settings.training.seed)
+    set_seed(settings.training.seed)
     tags_words = registered(options.system).system.tags_words
-    posts = tagged_posts(settings.data) if tags_words else related_posts(settings.data)
-    reporter = Reporter(run, settings.training, shown=accelerator.is_main_process)
+    posts = tagged_posts(data) if tags_words else related_posts(data)
     model = TaggingModel.create(options, posts.train, [*posts.dev, *posts.test])
-    data, device = settings.data, str(accelerator.device)
-    model.describers = describers(options, data.captioner, data.ocr, device)
+    model.describers = describers(options, data.captioner, data.ocr, str(accelerator.device))
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
-    if options.encoder is not None:
-        reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
-    schedule = _schedule(settings, posts, model, reporter)
+    tasks, notes = _tasks(settings, posts.train, model)
+    chosen, lengths = settings.training, model.collator().lengths
+    interleaved = chosen.schedule == "interleaved"
+    schedule = Schedule(tasks, chosen.batch_size, chosen.seed, lengths, interleaved)
     counts = {"training": len(posts.train), "development": len(posts.dev), "test": len(posts.test)}
-    card = card_writer(complete, counts)
-    trainer = Trainer(accelerator, model, schedule, settings.training, run, stop, card)
+    trainer = Trainer(
+        accelerator, model, schedule, chosen, run, stop, card_writer(complete, counts)
+    )
+    if options.encoder is not None:
+        trainer.reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
+    for note in (*posts.notes, *notes):
+        trainer.reporter.note(note)
+    for task in tasks:
+        trainer.reporter.note(f"Task {task.name}: {counted(len(task), 'post')}")
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         if (run / "config.yaml").exists():
             check_settings(complete, run / "config.yaml")
         write_yaml(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
+    accelerator.init_trackers("tensorboard")
     if resume:
-        trainer.resume(reporter)
-    with reporter, repeatable(accelerator.device):
-        result = trainer.fit(posts.dev, reporter)
-        if accelerator.is_main_process:
-            # What made captions in training makes them here too: it is not saved.
-            best = replace(TaggingModel.load(result.model), describers=model.describers)
-            found = fit_calibration(best, posts.dev, str(accelerator.device))
-            replace(best, calibration=found).save(result.model)
-            scores = {"the scores of spans": found.spans} if best.system.tags_words else {}
-            relation = {"r": found.relation} if best.system.has_relation else {}
-            fitted = ", ".join(f"{t:.2f} for {name}" for name, t in {**scores, **relation}.items())
-            reporter.note(f"temperatures fitted on the development split: {fitted}")
-        return result
+        trainer.resume()
+    return trainer, posts.dev
 
 
-def _schedule(
-    settings: RunSettings, posts: RunPosts, model: TaggingModel, reporter: Reporter
-) -> Schedule:
-    """The tasks that system and data allow, and why one is left out."""
-    tasks, notes = _tasks(settings, posts, model)
-    for note in (*posts.notes, *notes):
-        reporter.note(note)
-    for task in tasks:
-        reporter.note(f"Task {task.name}: {counted(len(task), 'post')}")
-    chosen = SCHEDULES[settings.training.schedule]
-    batch_size, seed = settings.training.batch_size, settings.training.seed
-    return chosen(tasks, batch_size, seed, model.collator().lengths)
+def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
+    """Device, precision, processes and trackers of a run.
 
-
-def accelerator_for(settings: TrainingSettings) -> Accelerator:
-    """Device, precision and processes of a run."""
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
+    """
+    if settings.tensorboard and not is_tensorboard_available():
+        hint = "pip install 'rpbert[track]'"
+        raise InputError("training.tensorboard", "no tensorboard", "the extra", hint)
     # Accelerate keeps one state a process, and a second run in it may want another precision.
     AcceleratorState._reset_state()
     gpu = settings.device == "auto" and torch.cuda.is_available()
@@ -110,44 +134,136 @@ def accelerator_for(settings: TrainingSettings) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
         cpu=settings.device == "cpu",
+        log_with="tensorboard" if settings.tensorboard else None,
+        project_dir=run,
     )
-    if accelerator.num_processes > 1:
+    if settings.tensorboard or accelerator.num_processes > 1:
         # Threads of the process group that outlive the interpreter can abort it.
-        atexit.register(accelerator.state.destroy_process_group)
+        atexit.register(accelerator.end_training)
     return accelerator
 
 
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Same seed, machine and number of threads: the same weights, bit for bit, on a CPU.
+
+    The gradient of indexing is otherwise added up by whichever thread comes first, and sums of
+    floats depend on their order. On a GPU the fixed order is slow and not available for every
+    operation: there runs of one seed differ in the last bits.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # No memory is read before it is written; filling it takes time.
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def tagged_posts(data: DataSettings) -> RunPosts:
+    """The posts of a system that tags words: those of `data.path`.
+
+    Raises:
+        InputError: the data cannot be read, or a post to learn or score tags from has none.
+    """
+    left_out = LeftOut()
+    source = open_data(data.path, faults=left_out if data.lenient else refuse)
+    train, dev = (list(islice(source.read(split), data.posts)) for split in ("train", "dev"))
+    for posts, split in ((train, "train"), (dev, "dev")):
+        if not posts:
+            raise InputError(f"{data.path}, {split}", "no post", "tagged posts")
+        for post in posts:
+            if post.tags is None:
+                expected = "tags or entities for training"
+                raise InputError(post.origin or post.id, "no tags", expected)
+    test = _test_posts(source)
+    return RunPosts(train, dev, test, described(left_out))
+
+
+def related_posts(data: DataSettings) -> RunPosts:
+    """The posts of a system that scores the relation and tags nothing.
+
+    They are those of `data.relations` or else of `data.path`. Labels without a development
+    split, such as TRC's, hold out a tenth of the training posts for it.
+
+    Raises:
+        InputError: the data cannot be read, or no post has a relation.
+    """
+    where = data.relations or data.path
+    notes = ["no tags are learnt in this system: Task#2 is skipped"]
+    if data.relations is not None:
+        notes[0] += "; data.path is not read"
+    left_out = LeftOut()
+    source = open_data(where, faults=left_out if data.lenient else refuse)
+    split = training_split(source)
+    train = related(islice(source.read(split), data.posts))
+    if "dev" in source.splits:
+        dev = related(islice(source.read("dev"), data.posts))
+    else:
+        dev = train[HELD_OUT - 1 :: HELD_OUT]
+        train = [post for number, post in enumerate(train, 1) if number % HELD_OUT]
+        notes.append(f"no development split in {where}; held out for it: {len(dev):,}")
+    for posts, name in ((train, split), (dev, "dev")):
+        if not posts:
+            raise InputError(f"{where}, {name}", "no post with a relation", "relation labels")
+    test = _test_posts(source)
+    return RunPosts(train, dev, test, [*notes, *described(left_out)])
+
+
+def _test_posts(source: DataSource) -> list[Post]:
+    return list(source.read("test")) if "test" in source.splits else []
+
+
 def _tasks(
-    settings: RunSettings, posts: RunPosts, model: TaggingModel
+    settings: RunSettings, posts: Sequence[Post], model: TaggingModel
 ) -> tuple[list[Task], list[str]]:
     """Task#1 and Task#2, as far as the system and the data have them, and what is left out."""
-    training, evidence = settings.training, model.collator().evidence
-    tagging = TaggingTask(posts.train, training.tagging)
-    if model.system.reads_relation and all(p.relation is None for p in posts.train):
-        # It would show every image whole, and be an open gate by another name.
+    training, data, system = settings.training, settings.data, model.system
+    tagging = TaggingTask(posts, training.tagging)
+    if system.reads_relation and all(post.relation is None for post in posts):
+        # It would show every image whole: an open gate by another name.
         found, hint = "oracle, and no training post with a relation", "or give another gate"
         raise InputError("model.gate", found, "relation labels in data.path", hint)
-    if not model.system.has_relation:
-        given = [key for key in ("relations", "relation_source") if getattr(settings.data, key)]
+    if not system.has_relation:
+        given = [key for key in ("relations", "relation_source") if getattr(data, key)]
         unread = "".join(f"; data.{key} is not read" for key in given)
         return [tagging], [f"no relation classifier in this system: Task#1 is skipped{unread}"]
-    marks, data = model.vocabulary.marks, settings.data
-    if not model.system.tags_words:  # then these are the training posts
+    if not system.tags_words:  # then `posts` are those of data.relations
         data = data.model_copy(update={"relations": None})
-    supply = relation_posts(data, posts.train, marks, evidence, training.seed)
-    model.notes["relation_source"] = supply.told
-    if not supply and not model.system.tags_words:
+    marks, evidence = model.vocabulary.marks, model.collator().evidence
+    supply = relation_posts(data, posts, marks, evidence, training.seed)
+    model.notes["relation_source"] = supply.description
+    if not supply and not system.tags_words:
         where = settings.data.relations or settings.data.path
-        raise InputError(where, supply.told, "posts with evidence and a relation")
+        raise InputError(where, supply.description, "posts with evidence and a relation")
     if not supply:
         consequence = "Task#1 is skipped, and the gate learns from Task#2's gradient"
-        return [tagging], [f"{supply.told}: {consequence} through BERT alone"]
+        return [tagging], [f"{supply.description}: {consequence} through BERT alone"]
     relation = RelationTask(supply.known, training.relation, supply.pairs, training.relation_weight)
-    return [relation, *([tagging] if model.system.tags_words else [])], [supply.told]
+    return [relation, *([tagging] if system.tags_words else [])], [supply.description]
+
+
+def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:
+    """Fit the temperatures of the best model and save it with them."""
+    # The describers of training make captions here too: they are not saved.
+    best = replace(TaggingModel.load(folder), describers=trainer.model.describers)
+    found = fit_calibration(best, dev, str(trainer.accelerator.device))
+    replace(best, calibration=found).save(folder)
+    fitted = []
+    if best.system.tags_words:
+        fitted.append(f"{found.spans:.2f} for the scores of spans")
+    if best.system.has_relation:
+        fitted.append(f"{found.relation:.2f} for r")
+    trainer.reporter.note(f"temperatures fitted on the development split: {', '.join(fitted)}")
 
 
 def check_settings(settings: RunSettings, path: Path) -> None:
-    """See that a run that goes on has the settings it began with.
+    """Check that a run is resumed with the settings it began with.
 
     Args:
         settings: complete, as RUN/config.yaml has them.
@@ -165,12 +281,9 @@ def check_settings(settings: RunSettings, path: Path) -> None:
         else:
             changed = [block] if before != keys else []
         if changed:
-            raise InputError(
-                path,
-                f"other settings of {block}: {', '.join(changed)}",
-                "those the run began with",
-                "resume with the same settings, or train into another --output",
-            )
+            found = f"other settings of {block}: {', '.join(changed)}"
+            hint = "resume with the same settings, or train into another --output"
+            raise InputError(path, found, "those the run began with", hint)
 
 
 def complete_settings(settings: RunSettings) -> RunSettings:
@@ -180,12 +293,11 @@ def complete_settings(settings: RunSettings) -> RunSettings:
 
 
 def _claim(run: Path, resume: bool) -> None:
-    """See that RUN can be written and is no other run; it is made once the run can begin."""
+    """Check that RUN can be written and is no other run."""
     begun = (run / "metrics.jsonl").exists() or (run / "config.yaml").exists()
     if begun and not resume:
-        raise InputError(
-            run, "an earlier run", "a new folder", "give --resume to go on or another --output"
-        )
+        hint = "give --resume to go on or another --output"
+        raise InputError(run, "an earlier run", "a new folder", hint)
     if resume and not begun:
         raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
     if resume:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: at once where nothing would be lost, else at the next place to stop."""
+"""SIGTERM and Ctrl-C: at once where nothing would be lost, else at the next safe point."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """Turns both signals into `KeyboardInterrupt`, except where they are `held`.
 
-    Signals reach the main thread alone; in any other this does nothing. A library may make another
-    error of the `KeyboardInterrupt` that met it, as pydantic's core does: whatever leaves the
-    block after a signal leaves as `KeyboardInterrupt`, and where a library swallows it, the run
-    stops at the next place to stop.
+    Signals reach the main thread alone; in any other thread this does nothing. A library may turn
+    the `KeyboardInterrupt` into another error, as pydantic's core does, or swallow it: after a
+    signal every error leaves the block as `KeyboardInterrupt`, and `should_stop` stays true.
 
     Attributes:
-        wanted: whether a signal came.
+        should_stop: whether a signal came.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.should_stop = False
         self._held = False
         self._before: dict[int, Any] = {}
 
@@ -42,35 +41,29 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.wanted and error is not None and not isinstance(error, KeyboardInterrupt):
+        if self.should_stop and error is not None and not isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt from error
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Only note a signal; a second one stops at once all the same."""
-        before, self._held = self._held, True
-        try:
-            yield
-        finally:
-            self._held = before
+    def held(self, hold: bool = True) -> Iterator[None]:
+        """Only note a first signal; a second one stops at once.
 
-    @contextmanager
-    def released(self) -> Iterator[None]:
-        """Within `held`: stop at once again, also for a signal that came before.
+        Args:
+            hold: False, within such a block, stops at once again.
 
         Raises:
-            KeyboardInterrupt: a signal came, or comes.
+            KeyboardInterrupt: `hold` is False and a signal came before, or comes.
         """
-        before, self._held = self._held, False
+        before, self._held = self._held, hold
         try:
-            if self.wanted:
+            if self.should_stop and not hold:
                 raise KeyboardInterrupt
             yield
         finally:
             self._held = before
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        at_once = not self._held or self.wanted
-        self.wanted = True
+        at_once = not self._held or self.should_stop
+        self.should_stop = True
         if at_once:
             raise KeyboardInterrupt
