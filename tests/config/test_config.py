@@ -102,6 +102,17 @@ def test_a_fault_is_one_line_with_file_and_key(
         assert word in line
 
 
+def test_a_key_of_an_earlier_version_is_read_at_the_value_that_is_left(tmp_path: Path) -> None:
+    encoder = {"shape": {}, "summed_layers": 1, "longest": 64}
+    model = {"system": "bert", "encoder": encoder}
+    run = load_run(written(tmp_path, model=model, training={"layer_decay": 1.0}))
+    assert "layer_decay" not in run.training.model_dump()
+    assert parse_options(run.model).model_dump()["encoder"]["max_length"] == 64
+    for changes in ("training.layer_decay=0.9", "model.encoder.summed_layers=2"):
+        with pytest.raises(InputError, match=changes.partition("=")[0].replace(".", ".*")):
+            parse_options(load_run(written(tmp_path, model=model), [changes]).model)
+
+
 @pytest.mark.parametrize("content", ["", "- a\n", "a: [", "\x00", "42"])
 def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run.yaml"

@@ -9,13 +9,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
 
-from rpbert.config.run import Rates, TrainingSettings
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.bilstm_crf import BertTagger
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.storage.model_folder import TaggingModel
-from rpbert.training.tasks import TaggingTask
 from tests.conftest import made_posts, tiny
 from tests.families import TEXT_FAMILIES
 from tests.families import published as tiny_folder
@@ -102,24 +100,6 @@ def test_every_family_keeps_its_options_when_saved(family: str, tmp_path: Path) 
 def test_more_layers_than_there_are_is_refused() -> None:
     with pytest.raises(InputError, match=r"model\.encoder\.frozen_layers: found 3"):
         tiny("bert", encoder={"shape": SHAPE, "frozen_layers": 3})
-
-
-def test_layers_learn_at_rates_that_decay_downwards() -> None:
-    system = tiny("bert", encoder="roberta").system
-    rates = Rates(head=1.0, encoder=0.8, projection=0.5, visual=0.0)
-    settings = TrainingSettings(layer_decay=0.5)
-    optimizer = TaggingTask([], rates).optimizer(system, settings)
-    rate_of = {id(p): g["rate"] for g in optimizer.param_groups for p in g["params"]}
-    for name, parameter in system.named_parameters():
-        if not name.startswith("encoder."):
-            expected = 1.0
-        elif "layer.1." in name:
-            expected = 0.8
-        else:
-            expected = 0.4 if "layer.0." in name else 0.2
-        assert rate_of[id(parameter)] == pytest.approx(expected), name
-    with pytest.raises(InputError, match=r"training\.layer_decay"):
-        TaggingTask([], rates).optimizer(tiny("bilstm_crf").system, settings)
 
 
 def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:

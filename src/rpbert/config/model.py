@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,9 +20,23 @@ from pydantic import (
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and a key nobody reads is an error."""
+    """Base of all settings: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    former: ClassVar[Mapping[str, Any]] = {}
+    """Keys of earlier versions, with the value that has become the only one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_former(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for key in cls.former.keys() & given.keys():
+            if given[key] != cls.former[key]:
+                found = f"{key} {given[key]!a:.20}, which earlier versions had"
+                raise ValueError(found, f"{cls.former[key]} or no such key")
+        return {key: value for key, value in given.items() if key not in cls.former}
 
 
 # Saved settings are read again from another folder, so a path is kept from the root on.
@@ -56,10 +71,10 @@ class EncoderSettings(Settings):
 class TextEncoderSettings(EncoderSettings):
     """The text encoder, of any family; a `shape` of another than BERT names its ``model_type``."""
 
+    former: ClassVar[Mapping[str, Any]] = {"summed_layers": 1}
+
     max_length: int = Field(512, ge=16, validation_alias=AliasChoices("max_length", "longest"))
     """Most sub-words that are read at once; a longer post is read in windows that overlap."""
-    summed_layers: int = Field(1, ge=1)
-    """A word is the weighted sum of so many of the last layers, the weights learnt."""
     frozen_layers: int | None = Field(None, ge=0)
     """The embeddings and so many of the lowest layers keep their weights; None: all learn."""
 

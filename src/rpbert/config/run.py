@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -120,6 +120,8 @@ class AverageSettings(Settings):
 class TrainingSettings(Settings):
     """Algorithm 1 and its optimisers. The defaults are the `paper` preset (Table 2)."""
 
+    former: ClassVar[Mapping[str, Any]] = {"layer_decay": 1.0}
+
     seed: int = 0
     epochs: int = Field(25, ge=1)
     batch_size: int = Field(8, ge=1)
@@ -138,9 +140,6 @@ class TrainingSettings(Settings):
     """Adam's two moments of what both tasks update: a pair for each task, or one pair that follows
     the gradients of both, which takes 8 bytes a parameter less (1.3 GiB for BERT-base and
     ResNet-152)."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
-    """A layer of the encoder learns at this share of the rate of the one above it, the embeddings
-    at that of the lowest one (Howard and Ruder 2018); 1: all alike."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of a task's steps over which its rates rise from 0."""
     decay: Literal["constant", "linear", "cosine"] = "constant"

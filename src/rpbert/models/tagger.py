@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rpbert.config.model import BiLstmSettings, EvidenceSettings, SystemSettings
-from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
-from rpbert.modules.encoder import SubwordEncoder, TextImageEncoder
+from rpbert.modules.encoder import SubwordEncoder
 from rpbert.types import Batch
 
 
@@ -209,17 +208,6 @@ class System(nn.Module):
         for parameter in self.parameters():
             groups.setdefault(group_of.get(parameter, "head"), []).append(parameter)
         return groups
-
-    def heights(self) -> dict[nn.Parameter, int]:
-        """How many layers of the text encoder lie above each of its parameters.
-
-        Raises:
-            InputError: the system has no text encoder of published layers.
-        """
-        if not isinstance(self.encoder, TextImageEncoder):
-            found = f"one for {type(self).__name__}"
-            raise InputError("training.layer_decay", found, "a system on a text encoder")
-        return dict(self.encoder.heights())
 
     def freeze(self, groups: Collection[str]) -> None:
         """Keep the parameters of some groups, and the statistics gathered in training, fixed."""

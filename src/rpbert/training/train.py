@@ -17,8 +17,7 @@ from torch.utils import deterministic
 
 from rpbert.backends import resolved
 from rpbert.config.data import DataSettings
-from rpbert.config.run import RunSettings, TrainingSettings, write_yaml
-from rpbert.config.yaml_file import read_yaml
+from rpbert.config.run import RunSettings, TrainingSettings, load_run, write_yaml
 from rpbert.data.readers import DataSource, open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
@@ -272,7 +271,7 @@ def check_settings(settings: RunSettings, path: Path) -> None:
     Raises:
         InputError: others.
     """
-    begun = read_yaml(path)
+    begun = complete_settings(load_run(path)).model_dump(mode="json")
     for block, keys in settings.model_dump(mode="json").items():
         before = begun.get(block)
         if isinstance(keys, dict) and isinstance(before, dict):
