@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import BertConfig, BertModel
 
 from rpbert.analysis import explain
-from rpbert.backends.fast import fast
+from rpbert.backends import system_for
 from rpbert.data.readers import open_data
 from rpbert.evidence.encoders import VisualTokens, side_by_side
 from rpbert.inference import Decoder, Tagger
@@ -175,12 +175,13 @@ def test_a_system_without_a_gate_sees_every_image(system: str) -> None:
     assert not torch.equal(*emissions)
 
 
-def test_the_fast_twin_agrees_and_an_explanation_covers_every_token() -> None:
+def test_the_kernels_agree_and_an_explanation_covers_every_token() -> None:
     model = tiny("rpbert", evidence=EVIDENCE["captions"])
     posts = several(made_posts())
     batch = model.collator()(posts)
     with torch.inference_mode():
-        plain, quick = (s(batch) for s in (model.system, fast(model.system, "fp32", "cpu")))
+        quick = system_for(model.system, "kernels", "fp32", "cpu")(batch)
+        plain = model.system(batch)
     real = batch.word_mask
     torch.testing.assert_close(quick.emissions[real], plain.emissions[real], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(quick.source_scores, plain.source_scores, atol=1e-4, rtol=1e-4)

@@ -26,12 +26,12 @@ def system_for(
         InputError: the device cannot do it.
     """
     device, precision = torch.device(device), resolved(precision, device)
-    if backend == "kernels" or precision == "int8":
-        from rpbert.backends.fast import fast
-
-        return fast(system, precision, device)
-    if precision not in ("fp32", "bf16"):
+    if precision not in ("fp32", "bf16", "int8"):
         raise InputError("precision", repr(precision), "auto, fp32, bf16 or int8")
+    if backend == "kernels" or precision == "int8":
+        from rpbert.backends.kernels import with_kernels
+
+        system = with_kernels(system, precision, device)
     return Autocast(system).eval() if precision == "bf16" else system
 
 

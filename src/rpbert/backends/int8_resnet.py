@@ -1,12 +1,11 @@
-"""A ResNet in 8-bit integers, its ranges read off the statistics of its own normalisation.
+"""A ResNet in 8-bit integers, its ranges read from the statistics of its own normalization.
 
-A channel of a feature map is stored as unsigned bytes in steps that are fixed beforehand, so that
-an image's features do not depend on other images. What it will hold is known without a picture:
-normalisation gives each channel mean β and deviation |γ|, and behind a sum of branches means and
-variances add. Steps of its own for each channel cost nothing: they move into the weights before
-and behind it (Nagel et al. 2019, "Data-free quantization through weight equalization and bias
-correction", sections 4.1 and 4.2). A range reaches `DEVIATIONS` beyond the mean; the rare value
-beyond it is cut.
+A channel of a feature map is stored as unsigned bytes with a scale that is fixed beforehand, so
+that an image's features do not depend on other images. The range needs no picture: normalization
+gives each channel mean β and std |γ|, and after a sum of branches means and variances add. Scales
+of its own for each channel cost nothing: they move into the weights before and after it (Nagel et
+al. 2019, "Data-free quantization through weight equalization and bias correction", sections 4.1 and
+4.2). A range ends `STDS` beyond the mean; the rare value beyond it is cut.
 """
 
 from __future__ import annotations
@@ -18,95 +17,86 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rpbert.backends.folding import fold
-from rpbert.backends.int8 import ZERO, round_weight, to_bytes
-from rpbert.backends.packed import Layouts, PackedConvolution, Window
+from rpbert.backends.int8 import ZERO, quantize_weight, to_bytes
+from rpbert.backends.packed import Layouts, PackedConvolution, Residual, folded
 
 if TYPE_CHECKING:
-    from transformers.models.resnet.modeling_resnet import (
-        ResNetBasicLayer,
-        ResNetBottleNeckLayer,
-        ResNetConvLayer,
-        ResNetModel,
-        ResNetShortCut,
-    )
+    from transformers import ResNetModel
+    from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetBottleNeckLayer
+
+    from rpbert.backends.packed import ConvLayer
 
     Block: TypeAlias = ResNetBottleNeckLayer | ResNetBasicLayer
-    Part: TypeAlias = ResNetConvLayer | ResNetShortCut
 
-DEVIATIONS = 8.0
+STDS = 8.0
 LEVELS = 255
 AROUND = 2.0
-"""Steps of a shortcut that has a sign are so much larger than those of the sum it goes into."""
+"""The scale of a signed shortcut is so much larger than that of the sum it goes into."""
 
 
 class Spread(NamedTuple):
-    """What each channel of a feature map holds over all images: mean and variance. Shape: (C,)."""
+    """Mean and variance of each channel of a feature map over all images. Shape: (C,)."""
 
     mean: Tensor
     variance: Tensor
 
     @classmethod
-    def behind(cls, part: Part) -> Spread:
-        """Behind a normalisation."""
-        return cls(part.normalization.bias.detach(), part.normalization.weight.detach() ** 2)
+    def after(cls, layer: ConvLayer) -> Spread:
+        """After a normalization."""
+        return cls(layer.normalization.bias.detach(), layer.normalization.weight.detach() ** 2)
 
     def plus(self, other: Spread) -> Spread:
         """Of the sum of two maps."""
         return Spread(self.mean + other.mean, self.variance + other.variance)
 
     def rectified(self) -> Spread:
-        """Behind a ReLU, of normal variates."""
-        mean, deviation = self.mean, self.variance.sqrt().clamp(min=1e-12)
-        at = mean / deviation
+        """After a ReLU, of normal variates."""
+        mean, std = self.mean, self.variance.sqrt().clamp(min=1e-12)
+        at = mean / std
         above = torch.special.ndtr(at)
         density = torch.exp(-at * at / 2) / (2 * torch.pi) ** 0.5
-        first = mean * above + deviation * density
-        second = (mean**2 + self.variance) * above + mean * deviation * density
+        first = mean * above + std * density
+        second = (mean**2 + self.variance) * above + mean * std * density
         return Spread(first, (second - first**2).clamp(min=0))
 
-    def steps(self) -> Tensor:
-        """The step in which what a ReLU leaves of each channel is stored. Shape: (C,)."""
-        reach = self.mean + DEVIATIONS * self.variance.sqrt()
+    def scale(self) -> Tensor:
+        """The scale of each channel after a ReLU. Shape: (C,)."""
+        highest = self.mean + STDS * self.variance.sqrt()
         # A channel that is next to nothing would divide by next to nothing.
-        return reach.clamp(min=1e-3 * float(reach.max())) / LEVELS
+        return highest.clamp(min=1e-3 * float(highest.max())) / LEVELS
 
 
-class RoundedConvolution:
+class Int8Convolution:
     """A folded convolution from bytes to bytes; a ReLU follows unless the result has a sign.
 
     Args:
-        part: convolution and normalisation.
-        before: what a step of each channel is worth that goes in. Shape: (inputs,).
-        after: and of each that comes out. Shape: (outputs,).
+        before, after: scales of the channels of input and output. Shape: (inputs,), (outputs,).
         zero: the byte that stands for 0 in the result.
-        add: what a step of a map is worth that is added, in steps of the result, and its 0.
+        add: scale of a map that is added, in scales of the result, and its 0.
     """
 
     def __init__(
         self,
-        part: Part,
+        layer: ConvLayer,
         before: Tensor,
         after: Tensor,
         zero: int = 0,
         add: tuple[float, int] = (1.0, 0),
     ) -> None:
-        weight, bias = (of.detach().float() for of in fold(part.convolution, part.normalization))
-        self.window = Window.of(part.convolution)
-        if self.window.groups > 1:
-            raise ValueError("a convolution of groups")
+        weight, bias = folded(layer)
         weight = weight * before[None, :, None, None] / after[:, None, None, None]
-        steps, self.scale = round_weight(weight)
+        self.steps, self.scale = quantize_weight(weight)
         self.bias = bias / after
+        of = layer.convolution
+        self.window = of.stride, of.padding, of.dilation, of.groups
         self.zero, self.add = zero, add
-        self.zeros = torch.zeros(len(steps), dtype=torch.long)
-        self.layouts = Layouts(steps, self._laid_out)
+        self.zeros = torch.zeros(len(weight), dtype=torch.long)
+        self.layouts = Layouts(self._laid_out)
 
     def __call__(self, images: Tensor, add: Tensor | None = None) -> Tensor:
         """Bytes to bytes; `add` is overwritten. Shape: (I, inputs, height, width)."""
-        stride, padding, dilation, groups = self.window
         head = (images, 1.0, 0, self.layouts.of(images.shape), self.scale, self.zeros)
-        where = (self.bias, stride, padding, dilation, groups, 1.0, self.zero, torch.uint8)
+        where = (self.bias, *self.window, 1.0, self.zero, torch.uint8)
         found: Tensor
         if add is None:
             relu = "none" if self.zero else "relu"
@@ -117,32 +107,23 @@ class RoundedConvolution:
             )
         return found
 
-    def _laid_out(self, steps: Tensor, shape: torch.Size) -> Tensor:
-        stride, padding, dilation, groups = self.window
-        laid_out: Tensor = torch.ops.onednn.qconv_prepack(
-            steps, self.scale, 1.0, 0, stride, padding, dilation, groups, list(shape)
-        )
+    def _laid_out(self, shape: torch.Size) -> Tensor:
+        pack = torch.ops.onednn.qconv_prepack
+        laid_out: Tensor = pack(self.steps, self.scale, 1.0, 0, *self.window, list(shape))
         return laid_out
 
 
-class RoundedResNet:
-    """Pixels to the last feature map of a ResNet in 8 bits; the first convolution is bfloat16.
-
-    Args:
-        resnet: of the kind that `FoldedResNet` takes.
-    """
+class Int8ResNet:
+    """Pixels to the last feature map of a ResNet in 8 bits; the first convolution is bfloat16."""
 
     def __init__(self, resnet: ResNetModel) -> None:
-        stem = resnet.embedder.embedder
-        weight, bias = fold(stem.convolution, stem.normalization)
-        window = Window.of(stem.convolution)
-        self.stem = PackedConvolution(weight, bias, window, relu=True, dtype=torch.bfloat16)
-        self.pool = resnet.embedder.pooler
+        stem = resnet.embedder
+        self.stem, self.pool = PackedConvolution(stem.embedder, True, torch.bfloat16), stem.pooler
         blocks = [block for stage in resnet.encoder.stages for block in stage.layers]
-        steps = _steps(Spread.behind(stem), blocks)
-        self.first, self.last = steps[0], steps[-1]
+        scales = _scales(Spread.after(stem.embedder), blocks)
+        self.first, self.last = scales[0], scales[-1]
         self.blocks = [
-            _Block(block, *pair) for block, pair in zip(blocks, pairwise(steps), strict=True)
+            _residual(block, *pair) for block, pair in zip(blocks, pairwise(scales), strict=True)
         ]
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -154,46 +135,32 @@ class RoundedResNet:
         return found.float() * self.last[:, None, None]
 
 
-class _Block:
-    """A residual block in bytes.
-
-    Args:
-        before: steps of what comes in. Shape: (inputs,).
-        after: steps of what goes out. Shape: (outputs,).
-    """
-
-    def __init__(self, block: Block, before: Tensor, after: Tensor) -> None:
-        *first, last = block.layer
-        between = [before, *(Spread.behind(part).steps() for part in first)]
-        self.first = [
-            RoundedConvolution(part, *steps)
-            for part, steps in zip(first, pairwise(between), strict=True)
-        ]
-        self.around: RoundedConvolution | None = None
-        add = (1.0, 0)
-        if not isinstance(block.shortcut, nn.Identity):
-            self.around = RoundedConvolution(block.shortcut, before, AROUND * after, ZERO)
-            add = (AROUND, ZERO)
-        self.last = RoundedConvolution(last, between[-1], after, add=add)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        around = images if self.around is None else self.around(images)
-        for layer in self.first:
-            images = layer(images)
-        return self.last(images, add=around)
+def _residual(block: Block, before: Tensor, after: Tensor) -> Residual:
+    """A residual block in bytes. Shapes of the scales: (inputs,), (outputs,)."""
+    *first, last = block.layer
+    between = [before, *(Spread.after(layer).scale() for layer in first)]
+    layers = [
+        Int8Convolution(layer, *scales)
+        for layer, scales in zip(first, pairwise(between), strict=True)
+    ]
+    if isinstance(block.shortcut, nn.Identity):
+        return Residual(layers, Int8Convolution(last, between[-1], after), None)
+    shortcut = Int8Convolution(block.shortcut, before, AROUND * after, ZERO)
+    sum_of = Int8Convolution(last, between[-1], after, add=(AROUND, ZERO))
+    return Residual(layers, sum_of, shortcut)
 
 
-def _steps(stem: Spread, blocks: Sequence[Block]) -> list[Tensor]:
-    """The steps of the maps before, between and behind blocks.
+def _scales(stem: Spread, blocks: Sequence[Block]) -> list[Tensor]:
+    """The scales of the maps before, between and after blocks.
 
     Maps that are added to one another, from one shortcut with weights to the next, share theirs.
     """
-    total, streams = stem, [[stem.steps()]]
+    total, streams = stem, [[stem.scale()]]
     for block in blocks:
         joined = isinstance(block.shortcut, nn.Identity)
-        beside = total.rectified() if joined else Spread.behind(block.shortcut)
-        total = beside.plus(Spread.behind(block.layer[-1]))
+        beside = total.rectified() if joined else Spread.after(block.shortcut)
+        total = beside.plus(Spread.after(block.layer[-1]))
         if not joined:
             streams.append([])
-        streams[-1].append(total.steps())
+        streams[-1].append(total.scale())
     return [torch.stack(stream).amax(0) for stream in streams for _ in stream]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rpbert.backends.fast_words import forget_words
 from rpbert.batch import Engine, Event, Job, Shard, Summary
 from rpbert.batch.finished import Source, check, digest_of, record
 from rpbert.batch.output import Output, clear, opened
@@ -98,8 +97,6 @@ def loaded(job: Job, device: str | None) -> Tagger:
     if digest_of(job.model) != job.digest:
         found, expected = "another model than when the run began", "one that nobody writes to"
         raise InputError(job.model, found, expected, "copy it elsewhere, as from a run in training")
-    # Remembered words would carry rounding from one shard to the next.
-    forget_words(tagger.decoder.system)
     return tagger
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rpbert.backends.packed import OneDnn
+from rpbert.backends.packed import onednn_available
 
 SIDE = 2048  # of the matrices that are multiplied to find the machine's best
 _STATUS = Path("/proc/self/status")
@@ -99,9 +99,7 @@ def products(device: str, side: int = SIDE) -> dict[str, float]:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in "lr")
         ways[name] = [partial(torch.mm, left, right)]
-        if device == "cpu" and OneDnn.available():
-            ways[name].append(partial(OneDnn(dtype).linear(right, None, "none"), left))
-    if device == "cpu" and OneDnn.available():
+    if device == "cpu" and onednn_available():
         ways["int8"] = [_product_of_bytes(side)]
     with torch.inference_mode():
         return {

@@ -98,7 +98,6 @@ class ResNetBlocks(BlockNetwork):
         # Convolutions are fastest with channels last; the weights follow by themselves, and stay
         # in the usual order for saving. But of fewer than 16 channels oneDNN then takes the
         # gradient of a strided 1 × 1 convolution beyond its memory (uxlfoundation/oneDNN#6035).
-        self.foldable = resnet.config.hidden_act == "relu"
         narrow = min(config.embedding_size, *config.hidden_sizes) < 16
         self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         # The stem halves twice, each stage after the first once; every halving rounds up.
@@ -180,14 +179,5 @@ class ResNetBlocks(BlockNetwork):
         if not len(pixels):
             return pixels.new_zeros(0, self.tokens, self.width)
         pixels = pixels.contiguous(memory_format=self.memory_format)
-        blocks = self.features(pixels)  # (I, d_v, rows, columns)
+        blocks: Tensor = self.resnet(pixels).last_hidden_state  # (I, d_v, rows, columns)
         return blocks.permute(0, 2, 3, 1).flatten(1, 2)
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """The last feature map. Shapes: (I, 3, height, width) → (I, d_v, rows, columns)."""
-        if self.training and self.statistics is frozen_statistics and self.foldable:
-            from rpbert.backends.folding import FoldedResNet
-
-            return FoldedResNet.trained(self.resnet)(pixels)  # the same in less time and memory
-        found: Tensor = self.resnet(pixels).last_hidden_state
-        return found
