@@ -16,10 +16,9 @@ from fastapi.testclient import TestClient
 from rpbert import Post, Tagger
 from rpbert.service.app import Service, create_app
 from rpbert.service.batching import Work
-from rpbert.service.examples import made_examples
-from rpbert.service.keys import Keys
-from rpbert.service.server import address, listen, server
-from rpbert.service.settings import ServiceSettings
+from rpbert.service.limits import Keys, ServiceSettings
+from rpbert.service.pages import made_examples
+from rpbert.service.server import Server, address, listen
 from tests.conftest import picture
 from tests.test_inference import FINDER
 
@@ -54,7 +53,7 @@ def client_of(service: Service, keys: Keys | None = None) -> Iterator[TestClient
 def running(service: Service, keys: Keys | None = None) -> Iterator[str]:
     """The address of a service that listens on a free port."""
     listener = listen("127.0.0.1", 0)
-    uvicorn = server(create_app(service, keys or Keys(())))
+    uvicorn = Server(create_app(service, keys or Keys(())))
     thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [listener]})
     url = address(listener)
     thread.start()
@@ -70,8 +69,8 @@ class Blocked:
 
     def __init__(self, **limits: Any) -> None:
         self.service = make_service(**limits)
-        self.model = self.service.predict.run
-        self.service.predict = Work("predict", self.run, 1)
+        self.model = self.service.work.run
+        self.service.work = Work("predict", self.run, 1)
         self.entered, self.go = threading.Event(), threading.Event()
 
     def run(self, posts: Sequence[Post]) -> Sequence[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpbert.service.batching import PADDED_CHARACTERS, PADDED_WORDS, Batcher, Work
-from rpbert.service.deadline import Deadline
-from rpbert.service.failures import Failure
+from rpbert.service.limits import Failure, deadline
 from rpbert.types import Post
 
 
@@ -43,11 +41,11 @@ def batched(
 ) -> tuple[Seen, list[Any]]:
     """The answers to posts that all wait before the model's thread starts."""
     seen = Seen()
-    batcher = Batcher(0, queue, seen)
+    batcher = Batcher(0, queue, seen.batch)
     work = Work("echo", run or seen.run, size)
 
     async def main() -> list[Any]:
-        futures = batcher.submit(work, posts, time.monotonic() + 60)
+        futures = batcher.submit(work, posts)
         batcher.start()
         answers = [await future for future in futures]
         await asyncio.to_thread(batcher.close)
@@ -110,24 +108,24 @@ def test_too_few_answers_are_a_failure_and_not_a_swap() -> None:
 
 
 def test_a_full_queue_says_when_to_come_again() -> None:
-    batcher = Batcher(0, 3, Seen())
+    batcher = Batcher(0, 3, Seen().batch)
     work = Work("echo", list, 1)
 
     async def main() -> None:
-        batcher.submit(work, [post("a"), post("b")], time.monotonic() + 60)
+        batcher.submit(work, [post("a"), post("b")])
         with pytest.raises(Failure) as refused:
-            batcher.submit(work, [post("c"), post("d")], time.monotonic() + 60)
+            batcher.submit(work, [post("c"), post("d")])
         assert refused.value.status == 503
         assert int(refused.value.headers["Retry-After"]) >= 1
         assert len(batcher) == 2  # all or none
-        batcher.submit(work, [post("c")], time.monotonic() + 60)
+        batcher.submit(work, [post("c")])
 
     asyncio.run(main())
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     seen, go = Seen(), threading.Event()
-    batcher = Batcher(0, 100, seen)
+    batcher = Batcher(0, 100, seen.batch)
 
     def slow(posts: Sequence[Post]) -> list[str]:
         go.wait(60)
@@ -137,15 +135,16 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
 
     async def main() -> None:
         batcher.start()
-        first = asyncio.create_task(batcher.answers(work, [post("first")], Deadline(60)))
+        first = asyncio.create_task(batcher.answers(work, [post("first")]))
         await asyncio.sleep(0.05)
         with pytest.raises(Failure) as missed:
-            await batcher.answers(work, [post("late")], Deadline(0.05))
+            async with deadline(0.05):
+                await batcher.answers(work, [post("late")])
         assert missed.value.status == 504
-        gone = asyncio.create_task(batcher.answers(work, [post("gone")], Deadline(60)))
+        gone = asyncio.create_task(batcher.answers(work, [post("gone")]))
         await asyncio.sleep(0.05)
         gone.cancel()
-        last = asyncio.create_task(batcher.answers(work, [post("last")], Deadline(60)))
+        last = asyncio.create_task(batcher.answers(work, [post("last")]))
         await asyncio.sleep(0.05)
         go.set()
         assert await first == ["first"]
@@ -158,30 +157,27 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
 
 def test_closing_finishes_what_waits() -> None:
     seen = Seen()
-    batcher = Batcher(60, 100, seen)  # nothing would leave the queue for a minute
+    batcher = Batcher(60, 100, seen.batch)  # nothing would leave the queue for a minute
 
     async def main() -> None:
         batcher.start()
-        futures = batcher.submit(
-            Work("echo", seen.run, 8), [post(str(i)) for i in range(3)], time.monotonic() + 60
-        )
+        futures = batcher.submit(Work("echo", seen.run, 8), [post(str(i)) for i in range(3)])
         await asyncio.to_thread(batcher.close)
         assert [await future for future in futures] == ["0", "1", "2"]
-        assert not batcher.alive
+        assert not batcher.alive()
 
     asyncio.run(main())
 
 
 def test_different_work_never_shares_a_batch() -> None:
     seen = Seen()
-    batcher = Batcher(0, 100, seen)
+    batcher = Batcher(0, 100, seen.batch)
     one, other = Work("one", seen.run, 8), Work("other", seen.run, 8)
 
     async def main() -> None:
-        deadline = time.monotonic() + 60
         futures = []
         for i in range(6):
-            futures += batcher.submit((one, other)[i % 2], [post(str(i))], deadline)
+            futures += batcher.submit((one, other)[i % 2], [post(str(i))])
         batcher.start()
         assert [await future for future in futures] == [str(i) for i in range(6)]
         await asyncio.to_thread(batcher.close)

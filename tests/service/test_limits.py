@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from rpbert.data.images import LoadedImage, Resampling, load_image
-from rpbert.service.settings import ServiceSettings
+from rpbert.service.limits import ServiceSettings
 from tests.service.common import Blocked, client_of, encoded, make_service, metric, png
 
 JSON = {"Content-Type": "application/json"}

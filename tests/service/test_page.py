@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 
 from rpbert import Post, Tagger
 from rpbert.analysis import explain
-from rpbert.service.keys import Keys
+from rpbert.service.limits import Keys
 from tests.browser import MOST, Open, Watched
 from tests.conftest import tiny
 from tests.service.common import make_service, png, running

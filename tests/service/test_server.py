@@ -132,7 +132,7 @@ def test_nothing_is_computed_for_who_left() -> None:
         seen.extend(post.text for post in posts)
         return blocked.run(posts)
 
-    blocked.service.predict = Work("predict", run, 1)
+    blocked.service.work = Work("predict", run, 1)
     with running(blocked.service) as url, ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, url, {"text": "first"})
         blocked.wait_for(0)

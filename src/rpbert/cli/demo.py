@@ -12,7 +12,7 @@ import typer
 from rpbert.cli.common import Json, console, print_json
 from rpbert.cli.serve import Host, Port, needs_extra
 from rpbert.cli.serve import run as run_service
-from rpbert.service.settings import ServiceSettings
+from rpbert.service.limits import ServiceSettings
 
 
 def demo(
@@ -31,7 +31,7 @@ def demo(
     """The main job on made data in a few minutes, its result as a table."""
     if serve:
         needs_extra()
-        from rpbert.service.keys import Keys
+        from rpbert.service.limits import Keys
         from rpbert.service.server import listen
 
         keys = Keys.read(None)

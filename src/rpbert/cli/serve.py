@@ -12,11 +12,11 @@ import typer
 
 from rpbert.cli.common import BackendName, ModelPath, PrecisionName, one_of
 from rpbert.errors import InputError
-from rpbert.service.settings import ServiceSettings
+from rpbert.service.limits import ServiceSettings
 
 if TYPE_CHECKING:
     from rpbert.inference import Tagger
-    from rpbert.service.keys import Keys
+    from rpbert.service.limits import Keys
 
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")]
 Port = Annotated[int, typer.Option(help="Port to listen at; 0 takes any that is free.")]
@@ -45,7 +45,7 @@ def serve(
     computed_by = one_of("--backend", backend, BACKENDS)
     needs_extra()
     from rpbert.inference import Tagger
-    from rpbert.service.keys import Keys
+    from rpbert.service.limits import Keys
 
     opened = Keys.read(keys)  # before the model, which takes longer
     tagger = Tagger.from_pretrained(model, precision=chosen, backend=computed_by)
@@ -84,7 +84,7 @@ def run(
     """
     from rpbert.data.words import SPLITTERS
     from rpbert.service.app import Service, create_app
-    from rpbert.service.examples import made_examples, read_examples
+    from rpbert.service.pages import made_examples, read_examples
     from rpbert.service.server import address, listen
     from rpbert.service.server import run as serve_until_signal
 

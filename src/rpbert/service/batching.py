@@ -1,9 +1,8 @@
 """Dynamic batching: posts of many clients go through the model together, in one thread.
 
 While the model works on a batch, the next one gathers. A batch takes the post that has waited
-longest and, of the others, those whose length is nearest to it, as long as the padded whole stays
-small: then none waits for ever, little is computed on padding, and memory has a bound whatever
-the posts are.
+longest and, of the others, those nearest to it in length, as long as the padded whole stays
+small: none waits for ever, little is computed on padding, and memory has a bound.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from rpbert.errors import InputError
-from rpbert.service.deadline import Deadline
-from rpbert.service.failures import busy, internal, invalid
+from rpbert.service.limits import busy, internal, invalid
 from rpbert.types import Post
 
 PADDED_WORDS = 8192
@@ -32,7 +30,7 @@ log = logging.getLogger("rpbert.service")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """What the model does with posts, and how many it takes at once.
+    """What the model does with posts.
 
     Attributes:
         run: maps posts to as many answers, in their order.
@@ -44,28 +42,22 @@ class Work:
     size: int
 
 
-class Observer(Protocol):
-    """Is told what happens; called from the model's thread."""
-
-    def batch(self, work: str, posts: int, seconds: float) -> None:
-        """A batch went through the model."""
-
-
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A post that waits for the model."""
+    """A post that waits for the model; its answer is cancelled where nobody wants it any more."""
 
     work: Work
     post: Post
     answer: asyncio.Future[Any]
-    deadline: float
     since: float = field(default_factory=time.monotonic)
-    words: int = 0
-    longest: int = 0
 
-    def __post_init__(self) -> None:
-        self.words = max(1, len(self.post.words))
-        self.longest = max(map(len, self.post.words), default=1)
+    @property
+    def words(self) -> int:
+        return max(1, len(self.post.words))
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.post.words), default=1)
 
 
 class Batcher:
@@ -74,22 +66,19 @@ class Batcher:
     Args:
         wait: seconds that a post waits for others to join it, while the model is free.
         queue: most posts that wait.
-        observer: is told of each batch.
+        observe: called in the model's thread with the work, posts and seconds of each batch.
     """
 
-    def __init__(self, wait: float, queue: int, observer: Observer) -> None:
-        self.wait = wait
-        self.queue = queue
-        self.observer = observer
+    def __init__(
+        self, wait: float, queue: int, observe: Callable[[str, int, float], object]
+    ) -> None:
+        self.wait, self.queue, self.observe = wait, queue, observe
         self._waiting: list[_Waiting] = []
         self._changed = threading.Condition()
         self._closed = False
         self._pace = 0.01  # seconds a post takes, a running mean
         self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
-
-    def start(self) -> None:
-        """Start the model's thread."""
-        self._thread.start()
+        self.start, self.alive = self._thread.start, self._thread.is_alive
 
     def close(self) -> None:
         """Finish what waits, then end the thread."""
@@ -97,11 +86,6 @@ class Batcher:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the model's thread runs."""
-        return self._thread.is_alive()
 
     def __len__(self) -> int:
         """How many posts wait."""
@@ -111,19 +95,14 @@ class Batcher:
         """Whether so many more posts may wait.
 
         Raises:
-            Failure: they may not; it tells when there should be room.
+            Failure: they may not; it says when there should be room.
         """
         if len(self._waiting) + posts > self.queue:
             seconds = max(1, math.ceil(self._pace * len(self._waiting)))
             raise busy(f"{len(self._waiting)} posts wait", seconds)
 
-    def submit(
-        self, work: Work, posts: Sequence[Post], deadline: float
-    ) -> list[asyncio.Future[Any]]:
+    def submit(self, work: Work, posts: Sequence[Post]) -> list[asyncio.Future[Any]]:
         """Queue posts, all or none; called in the event loop.
-
-        Args:
-            deadline: time.monotonic() after which nobody wants the answers.
 
         Returns:
             The answer of each post, or its `Failure` as a value.
@@ -132,23 +111,22 @@ class Batcher:
             Failure: too many posts wait.
         """
         loop = asyncio.get_running_loop()
-        new = [_Waiting(work, post, loop.create_future(), deadline) for post in posts]
+        new = [_Waiting(work, post, loop.create_future()) for post in posts]
         with self._changed:
             self.check(len(new))
             self._waiting += new
             self._changed.notify()
         return [one.answer for one in new]
 
-    async def answers(self, work: Work, posts: Sequence[Post], deadline: Deadline) -> list[Any]:
-        """Queue posts and wait for their answers, each the result of `work` or a `Failure`.
+    async def answers(self, work: Work, posts: Sequence[Post]) -> list[Any]:
+        """Queue posts and wait for the result of `work` on each, or its `Failure`.
 
         Raises:
-            Failure: too many posts wait, or the deadline passed.
+            Failure: too many posts wait.
         """
-        futures = self.submit(work, posts, deadline.until)
+        futures = self.submit(work, posts)
         try:
-            async with deadline.kept():
-                return [await future for future in futures]
+            return [await future for future in futures]
         finally:
             for future in futures:  # of a client that is gone or came too late: nothing to do
                 future.cancel()
@@ -159,19 +137,17 @@ class Batcher:
             answers = _answered(batch)
             seconds = time.monotonic() - started
             self._pace += (seconds / len(batch) - self._pace) * 0.1
-            self.observer.batch(batch[0].work.name, len(batch), seconds)
-            loop = batch[0].answer.get_loop()
-            loop.call_soon_threadsafe(_deliver, batch, answers)
+            self.observe(batch[0].work.name, len(batch), seconds)
+            batch[0].answer.get_loop().call_soon_threadsafe(_deliver, batch, answers)
 
     def _next_batch(self) -> list[_Waiting]:
         """The posts to run next, once there are enough or one has waited; empty at the end."""
         with self._changed:
             while True:
-                now = time.monotonic()
-                self._waiting = [w for w in self._waiting if _wanted(w, now)]
+                self._waiting = [w for w in self._waiting if not w.answer.cancelled()]
                 if self._waiting:
                     first = self._waiting[0]
-                    left = first.since + self.wait - now
+                    left = first.since + self.wait - time.monotonic()
                     if left <= 0 or self._closed or len(self._waiting) >= first.work.size:
                         return self._pick(first)
                     self._changed.wait(left)
@@ -197,10 +173,6 @@ class Batcher:
         return batch
 
 
-def _wanted(waiting: _Waiting, now: float) -> bool:
-    return now < waiting.deadline and not waiting.answer.cancelled()
-
-
 def _answered(batch: Sequence[_Waiting]) -> list[Any]:
     """The answers of a batch; where it fails, each post alone, so that one harms no other."""
     work = batch[0].work
@@ -210,13 +182,11 @@ def _answered(batch: Sequence[_Waiting]) -> list[Any]:
             raise RuntimeError(f"{len(answers)} answers to {len(batch)} posts")
         return answers
     except InputError as error:
-        if len(batch) == 1:
-            return [invalid(f"{error.where}: found {error.found}; expected {error.expected}")]
+        failure = invalid(f"{error.where}: found {error.found}; expected {error.expected}")
     except Exception:
         log.exception("%s of %d posts failed", work.name, len(batch))
-        if len(batch) == 1:
-            return [internal()]
-    return [_answered([waiting])[0] for waiting in batch]
+        failure = internal()
+    return [failure] if len(batch) == 1 else [_answered([waiting])[0] for waiting in batch]
 
 
 def _deliver(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:

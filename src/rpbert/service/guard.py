@@ -1,6 +1,6 @@
-"""What every request passes before the service reads it: keys, size, time; and what is counted.
+"""The outermost layer of the service: keys, size and time of each request, and what is counted.
 
-The guard takes the whole body in before it hands the request on. So all bodies count against one
+The guard reads the whole body before it hands the request on. So all bodies count against one
 budget of memory, and a slow client holds nothing but its connection and what it has sent.
 """
 
@@ -11,18 +11,16 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.responses import JSONResponse
 
-from rpbert.service.failures import Failure, busy, slow, too_large, unauthorised
-from rpbert.service.keys import Keys
-from rpbert.service.metrics import Metrics
-from rpbert.service.settings import ServiceSettings
+from rpbert.service.limits import MEBI, Failure, Keys, ServiceSettings, busy, too_large
+from rpbert.types import Prediction
 
 Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -33,15 +31,68 @@ HEADERS = {
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
     b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"cache-control": b"no-store",
 }
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+POSTS = (1, 2, 4, 8, 16, 32, 64, 128)
+METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
 DISCARDED = 4
-"""A body up to so many times the limit is still read, to no use but that the client gets to hear
-why it was refused: one that is cut off while it sends often does not look."""
+"""A refused body up to so many times the limit is still read: a client whose connection is cut
+while it sends often does not read why."""
+
+
+class Metrics:
+    """What Prometheus reads at ``/metrics``, in a registry of its own.
+
+    Args:
+        queue: returns how many posts wait.
+    """
+
+    def __init__(self, queue: Callable[[], int]) -> None:
+        own = self.registry = CollectorRegistry()
+
+        def counter(name: str, help: str, *labels: str) -> Counter:
+            return Counter(f"rpbert_{name}", help, labels, registry=own)
+
+        def histogram(name: str, help: str, label: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"rpbert_{name}", help, [label], buckets=buckets, registry=own)
+
+        self._requests = counter("requests", "Answered.", "path", "method", "status")
+        self._latency = histogram("request_seconds", "Head to end of answer.", "path", SECONDS)
+        self.running = Gauge("rpbert_requests_running", "Being answered.", registry=own)
+        self._batches = histogram("batch_posts", "Posts of a batch.", "work", POSTS)
+        self._model = histogram("batch_seconds", "Time of a batch.", "work", SECONDS)
+        self._images = counter("images", "Posts by image status.", "status")
+        self._failures = counter("post_failures", "Posts not answered, by reason.", "code")
+        waiting = Gauge("rpbert_queue_posts", "Posts that wait for the model.", registry=own)
+        waiting.set_function(queue)
+
+    def request(self, path: str, method: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        method = method if method in METHODS else "other"
+        self._requests.labels(path, method, str(status)).inc()
+        self._latency.labels(path).observe(seconds)
+
+    def post(self, answer: Prediction | Failure) -> None:
+        """A post was answered, or failed."""
+        if isinstance(answer, Failure):
+            self._failures.labels(answer.code).inc()
+        else:
+            self._images.labels(answer.image).inc()
+
+    def batch(self, work: str, posts: int, seconds: float) -> None:
+        """A batch went through the model."""
+        self._batches.labels(work).observe(posts)
+        self._model.labels(work).observe(seconds)
+
+    def render(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)
 
 
 class Guard:
-    """The outermost layer of the service.
+    """The service as an ASGI application.
 
     Args:
         open_paths: paths that need no key.
@@ -54,30 +105,25 @@ class Guard:
 
     def __init__(
         self,
-        app: App,
+        app: FastAPI,
         settings: ServiceSettings,
         keys: Keys,
         metrics: Metrics,
         open_paths: frozenset[str],
     ) -> None:
-        self.app = app
-        self.settings = settings
-        self.keys = keys
-        self.metrics = metrics
+        self.app, self.settings, self.keys, self.metrics = app, settings, keys, metrics
         self.open_paths = open_paths
         self.draining = False
-        self.accepted = 0
-        self.answered = 0
+        self.accepted = self.answered = 0
         self._held = 0  # bytes of all bodies
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.monotonic(), 0
+        started, status = time.monotonic(), 499  # of a client that left, as nginx has it
         self.accepted += 1
-        self.metrics.running.inc()
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -89,32 +135,28 @@ class Guard:
                 self.answered += 1
 
         try:
-            await self._admit(scope, receive, counted)
+            with self.metrics.running.track_inprogress():
+                await self._admit(scope, receive, counted)
         finally:
-            self.metrics.running.dec()
             seconds = time.monotonic() - started
-            # Status 0 is a client that left before its answer: 499, as nginx has it.
-            # The route that answered, such as of all examples, where the request came so far.
-            route = scope.get("route")
-            path = scope["path"] if route is None else route.path
-            self.metrics.request(path, scope["method"], status or 499, seconds)
+            self.metrics.request(self._label(scope), scope["method"], status, seconds)
+
+    def _label(self, scope: Message) -> str:
+        """The path of the route, such as of all examples; one label for what clients make up."""
+        path = getattr(scope.get("route"), "path", scope["path"])
+        return next((path for r in self.app.routes if getattr(r, "path", "") == path), "other")
 
     def _with_own(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        given = [(bytes(k), bytes(v)) for k, v in headers]
-        names = {name for name, _ in given}
-        own = [(name, value) for name, value in HEADERS.items() if name not in names]
-        if b"cache-control" not in names:
-            own.append((b"cache-control", b"no-store"))
-        if self.draining and b"connection" not in names:
-            own.append((b"connection", b"close"))
-        return given + own
+        own = {**HEADERS, b"connection": b"close"} if self.draining else HEADERS
+        return list({**own, **{bytes(k): bytes(v) for k, v in headers}}.items())
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         body = _Body(self, headers, receive)
         try:
             if scope["path"] not in self.open_paths and not self.keys.open(headers):
-                raise unauthorised()
+                reason = "an API key is needed, as 'Authorization: Bearer KEY'"
+                raise Failure(401, "unauthorised", reason, {"WWW-Authenticate": "Bearer"})
             await body.read()
             await self._answer(scope, body, send)
         except Failure as failure:
@@ -128,7 +170,7 @@ class Guard:
         finally:
             body.release()
 
-    async def _answer(self, scope: Scope, body: _Body, send: Send) -> None:
+    async def _answer(self, scope: Message, body: _Body, send: Send) -> None:
         """Let the service answer, but not for a client that leaves meanwhile.
 
         Raises:
@@ -146,18 +188,14 @@ class Guard:
             answering.cancel()
 
     def hold(self, count: int) -> None:
-        """Take so many bytes of the budget.
+        """Take so many bytes of the budget of all bodies; negative gives them back.
 
         Raises:
             Failure: there are none left.
         """
-        if self._held + count > self.settings.all_bodies_bytes:
+        if count > 0 and self._held + count > self.settings.max_bodies * MEBI:
             raise busy("the requests under way are too large together", 1)
         self._held += count
-
-    def release(self, count: int) -> None:
-        """Give bytes back to the budget."""
-        self._held -= count
 
 
 class _Gone(Exception):
@@ -168,40 +206,40 @@ class _Body:
     """The body of one request, held to its limits."""
 
     def __init__(self, guard: Guard, headers: dict[bytes, bytes], receive: Receive) -> None:
-        self.guard = guard
-        self.limit = guard.settings.body_bytes
-        self.seconds = guard.settings.slow_client
+        self.guard, self._receive = guard, receive
+        self.limit, self.seconds = guard.settings.body_bytes, guard.settings.slow_client
         length = headers.get(b"content-length", b"")
         self.claimed = int(length) if length.isdigit() else 0
-        # Who waits to be asked for the body has sent none that would have to be discarded.
+        # A client that waits to be asked for the body has sent none that must be discarded.
         self.complete = headers.get(b"expect", b"").lower() == b"100-continue"
-        self._receive = receive
-        self._content: bytearray | None = None
+        self._content, self._given = bytearray(), False
         self._held = 0
 
     async def read(self) -> None:
-        """Take the body in.
+        """Read the body.
 
         Raises:
             Failure: it is too large, too slow, or there is no memory for it.
             _Gone: the client left.
         """
-        if self.claimed > self.limit:
-            self._refuse(self.claimed)
-        self.complete = False
-        content = self._content = bytearray()
+        size = self.claimed
+        if size <= self.limit:
+            self.complete, size = False, 0
         try:
             async with asyncio.timeout(self.seconds):
-                while not self.complete:
+                while size <= self.limit and not self.complete:
                     chunk = await self._next()
-                    if len(content) + len(chunk) > self.limit:
-                        self._refuse(len(content) + len(chunk))
-                    self.guard.hold(len(chunk))
-                    self._held += len(chunk)
-                    content += chunk
+                    size += len(chunk)
+                    if size <= self.limit:
+                        self.guard.hold(len(chunk))
+                        self._held += len(chunk)
+                        self._content += chunk
         except TimeoutError:
             self.complete = True  # what is still to come will not be waited for
-            raise slow(self.seconds) from None
+            reason = f"the request did not arrive within {self.seconds:g} s"
+            raise Failure(408, "slow", reason) from None
+        if size > self.limit:
+            raise too_large("body", f"{size} bytes or more", self.limit)
 
     async def _next(self) -> bytes:
         message = await self._receive()
@@ -210,9 +248,6 @@ class _Body:
         self.complete = not message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         return chunk
-
-    def _refuse(self, found: int) -> None:
-        raise too_large("body", f"{found} bytes or more", f"{self.limit}")
 
     async def discard(self) -> None:
         """Read on, within bounds, what a refused client still sends."""
@@ -226,9 +261,10 @@ class _Body:
 
     async def receive(self) -> Message:
         """The body as one message; after it nothing comes."""
-        if self._content is None:
+        if self._given:
             return await asyncio.Future()
-        content, self._content = bytes(self._content), None
+        self._given, content = True, bytes(self._content)
+        self._content.clear()
         return {"type": "http.request", "body": content, "more_body": False}
 
     async def left(self) -> None:
@@ -238,7 +274,6 @@ class _Body:
 
     def release(self) -> None:
         """Give back what the body took of the budget."""
-        if self._content is not None:
-            self._content.clear()  # the failure that is on its way holds on to it
-        self.guard.release(self._held)
+        self._content.clear()  # the failure that is on its way holds on to it
+        self.guard.hold(-self._held)
         self._held = 0

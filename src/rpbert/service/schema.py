@@ -1,4 +1,4 @@
-"""What goes in and comes out as JSON; the OpenAPI document is made of these."""
+"""What goes in and comes out as JSON; FastAPI makes the OpenAPI document of these."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from rpbert.types import ImageStatus
+from rpbert.analysis import Explanation
+from rpbert.types import Prediction
+
+DECIMALS = 6
 
 
 def _clean(value: Any) -> Any:
@@ -19,14 +22,10 @@ def _clean(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_clean)]
 
 
-class Sent(BaseModel):
-    """Base of what clients send: a key nobody reads is an error."""
+class PostIn(BaseModel):
+    """A post: `text`, `tokens` or both, and an image if there is one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class PostIn(Sent):
-    """A post: `text`, `tokens` or both, and an image if there is one."""
 
     id: Annotated[str, Field(max_length=200), BeforeValidator(_clean)] | int | None = Field(
         None, description="Comes back with the answer."
@@ -50,52 +49,20 @@ class ExplainIn(PostIn):
     )
 
 
-class PostForm(Sent):
-    """A post as a form."""
+def request_body(model: type[PostIn], *, many: bool = False) -> dict[str, Any]:
+    """The body of a request in OpenAPI: a post, or a list of posts, as JSON; or a post as a form.
 
-    text: str
-    id: str | None = None
-    image: bytes | None = Field(None, description="The image file itself.")
-    caption: str | None = None
-
-
-class ExplainForm(PostForm):
-    """A post to look into, as a form."""
-
-    relation: float | None = Field(None, ge=0, le=1)
-
-
-class EntityOut(BaseModel):
-    """A named entity: `text` is what the post holds from `start` to `end`."""
-
-    text: str
-    label: str
-    start: int
-    end: int
-    score: float = Field(description="Probability of exactly this span with this label.")
-
-
-class SourceOut(BaseModel):
-    """The relation score of one kind of evidence."""
-
-    evidence: str
-    image: int
-    relation: float
-
-
-class PredictionOut(BaseModel):
-    """What the tagger says of a post, as `rpbert predict` writes it."""
-
-    id: str
-    text: str
-    entities: list[EntityOut]
-    relation: float | None = Field(
-        description="r, how much of the image was let through; null without a relation gate."
-    )
-    image: ImageStatus
-    sources: list[SourceOut] = Field(
-        [], description="r of each kind of evidence, of a model that combines several."
-    )
+    The intake reads the body itself, after the limits on it, so FastAPI cannot know its types.
+    """
+    post = model.model_json_schema()
+    form = {**post["properties"], "image": {"type": "string", "format": "binary"}}
+    del form["tokens"]
+    json = {"anyOf": [post, {"type": "array", "items": post}]} if many else post
+    content = {
+        "application/json": {"schema": json},
+        "multipart/form-data": {"schema": {**post, "properties": form, "required": ["text"]}},
+    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 class Error(BaseModel):
@@ -141,8 +108,8 @@ class AttentionOut(BaseModel):
 class ExplanationOut(BaseModel):
     """A prediction, the attention that led to it, and what the text alone gives."""
 
-    prediction: PredictionOut
-    text_only: PredictionOut | None = Field(description="Null where no image was read.")
+    prediction: Prediction
+    text_only: Prediction | None = Field(description="Null where no image was read.")
     words: list[WordOut]
     attention: AttentionOut | None = Field(description="Null where no image was read.")
     s_tv: float | None = Field(description="S_TV (Eq. 10).")
@@ -150,8 +117,31 @@ class ExplanationOut(BaseModel):
     image_reason: str = Field(description="Why the image is unreadable, else empty.")
 
 
+def explanation_out(
+    found: Explanation, text_only: Prediction | None, image_reason: str
+) -> ExplanationOut:
+    """An explanation, small enough to be asked for at every move of a slider."""
+    post, attention = found.post, None
+    if found.attention is not None and found.boxes is not None:
+        attention = AttentionOut(
+            all=found.attention.sum(0).round(DECIMALS).tolist(),
+            words=found.attention.round(DECIMALS).tolist(),
+            boxes=found.boxes.astype(float).round(DECIMALS).tolist(),
+        )
+    spans = zip(post.words, post.spans, strict=True)
+    return ExplanationOut(
+        prediction=found.prediction,
+        text_only=text_only,
+        words=[WordOut(text=word, start=start, end=end) for word, (start, end) in spans],
+        attention=attention,
+        s_tv=found.s_tv,
+        s_tv_per_word=found.s_tv_per_word,
+        image_reason=image_reason,
+    )
+
+
 class ModelOut(BaseModel):
-    """The model that answers, and what the service takes."""
+    """The model that answers, and the limits of the service."""
 
     name: str
     version: str

@@ -18,42 +18,35 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rpbert.errors import InputError, reason_of
 from rpbert.service.guard import Guard
 
-BACKLOG = 2048
-KEEP_ALIVE = 15
-MOST_HEADERS = 16 * 1024
-
 
 class TimedConnection(H11Protocol):
     """A connection that is closed when the head of a request takes too long to come.
 
-    uvicorn times only what lies between two requests, so that a client could hold a connection
-    for ever with a byte. What is no HTTP is answered as everything else is: by JSON.
+    uvicorn times only the pause between two requests, so a client could hold a connection for ever
+    with a byte.
     """
 
     seconds = 15.0
-    """Time for the head of a request."""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client came."""
+        """Wait for the first head."""
         super().connection_made(transport)
-        self._watch()
+        self._time()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: a head that is whole needs no timer, one that began does."""
+        """Read on; a part of a head may have come."""
         super().data_received(data)
-        if self._has_request():
-            self._unwatch()
-        elif self._timer is None:
-            self._watch()
+        self._time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client left."""
-        self._unwatch()
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """Answer what is no HTTP by JSON, as everything else."""
         body = json.dumps({"error": {"code": "malformed", "reason": msg}}).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
@@ -62,27 +55,36 @@ class TimedConnection(H11Protocol):
         self.transport.write(head.encode() + body)
         self.transport.close()
 
-    def _has_request(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _watch(self) -> None:
-        self._timer = self.loop.call_later(self.seconds, self._close_idle)
-
-    def _unwatch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _time(self) -> None:
+        """Start the timer where a head is awaited, stop it where one is whole."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = None
-
-    def _close_idle(self) -> None:
-        self._timer = None
-        if not self._has_request() and not self.transport.is_closing():
-            self.transport.close()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self.transport.close)
 
 
 class Server(uvicorn.Server):
     """uvicorn that tells the service when it is being stopped, and then ends with code 0."""
 
-    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+    def __init__(self, guard: Guard) -> None:
+        settings = guard.settings
+        config = uvicorn.Config(
+            guard,
+            http=type("Connection", (TimedConnection,), {"seconds": settings.slow_client}),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=2048,
+            timeout_keep_alive=15,
+            h11_max_incomplete_event_size=16 * 1024,  # bytes of a head
+            # Longer than any request may take, so that none is cut off; shorter than for ever.
+            timeout_graceful_shutdown=math.ceil(2 * settings.slow_client + settings.deadline + 5),
+        )
+        for name in ("uvicorn.error", "python_multipart"):  # not each byte that is no HTTP or form
+            logging.getLogger(name).setLevel(logging.ERROR)
         super().__init__(config)
         self.guard = guard
 
@@ -105,11 +107,12 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        hint = "--port 0 takes any that is free" if taken else ""
-        where = "--port" if taken else "--host and --port"
+        where, hint = "--host and --port", ""
+        if taken:
+            where, hint = "--port", "--port 0 takes any that is free"
         # Python adds in brackets what it was trying, which the line says anyway.
         found = f"{host}:{port} ({reason_of(error).partition(' (while ')[0]})"
         raise InputError(where, found, "a free address of this machine", hint) from None
@@ -122,34 +125,10 @@ def address(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-def server(guard: Guard) -> Server:
-    """uvicorn for a service."""
-    settings = guard.settings
-
-    class Connection(TimedConnection):
-        seconds = settings.slow_client
-
-    config = uvicorn.Config(
-        guard,
-        http=Connection,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        h11_max_incomplete_event_size=MOST_HEADERS,
-        # Longer than any request may take, so that none is cut off; shorter than for ever.
-        timeout_graceful_shutdown=math.ceil(2 * settings.slow_client + settings.deadline + 5),
-    )
-    for name in ("uvicorn.error", "python_multipart"):  # not each byte that is no HTTP or no form
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return Server(config, guard)
-
-
 def run(guard: Guard, listener: socket.socket) -> None:
     """Serve until a signal; then answer what was accepted, and say how much that was."""
     try:
-        server(guard).run(sockets=[listener])
+        Server(guard).run(sockets=[listener])
     finally:
         line = f"answered {guard.answered:,} of {guard.accepted:,} requests"
         print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Posts to try on the page: one text with several pictures shows best what an image changes."""
+"""What the page shows: its files, and posts to try, one of them with several pictures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import random
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+
+from PIL import Image
 
 from rpbert.data.images import FORMATS
 from rpbert.data.readers import read_shard
 from rpbert.data.words import WordSplitter
 from rpbert.synthetic.scenes import draw
+from rpbert.types import Post
 
-MOST = 12
+FOLDER = Path(__file__).with_name("page")
+FILES = ("app.js", "heat.js", "sentences.js", "docs.js", "style.css", "docs.css", "icon.svg")
+PAGE = {"/": "index.html", "/docs": "docs.html", **{f"/{name}": name for name in FILES}}
+"""Files of `FOLDER` by the paths they are served at."""
+
+MOST_EXAMPLES = 12
 # Text, what the picture shows (as an entity type), and the seed that draws it.
 MADE: tuple[tuple[str, str | None, int], ...] = (
     ("can't stop thinking about Jordan", "ORG", 0),
@@ -29,7 +36,7 @@ SIZE = 400
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A post of the page.
+    """A post to try.
 
     Attributes:
         image: an encoded picture, None without one.
@@ -38,14 +45,9 @@ class Example:
     """
 
     text: str
-    image: bytes | None
-    media: str
-    caption: str
-
-    def to_dict(self, number: int) -> dict[str, Any]:
-        """The example as JSON types, its picture by address."""
-        image = None if self.image is None else f"/v1/examples/{number}/image"
-        return {"text": self.text, "image": image, "caption": self.caption}
+    image: bytes | None = None
+    media: str = ""
+    caption: str = ""
 
 
 def made_examples() -> list[Example]:
@@ -55,7 +57,7 @@ def made_examples() -> list[Example]:
 
 def _made(text: str, shows: str | None, seed: int) -> Example:
     if shows is None:
-        return Example(text, None, "", "")
+        return Example(text)
     scene = draw(shows, random.Random(seed), SIZE)
     buffer = io.BytesIO()
     scene.image.save(buffer, "JPEG", quality=90)
@@ -63,27 +65,21 @@ def _made(text: str, shows: str | None, seed: int) -> Example:
 
 
 def read_examples(path: Path, splitter: WordSplitter) -> list[Example]:
-    """The first posts of a ``.jsonl`` or ``.parquet`` file.
+    """The first posts of a ``.jsonl`` or ``.parquet`` file; unreadable images are left out.
 
     Raises:
         InputError: it is no such file, or a row is no post.
     """
-    posts = islice(read_shard(path, splitter), MOST)
-    return [_read(post.text, post.image, post.caption or "") for post in posts]
+    return [_read(post) for post in islice(read_shard(path, splitter), MOST_EXAMPLES)]
 
 
-def _read(text: str, image: Any, caption: str) -> Example:
-    """A post of a file; a picture that cannot be read is left out, the post is not."""
-    from PIL import Image
-
-    content = image if isinstance(image, bytes) else None
-    if isinstance(image, Path) and image.is_file():
-        content = image.read_bytes()
-    if content is None:
-        return Example(text, None, "", caption)
+def _read(post: Post) -> Example:
+    image, caption = post.image, post.caption or ""
     try:
+        content = image.read_bytes() if isinstance(image, Path) else image
+        if not isinstance(content, bytes):
+            return Example(post.text, caption=caption)
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            media = Image.MIME[str(opened.format)]
-    except Exception:  # a fact about the file, see `rpbert.data.images`
-        return Example(text, None, "", caption)
-    return Example(text, content, media, caption)
+            return Example(post.text, content, Image.MIME[str(opened.format)], caption)
+    except Exception:  # whatever Pillow says of the file
+        return Example(post.text, caption=caption)
