@@ -12,7 +12,6 @@ import pytest
 
 from rpbert.config.data import DataSettings
 from rpbert.config.run import load_run, write_yaml
-from rpbert.data.check import check
 from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError
@@ -110,19 +109,6 @@ def test_many_malformed_files(tmp_path: Path, soak: Soak) -> None:
         f"{told} refused in one line with the place; {counts['gone on behind']} of "
         f"{told - counts['YAML']} gone on behind with --lenient; {counts['harmless']} more harmless"
     )
-
-
-def test_check_lists_faulty_rows_where_that_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text(
-        "IMGID:1\nAda\tB-PER\n\nIMGID:2\nAda\tPER\nsaid\tO\n\nIMGID:3\nAda B-PER\n\n"
-    )
-    with pytest.raises(InputError, match=r"train\.txt:5"):
-        check(tmp_path)
-    report = check(tmp_path, lenient=True)
-    assert [split.posts for split in report.splits] == [2]
-    assert report.splits[0].strict["PER"] == 2  # the space of the third post is mended
-    faulty = [(q.line, q.file) for q in report.quirks if "faulty" in q.kind]
-    assert faulty == [(5, "train.txt"), (9, "train.txt")]
 
 
 def test_training_and_scoring_go_on_behind_faulty_rows_and_say_so(

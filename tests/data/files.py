@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from rpbert.data.readers import Quirk, open_data
+from rpbert.data.readers import open_data
+from rpbert.data.reading import Quirk
 from rpbert.types import Post
 
 

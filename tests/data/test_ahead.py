@@ -11,7 +11,7 @@ from rpbert.data.collate import ahead
 
 
 def producers() -> int:
-    return sum(thread.name == "ahead" for thread in threading.enumerate())
+    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])

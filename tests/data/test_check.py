@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rpbert.data.check import DataReport, SplitReport, check, render
-from rpbert.data.reading import Quirk
+from rpbert.data.check import check, render
 from rpbert.errors import InputError
+from tests.conftest import picture
+from tests.data.files import folder_of
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
-
-# Per split: posts, words, entities strict, entities conlleval, lone I-, blank line at the end.
+KEYS = ("posts", "words", "strict", "conlleval", "lone_inside", "blank_line_at_end")
 PUBLISHED = {
     "twitter2015": {
         "train": (4000, 64439, 6166, 6352, 186, False),
@@ -28,8 +28,6 @@ PUBLISHED = {
         "test": (723, 11330, 1351, 1351, 0, True),
     },
 }
-LABELLED = {"twitter2015": (5727, 3122), "twitter2017": (4273, 2490)}
-STYLE = {"twitter2015": "joined", "twitter2017": "apart"}
 
 
 def real(name: str) -> Path:
@@ -38,74 +36,60 @@ def real(name: str) -> Path:
     return REAL / name
 
 
-@pytest.mark.parametrize("name", list(PUBLISHED))
-def test_figures_of_the_real_sets(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "marks", "labelled"),
+    [("twitter2015", "joined", (5727, 3122)), ("twitter2017", "apart", (4273, 2490))],
+)
+def test_figures_of_the_real_sets(name: str, marks: str, labelled: tuple[int, int]) -> None:
     report = check(real(name))
-    found = report.to_dict()["splits"]
-    assert {
-        split: (
-            d["posts"],
-            d["words"],
-            d["entities_strict"]["total"],
-            d["entities_conlleval"]["total"],
-            d["lone_inside"],
-            d["blank_line_at_end"],
-        )
-        for split, d in found.items()
-    } == PUBLISHED[name]
-    for d in found.values():
-        assert d["entities_strict"]["by_type"].keys() == {"PER", "LOC", "ORG", "MISC"}
-        assert d["marks"] == STYLE[name]
-    lone = sum(quirk.kind == "lone I- tag" for quirk in report.quirks)
-    assert lone == sum(figures[4] for figures in PUBLISHED[name].values())
-    labels = (
-        sum(d["relations"] for d in found.values()),
-        sum(d["relations_positive"] for d in found.values()),
-    )
-    assert labels == LABELLED[name]
+    found = report["splits"]
+    for split in found.values():
+        split |= {key: split[f"entities_{key}"]["total"] for key in ("strict", "conlleval")}
+        assert split["entities_strict"]["by_type"].keys() == {"PER", "LOC", "ORG", "MISC"}
+        assert split["marks"] == marks
+    figures = {name: tuple(split[key] for key in KEYS) for name, split in found.items()}
+    assert figures == PUBLISHED[name]
+    lone = sum(quirk["kind"] == "lone I- tag" for quirk in report["quirks"])
+    assert lone == sum(split["lone_inside"] for split in found.values())
+    keys = ("relations", "relations_positive")
+    assert tuple(sum(split[key] for split in found.values()) for key in keys) == labelled
 
 
 @pytest.mark.parametrize("name", ["twitter2015", "twitter2017"])
 def test_real_images_are_all_readable(name: str) -> None:
-    found = check(real(f"real_pairs/{name}")).to_dict()["splits"]
+    found = check(real(f"real_pairs/{name}"))["splits"]
     present = {"present": 5, "missing": 0, "unreadable": 0, "none": 0}
-    assert {split: d["images"] for split, d in found.items()} == dict.fromkeys(
-        ("train", "dev", "test"), present
-    )
+    assert [split["images"] for split in found.values()] == [present] * 3
 
 
 def test_published_relation_labels_without_tweets_are_still_reported() -> None:
     report = check(real("trc"))
-    labels = [(split.posts, split.relations) for split in report.splits]
     # 4,471 rows less 28 rewritten ids and less the 2 rows that lost a label column.
-    assert sum(count for _, count in labels) == 4441
-    assert {posts for posts, _ in labels} == {0}
-    assert any(quirk.kind == "no tweets" for quirk in report.quirks)
+    assert sum(split["relations"] for split in report["splits"].values()) == 4441
+    assert {split["posts"] for split in report["splits"].values()} == {0}
+    assert "no tweets" in {quirk["kind"] for quirk in report["quirks"]}
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    from PIL import Image
-
-    texts = {
-        "train": "IMGID:a\nAnna\tB-PER\n\nIMGID:a\nx\tI-LOC\n\nIMGID:b\ny\tB-LOC\nz\tI-LOC\n\n",
-        "test": "IMGID:c\n#x\tO\n\nIMGID:b\ny\tB-OTHER",
+    files: dict[str, str | bytes] = {
+        "train.txt": "IMGID:a\nAnna\tB-PER\n\nIMGID:a\nx\tI-LOC\n\nIMGID:b\ny\tB-LOC\nz\tI-LOC\n\n",
+        "test.txt": "IMGID:c\n#x\tO\n\nIMGID:b\ny\tB-OTHER",
+        "captions.tsv": "a\ta cat\nc\t\n",
+        "relations.tsv": "a\t0\nb\t1\n",
+        "images/c.jpg": b"no image",
     }
-    for name, text in texts.items():
-        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "captions.tsv").write_text("a\ta cat\nc\t\n", encoding="utf-8")
+    folder_of(tmp_path, files)
     regions = {"b/features": np.ones((2, 3), np.float32), "b/boxes": np.zeros((2, 4), np.float32)}
     save_file(regions, tmp_path / "regions.safetensors")
-    (tmp_path / "relations.tsv").write_text("a\t0\nb\t1\n", encoding="utf-8")
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.jpg")
-    (tmp_path / "images" / "c.jpg").write_bytes(b"no image")
+    picture(0).save(tmp_path / "images" / "a.jpg")
     return tmp_path
 
 
 def test_everything_of_a_small_folder(small: Path) -> None:
-    report = check(small)
-    assert json.loads(json.dumps(report.to_dict()))["splits"] == {
+    report = json.loads(json.dumps(check(small)))
+    assert list(report) == ["path", "splits", "quirks", "notes"]
+    assert report["splits"] == {
         "train": {
             "posts": 3,
             "words": 4,
@@ -139,31 +123,34 @@ def test_everything_of_a_small_folder(small: Path) -> None:
             "marks": "joined",
         },
     }
-    assert sorted((q.file, q.line, q.kind) for q in report.quirks) == [
+    assert [(q["file"], q["line"], q["kind"]) for q in report["quirks"]] == [
         ("captions.tsv", 2, "empty value"),
+        ("train.txt", 5, "lone I- tag"),
+        ("train.txt", 4, "id given twice"),
+        ("train.txt", 7, "image missing"),
         ("test.txt", 1, "image unreadable"),
-        ("test.txt", 4, "id in two splits"),
-        ("test.txt", 4, "image missing"),
         ("test.txt", 5, "OTHER for MISC"),
         ("test.txt", 5, "no blank line at the end"),
-        ("train.txt", 4, "id given twice"),
-        ("train.txt", 5, "lone I- tag"),
-        ("train.txt", 7, "image missing"),
+        ("test.txt", 4, "image missing"),
+        ("test.txt", 4, "id in two splits"),
     ]
 
 
-def test_the_plain_text_shows_counts_and_lines() -> None:
-    split = SplitReport("train", posts=1234)
-    split.strict.update(["PER", "PER", "LOC"])
-    quirks = tuple(Quirk("a.txt", line, "empty word", "") for line in (9, 3, 4, 5))
-    lines = render(DataReport("folder", (split,), quirks)).splitlines()
-    assert lines[0] == "folder"
-    assert [line.split() for line in lines if line.startswith(("posts", "  PER", "blank"))] == [
-        ["posts", "1,234"],
-        ["PER", "2"],
-        ["blank", "line", "at", "the", "end", "-"],
+def test_the_plain_text_shows_counts_and_lines(small: Path) -> None:
+    report = check(small)
+    report["splits"]["train"]["posts"] = 1234
+    report["quirks"] += [
+        {"file": "a.txt", "line": line, "kind": "z", "detail": ""} for line in (9, 3, 4, 5)
     ]
-    assert lines[-2:] == ["empty word: 4", "  a.txt: 3-5, 9"]
+    lines = render(report).splitlines()
+    assert lines[0] == str(small)
+    rows = [line.split() for line in lines]
+    assert rows.count(["PER", "1", "0"]) == 2
+    assert ["posts", "1,234", "2"] in rows
+    assert ["images", "missing", "1", "1"] in rows
+    assert ["blank", "line", "at", "the", "end", "yes", "no"] in rows
+    assert ["#", "and", "@", "-", "joined"] in rows
+    assert lines[-2:] == ["z: 4", "  a.txt: 3-5, 9"]
 
 
 @pytest.mark.parametrize(
@@ -175,36 +162,32 @@ def test_the_plain_text_shows_counts_and_lines() -> None:
         ({"train.jsonl": '{"id": "1", "text": "x", "image": "a.jpg"}'}, None),
     ],
 )
-def test_data_without_any_image_is_told(
-    tmp_path: Path, files: dict[str, str], note: str | None
+def test_data_without_any_image_is_reported(
+    tmp_path: Path, files: dict[str, str | bytes], note: str | None
 ) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    report = check(tmp_path)
-    told = [line for line in render(report).splitlines() if "would see text alone" in line]
-    assert list(report.notes) == told == report.to_dict()["notes"]
-    assert [line[: len(note or "")] for line in told] == ([note] if note else [])
+    report = check(folder_of(tmp_path, files))
+    said = [line for line in render(report).splitlines() if "would see text alone" in line]
+    assert report["notes"] == said
+    assert [line.startswith(note or "") for line in said] == [True] * (note is not None)
 
 
-def test_marks_are_told_only_where_there_are_some(tmp_path: Path) -> None:
-    texts = {"train": "plain", "dev": "#NBA", "test": "# NBA"}
-    for split, text in texts.items():
+def test_marks_are_reported_only_where_there_are_some(tmp_path: Path) -> None:
+    for split, text in {"train": "plain", "dev": "#NBA", "test": "# NBA"}.items():
         row = {"id": split, "tokens": text.split()}
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row), encoding="utf-8")
     report = check(tmp_path)
-    assert [split.marks for split in report.splits] == [None, "joined", "apart"]
-    assert "# and @" in render(report)
-
-
-def test_a_clean_source_has_no_quirks(tmp_path: Path) -> None:
-    (tmp_path / "test.jsonl").write_text('{"id": "1", "text": "x"}\n', encoding="utf-8")
-    report = check(tmp_path / "test.jsonl")
-    assert report.quirks == ()
+    assert [split["marks"] for split in report["splits"].values()] == [None, "joined", "apart"]
+    assert report["quirks"] == []
     assert render(report).endswith("no quirks")
 
 
-def test_malformed_input_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "test.jsonl").write_text("{}\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"test\.jsonl:1: found no id"):
+def test_faulty_rows_are_listed_where_that_is_asked_for(tmp_path: Path) -> None:
+    text = "IMGID:1\nAda\tB-PER\n\nIMGID:2\nAda\tPER\nsaid\tO\n\nIMGID:3\nAda B-PER\n\n"
+    folder_of(tmp_path, {"train.txt": text})
+    with pytest.raises(InputError, match=r"train\.txt:5"):
         check(tmp_path)
+    report = check(tmp_path, lenient=True)
+    assert report["splits"]["train"]["posts"] == 2
+    assert report["splits"]["train"]["entities_strict"]["total"] == 2  # the space is read as a tab
+    faulty = [(q["line"], q["file"]) for q in report["quirks"] if "faulty" in q["kind"]]
+    assert faulty == [(5, "train.txt"), (9, "train.txt")]

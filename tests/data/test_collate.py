@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rpbert.data.collate import (
     PADDED,
     Collator,
-    NoSubwords,
     TokenizerSubwords,
     _windows,
     batches,
@@ -23,7 +22,7 @@ from rpbert.data.collate import (
     windows,
 )
 from rpbert.data.images import Preprocessing
-from rpbert.data.vocabulary import LONGEST_WORD, Vocabulary, learn_wordpieces, tag_set
+from rpbert.data.vocabulary import MAX_WORD_LENGTH, Vocabulary, learn_wordpieces, tag_set
 from rpbert.errors import InputError
 from rpbert.evidence.readers import ImageReader, ImageStore, NoEvidence
 from rpbert.types import Post
@@ -81,7 +80,7 @@ def test_every_word_counts_in_exactly_one_row(words: list[str]) -> None:
 
 
 def test_characters_and_words_of_each_distinct_word_once() -> None:
-    collate = Collator(VOCABULARY, NoSubwords(), NoEvidence())
+    collate = Collator(VOCABULARY, None, NoEvidence())
     batch = collate([post("ab", "C", "ab"), post("ab", "zz")])
     assert batch.form_characters.tolist() == [[2, 3], [1, 0], [1, 1]]
     assert batch.form_vectors.tolist() == [2, 3, 1]  # known, known in lower case, unknown
@@ -90,7 +89,7 @@ def test_characters_and_words_of_each_distinct_word_once() -> None:
 
 
 def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
-    collate = Collator(VOCABULARY, NoSubwords(), NoEvidence())
+    collate = Collator(VOCABULARY, None, NoEvidence())
     posts = [post("ab").with_(tags=("B-PER",), relation=1.0)]
     assert collate(posts).tags is None
     gold = collate.with_gold(posts)
@@ -101,7 +100,7 @@ def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
 
 
 def test_an_unknown_gold_tag_is_named_with_its_line() -> None:
-    collate = Collator(VOCABULARY, NoSubwords(), NoEvidence())
+    collate = Collator(VOCABULARY, None, NoEvidence())
     strange = post("ab").with_(tags=("B-GPE",), origin="train.txt:3")
     with pytest.raises(InputError, match=r"^train.txt:3: found tag B-GPE; expected"):
         collate.with_gold([strange])
@@ -113,7 +112,7 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
     sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
     posts = [post("ab").with_(image=image) for image in [*sources, None]]
     reader = ImageReader(ImageStore(Preprocessing(32), 2**20))
-    batch = Collator(VOCABULARY, NoSubwords(), reader)(posts)
+    batch = Collator(VOCABULARY, None, reader)(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
     assert batch.evidence[0].of_post.flatten().tolist() == [0, 0, -1, -1, -1]
     assert batch.evidence[0].values.shape == (1, 3, 32, 32)
@@ -178,11 +177,11 @@ def test_windows_are_bounded_in_posts_and_in_bytes(monkeypatch: pytest.MonkeyPat
 def test_a_word_of_any_length_takes_no_more_than_a_long_one() -> None:
     """Of a word that nobody writes, the beginning and the end are read."""
     huge = "ab" + "x" * 1_000_000 + "ba"
-    batch = Collator(VOCABULARY, NoSubwords(), NoEvidence())([post(huge, "ab")])
-    assert batch.form_characters.shape == (2, LONGEST_WORD)
+    batch = Collator(VOCABULARY, None, NoEvidence())([post(huge, "ab")])
+    assert batch.form_characters.shape == (2, MAX_WORD_LENGTH)
     rows = [VOCABULARY.character_rows(sign)[0] for sign in "abx"]
     a, b, x = rows
-    half = LONGEST_WORD // 2 - 2
+    half = MAX_WORD_LENGTH // 2 - 2
     assert batch.form_characters[0].tolist() == [a, b, *[x] * 2 * half, b, a]
 
 
@@ -194,7 +193,7 @@ def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> 
         fresh = TokenizerSubwords(TOKENIZER, 64)
         assert subwords.rows(words) == fresh.rows(words)
     assert len(subwords._pieces) <= 12
-    assert max(map(len, subwords._pieces)) < LONGEST_WORD
+    assert max(map(len, subwords._pieces)) < MAX_WORD_LENGTH
 
 
 def test_windows_are_bounded_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +203,7 @@ def test_windows_are_bounded_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_moves_with_its_tensors() -> None:
-    batch = Collator(VOCABULARY, NoSubwords(), NoEvidence())([post("ab")]).to("meta")
+    batch = Collator(VOCABULARY, None, NoEvidence())([post("ab")]).to("meta")
     assert batch.forms.device.type == "meta"
     assert batch.image_status == ("none",)
     assert isinstance(batch.word_mask, torch.Tensor)
@@ -215,4 +214,4 @@ def test_lengths_are_what_the_encoder_reads_of_a_post() -> None:
     subwords = TokenizerSubwords(TOKENIZER, 64)
     counts = Collator(VOCABULARY, subwords, NoEvidence()).lengths(posts)
     assert counts == [len(subwords.rows(p.words)[0].ids) - 2 for p in posts]
-    assert Collator(VOCABULARY, NoSubwords(), NoEvidence()).lengths(posts) == [3, 0, 1]
+    assert Collator(VOCABULARY, None, NoEvidence()).lengths(posts) == [3, 0, 1]

@@ -23,7 +23,6 @@ from rpbert.data.images import (
     fingerprint,
     load_image,
     load_small,
-    normalise,
     normalise_batch,
 )
 from rpbert.errors import InputError
@@ -402,7 +401,7 @@ def test_real_photos_decode() -> None:
 
 def test_normalisation_by_the_formula() -> None:
     values = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    got = normalise(values)
+    got = normalise_batch([values])[0]
     assert got.shape == (3, 5, 7)
     assert got.dtype == torch.float32
     for channel, (mean, deviation) in enumerate(
@@ -418,7 +417,7 @@ def test_a_batch_is_its_images() -> None:
     ]
     batch = normalise_batch(several)
     assert batch.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(batch, torch.stack([normalise(one) for one in several]))
+    assert torch.equal(batch, torch.stack([normalise_batch([one])[0] for one in several]))
     assert normalise_batch([], Preprocessing(6)).shape == (0, 3, 6, 6)
 
 

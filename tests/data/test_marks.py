@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rpbert.data.words import ENOUGH, SPLITTERS, MarksWatch, SplittingWarning
+from rpbert.data.words import ENOUGH_MARKS, SPLITTERS, MarksWatch, SplittingWarning
 from rpbert.inference import Tagger
 from rpbert.types import Post
 from tests.conftest import SHARED, tiny
@@ -37,7 +37,7 @@ def test_the_other_style_is_told_once(style: str, model: str) -> None:
 
 
 def test_few_marks_say_nothing() -> None:
-    posts = split("joined", count=(ENOUGH - 1) // 3)
+    posts = split("joined", count=(ENOUGH_MARKS - 1) // 3)
     assert told(MarksWatch("apart"), posts) == 0
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data.readers import open_data, read_shard
-from rpbert.data.reading import LINE_LIMIT, Quirk, lines_of
-from rpbert.data.tables import read_jsonl, read_parquet
+from rpbert.data.reading import LINE_LIMIT, Quirk, ReadLog, lines_of
+from rpbert.data.tables import read_table
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.types import Post, PostImage
@@ -154,8 +154,8 @@ def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
     ids = pa.array(["0", "bad", "1", "2"])
     pq.write_table(pa.table({"id": ids, "text": broken}), tmp_path / "x.parquet")
     faults: list[InputError] = []
-    for read_rows, name in ((read_jsonl, "x.jsonl"), (read_parquet, "x.parquet")):
-        posts = read_rows(tmp_path / name, SPLITTERS["joined"], faults=faults.append)
+    for name in ("x.jsonl", "x.parquet"):
+        posts = read_table(tmp_path / name, SPLITTERS["joined"], ReadLog(fault=faults.append))
         assert [post.id for post in posts] == ["0", "1", "2"]
     places = [str(fault.where).removeprefix(f"{tmp_path}/") for fault in faults]
     assert places == ["x.jsonl:2", "x.jsonl:3", "x.jsonl:4", "x.jsonl:5", "x.parquet:2"]
@@ -167,7 +167,10 @@ def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
 def test_a_line_up_to_the_limit_is_read(tmp_path: Path, length: int, end: bytes) -> None:
     (tmp_path / "x").write_bytes(b"a\n" + b"b" * length + end)
     faults: list[InputError] = []
-    lines = [(number, len(line)) for number, line in lines_of(tmp_path / "x", None, faults.append)]
+    lines = [
+        (number, len(line))
+        for number, line in lines_of(tmp_path / "x", ReadLog(fault=faults.append))
+    ]
     assert lines == [(1, 1)] + [(2, length)] * (length == LINE_LIMIT)
     assert len(faults) == (length > LINE_LIMIT)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpbert.data.images import BYTE_LIMIT, load_image
-from rpbert.data.reading import LINE_LIMIT
+from rpbert.data.reading import LINE_LIMIT, ReadLog
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
@@ -37,7 +37,7 @@ def tar_of(path: Path, members: Iterable[Member | tarfile.TarInfo], **options: A
 
 def read(path: Path) -> tuple[list[Post], list[InputError]]:
     faults: list[InputError] = []
-    return list(read_tar(path, SPLITTERS["joined"], faults.append)), faults
+    return list(read_tar(path, SPLITTERS["joined"], ReadLog(fault=faults.append))), faults
 
 
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
@@ -103,7 +103,7 @@ def test_any_name_and_every_kind_of_tar(
         ([("a.json", b"[1]")], "one JSON object"),
         ([("a.json", b'{"tokens": 5}')], "found tokens 5"),
         ([("a.jpg", b"jpeg")], "neither text nor tokens"),
-        ([("a.txt", b"x"), ("a.jpg", b"1"), ("a.png", b"2")], "an image twice"),
+        ([("a.txt", b"x"), ("a.jpg", b"1"), ("a.png", b"2")], "image twice"),
         ([("a.txt", b"x"), ("a.x.txt", b"y")], ".x.txt"),
         ([("a.txt", b"x"), ("a.txt", b"y")], ".txt twice"),
     ],

@@ -22,7 +22,7 @@ def check(
 
     report = run(path, lenient=lenient)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         print(render(report))
 

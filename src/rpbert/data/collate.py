@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import queue
 import random
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rpbert.data.images import Preprocessing
-from rpbert.data.vocabulary import LONGEST_WORD, PADDING, Vocabulary
+from rpbert.data.vocabulary import MAX_WORD_LENGTH, PADDING, Vocabulary
 from rpbert.errors import InputError
 from rpbert.types import Batch, EvidenceInput, ImageStatus, Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Item = TypeVar("Item")
 
 HELD_BYTES = 128 * 2**20
 """Bytes of images and characters of texts that a window of posts may hold before it is complete."""
@@ -37,39 +38,17 @@ class Row:
     words: list[int]
 
 
-class Subwords(Protocol):
-    """Splits the words of a post into encoder rows."""
-
-    def rows(self, words: Sequence[str]) -> list[Row]:
-        """At least one row; every sub-word counts in exactly one of them."""
-
-    def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
-        """How long each post is for the encoder."""
-
-
-class NoSubwords:
-    """For systems without a sub-word encoder: one empty row a post."""
-
-    def rows(self, words: Sequence[str]) -> list[Row]:
-        """One row that holds nothing."""
-        return [Row([], [])]
-
-    def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
-        """The words of each post, which the tagger reads."""
-        return [len(words) for words in posts]
-
-
 class TokenizerSubwords:
     """Rows ``[CLS] T [SEP]`` (Eq. 1) by WordPiece, BPE or SentencePiece.
 
-    Each word is split by itself, as it would be behind a space, so that every sub-word is of one
+    Each word is split by itself, as it would be after a space, so that every sub-word is of one
     word whatever the tokenizer; a word without any piece becomes [UNK]. A post longer than the
     encoder is read in several rows that overlap by half, and each word counts in the row where the
-    nearer edge is farthest; a word longer than half a row counts part by part.
+    nearer edge is farthest; a word longer than half a row counts piece by piece.
 
     Args:
         tokenizer: of the text encoder.
-        longest: most tokens in a row, [CLS] and [SEP] included.
+        max_length: tokens in a row, [CLS] and [SEP] included.
 
     Raises:
         InputError: the tokenizer has no tokens that open and close a text, as encoders' have.
@@ -78,7 +57,7 @@ class TokenizerSubwords:
     remembered = 50_000
     """Distinct words whose pieces are kept; then the memory starts afresh."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         opening, closing = tokenizer.cls_token_id, tokenizer.sep_token_id
         if opening is None or closing is None:
             found = f"{type(tokenizer).__name__} without [CLS] and [SEP]"
@@ -87,13 +66,18 @@ class TokenizerSubwords:
         self.opening: int = opening
         self.closing: int = closing
         self.unknown: int = closing if tokenizer.unk_token_id is None else tokenizer.unk_token_id
-        self.room = longest - 2
-        self._lead = _lead(tokenizer)
+        self.room = max_length - 2
+        # Byte-level BPE has other pieces for a word after a space than for one that begins a text.
+        alone, after = tokenizer(["a", "a a"], add_special_tokens=False)["input_ids"]
+        self._lead = "" if after[len(after) // 2 :] == alone else " "
         self._pieces: dict[str, list[int]] = {}
 
     def rows(self, words: Sequence[str]) -> list[Row]:
-        """One row, or several that overlap where the post does not fit."""
-        pieces = self._split(words)
+        """One row, or several that overlap where the post does not fit.
+
+        Every sub-word counts in exactly one of them.
+        """
+        pieces = self.pieces(words)
         if sum(map(len, pieces)) <= self.room:
             return [self._row(list(enumerate(pieces)), range(len(words)), range(len(words)))]
         # No part of a word fills more than half a row, so that windows always advance.
@@ -104,22 +88,16 @@ class TokenizerSubwords:
         windows = _windows([len(ids) for _, ids in parts], self.room)
         return [self._row(parts, window, counted) for window, counted in windows]
 
-    def counts(self, posts: Sequence[Sequence[str]]) -> list[int]:
-        """The sub-words of each post, whose new words are split all at once."""
-        self._split([word for words in posts for word in words])
-        return [sum(map(len, self._split(words))) for words in posts]
-
     def _row(self, parts: list[tuple[int, list[int]]], window: range, counted: range) -> Row:
-        """The parts of a window as a row; each is a word, or one of several of a very long word."""
-        ids = [self.opening]
-        words = [-1]
+        ids, words = [self.opening], [-1]
         for place in window:
             word, pieces = parts[place]
             ids += pieces
             words += [word if place in counted else -1] * len(pieces)
         return Row([*ids, self.closing], [*words, -1])
 
-    def _split(self, words: Sequence[str]) -> list[list[int]]:
+    def pieces(self, words: Sequence[str]) -> list[list[int]]:
+        """The sub-words of each word, at least one."""
         if len(self._pieces) > self.remembered:
             self._pieces.clear()
         new = [word for word in dict.fromkeys(words) if word not in self._pieces]
@@ -129,9 +107,9 @@ class TokenizerSubwords:
         clean = [self._lead + word.encode("utf-8", "replace").decode() for word in new]
         # Some tokenizers take the square of a word's length, and nobody's word is that long.
         slices = [
-            (row, word[start : start + LONGEST_WORD])
+            (row, word[start : start + MAX_WORD_LENGTH])
             for row, word in enumerate(clean)
-            for start in range(0, max(len(word), 1), LONGEST_WORD)
+            for start in range(0, max(len(word), 1), MAX_WORD_LENGTH)
         ]
         encoded = self.tokenizer([part for _, part in slices], add_special_tokens=False)
         found: list[list[int]] = [[] for _ in new]
@@ -139,17 +117,9 @@ class TokenizerSubwords:
             found[row] += ids
         split = {word: ids or [self.unknown] for word, ids in zip(new, found, strict=True)}
         pieces = [split.get(word) or self._pieces[word] for word in words]
-        self._pieces.update((word, ids) for word, ids in split.items() if len(word) < LONGEST_WORD)
+        kept = ((word, ids) for word, ids in split.items() if len(word) < MAX_WORD_LENGTH)
+        self._pieces.update(kept)
         return pieces
-
-
-def _lead(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What stands before a word so that it is split as it is behind another: nothing or a space.
-
-    Byte-level BPE knows a word behind a space by other pieces than one that begins a text.
-    """
-    alone, behind = tokenizer(["a", "a a"], add_special_tokens=False)["input_ids"]
-    return "" if behind[len(behind) // 2 :] == alone else " "
 
 
 def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
@@ -162,18 +132,14 @@ def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
     count = len(lengths)
     windows: list[range] = []
     first = 0
-    while True:
+    while not windows or windows[-1].stop < count:
+        if windows:
+            middle = int(np.searchsorted(starts, starts[first] + room // 2, side="right")) - 1
+            first = max(middle, first + 1)
         last = int(np.searchsorted(starts, starts[first] + room, side="right")) - 1
         windows.append(range(first, last))
-        if last == count:
-            break
-        middle = int(np.searchsorted(starts, starts[first] + room // 2, side="right")) - 1
-        first = max(middle, first + 1)
-    cuts = [0]
-    for before, after in pairwise(windows):
-        cuts.append((after.start + before.stop + 1) // 2)
-    cuts.append(count)
-    counted = [range(a, b) for a, b in pairwise(cuts)]
+    cuts = [(after.start + before.stop + 1) // 2 for before, after in pairwise(windows)]
+    counted = [range(a, b) for a, b in pairwise([0, *cuts, count])]
     return list(zip(windows, counted, strict=True))
 
 
@@ -204,7 +170,7 @@ class EvidenceReader(Protocol):
     def read(
         self, posts: Sequence[Post]
     ) -> tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]:
-        """The evidence of posts, and what became of each post's."""
+        """The evidence of posts, and the status of each post's."""
         ...
 
 
@@ -213,91 +179,98 @@ class Collator:
 
     Args:
         vocabulary: tags, characters and words of the model.
-        subwords: the encoder's splitting of words.
+        subwords: the encoder's splitting of words; None for a system without an encoder.
         evidence: reads what the system sees of an image.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, subwords: Subwords, evidence: EvidenceReader
+        self, vocabulary: Vocabulary, subwords: TokenizerSubwords | None, evidence: EvidenceReader
     ) -> None:
         self.vocabulary = vocabulary
         self.subwords = subwords
         self.evidence = evidence
 
     def with_gold(self, posts: Sequence[Post]) -> Batch:
-        """Pack posts with the tags and relations they have, for training.
+        """Pack posts with the tags and relations that all of them have, for training.
 
         Raises:
             InputError: a gold tag is not in the model's tag set.
         """
         batch = self(posts)
-        return replace(
-            batch, tags=self._tags(posts, batch.forms.shape[1]), relations=_relations(posts)
-        )
+        tags = None
+        if all(post.tags is not None for post in posts):
+            tags = pad([self._tags(post) for post in posts], batch.forms.shape[1])
+        known = [post.relation for post in posts if post.relation is not None]
+        relations = torch.tensor(known, dtype=torch.float32) if len(known) == len(posts) else None
+        return replace(batch, tags=tags, relations=relations)
 
     def lengths(self, posts: Sequence[Post]) -> list[int]:
         """How much there is to compute for the text of each post, to batch equals together."""
-        return self.subwords.counts([post.words for post in posts])
+        if self.subwords is None:
+            return [len(post.words) for post in posts]
+        self.subwords.pieces(
+            [word for post in posts for word in post.words]
+        )  # all new ones at once
+        return [sum(map(len, self.subwords.pieces(post.words))) for post in posts]
 
     def __call__(self, posts: Sequence[Post]) -> Batch:
-        """Pack what a system may see of posts, in their order; gold labels stay behind."""
+        """Pack what a system may see of posts, in their order; gold labels are left out."""
         width = max((1, *(len(post.words) for post in posts)))
         forms = {form: i for i, form in enumerate(dict.fromkeys(w for p in posts for w in p.words))}
         evidence, status = self.evidence.read(posts)
-        lengths = torch.tensor([len(post.words) for post in posts], dtype=torch.long)
+        vocabulary = self.vocabulary
         return Batch(
             posts=tuple(posts),
             **self._subwords(posts, width),
-            word_mask=torch.arange(width)[None, :] < lengths[:, None],
+            word_mask=_mask([len(post.words) for post in posts], width),
             forms=pad([[forms[word] for word in post.words] for post in posts], width),
             form_words=tuple(forms),
-            form_vectors=torch.tensor(
-                [self.vocabulary.word_row(form) for form in forms], dtype=torch.long
-            ),
-            form_characters=pad([self.vocabulary.character_rows(form) for form in forms]),
+            form_vectors=torch.tensor([vocabulary.word_row(form) for form in forms]).long(),
+            form_characters=pad([vocabulary.character_rows(form) for form in forms]),
             evidence=evidence,
             image_status=status,
         )
 
-    def _subwords(self, posts: Sequence[Post], width: int) -> dict[str, Tensor]:
+    def _subwords(self, posts: Sequence[Post], width: int) -> dict[str, Any]:
         rows: list[Row] = []
         post_of_row: list[int] = []
         first_row: list[int] = []
         for index, post in enumerate(posts):
             first_row.append(len(rows))
-            for row in self.subwords.rows(post.words):
-                offset = index * width
-                rows.append(Row(row.ids, [w if w < 0 else offset + w for w in row.words]))
+            for row in self.subwords.rows(post.words) if self.subwords else [Row([], [])]:
+                rows.append(Row(row.ids, [w if w < 0 else index * width + w for w in row.words]))
                 post_of_row.append(index)
-        lengths = torch.tensor([len(row.ids) for row in rows], dtype=torch.long)
-        longest = max((len(row.ids) for row in rows), default=0)
         return {
             "subwords": pad([row.ids for row in rows]),
-            "subword_mask": torch.arange(longest)[None, :] < lengths[:, None],
+            "subword_mask": _mask([len(row.ids) for row in rows]),
             "word_of_subword": pad([row.words for row in rows], filler=-1),
             "post_of_row": torch.tensor(post_of_row, dtype=torch.long),
             "first_row": torch.tensor(first_row, dtype=torch.long),
         }
 
-    def _tags(self, posts: Sequence[Post], width: int) -> Tensor | None:
-        rows: list[list[int]] = []
-        for post in posts:
-            if post.tags is None:
-                return None
-            try:
-                rows.append([self.vocabulary.tag_rows[tag] for tag in post.tags])
-            except KeyError as unknown:
-                raise InputError(
-                    post.origin or post.id,
-                    f"tag {unknown.args[0]}",
-                    f"one of the model's tags {' '.join(self.vocabulary.tags)}",
-                ) from None
-        return pad(rows, width)
+    def _tags(self, post: Post) -> list[int]:
+        try:
+            return [self.vocabulary.tag_rows[tag] for tag in post.tags or ()]
+        except KeyError as unknown:
+            expected = f"one of the model's tags {' '.join(self.vocabulary.tags)}"
+            found = f"tag {unknown.args[0]}"
+            raise InputError(post.origin or post.id, found, expected) from None
 
 
-def _relations(posts: Sequence[Post]) -> Tensor | None:
-    known = [post.relation for post in posts if post.relation is not None]
-    return torch.tensor(known, dtype=torch.float32) if len(known) == len(posts) else None
+def pad(rows: Sequence[Sequence[int]], width: int | None = None, filler: int = PADDING) -> Tensor:
+    """Rows of different lengths as one tensor. Shape: (rows, longest)."""
+    if width is None:
+        width = max(map(len, rows), default=0)
+    padded = np.full((len(rows), width), filler, dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def _mask(lengths: Sequence[int], width: int | None = None) -> Tensor:
+    """True on the real entries of rows of these lengths. Shape: (rows, longest)."""
+    width = max(lengths, default=0) if width is None else width
+    return torch.arange(width)[None, :] < torch.tensor(lengths, dtype=torch.long)[:, None]
 
 
 def batches(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
@@ -316,16 +289,16 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
     """Consecutive lists to be held in memory at once: 16 batches of `size` posts, or less.
 
     Some batches at a time, so that posts of similar length meet in a batch; less where posts
-    carry the bytes of large images or texts without end.
+    carry the bytes of large images or very long texts.
     """
     window: list[Post] = []
     held = 0
     for post in posts:
         window.append(post)
-        for shown in post.images:
-            held += len(shown.image) if isinstance(shown.image, bytes) else 0
-            held += len(shown.caption or "") + len(shown.image_text or "")
         held += len(post.text)
+        for image in post.images:
+            held += len(image.image) if isinstance(image.image, bytes) else 0
+            held += len(image.caption or "") + len(image.image_text or "")
         if len(window) == 16 * size or held >= HELD_BYTES:
             yield window
             window, held = [], 0
@@ -373,60 +346,24 @@ def shuffled_batches(
     return groups
 
 
-def pad(rows: Sequence[Sequence[int]], width: int | None = None, filler: int = PADDING) -> Tensor:
-    """Rows of different lengths as one tensor. Shape: (rows, longest)."""
-    if width is None:
-        width = max(map(len, rows), default=0)
-    padded = np.full((len(rows), width), filler, dtype=np.int64)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return torch.from_numpy(padded)
-
-
-Item = TypeVar("Item")
-_POLL = 0.1  # seconds after which a producer looks whether anyone still listens
-
-
 def ahead(items: Iterable[Item], count: int = 1) -> Iterator[Item]:
-    """The same items in the same order, made in a thread of their own.
+    """The same items in the same order, made by a thread while earlier ones are used.
 
     An exception of the producer is raised where its item would have come. A consumer that stops
     early stops the producer too, after the item it is at.
 
     Args:
-        count: most items that wait to be taken.
+        count: how many items are made before they are asked for.
     """
-    waiting: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(count)
-    stopped = threading.Event()
-
-    def put(entry: tuple[Item | None, BaseException | None]) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(entry, timeout=_POLL)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((None, StopIteration()))
-        except BaseException as error:  # handed on to the consumer, whatever it is
-            put((None, error))
-
-    thread = threading.Thread(target=produce, name="ahead", daemon=True)
-    thread.start()
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, "ahead")
+    waiting = deque(pool.submit(next, iterator, end) for _ in range(count))
     try:
         while True:
-            item, error = waiting.get()
-            if isinstance(error, StopIteration):
+            waiting.append(pool.submit(next, iterator, end))
+            item = waiting.popleft().result()
+            if item is end:
                 return
-            if error is not None:
-                raise error
             yield item  # type: ignore[misc]
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

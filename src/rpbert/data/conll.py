@@ -3,154 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from rpbert.data.labels import is_tag, normalise
-from rpbert.data.reading import ImageFolder, Quirk, lines_of, note, note_words, shown
-from rpbert.errors import Faults, InputError, refuse
+from rpbert.data.reading import SILENT, ImageFolder, ReadLog, lines_of, note_words, quoted
+from rpbert.errors import InputError
 from rpbert.types import Post
 
-_HEADER = "IMGID:"
-_TAB = "\t"
+_HEADER, _TAB = "IMGID:", "\t"
 NO_BLANK_END = "no blank line at the end"
-
-
-@dataclass(slots=True)
-class _Open:
-    """A post while its lines are read; a faulty one is left out."""
-
-    id: str
-    line: int
-    words: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    faulty: bool = False
+_Block: TypeAlias = tuple[list[tuple[int, str]], tuple[int, str, str] | None]
+"""The numbered lines of a post, and the quirk of how it ends."""
 
 
 def read_conll(
-    path: Path,
-    images: ImageFolder | None = None,
-    quirks: list[Quirk] | None = None,
-    faults: Faults = refuse,
+    path: Path, images: ImageFolder | None = None, log: ReadLog = SILENT
 ) -> Iterator[Post]:
-    """Posts of one text file, in its order.
+    """Posts of one text file, in its order; a fault leaves its post out.
+
+    Where `log.fault` returns, a space between word and tag is read as the tab.
 
     Args:
-        path: the file.
         images: where its images are; without it posts have none.
-        quirks: collects what is odd about the file, as it is read.
-        faults: told of the first line of a post that is none of the three kinds; if it returns,
-            a space between word and tag is read as the tab, and any other such post left out.
 
     Raises:
         InputError: the file is missing or holds no post.
     """
-    post: _Open | None = None
-    number, before, found = 0, 0, False
-    for number, line in lines_of(path, quirks, faults):
-        if post is not None and number > before + 1:  # a line that no text could be read from
-            post.faulty = True
-        before = number
-        if "\t" not in line and line.startswith(_HEADER):
-            if post is not None and not post.faulty:
-                note(quirks, path, number, "no blank line between posts", "a new post all the same")
-            yield from _close(post, path, images, quirks, faults)
-            post, found = _Open(line.removeprefix(_HEADER).strip(), number), True
-            if not post.id:
-                fault = InputError(f"{path}:{number}", "IMGID: without an id", "IMGID:<image id>")
-                _leave_out(post, fault, faults)
-        elif line.strip(" ") == "":
-            if line:
-                note(quirks, path, number, "spaces on a blank line", "ends the post")
-            yield from _close(post, path, images, quirks, faults)
-            post = None
-        else:
-            post = post or _outside(line, path, number, faults)
-            _add_word(post, line, path, number, quirks, faults)
-    if post is not None:
-        note(quirks, path, number, NO_BLANK_END, "the last post ends with the file")
-    yield from _close(post, path, images, quirks, faults)
+    for lines, end in _blocks(path, log):
+        post = None
+        try:
+            post = _post(lines, path, images, log) if lines else None
+        except InputError as fault:
+            log.fault(fault)
+        if end:
+            log.note(path, *end)
+        if post is not None:
+            first, *numbers = (number for number, _ in lines)
+            if not post.words:
+                log.note(path, first, "post without words", f"id {quoted(post.id)}; kept")
+            note_words(log, path, numbers, post.words, post.tags or ())
+            yield post
+
+
+def _blocks(path: Path, log: ReadLog) -> Iterator[_Block]:
+    """The lines of each post; none of a post of which a line cannot be read."""
+    lines: list[tuple[int, str]] = []
+    end: tuple[int, str, str] | None
+    spoiled, found, number = False, False, 0
+
+    def spoil(fault: InputError) -> None:
+        nonlocal spoiled
+        log.fault(fault)
+        spoiled = True
+
+    for number, line in lines_of(path, ReadLog(log.quirks, spoil)):
+        header, blank, end = _is_header(line), not line.strip(" "), None
+        if header and lines:
+            end = number, "no blank line between posts", "a new post all the same"
+        elif blank and line:
+            end = number, "spaces on a blank line", "ends the post"
+        if header or blank:
+            yield ([] if spoiled else lines), end
+            lines, spoiled = [], False
+        if not blank:
+            lines.append((number, line))
+        found = found or header
+    if lines:
+        end = number, NO_BLANK_END, "the last post ends with the file"
+        yield ([] if spoiled else lines), end
     if not found:
         raise InputError(path, "no post", "posts, each begun by an IMGID:<image id> line")
 
 
-def _outside(line: str, path: Path, number: int, faults: Faults) -> _Open:
-    """A post to be left out, of words without a header."""
-    post, where = _Open("", number), f"{path}:{number}"
-    if "\t" not in line:
-        _leave_out(post, _no_line(where, line), faults)
-    else:
-        found = f"the word {shown(line.rpartition(_TAB)[0])} outside any post"
-        _leave_out(post, InputError(where, found, "an IMGID: line first"), faults)
-    return post
+def _is_header(line: str) -> bool:
+    return line.startswith(_HEADER) and _TAB not in line
 
 
-def _leave_out(post: _Open, fault: InputError, faults: Faults) -> None:
-    """Tell the first fault of a post, which is then left out unless that stops the reading."""
-    if not post.faulty:
-        faults(fault)
-    post.faulty = True
+def _post(
+    lines: list[tuple[int, str]], path: Path, images: ImageFolder | None, log: ReadLog
+) -> Post:
+    (first, header), *rest = lines
+    origin = f"{path}:{first}"
+    if not _is_header(header):
+        if _TAB not in header:
+            raise _no_line(origin, header)
+        found = f"the word {quoted(header.rpartition(_TAB)[0])} outside any post"
+        raise InputError(origin, found, "an IMGID: line first")
+    id = header.removeprefix(_HEADER).strip()
+    if not id:
+        raise InputError(origin, "IMGID: without an id", "IMGID:<image id>")
+    words, tags = [], []
+    for number, line in rest:
+        word, given = _word_and_tag(line, f"{path}:{number}", log)
+        tag = normalise(given)
+        if tag != given:
+            log.note(path, number, "OTHER for MISC", f"{given} read as {tag}")
+        words.append(word)
+        tags.append(tag)
+    image = images.find(id, origin) if images else None
+    return Post.from_words(id, tuple(words), tags=tuple(tags), image=image, origin=origin)
+
+
+def _word_and_tag(line: str, where: str, log: ReadLog) -> tuple[str, str]:
+    # The tag follows the last tab: a word may hold one, a tag never does.
+    word, tab, tag = line.rpartition(_TAB)
+    if tab:
+        if not is_tag(tag):
+            expected = "O, B-<type> or I-<type> behind the tab"
+            raise InputError(where, f"the tag {quoted(tag)}", expected)
+        return word, tag
+    word, _, tag = line.rpartition(" ")
+    if not word or not is_tag(tag):
+        raise _no_line(where, line)
+    log.fault(_no_line(where, line))
+    return word, tag
 
 
 def _no_line(where: str, line: str) -> InputError:
-    return InputError(
-        where,
-        shown(line),
-        "an IMGID:<image id> line, a word<TAB>tag line or a blank line",
-        "set a tab between word and tag",
-    )
-
-
-def _add_word(
-    post: _Open, line: str, path: Path, number: int, quirks: list[Quirk] | None, faults: Faults
-) -> None:
-    if post.faulty:
-        return
-    where = f"{path}:{number}"
-    # The tag is behind the last tab: a word may hold one, a tag never does.
-    word, tab, tag = line.rpartition(_TAB)
-    if not tab:
-        word, _, tag = line.rpartition(" ")
-        if not word or not is_tag(tag):
-            _leave_out(post, _no_line(where, line), faults)
-            return
-        faults(_no_line(where, line))
-    elif not is_tag(tag):
-        fault = InputError(where, f"the tag {shown(tag)}", "O, B-<type> or I-<type> behind the tab")
-        _leave_out(post, fault, faults)
-        return
-    one_spelling = normalise(tag)
-    if one_spelling != tag:
-        note(quirks, path, number, "OTHER for MISC", f"{tag} read as {one_spelling}")
-    post.words.append(word)
-    post.tags.append(one_spelling)
-    post.lines.append(number)
-
-
-def _close(
-    post: _Open | None,
-    path: Path,
-    images: ImageFolder | None,
-    quirks: list[Quirk] | None,
-    faults: Faults,
-) -> Iterator[Post]:
-    """The post that ends, unless there is none or it is left out."""
-    if post is None or post.faulty:
-        return
-    origin = f"{path}:{post.line}"
-    try:
-        image = images.find(post.id, origin) if images else None
-    except InputError as fault:
-        _leave_out(post, fault, faults)
-        return
-    if not post.words:
-        note(quirks, path, post.line, "post without words", f"id {shown(post.id)}; kept")
-    note_words(quirks, path, post.lines, post.words, post.tags)
-    yield Post.from_words(
-        post.id,
-        tuple(post.words),
-        tags=tuple(post.tags),
-        image=image,
-        origin=origin,
-    )
+    expected = "an IMGID:<image id> line, a word<TAB>tag line or a blank line"
+    return InputError(where, quoted(line), expected, "set a tab between word and tag")

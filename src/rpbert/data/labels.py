@@ -1,9 +1,9 @@
 """Tags ↔ entities: IOB2 as the two scorers of the field read it.
 
-IOB2 is of Tjong Kim Sang and Veenstra (EACL 1999). The scorers part company on malformed
-sequences, which the gold of Twitter-2015 holds: an ``I-X`` that continues nothing. `strict_spans`
-reads as seqeval in strict IOB2 mode, `lenient_spans` as conlleval and as seqeval's default. On
-well-formed sequences both are the inverse of `tags_of`.
+IOB2 is of Tjong Kim Sang and Veenstra (EACL 1999). The scorers differ on malformed sequences,
+which the gold of Twitter-2015 holds: an ``I-X`` that continues nothing. `strict_spans` reads as
+seqeval in strict IOB2 mode, `lenient_spans` as conlleval and as seqeval's default. On well-formed
+sequences both are the inverse of `tags_of`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ Lexicon: TypeAlias = frozenset[str]
 """Digests of entities, so that a model can know those of its training without their text."""
 
 OUTSIDE = "O"
-_SPELLINGS = {"OTHER": "MISC"}
 
 
 def is_tag(tag: str) -> bool:
     """Whether `tag` is ``O``, ``B-<label>`` or ``I-<label>``."""
-    if tag == OUTSIDE:
-        return True
     label = tag[2:]
-    return tag[:2] in ("B-", "I-") and label.isprintable() and label != "" and " " not in label
+    named = label.isprintable() and label != "" and " " not in label
+    return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and named)
 
 
 def normalise_label(label: str) -> str:
     """The one spelling of an entity type: ``OTHER`` is ``MISC``."""
-    return _SPELLINGS.get(label, label)
+    return "MISC" if label == "OTHER" else label
 
 
 def normalise(tag: str) -> str:

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from rpbert.data.conll import read_conll
 from rpbert.data.images import REGIONS, stored_ids
-from rpbert.data.reading import ImageFolder, Quirk, lines_of, note, relation_of, shown
-from rpbert.data.tables import NO_GOLD, read_jsonl, read_parquet
+from rpbert.data.reading import SILENT, ImageFolder, Quirk, ReadLog, lines_of, quoted, relation_of
+from rpbert.data.tables import NO_GOLD, read_table
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
 from rpbert.types import Post, PostImage, StoredRegions
-
-__all__ = [
-    "DataSource",
-    "PostFiles",
-    "Quirk",
-    "TrcFolder",
-    "open_data",
-    "read_relations",
-    "read_trc",
-]
 
 _SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
 _FILES = {
@@ -34,40 +23,23 @@ _FILES = {
     "test": "test.txt (test.jsonl, test.parquet)",
 }
 """What would be read as a split of a data folder."""
-_SUFFIXES = (".txt", ".jsonl", ".parquet")
-
-
-class DataSource(Protocol):
-    """Posts by split, wherever they come from."""
-
-    @property
-    def path(self) -> Path:
-        """What was opened."""
-        ...
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are: of "train", "dev" and "test", or "all" for a single file."""
-        ...
-
-    def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
-
-        Raises:
-            InputError: there is no such split, or what is read is malformed.
-        """
-        ...
+_TABLES = (".jsonl", ".parquet")
+SUFFIXES = (*_TABLES, ".tar")
+"""Files that can be tagged as shards."""
+WORD_LIMIT = 20_000
+"""Words of a post in a shard. One post alone must not take the memory of a machine."""
 
 
 @dataclass(frozen=True)
-class PostFiles:
-    """One file a split: CoNLL with IMGID, JSON lines or Parquet.
+class DataSource:
+    """Posts by split.
 
     Attributes:
         path: the data folder, or the single file.
-        files: the file of each split.
+        files: the file of each split: CoNLL with IMGID, JSON lines, Parquet, or for both splits of
+            TRC its labels.
         splitter: cuts a text that comes without words.
-        faults: told of each faulty row.
+        faults: takes the fault of each faulty row.
     """
 
     path: Path
@@ -77,132 +49,80 @@ class PostFiles:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
+        """The splits there are: of "train", "dev" and "test", or "all" for a single file."""
         return tuple(self.files)
 
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Posts of `split`; ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` of a
-        folder fill gaps.
+        """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
 
-        Regions are those of ``regions.safetensors`` in the folder, or beside a single file. Posts
-        of text files show the extra images that ``images.tsv`` names.
+        Files of a folder that name images by id (``captions.tsv``, ``image_texts.tsv``,
+        ``relations.tsv``) fill gaps; regions are those of ``regions.safetensors`` beside the file.
+        Posts of text files show the extra images that ``images.tsv`` names.
 
         Raises:
             InputError: there is no such split, or what is read is malformed.
         """
-        file = self.files[_canonical(split, self)]
-        beside = _Beside.files(self.path, file, quirks, self.faults)
-        posts = (beside.added(post) for post in self._rows(file, quirks))
-        extra = {}
+        name = _SPLITS.get(split, split)
+        if name not in self.files:
+            expected = " or ".join(self.splits)
+            if self.path.is_dir() and name in _FILES:
+                expected = _FILES[name]
+            raise InputError(self.path, f"no split {quoted(name)}", expected)
+        file, log = self.files[name], ReadLog(quirks, self.faults)
+        if file.suffix == ".csv":
+            return read_trc(file, name, self.splitter, log)
+        return self._posts(file, log)
+
+    def _posts(self, file: Path, log: ReadLog) -> Iterator[Post]:
+        companions = _Companions(self.path, file, log)
         if file.suffix == ".txt":
-            extra = _companion(self.path / "images.tsv", quirks, self.faults)
-        images = _image_folder(self.path) if extra else None
-        if images is None:
-            return posts
-        return (_with_extra_images(post, extra, images, beside) for post in posts)
+            images = _image_folder(self.path)
+            extra = _values_by_id(self.path / "images.tsv", log) if images else {}
+            for post in read_conll(file, images, log):
+                ids, where = extra.get(post.id, ("", ""))
+                more = [(id, images.find(id, where)) for id in ids.split()] if images else []
+                yield companions.completed(post, more)
+            return
+        empty = True
+        for post in read_table(file, self.splitter, log):
+            yield companions.completed(post)
+            empty = False
+        if empty:
+            raise InputError(file, "no rows", "a row a post")
 
-    def _rows(self, file: Path, quirks: list[Quirk] | None) -> Iterator[Post]:
-        if file.suffix == ".txt":
-            return read_conll(file, _image_folder(self.path), quirks, self.faults)
-        if file.suffix == ".jsonl":
-            rows = read_jsonl(file, self.splitter, quirks, faults=self.faults)
-        else:
-            rows = read_parquet(file, self.splitter, quirks, faults=self.faults)
-        return _at_least_one(rows, file)
 
+class _Companions:
+    """What the files beside the posts say of images, each by its id."""
 
-@dataclass(frozen=True)
-class _Beside:
-    """What files beside the posts say of images, each by its id."""
-
-    stored: Path
-    regions: Collection[str]
-    captions: Mapping[str, tuple[str, str]]
-    relations: Mapping[str, float]
-    image_texts: Mapping[str, tuple[str, str]]
-
-    @classmethod
-    def files(cls, path: Path, file: Path, quirks: list[Quirk] | None, faults: Faults) -> _Beside:
-        """What lies beside a file: in a folder captions and relations, anywhere regions."""
-        stored = file.parent / REGIONS
-        if path.is_file():
-            return cls(stored, stored_ids(stored), {}, {}, {})
-        captions = _companion(path / "captions.tsv", quirks, faults)
-        relations = read_relations(path / "relations.tsv", quirks, faults)
-        written = _companion(path / "image_texts.tsv", quirks, faults)
-        return cls(stored, stored_ids(stored), captions, relations, written)
+    def __init__(self, path: Path, file: Path, log: ReadLog) -> None:
+        self.stored = file.parent / REGIONS
+        self.regions = stored_ids(self.stored)
+        # Of a single file that was opened by itself there are none.
+        self.captions = _values_by_id(path / "captions.tsv", log)
+        self.relations = read_relations(path / "relations.tsv", log)
+        self.image_texts = _values_by_id(path / "image_texts.tsv", log)
 
     def of(self, id: str) -> PostImage:
         """What is known of an image."""
-        regions = StoredRegions(self.stored, id) if id in self.regions else None
-        caption = self.captions.get(id, (None, ""))[0]
-        written = self.image_texts.get(id, (None, ""))[0]
-        relation = self.relations.get(id)
-        return PostImage(caption=caption, relation=relation, regions=regions, image_text=written)
+        return PostImage(
+            caption=self.captions.get(id, (None, ""))[0],
+            relation=self.relations.get(id),
+            regions=StoredRegions(self.stored, id) if id in self.regions else None,
+            image_text=self.image_texts.get(id, (None, ""))[0],
+        )
 
-    def added(self, post: Post) -> Post:
-        """The post with what it lacks of its first image."""
+    def completed(self, post: Post, more: Sequence[tuple[str, Path]] = ()) -> Post:
+        """The post with what it lacks of its first image, and with more images by their ids."""
         own, known = post.images[0], self.of(post.id)
-        return post.with_(
+        first = replace(
+            own,
             caption=own.caption or known.caption,
             relation=known.relation if own.relation is None else own.relation,
             regions=known.regions,
             image_text=own.image_text or known.image_text,
         )
-
-
-def _with_extra_images(
-    post: Post, extra: Mapping[str, tuple[str, str]], images: ImageFolder, beside: _Beside
-) -> Post:
-    """The post with the images that a line of ``images.tsv`` names after its first one."""
-    ids, where = extra.get(post.id, ("", ""))
-    found = (replace(beside.of(id), image=images.find(id, where)) for id in ids.split())
-    return post.with_(images=(post.images[0], *found))
-
-
-@dataclass(frozen=True)
-class TrcFolder:
-    """Published relation labels beside the user's own ``tweets.jsonl`` and ``images/``.
-
-    Attributes:
-        path: the folder.
-        labels: the published CSV file.
-        splitter: cuts each text into words.
-        faults: told of each faulty row of the tweets.
-    """
-
-    path: Path
-    labels: Path
-    splitter: WordSplitter
-    faults: Faults = field(default=refuse)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The published splits."""
-        return ("train", "test")
-
-    @property
-    def tweets(self) -> Path:
-        """Where the user's tweets are, or belong."""
-        return self.path / "tweets.jsonl"
-
-    def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Labelled posts of `split`, as far as the user has their tweets.
-
-        Raises:
-            InputError: there is no such split, no tweets, or what is read is malformed.
-        """
-        split = _canonical(split, self)
-        if not self.tweets.is_file():
-            raise InputError(
-                self.path,
-                f"no tweets.jsonl beside {self.labels.name}",
-                'your own tweets as lines {"id": "<tweet_id>", "text": "…"}',
-                "only ids and labels are published; put images in images/<tweet_id>.jpg",
-            )
-        images = self.path / "images"
-        folder = images if images.is_dir() else None
-        return read_trc(self.labels, self.tweets, folder, split, self.splitter, quirks, self.faults)
+        extra = (replace(self.of(id), image=image) for id, image in more)
+        return replace(post, images=(first, *post.images[1:], *extra))
 
 
 def open_data(
@@ -213,99 +133,49 @@ def open_data(
     Args:
         path: the folder or file.
         splitter: cuts a text that comes without words; None: marks stay on their words.
-        faults: told of each faulty row as it is read; `rpbert.data.reading.LeftOut` goes on.
+        faults: takes the fault of each faulty row as it is read, such as `LeftOut`.
 
     Raises:
         InputError: nothing of the kind is at `path`.
     """
     path, splitter = Path(path), splitter or SPLITTERS["joined"]
     if path.is_dir():
-        return _open_folder(path, splitter, faults)
-    hint = "give the folder of the file" if path.suffix == ".txt" else ""
+        return DataSource(path, _files_of(path), splitter, faults)
     expected = "a data folder, a .jsonl or a .parquet file"
-    return PostFiles(path, _only_file(path, expected, hint), splitter, faults=faults)
-
-
-def read_relations(
-    path: Path, quirks: list[Quirk] | None = None, faults: Faults = refuse
-) -> dict[str, float]:
-    """The relation of each post in a file of lines id, tab, 0, 1 or a probability between.
-
-    A file that is not there has none.
-
-    Raises:
-        InputError: a line is malformed.
-    """
-    relations = {}
-    for id, (value, where) in _companion(path, quirks, faults).items():
-        try:
-            relations[id] = relation_of(value, where)
-        except InputError as fault:
-            faults(fault)
-    return relations
-
-
-def _at_least_one(rows: Iterator[Post], path: Path) -> Iterator[Post]:
-    """The posts of a file.
-
-    Raises:
-        InputError: there is none.
-    """
-    empty = True
-    for post in rows:
-        empty = False
-        yield post
-    if empty:
-        raise InputError(path, "no rows", "a row a post")
-
-
-def _only_file(path: Path, expected: str, hint: str = "") -> dict[str, Path]:
-    """A single file under the split that its name tells."""
-    if path.is_dir():
-        raise InputError(path, "a folder", expected, hint)
     if not path.is_file():
         raise InputError(path, "nothing", expected)
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise InputError(path, f"a file that ends in {shown(path.suffix)}", expected, hint)
-    return {_SPLITS.get(path.stem, "all"): path}
+    if path.suffix not in _TABLES:
+        hint = "give the folder of the file" if path.suffix == ".txt" else ""
+        raise InputError(path, f"a file that ends in {quoted(path.suffix)}", expected, hint)
+    return DataSource(path, {_SPLITS.get(path.stem, "all"): path}, splitter, faults)
 
 
-def _open_folder(path: Path, splitter: WordSplitter, faults: Faults) -> DataSource:
+def _files_of(folder: Path) -> dict[str, Path]:
+    """The file of each split of a folder."""
     files: dict[str, Path] = {}
     for stem, split in _SPLITS.items():
-        for file in (path / (stem + suffix) for suffix in _SUFFIXES):
+        for file in (folder / (stem + suffix) for suffix in (".txt", *_TABLES)):
             if not file.is_file():
                 continue
             if split in files:
                 found = f"both {files[split].name} and {file.name}"
-                raise InputError(path, found, "one file a split", "move one of them away")
+                raise InputError(folder, found, "one file a split", "move one of them away")
             files[split] = file
     if files:
-        return PostFiles(path, files, splitter, faults=faults)
-    labels = [file for file in sorted(path.glob("*.csv")) if is_trc(file)]
+        return files
+    labels = [file for file in sorted(folder.glob("*.csv")) if is_trc(file)]
     if len(labels) > 1:
         found = f"{len(labels)} files of relation labels"
-        raise InputError(path, found, "one .csv with tweet_id and image_adds")
+        raise InputError(folder, found, "one .csv with tweet_id and image_adds")
     if labels:
-        return TrcFolder(path, labels[0], splitter, faults)
+        return {"train": labels[0], "test": labels[0]}
     expected = "train, valid (or dev) or test as .txt, .jsonl or .parquet, or the labels of TRC"
-    raise InputError(path, "no data files", expected)
-
-
-def _canonical(split: str, source: DataSource) -> str:
-    name = _SPLITS.get(split, split)
-    if name not in source.splits:
-        expected = " or ".join(source.splits)
-        if source.path.is_dir() and name in _FILES:
-            expected = _FILES[name]
-        raise InputError(source.path, f"no split {shown(split)}", expected)
-    return name
+    raise InputError(folder, "no data files", expected)
 
 
 def _image_folder(path: Path) -> ImageFolder | None:
     """The images of a data folder: ``images/``, or else the one ``*_images/``."""
-    plain, named = path / "images", path / f"{path.resolve().name}_images"
-    for folder in (plain, named):
+    for folder in (path / "images", path / f"{path.resolve().name}_images"):
         if folder.is_dir():
             return ImageFolder(folder)
     others = [folder for folder in sorted(path.glob("*_images")) if folder.is_dir()]
@@ -315,60 +185,63 @@ def _image_folder(path: Path) -> ImageFolder | None:
     return ImageFolder(others[0]) if others else None
 
 
-def _companion(
-    path: Path, quirks: list[Quirk] | None, faults: Faults
-) -> dict[str, tuple[str, str]]:
+def read_relations(path: Path, log: ReadLog = SILENT) -> dict[str, float]:
+    """The relation of each post in a file of lines id, tab, 0, 1 or a probability between.
+
+    A file that is not there has none.
+
+    Raises:
+        InputError: a line is malformed.
+    """
+    relations = {}
+    for id, (value, where) in _values_by_id(path, log).items():
+        try:
+            relations[id] = relation_of(value, where)
+        except InputError as fault:
+            log.fault(fault)
+    return relations
+
+
+def _values_by_id(path: Path, log: ReadLog) -> dict[str, tuple[str, str]]:
     """Value and place of each id in a file of ``id<TAB>value`` lines; empty without the file."""
     values: dict[str, tuple[str, str]] = {}
-    if not path.is_file():
-        return values
-    for number, line in lines_of(path, quirks, faults):
+    for number, line in lines_of(path, log) if path.is_file() else ():
         where = f"{path}:{number}"
         id, tab, value = line.partition("\t")
+        value = value.strip()
         if not line.strip():
             continue
         if not tab or not id:
-            faults(InputError(where, shown(line), "image id, tab, value"))
-            continue
-        if id in values and values[id][0] != value.strip():
-            faults(InputError(where, f"a second value for {shown(id)}", "one line an image id"))
-            continue
-        if not value.strip():
-            note(quirks, path, number, "empty value", f"nothing behind the id {shown(id)}")
-            continue
-        values[id] = (value.strip(), where)
+            log.fault(InputError(where, quoted(line), "image id, tab, value"))
+        elif value != values.get(id, (value, ""))[0]:
+            log.fault(InputError(where, f"a second value for {quoted(id)}", "one line an image id"))
+        elif not value:
+            log.note(path, number, "empty value", f"nothing behind the id {quoted(id)}")
+        else:
+            values[id] = (value, where)
     return values
-
-
-SUFFIXES = (".jsonl", ".parquet", ".tar")
-WORD_LIMIT = 20_000
-"""Words of a post. One post alone must not take the memory of a machine."""
 
 
 def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> Iterator[Post]:
     """Posts of one shard in its order, of bounded size each; gold in it is not read.
 
     Args:
-        faults: told of each row that gives no post.
+        faults: takes the fault of each row that gives no post.
 
     Raises:
-        InputError: the file is missing, of another kind, or breaks off.
+        InputError: the file is missing, of another kind, or ends early.
     """
-    for post in _shard_rows(path, splitter, faults):
+    log = ReadLog(fault=faults)
+    if path.suffix not in SUFFIXES:
+        found = f"a file that ends in {quoted(path.suffix)}"
+        raise InputError(path, found, "one of " + ", ".join(SUFFIXES))
+    if path.suffix == ".tar":
+        posts = read_tar(path, splitter, log)
+    else:
+        posts = read_table(path, splitter, log, NO_GOLD)
+    for post in posts:
         if len(post.words) > WORD_LIMIT:
             found = f"a post of {len(post.words):,} words"
             faults(InputError(post.origin, found, f"at most {WORD_LIMIT:,}", "cut it into several"))
         else:
             yield post
-
-
-def _shard_rows(path: Path, splitter: WordSplitter, faults: Faults) -> Iterator[Post]:
-    match path.suffix:
-        case ".jsonl":
-            return read_jsonl(path, splitter, None, NO_GOLD, faults)
-        case ".parquet":
-            return read_parquet(path, splitter, None, NO_GOLD, faults)
-        case ".tar":
-            return read_tar(path, splitter, faults)
-    found = f"a file that ends in {shown(path.suffix)}"
-    raise InputError(path, found, "one of " + ", ".join(SUFFIXES))

@@ -1,12 +1,11 @@
-"""What every reader shares: lines, names, numbers and characters as strangers' files hold them."""
+"""What all readers share: lines, limits, names, and the record of what is odd or faulty."""
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +15,8 @@ from rpbert.storage.writing import stays_below
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 LINE_LIMIT = 16 * 2**20
-"""Bytes of a line; a longer one is passed over without being held."""
+"""Bytes of a line, or of a text in an archive; a longer line is skipped without being held."""
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _URL_SCHEME = re.compile(r"https?:?/{0,2}")
 _INVISIBLE = re.compile(
     # Controls, soft hyphen, zero-width and directional signs, variation selectors, all spaces.
@@ -35,7 +33,7 @@ class Quirk:
         file: the name of the file.
         line: the line of a text file or the row of a table, from 1.
         kind: what it is, the same words for all of its kind.
-        detail: what was found there, and what was made of it.
+        detail: what was found there, and how it was read.
     """
 
     file: str
@@ -44,36 +42,57 @@ class Quirk:
     detail: str
 
 
-def note(quirks: list[Quirk] | None, path: Path, line: int, kind: str, detail: str) -> None:
-    """Add a quirk to `quirks` where somebody collects them."""
-    if quirks is not None:
-        quirks.append(Quirk(path.name, line, kind, detail))
+@dataclass(frozen=True)
+class ReadLog:
+    """Where a reader reports what it finds.
 
-
-def refuse_misspelt(
-    name: str, names: Collection[str], known: Collection[str], where: object
-) -> None:
-    """Take an unknown name for a slip where it is next to a known one that is not there.
-
-    Raises:
-        InputError: it is; reading on would leave out what it holds without a word.
+    Attributes:
+        quirks: collects what is odd; None where nobody asks.
+        fault: takes the fault of a row; if it returns, reading continues after the row.
     """
-    missing = [key for key in known if key not in names]
-    near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
-    if near:
-        hint = "rename it; a name unlike any that is read is passed over"
-        raise InputError(where, f"the key {shown(name)}", near[0], hint)
+
+    quirks: list[Quirk] | None = None
+    fault: Faults = field(default=refuse)
+
+    def note(self, path: Path, line: int | str, kind: str, detail: str) -> None:
+        """Add a quirk."""
+        if self.quirks is not None:
+            self.quirks.append(Quirk(path.name, int(line), kind, detail))
 
 
-def lines_of(
-    path: Path, quirks: list[Quirk] | None = None, faults: Faults = refuse
-) -> Iterator[tuple[int, str]]:
+SILENT = ReadLog()
+"""Quirks are not collected, and the first fault is raised."""
+
+
+class LeftOut:
+    """Takes the faults of a source (`rpbert.errors.Faults`) and lets the reading continue.
+
+    Attributes:
+        count: how many rows, or posts of a text file, were left out or repaired.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def __call__(self, fault: InputError) -> None:
+        """Take a fault."""
+        self.count += 1
+        if len(self._first) < 3:
+            self._first.append(str(fault))
+
+    def __str__(self) -> str:
+        """All in one line: ``2 faulty rows left out or mended: train.txt:17: found …``."""
+        rows = "row" if self.count == 1 else "rows"
+        more = ["…"] if self.count > len(self._first) else []
+        return f"{self.count:,} faulty {rows} left out or mended: {' | '.join(self._first + more)}"
+
+
+def lines_of(path: Path, log: ReadLog = SILENT) -> Iterator[tuple[int, str]]:
     """Each line of a UTF-8 file with its number, without BOM and line end.
 
-    Only a line feed ends a line: other separators occur inside tweets.
-
-    Args:
-        faults: told of a line that is no UTF-8 or too long.
+    Only a line feed ends a line: other separators occur inside tweets. A line that is not UTF-8 or
+    is too long is a fault.
 
     Raises:
         InputError: the file cannot be opened.
@@ -82,28 +101,28 @@ def lines_of(
         file = path.open("rb")
     except OSError as error:
         raise InputError(path, f"no readable file ({error.strerror})", "a text file") from error
-    carriage_return_seen = False
+    crlf = False
     with file:
         for number, raw in enumerate(_bounded_lines(file), start=1):
             if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
-                note(quirks, path, 1, "byte order mark", "skipped")
+                log.note(path, 1, "byte order mark", "skipped")
             raw = raw.removesuffix(b"\n")
             if raw.endswith(b"\r"):
                 raw = raw.removesuffix(b"\r")
-                if not carriage_return_seen:
-                    carriage_return_seen = True
-                    note(quirks, path, number, "CRLF line ends", "from this line on; read as LF")
+                if not crlf:
+                    log.note(path, number, "CRLF line ends", "from this line on; read as LF")
+                crlf = True
             if len(raw) > LINE_LIMIT:
                 found = f"a line of more than {LINE_LIMIT:,} bytes"
-                faults(InputError(f"{path}:{number}", found, "a line a post"))
+                log.fault(InputError(f"{path}:{number}", found, "a line a post"))
                 continue
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 found = f"the byte 0x{raw[error.start]:02x} at column {error.start + 1}"
                 expected, hint = "UTF-8 text", "save the file as UTF-8"
-                faults(InputError(f"{path}:{number}", found, expected, hint))
+                log.fault(InputError(f"{path}:{number}", found, expected, hint))
                 continue
             yield number, line
 
@@ -117,12 +136,25 @@ def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def without_surrogates(text: str, where: tuple[Path, int], quirks: list[Quirk] | None) -> str:
-    """`text` with each lone surrogate, which no encoder takes, as U+FFFD; offsets stay."""
-    clean, count = _SURROGATE.subn("\ufffd", text)
-    if count:
-        note(quirks, *where, "lone surrogate", f"{count} replaced by U+FFFD")
-    return clean
+def quoted(value: object, limit: int = 60) -> str:
+    """`value` for a message: printable and short."""
+    text = ascii(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def refuse_misspelt(
+    name: str, names: Collection[str], known: Collection[str], where: object
+) -> None:
+    """Refuse an unknown name that resembles a known one which is absent.
+
+    Raises:
+        InputError: it does; reading on would silently lose what it holds.
+    """
+    missing = [key for key in known if key not in names]
+    near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
+    if near:
+        hint = "rename it; a name unlike any that is read is passed over"
+        raise InputError(where, f"the key {quoted(name)}", near[0], hint)
 
 
 def relation_of(value: object, where: object) -> float:
@@ -136,7 +168,7 @@ def relation_of(value: object, where: object) -> float:
     except (ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not 0.0 <= number <= 1.0:
-        raise InputError(where, f"the relation {shown(value)}", "0, 1 or a probability between")
+        raise InputError(where, f"the relation {quoted(value)}", "0, 1 or a probability between")
     return number
 
 
@@ -147,7 +179,7 @@ def safe_relative(name: str, where: object) -> Path:
         InputError: it is empty, absolute, climbs with ``..``, or is no path at all.
     """
     if not stays_below(name) or "://" in name:
-        raise InputError(where, f"the image {shown(name)}", "a path below the folder of the data")
+        raise InputError(where, f"the image {quoted(name)}", "a path below the folder of the data")
     return Path(name)
 
 
@@ -156,11 +188,13 @@ class ImageFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with os.scandir(path) as entries:
-            names = [entry.name for entry in entries]
-        by_preference = sorted(names, key=lambda name: _preference(name), reverse=True)
-        # The preferred suffix comes last, so it is the one that stays.
-        self._names = {Path(name).stem: name for name in by_preference if _is_image(name)}
+        # Of several suffixes the first of `IMAGE_SUFFIXES` wins.
+        found = sorted(
+            (IMAGE_SUFFIXES.index(file.suffix.lower()), file.name, file.stem)
+            for file in path.iterdir()
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        )
+        self._names = {stem: name for _, name, stem in reversed(found)}
 
     def find(self, id: str, where: object) -> Path:
         """The image named `id`, as ``<id>.jpg`` also where there is none.
@@ -169,72 +203,29 @@ class ImageFolder:
             InputError: `id` is no plain file name, so it might lead out of the folder.
         """
         if id in ("", ".", "..") or any(sign in id for sign in "/\\\0"):
-            raise InputError(where, f"the image id {shown(id)}", "a file name without folders")
+            raise InputError(where, f"the image id {quoted(id)}", "a file name without folders")
         return self.path / self._names.get(id, id + ".jpg")
 
 
 def note_words(
-    quirks: list[Quirk] | None,
+    log: ReadLog,
     path: Path,
-    lines: Sequence[int],
+    lines: Sequence[int | str],
     words: Sequence[str],
-    tags: Sequence[str] | None,
+    tags: Sequence[str],
 ) -> None:
     """Note what is odd about the words of one post; `lines` holds the line of each word."""
-    if quirks is None:
+    if log.quirks is None:
         return
-    for i, word in enumerate(words):
+    for line, word, following in zip(lines, words, (*words, "")[1:], strict=True):
         if word == "":
-            note(quirks, path, lines[i], "empty word", "kept, so that tags stay aligned")
+            log.note(path, line, "empty word", "kept, so that tags stay aligned")
         elif _INVISIBLE.fullmatch(word):
-            note(quirks, path, lines[i], "invisible word", ascii(word))
+            log.note(path, line, "invisible word", ascii(word))
         elif any(sign.isspace() for sign in word):
-            note(quirks, path, lines[i], "white space inside a word", ascii(word))
-        if _URL_SCHEME.fullmatch(word) and words[i + 1 : i + 2] and words[i + 1][:1] in (":", "/"):
-            note(quirks, path, lines[i], "URL cut in two words", ascii(word))
-    for i in lone_inside(tags or ()):
-        detail = f"{(tags or ())[i]} continues nothing; strict IOB2 counts no entity here"
-        note(quirks, path, lines[i], "lone I- tag", detail)
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """`value` for a message: printable and short."""
-    text = ascii(value)
-    return text if len(text) <= limit else text[:limit] + "…"
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _preference(name: str) -> tuple[int, str]:
-    suffix = Path(name).suffix.lower()
-    rank = IMAGE_SUFFIXES.index(suffix) if suffix in IMAGE_SUFFIXES else len(IMAGE_SUFFIXES)
-    return rank, name
-
-
-_TOLD = 3
-
-
-class LeftOut:
-    """Takes the faults of a source (`rpbert.errors.Faults`) and lets the reading go on.
-
-    Attributes:
-        count: how many rows, or posts of a text file, were left out or mended.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._first: list[str] = []
-
-    def __call__(self, fault: InputError) -> None:
-        """Take a fault."""
-        self.count += 1
-        if len(self._first) < _TOLD:
-            self._first.append(str(fault))
-
-    def __str__(self) -> str:
-        """All in one line: ``2 faulty rows left out or mended: train.txt:17: found …``."""
-        rows = "row" if self.count == 1 else "rows"
-        more = ["…"] if self.count > len(self._first) else []
-        return f"{self.count:,} faulty {rows} left out or mended: {' | '.join(self._first + more)}"
+            log.note(path, line, "white space inside a word", ascii(word))
+        if _URL_SCHEME.fullmatch(word) and following.startswith((":", "/")):
+            log.note(path, line, "URL cut in two words", ascii(word))
+    for i in lone_inside(tags):
+        detail = f"{tags[i]} continues nothing; strict IOB2 counts no entity here"
+        log.note(path, lines[i], "lone I- tag", detail)

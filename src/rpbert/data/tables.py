@@ -1,4 +1,4 @@
-"""Posts from JSON lines and Parquet: a row a post, read one after the other, never all at once.
+"""Posts from rows: JSON lines and Parquet, read one after the other, never all at once.
 
 A row has ``id``, ``text`` and/or ``tokens``, and optionally ``image``, ``tags`` or ``entities``,
 ``relation``, ``caption`` and ``image_text``; null stands for absent. Of a post with several images
@@ -8,11 +8,13 @@ the last four and ``image`` are lists of the same length.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rpbert.data.labels import (
     Span,
@@ -23,60 +25,83 @@ from rpbert.data.labels import (
     strict_spans,
     tags_of,
 )
-from rpbert.data.parquet import parquet_rows
 from rpbert.data.reading import (
-    Quirk,
+    SILENT,
+    ReadLog,
     lines_of,
-    note,
     note_words,
+    quoted,
     refuse_misspelt,
     relation_of,
     safe_relative,
-    shown,
-    without_surrogates,
 )
 from rpbert.data.words import WordSplitter, align
-from rpbert.errors import Faults, InputError, refuse
+from rpbert.errors import InputError
 from rpbert.types import Post, PostImage
 
-SHOWN = ("image", "caption", "relation", "image_text")
-"""Keys of what an image is and what is known of it."""
-KEYS = frozenset(("id", "text", "tokens", "tags", "entities", *SHOWN))
+if TYPE_CHECKING:
+    import pyarrow
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_OF_IMAGES = ("image", "caption", "relation", "image_text")
+KEYS = frozenset(("id", "text", "tokens", "tags", "entities", *_OF_IMAGES))
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
-MOST_IMAGES = 16
+MAX_IMAGES = 16
 """Images of a post; a tweet has 4 at most."""
 CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 
+Values: TypeAlias = Mapping[str, Any]
+Rows: TypeAlias = Iterable[tuple[int | str, Callable[[], Values | None]]]
+"""The place of each row in its file, and what returns its values, or None where it is no row."""
 
-def read_jsonl(
-    path: Path,
-    splitter: WordSplitter,
-    quirks: list[Quirk] | None = None,
-    keys: frozenset[str] = KEYS,
-    faults: Faults = refuse,
+
+def read_table(
+    path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: frozenset[str] = KEYS
 ) -> Iterator[Post]:
-    """Posts of a file with one JSON object a line; of its known keys only `keys` are read.
-
-    Args:
-        faults: told of a line that is no row of a post.
+    """Posts of a ``.jsonl`` or ``.parquet`` file; of the known keys only `keys` are read.
 
     Raises:
-        InputError: the file is missing.
+        InputError: the file is missing or damaged, or a column to be read is of no plain type.
     """
-    seen: set[str] = set()
-    for number, line in lines_of(path, quirks, faults):
-        if not line.strip():
-            note(quirks, path, number, "blank line", "skipped")
-            continue
+    rows = _parquet_rows(path, log, keys) if path.suffix == ".parquet" else _json_rows(path, log)
+    return posts_of(rows, path, splitter, log, keys)
+
+
+def posts_of(
+    rows: Rows,
+    path: Path,
+    splitter: WordSplitter,
+    log: ReadLog = SILENT,
+    keys: frozenset[str] = KEYS,
+) -> Iterator[Post]:
+    """The posts of rows, but for those that are at fault.
+
+    Args:
+        path: named in messages, and what an image's path is relative to.
+        splitter: cuts a text that comes without tokens.
+    """
+    noted: set[str] = set()  # unknown keys
+    for place, values_of in rows:
         try:
-            values = json_object(line, f"{path}:{number}")
-            post = _post(_Row(_only(values, keys), path, number, quirks), splitter, seen)
+            if (given := values_of()) is None:
+                continue
+            values = {k: v for k, v in given.items() if k in keys or k not in KEYS}
+            post = _post(_Row(values, path, place, log), splitter, noted)
         except InputError as fault:
-            faults(fault)
+            log.fault(fault)
             continue
         yield post
+
+
+def post_of_values(values: Values, path: Path, line: int, splitter: WordSplitter) -> Post:
+    """The post of one row's values, as a file would hold them.
+
+    Raises:
+        InputError: a value is missing or of the wrong kind.
+    """
+    return next(posts_of([(line, lambda: values)], path, splitter))
 
 
 def json_object(text: str, where: object) -> dict[str, Any]:
@@ -89,55 +114,94 @@ def json_object(text: str, where: object) -> dict[str, Any]:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "out of range"
-        found = f"no JSON ({reason}): {shown(text)}"
+        found = f"no JSON ({reason}): {quoted(text)}"
         raise InputError(where, found, "one JSON object") from error
     if not isinstance(values, dict):
-        raise InputError(where, shown(values), "one JSON object")
+        raise InputError(where, quoted(values), "one JSON object")
     return values
 
 
-def read_parquet(
-    path: Path,
-    splitter: WordSplitter,
-    quirks: list[Quirk] | None = None,
-    keys: frozenset[str] = KEYS,
-    faults: Faults = refuse,
-) -> Iterator[Post]:
-    """Posts of a Parquet file, `keys` as for JSON lines; messages count its rows from 1.
+def _json_rows(path: Path, log: ReadLog) -> Rows:
+    for number, line in lines_of(path, log):
+        if line.strip():
+            yield number, partial(json_object, line, f"{path}:{number}")
+        else:
+            log.note(path, number, "blank line", "skipped")
 
-    Args:
-        faults: told of a row that is none of a post.
 
-    Raises:
-        InputError: the file is missing or damaged.
+_PLAIN = re.compile(
+    "null|bool|u?int(8|16|32|64)|halffloat|float|double|(large_)?(string|binary)|(string|binary)_view"
+)
+_ROWS = 64  # held at once; a row may carry the bytes of an image
+
+
+def _parquet_rows(path: Path, log: ReadLog, keys: frozenset[str]) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        # Without a buffer, a whole column of a row group is read at once.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+            columns = _columns(file.schema_arrow, path, log, keys)
+            for batch in file.iter_batches(_ROWS, columns=columns):
+                for scalars in zip(*batch.columns, strict=True):
+                    number += 1
+                    where = f"{path}:{number}"
+                    yield number, partial(_python, batch.schema.names, scalars, where)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of names of columns, too
+        found = f"no readable Parquet after row {number} ({quoted(str(error))})"
+        raise InputError(path, found, "a Parquet file") from error
+
+
+def _python(names: list[str], scalars: tuple[pyarrow.Scalar, ...], where: str) -> Values:
+    try:
+        return {name: scalar.as_py() for name, scalar in zip(names, scalars, strict=True)}
+    except UnicodeDecodeError:
+        raise InputError(where, "a string that is no UTF-8", "UTF-8 text") from None
+
+
+def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: frozenset[str]) -> list[str]:
+    """The columns to read, all of them of plain types."""
+    names = list(schema.names)
+    for name in names:
+        if name not in KEYS:
+            refuse_misspelt(name, names, KEYS, path)
+            log.note(path, 1, "unknown key", f"{quoted(name)} is not read")
+    if "id" not in names or len(set(names)) < len(names):
+        found = "a column twice" if "id" in names else "no column id"
+        expected = "columns id, text and/or tokens, …"
+        raise InputError(path, f"{found} among {quoted(names)}", expected)
+    wanted = [column for column in schema if column.name in keys]
+    for column in wanted:
+        if not _is_plain(column.type):
+            found = f"the column {quoted(column.name)} of type {quoted(str(column.type))}"
+            raise InputError(path, found, "text, numbers, bytes, or lists or structs of them")
+    return [column.name for column in wanted]
+
+
+def _is_plain(kind: pyarrow.DataType) -> bool:
+    """Whether values of a type are what JSON knows, or bytes.
+
+    Above all no extension type: such a type brings code of its own, and Ray's loads pickles.
     """
-    seen: set[str] = set()
-    for number, scalars in enumerate(parquet_rows(path, keys, KEYS, quirks), start=1):
-        row = _Row({}, path, number, quirks)
-        try:
-            values = {key: scalar.as_py() for key, scalar in scalars.items()}
-            post = _post(replace(row, values=values), splitter, seen)
-        except UnicodeDecodeError:
-            faults(row.refuse("a string that is no UTF-8", "UTF-8 text"))
-            continue
-        except InputError as fault:
-            faults(fault)
-            continue
-        yield post
+    from pyarrow import types
 
-
-def _only(values: dict[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key in keys or key not in KEYS}
+    if types.is_struct(kind):
+        return all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
+    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind):
+        return _is_plain(kind.value_type)
+    return _PLAIN.fullmatch(str(kind)) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
     """The values of one row, with the place that messages name."""
 
-    values: Mapping[str, Any]
+    values: Values
     path: Path
-    line: int
-    quirks: list[Quirk] | None
+    line: int | str
+    log: ReadLog
 
     @property
     def where(self) -> str:
@@ -147,131 +211,80 @@ class _Row:
         return InputError(self.where, found, expected, hint)
 
     def note(self, kind: str, detail: str) -> None:
-        note(self.quirks, self.path, self.line, kind, detail)
+        self.log.note(self.path, self.line, kind, detail)
 
     def clean(self, text: str) -> str:
-        return without_surrogates(text, (self.path, self.line), self.quirks)
-
-    def text(self, key: str) -> str | None:
-        """The string under `key`, None where absent."""
-        return self.string(key, self.values.get(key))
+        """A text with each lone surrogate, which no encoder takes, as U+FFFD; offsets stay."""
+        clean, count = _SURROGATE.subn("\ufffd", text)
+        if count:
+            self.note("lone surrogate", f"{count} replaced by U+FFFD")
+        return clean
 
     def string(self, key: str, value: object) -> str | None:
         """A value of `key` as a string, None where absent."""
         if value is not None and not isinstance(value, str):
-            raise self.refuse(f"{key} {shown(value)}", f"{key} as a string")
+            raise self.refuse(f"{key} {quoted(value)}", f"{key} as a string")
         return None if value is None else self.clean(value)
 
-    def texts(self, key: str) -> tuple[str, ...] | None:
+    def strings(self, key: str) -> tuple[str, ...] | None:
         """The list of strings under `key`, None where absent."""
         value = self.values.get(key)
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.refuse(f"{key} {shown(value)}", f"{key} as a list of strings")
+            raise self.refuse(f"{key} {quoted(value)}", f"{key} as a list of strings")
         return tuple(self.clean(item) for item in value)
 
 
-def post_of_values(
-    values: Mapping[str, Any], path: Path, line: int, splitter: WordSplitter
-) -> Post:
-    """The post of one row's values, as a file would hold them.
-
-    Args:
-        path: named in messages, and what an image's path is relative to.
-        line: named in messages.
-
-    Raises:
-        InputError: a value is missing or of the wrong kind.
-    """
-    return _post(_Row(values, path, line, None), splitter, set())
-
-
-def _post(row: _Row, splitter: WordSplitter, seen: set[str]) -> Post:
-    """The post of a row; `seen` holds the unknown keys already noted."""
-    for key in sorted(map(str, row.values.keys() - KEYS - seen)):
+def _post(row: _Row, splitter: WordSplitter, noted: set[str]) -> Post:
+    for key in sorted(map(str, row.values.keys() - KEYS - noted)):
         refuse_misspelt(key, row.values.keys(), KEYS, row.where)
-        row.note("unknown key", f"{shown(key)} is not read")
-        seen.add(key)
+        row.note("unknown key", f"{quoted(key)} is not read")
+        noted.add(key)
     id = _id(row)
-    text, words, spans = _words(row, splitter)
-    tags = _tags(row, text, words, spans)
-    note_words(row.quirks, row.path, [row.line] * len(words), words, tags)
-    return Post(
-        id=id,
-        words=words,
-        text=text,
-        spans=spans,
-        tags=tags,
-        images=_images(row),
-        origin=row.where,
-    )
-
-
-def _images(row: _Row) -> tuple[PostImage, ...]:
-    """The images of a row with their captions and relations; at least one, of nothing."""
-    given = {key: row.values.get(key) for key in SHOWN}
-    listed = {key: value for key, value in given.items() if isinstance(value, list)}
-    count = max(map(len, listed.values()), default=1) or 1
-    if count > MOST_IMAGES:
-        raise row.refuse(f"{count} images", f"{MOST_IMAGES} at most")
-    for key, value in given.items():
-        if key not in listed:
-            listed[key] = [value, *[None] * (count - 1)]
-        elif len(listed[key]) not in (0, count):
-            found = f"{key} as a list of {len(listed[key])} beside one of {count}"
-            raise row.refuse(found, "lists of the same length, an entry an image")
-    empty = [None] * count
-    each = zip(*(listed[key] or empty for key in given), strict=True)
-    return tuple(
-        PostImage(
-            _image(row, image),
-            row.string("caption", caption) or None,
-            _relation(row, relation),
-            image_text=row.string("image_text", written) or None,
-        )
-        for image, caption, relation, written in each
-    )
+    post = _words(row, splitter)
+    tags = _tags(row, post)
+    note_words(row.log, row.path, [row.line] * len(post.words), post.words, tags or ())
+    images = _images(row)
+    return Post(id, post.words, post.text, post.spans, tags, images, origin=row.where)
 
 
 def _id(row: _Row) -> str:
     id = row.values.get("id")
-    if isinstance(id, int) and not isinstance(id, bool):
+    if type(id) is int:
         return str(id)
     if not isinstance(id, str) or not id:
-        found = f"id {shown(id)}" if "id" in row.values else "no id"
+        found = f"id {quoted(id)}" if "id" in row.values else "no id"
         raise row.refuse(found, "id as a string", 'give each row its own "id"')
     return row.clean(id)
 
 
-def _words(
-    row: _Row, splitter: WordSplitter
-) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """Text, words and the span of each word in the text."""
-    text, words = row.text("text"), row.texts("tokens")
-    if text is None and words is None:
-        raise row.refuse("neither text nor tokens", "at least one of them")
+def _words(row: _Row, splitter: WordSplitter) -> Post:
+    """A post of the row's text and words."""
+    text, words = row.string("text", row.values.get("text")), row.strings("tokens")
     if text is None:
-        post = Post.from_words("", words or ())
-        return post.text, post.words, post.spans
+        if words is None:
+            raise row.refuse("neither text nor tokens", "at least one of them")
+        return Post.from_words("", words)
     if words is None:
         spans = _cut(row, splitter.split(text))
-        return text, tuple(text[start:end] for start, end in spans), tuple(spans)
-    aligned = align(words, text)
-    if len(aligned) < len(words):
-        lost = len(aligned)
-        found = f"token {lost + 1}, {shown(words[lost])}, not in the text behind the one before"
+        words = tuple(text[start:end] for start, end in spans)
+        return Post("", words, text, tuple(spans))
+    spans = align(words, text)
+    if len(spans) < len(words):
+        lost = len(spans)
+        found = f"token {lost + 1}, {quoted(words[lost])}, not in the text behind the one before"
         raise row.refuse(found, "tokens that occur in the text, in order", "leave one of both out")
-    edges = [0, *(offset for span in aligned for offset in span), len(text)]
-    if any(text[end:start].strip() for end, start in list(pairwise(edges))[::2]):
+    ends, starts = [0, *(end for _, end in spans)], [*(start for start, _ in spans), len(text)]
+    if any(text[end:start].strip() for end, start in zip(ends, starts, strict=True)):
         row.note("text between tokens", "belongs to no token, so it is never tagged")
-    return text, words, tuple(aligned)
+    return Post("", words, text, tuple(spans))
 
 
 def _cut(row: _Row, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """The words of a text, cut further where an entity begins or ends inside one."""
     given = row.values.get("entities")
-    entities = given if isinstance(given, list) else []  # what is wrong with them, _entities says
+    entities = given if isinstance(given, list) else []  # `_entities` refuses what is wrong
     offsets = [e.get(key) for e in entities if isinstance(e, dict) for key in ("start", "end")]
     edges = sorted({edge for edge in offsets if type(edge) is int})
     cut: list[tuple[int, int]] = []
@@ -283,43 +296,41 @@ def _cut(row: _Row, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return cut
 
 
-def _tags(
-    row: _Row, text: str, words: tuple[str, ...], spans: tuple[tuple[int, int], ...]
-) -> tuple[str, ...] | None:
+def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
     """Tags as given, or as the entities tell; both at once have to agree."""
-    given = row.texts("tags")
+    given = row.strings("tags")
     if given is not None:
-        if len(given) != len(words):
-            raise row.refuse(f"{len(given)} tags for {len(words)} words", "one tag a word")
+        if len(given) != len(post.words):
+            raise row.refuse(f"{len(given)} tags for {len(post.words)} words", "one tag a word")
         if wrong := [tag for tag in given if not is_tag(tag)]:
-            raise row.refuse(f"the tag {shown(wrong[0])}", "O, B-<type> or I-<type>")
+            raise row.refuse(f"the tag {quoted(wrong[0])}", "O, B-<type> or I-<type>")
         if any(normalise(tag) != tag for tag in given):
             row.note("OTHER for MISC", "read as MISC")
         given = tuple(normalise(tag) for tag in given)
     if row.values.get("entities") is None:
         return given
-    entities = _entities(row, text, spans)
+    entities = _entities(row, post)
     if given is None:
-        return tuple(tags_of(entities, len(words)))
+        return tuple(tags_of(entities, len(post.words)))
     if sorted(entities) not in (sorted(strict_spans(given)), sorted(lenient_spans(given))):
         raise row.refuse("entities that differ from the tags", "one of the two, or both alike")
     return given
 
 
-def _entities(row: _Row, text: str, spans: tuple[tuple[int, int], ...]) -> list[Span]:
+def _entities(row: _Row, post: Post) -> list[Span]:
     """The entities of a row, their character offsets turned into words."""
     given = row.values["entities"]
     if not isinstance(given, list):
-        raise row.refuse(f"entities {shown(given)}", 'a list of {"start", "end", "label"}')
+        raise row.refuse(f"entities {quoted(given)}", 'a list of {"start", "end", "label"}')
     # Empty words are left out: they begin and end nothing.
-    first = {start: i for i, (start, end) in enumerate(spans) if start < end}
-    last = {end: i for i, (start, end) in enumerate(spans) if start < end}
+    first = {start: i for i, (start, end) in enumerate(post.spans) if start < end}
+    last = {end: i for i, (start, end) in enumerate(post.spans) if start < end}
     found: list[Span] = []
     for entity in given:
-        start, end, label = _entity(row, entity, text)
+        label, start, end = _entity(row, entity, len(post.text))
         if start not in first or end not in last:
             raise row.refuse(
-                f"the entity {shown(text[start:end])} at {start} to {end}, which cuts a word",
+                f"the entity {quoted(post.text[start:end])} at {start} to {end}, which cuts a word",
                 "entities that begin and end with a word",
                 "fix the offsets, which count characters, or give the words as tokens",
             )
@@ -330,34 +341,55 @@ def _entities(row: _Row, text: str, spans: tuple[tuple[int, int], ...]) -> list[
     return found
 
 
-def _entity(row: _Row, entity: object, text: str) -> tuple[int, int, str]:
-    keys = ("start", "end", "label")
-    start, end, label = (entity.get(k) for k in keys) if isinstance(entity, dict) else (None,) * 3
+def _entity(row: _Row, entity: object, length: int) -> Span:
+    """The label of an entity and its character offsets, in a text of `length`."""
+    values = entity if isinstance(entity, dict) else {}
+    label, start, end = (values.get(key) for key in ("label", "start", "end"))
     if not (
-        type(start) is int
-        and type(end) is int
-        and isinstance(label, str)
+        isinstance(label, str)
         and is_tag("B-" + label)
-        and 0 <= start < end <= len(text)
+        and type(start) is type(end) is int
+        and 0 <= start < end <= length
     ):
-        expected = f'{{"start", "end", "label"}} with offsets from 0 to {len(text)}'
-        raise row.refuse(f"the entity {shown(entity)}", expected)
+        expected = f'{{"start", "end", "label"}} with offsets from 0 to {length}'
+        raise row.refuse(f"the entity {quoted(entity)}", expected)
     if normalise_label(label) != label:
         row.note("OTHER for MISC", "read as MISC")
-    return start, end, normalise_label(label)
+    return normalise_label(label), start, end
 
 
-def _relation(row: _Row, value: Any) -> float | None:
-    if isinstance(value, str):
-        raise row.refuse(f"the relation {shown(value)}", "a number, without quotes")
-    return None if value is None else relation_of(value, row.where)
+def _images(row: _Row) -> tuple[PostImage, ...]:
+    """The images of a row with their captions and relations; at least one, of nothing."""
+    given = {key: row.values.get(key) for key in _OF_IMAGES}
+    lists = {key: value for key, value in given.items() if isinstance(value, list)}
+    count = max(map(len, lists.values()), default=1)
+    if count > MAX_IMAGES:
+        raise row.refuse(f"{count} images", f"{MAX_IMAGES} at most")
+    for key, value in lists.items():
+        if len(value) not in (0, count):
+            found = f"{key} as a list of {len(value)} beside one of {count}"
+            raise row.refuse(found, "lists of the same length, an entry an image")
+    columns = [value if isinstance(value, list) else [value] for value in given.values()]
+    images = tuple(_image(row, *values) for values in zip_longest(*columns))
+    return images or (PostImage(),)
 
 
-def _image(row: _Row, image: Any) -> Path | bytes | None:
+def _image(row: _Row, image: Any, caption: Any, relation: Any, image_text: Any) -> PostImage:
+    if isinstance(relation, str):
+        raise row.refuse(f"the relation {quoted(relation)}", "a number, without quotes")
+    return PostImage(
+        _source(row, image),
+        row.string("caption", caption) or None,
+        None if relation is None else relation_of(relation, row.where),
+        image_text=row.string("image_text", image_text) or None,
+    )
+
+
+def _source(row: _Row, image: Any) -> Path | bytes | None:
     if isinstance(image, dict) and image.keys() == {"bytes", "path"}:  # as `datasets` writes it
         held = image["bytes"]
         if held is not None and not isinstance(held, bytes):
-            raise row.refuse(f"image bytes {shown(held)}", "bytes, as Parquet has them")
+            raise row.refuse(f"image bytes {quoted(held)}", "bytes, as Parquet has them")
         image = image["path"] if held is None else held
     if image == "":
         row.note("empty image", "read as no image")
@@ -365,5 +397,5 @@ def _image(row: _Row, image: Any) -> Path | bytes | None:
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, str):
-        raise row.refuse(f"image {shown(image)}", "image as a path relative to the file")
+        raise row.refuse(f"image {quoted(image)}", "image as a path relative to the file")
     return row.path.parent / safe_relative(row.clean(image), row.where)

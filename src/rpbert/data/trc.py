@@ -1,9 +1,9 @@
 """Text-image relations of tweets (TRC; Vempala and Preoţiuc-Pietro, ACL 2019).
 
 Its authors publish tweet ids and labels only; the user joins them with tweets and images of their
-own, by exact id. The file is damaged as published, which is survived and listed: ids a spreadsheet
-rounded cannot be joined, and rows shifted by commas of a since removed text are recovered where
-all label columns are found and agree.
+own, by exact id. The file is damaged as published: ids that a spreadsheet rounded cannot be
+joined, and rows shifted by commas of a since removed text are recovered where all label columns
+are found and agree. Each is listed as a quirk.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rpbert.data.reading import ImageFolder, Quirk, lines_of, note, shown
-from rpbert.data.tables import read_jsonl
+from rpbert.data.reading import SILENT, ImageFolder, ReadLog, lines_of, quoted
+from rpbert.data.tables import read_table
 from rpbert.data.words import WordSplitter
-from rpbert.errors import Faults, InputError, refuse
+from rpbert.errors import InputError
 from rpbert.types import Post
 
-TRAIN_ROWS = 3576  # published split: these rows train, all behind them test
+TRAIN_ROWS = 3576  # published split: these rows train, all that follow test
+TWEETS = "tweets.jsonl"
 
 _ID, _ADDS, _TEXT = "tweet_id", "image_adds", "text_is_represented"
 # Each of the four classes with what it says of image_adds and text_is_represented.
@@ -46,80 +47,80 @@ def is_trc(path: Path) -> bool:
     return {_ID, _ADDS} <= set(_cells(header))
 
 
-def read_labels(path: Path, split: str, quirks: list[Quirk] | None = None) -> Iterator[TrcLabel]:
-    """The usable labels of one split ("train" or "test"); damaged rows go to `quirks`.
+def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[TrcLabel]:
+    """The usable labels of splits ("train", "test"), by default both; damaged rows are quirks.
 
     Raises:
         InputError: the file is missing or its header is not that of the published labels.
     """
-    lines = lines_of(path, quirks)
+    lines = lines_of(path, ReadLog(log.quirks))
     _, header = next(lines, (0, ""))
     names = _cells(header)
     if names[:1] != [_ID] or _ADDS not in names or not set(names[1:]) <= {_ADDS, _TEXT, *_CLASSES}:
-        raise InputError(
-            f"{path}:1", shown(header), "the published header, tweet_id,…,image_adds,…"
-        )
+        expected = "the published header, tweet_id,…,image_adds,…"
+        raise InputError(f"{path}:1", quoted(header), expected)
     for row, (line, text) in enumerate(lines):
-        if ("train" if row < TRAIN_ROWS else "test") != split:
+        split = "train" if row < TRAIN_ROWS else "test"
+        if splits and split not in splits:
             continue
         cells = _cells(text)
         labels = dict(zip(names[1:], cells[1 - len(names) :], strict=False))
         if len(cells) < len(names) or not _agree(labels):
-            note(quirks, path, line, "damaged row, dropped", shown(text))
+            log.note(path, line, "damaged row, dropped", quoted(text))
         elif not (cells[0].isascii() and cells[0].isdigit()):
-            note(quirks, path, line, "id rewritten by a spreadsheet, dropped", shown(cells[0]))
+            log.note(path, line, "id rewritten by a spreadsheet, dropped", quoted(cells[0]))
         else:
             if len(cells) > len(names):
                 detail = f"id {cells[0]}, labels read from the last columns"
-                note(quirks, path, line, "row shifted by commas, recovered", detail)
+                log.note(path, line, "row shifted by commas, recovered", detail)
             yield TrcLabel(cells[0], float(labels[_ADDS]), split, line)
 
 
 def read_trc(
-    labels: Path,
-    tweets: Path,
-    images: Path | None,
-    split: str,
-    splitter: WordSplitter,
-    quirks: list[Quirk] | None = None,
-    faults: Faults = refuse,
+    labels: Path, split: str, splitter: WordSplitter, log: ReadLog = SILENT
 ) -> Iterator[Post]:
-    """Labelled posts of one split, joined by exact id, in the published order.
+    """Labelled posts of one split, as far as the user has their tweets, in the published order.
+
+    The tweets, ``tweets.jsonl`` with ``id`` and ``text``, and ``images/<id>.jpg`` are beside the
+    labels. Labels without a tweet and tweets without an image are quirks.
 
     Args:
         labels: the published CSV file.
-        tweets: JSON lines with ``id`` and ``text``.
-        images: folder with ``<id>.jpg``, or None where there is none.
         split: "train" or "test".
-        splitter: cuts each text into words.
-        quirks: collects damaged rows, labels without a tweet and tweets without an image.
-        faults: told of each row of `tweets` that is none of a post.
 
     Raises:
         InputError: a file is missing or malformed, or no tweet at all has a label.
     """
+    tweets, images = labels.parent / TWEETS, labels.parent / "images"
+    if not tweets.is_file():
+        raise InputError(
+            labels.parent,
+            f"no {TWEETS} beside {labels.name}",
+            'your own tweets as lines {"id": "<tweet_id>", "text": "…"}',
+            "only ids and labels are published; put images in images/<tweet_id>.jpg",
+        )
     posts: dict[str, Post] = {}
-    wanted = {label.id for part in ("train", "test") for label in read_labels(labels, part)}
-    for post in read_jsonl(tweets, splitter, quirks, faults=faults):
+    wanted = {label.id for label in read_labels(labels)}
+    for post in read_table(tweets, splitter, log):
         if post.id in posts:
-            line = int(post.origin.rpartition(":")[2])
-            note(quirks, tweets, line, "tweet given twice", f"id {post.id}; the first is kept")
+            line = post.origin.rpartition(":")[2]
+            log.note(tweets, line, "tweet given twice", f"id {post.id}; the first is kept")
         elif post.id in wanted:
             posts[post.id] = post
     if not posts:
         found = f"none of the {len(wanted)} ids of {labels.name}"
         raise InputError(tweets, found, "rows whose id equals a tweet_id, as a string")
-    folder = ImageFolder(images) if images else None
-    for label in read_labels(labels, split, quirks):
+    folder = ImageFolder(images) if images.is_dir() else None
+    for label in read_labels(labels, log, split):
         joined = posts.get(label.id)
         if joined is None:
-            note(quirks, labels, label.line, "no tweet for the label", f"id {label.id}")
+            log.note(labels, label.line, "no tweet for the label", f"id {label.id}")
             continue
         image = joined.image
         if image is None and folder is not None:
             image = folder.find(label.id, f"{labels}:{label.line}")
         if image is None or (isinstance(image, Path) and not image.is_file()):
-            note(quirks, labels, label.line, "no image for the label", f"id {label.id}")
+            log.note(labels, label.line, "no image for the label", f"id {label.id}")
         yield joined.with_(image=image, relation=label.relation)
 
 
@@ -138,7 +139,7 @@ def _agree(labels: dict[str, str]) -> bool:
     """Whether all labels are 0 or 1 and the one-hot classes agree with the first two."""
     if not set(labels.values()) <= {"0", "1"}:
         return False
-    classes = [_CLASSES[name] for name in _CLASSES if labels.get(name) == "1"]
     if not _CLASSES.keys() <= labels.keys():
         return True
+    classes = [_CLASSES[name] for name in _CLASSES if labels[name] == "1"]
     return len(classes) == 1 and classes[0] == (labels[_ADDS], labels.get(_TEXT, classes[0][1]))

@@ -1,10 +1,11 @@
-"""What a model remembers of its training data: tags, characters, words and how marks are split."""
+"""What a model remembers of its training data: tags, characters, words, how marks are split."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rpbert.data.labels import lenient_spans
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PADDING, UNKNOWN = 0, 1
-LONGEST_WORD = 200
+MAX_WORD_LENGTH = 200
 """Characters of a word that are read, half of them from its end."""
 
 
@@ -33,17 +34,19 @@ class Vocabulary:
     characters: tuple[str, ...]
     words: tuple[str, ...]
     marks: str = "apart"
-    tag_rows: Mapping[str, int] = field(init=False, repr=False, compare=False)
-    _character_rows: Mapping[str, int] = field(init=False, repr=False, compare=False)
-    _word_rows: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        for name, entries, first in (
-            ("tag_rows", self.tags, 0),
-            ("_character_rows", self.characters, UNKNOWN + 1),
-            ("_word_rows", self.words, UNKNOWN + 1),
-        ):
-            object.__setattr__(self, name, {entry: first + i for i, entry in enumerate(entries)})
+    @cached_property
+    def tag_rows(self) -> Mapping[str, int]:
+        """The row of each tag."""
+        return {tag: row for row, tag in enumerate(self.tags)}
+
+    @cached_property
+    def _character_rows(self) -> Mapping[str, int]:
+        return {entry: row for row, entry in enumerate(self.characters, start=UNKNOWN + 1)}
+
+    @cached_property
+    def _word_rows(self) -> Mapping[str, int]:
+        return {entry: row for row, entry in enumerate(self.words, start=UNKNOWN + 1)}
 
     def word_row(self, word: str) -> int:
         """The word's row, else that of its lower case, else `UNKNOWN`."""
@@ -55,8 +58,8 @@ class Vocabulary:
 
         A batch is padded to its longest word, and nobody's word is that long.
         """
-        if len(word) > LONGEST_WORD:
-            word = word[: LONGEST_WORD // 2] + word[-LONGEST_WORD // 2 :]
+        if len(word) > MAX_WORD_LENGTH:
+            word = word[: MAX_WORD_LENGTH // 2] + word[-MAX_WORD_LENGTH // 2 :]
         return [self._character_rows.get(character, UNKNOWN) for character in word]
 
 
@@ -82,11 +85,8 @@ def frequent_words(posts: Iterable[Post], at_least: int = 2) -> tuple[str, ...]:
     return tuple(sorted(word for word, n in counts.items() if n >= at_least))
 
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
 def learn_wordpieces(texts: Iterable[Sequence[str]], size: int) -> PreTrainedTokenizerBase:
-    """An uncased WordPiece vocabulary: every character, then whole words by frequency.
+    """An uncased WordPiece tokenizer: every character, then whole words by frequency.
 
     The trainer of the tokenizers library breaks ties at random, so that two runs of one seed
     would start from different vocabularies; this one depends on the texts alone.
@@ -94,8 +94,8 @@ def learn_wordpieces(texts: Iterable[Sequence[str]], size: int) -> PreTrainedTok
     Args:
         size: most entries; characters are never left out.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import normalizers, pre_tokenizers
+    from transformers import BertTokenizer
 
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()
@@ -105,24 +105,10 @@ def learn_wordpieces(texts: Iterable[Sequence[str]], size: int) -> PreTrainedTok
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(" ".join(text)))
     )
     characters = sorted({character for word in words for character in word})
-    entries = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
+    entries += [f"##{character}" for character in characters]
     known = set(entries)
     recurring = [word for word, count in words.items() if count > 1 and word not in known]
     recurring.sort(key=lambda word: (-words[word], word))
     entries += recurring[: max(size - len(entries), 0)]
-    vocabulary = {entry: row for row, entry in enumerate(entries)}
-
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    return BertTokenizer(vocab={entry: row for row, entry in enumerate(entries)})

@@ -1,8 +1,8 @@
 """Raw post text → words with exact character offsets, in the two styles of the data sets.
 
-Twitter-2015 keeps ``#`` and ``@`` on their word and hyphens within theirs; Twitter-2017 sets all
-three apart. Both set an apostrophe apart (``Obama ' s``), so that a possessive never hides the
-end of a name. A tagger reads raw text in the style it was trained on (`marks_style`).
+Twitter-2015 keeps ``#`` and ``@`` on their word and hyphens within theirs; Twitter-2017 splits all
+three off. Both split an apostrophe off (``Obama ' s``), so that a possessive never hides the end
+of a name. A tagger reads raw text in the style it was trained on (`marks_style`).
 
 Whatever the text, each character that is not whitespace belongs to exactly one word, and the
 time is linear in its length. An emoji stays one word with its skin tone, variation selector and
@@ -17,9 +17,9 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import ClassVar, Protocol
 
 from rpbert.types import Post
 
@@ -38,6 +38,8 @@ _MARKED = r"[#@＃＠]\w{in_word}*|\$[^\W\d]{in_word}*"
 # One visible sign with all that modifies it: combining marks, skin tones, joined signs, tags.
 _MODIFIERS = r"[{marks}\U0001F3FB-\U0001F3FF\U000E0020-\U000E007F]*"
 _SIGN = rf"[^\w\s]{_MODIFIERS}(?:\u200D[^\w\s]{_MODIFIERS})*"
+_JOINED = (_URL, _KEYCAP, _FLAG, _EMOTICON, _MARKED, _NUMBER, _HYPHENATED, _SIGN)
+_APART = (_URL, _KEYCAP, _FLAG, _EMOTICON, _NUMBER, _WORD, _SIGN)
 # Of Unicode 16: Han, kana and Bopomofo; Thai and Lao; Burmese; Khmer. Digits are left out.
 _SCRIPTS = (
     r"\u2E80-\u2FDF\u3005-\u3007\u3021-\u3029\u3041-\u312F\u31A0-\u31FF\u3400-\u4DBF\u4E00-\u9FFF"
@@ -47,108 +49,65 @@ _SCRIPTS = (
 _UNSPACED = re.compile(rf"[{_SCRIPTS}]")
 
 
-class WordSplitter(Protocol):
-    """Anything that cuts a text into words."""
+@dataclass(frozen=True)
+class WordSplitter:
+    """Cuts a text into words.
 
-    @property
-    def name(self) -> str:
-        """How it leaves ``#`` and ``@``."""
-
-    def split(self, text: str) -> list[tuple[int, int]]:
-        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
-        ...
-
-
-class JoinedMarks:
-    """Words as in Twitter-2015: ``#NBA``, ``@user``, ``$AAPL`` and ``all-time`` are one."""
-
-    name: ClassVar[str] = "joined"
-
-    def split(self, text: str) -> list[tuple[int, int]]:
-        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
-        parts = (_URL, _KEYCAP, _FLAG, _EMOTICON, _MARKED, _NUMBER, _HYPHENATED, _SIGN)
-        return [match.span() for match in _pattern(parts).finditer(text)]
-
-
-class SplitMarks:
-    """Words as in Twitter-2017: ``#`` and ``NBA``, ``@`` and ``user``, ``all`` ``-`` ``time``."""
-
-    name: ClassVar[str] = "apart"
-
-    def split(self, text: str) -> list[tuple[int, int]]:
-        """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
-        parts = (_URL, _KEYCAP, _FLAG, _EMOTICON, _NUMBER, _WORD, _SIGN)
-        return [match.span() for match in _pattern(parts).finditer(text)]
-
-
-class CharactersApart:
-    """The words of another splitter, in which each character of a script without spaces is one.
-
-    The scripts are Chinese, Japanese, Thai, Lao, Burmese and Khmer; a character keeps its
-    combining marks, and ``#`` or ``@`` that stands on it. Within a word of several scripts each run
-    of another script is a word.
-
-    Args:
-        words: cuts everything else.
+    Attributes:
+        name: how it leaves ``#`` and ``@``: "joined" (``#NBA``, ``@user``, ``$AAPL`` and
+            ``all-time`` are one word) or "apart" (``#`` and ``NBA``, ``all`` ``-`` ``time``).
+        kinds: patterns of a word, of which the first that fits wins.
+        characters: whether each character of a script without spaces (Chinese, Japanese, Thai,
+            Lao, Burmese, Khmer) is a word, with its combining marks, and ``#`` or ``@`` before it.
     """
 
-    def __init__(self, words: WordSplitter) -> None:
-        self.words = words
-        self.name = words.name
+    name: str
+    kinds: tuple[str, ...]
+    characters: bool = True
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
-        spans = self.words.split(text)
-        if text.isascii():
+        spans = [match.span() for match in _pattern(self.kinds).finditer(text)]
+        if not self.characters or text.isascii():
             return spans
         pattern = _unspaced()
         return [part.span() for start, end in spans for part in pattern.finditer(text, start, end)]
 
 
-SPLITTERS: dict[str, WordSplitter] = {
-    "joined": CharactersApart(JoinedMarks()),
-    "apart": CharactersApart(SplitMarks()),
-    "joined-runs": JoinedMarks(),
-    "apart-runs": SplitMarks(),
+SPLITTERS = {
+    "joined": WordSplitter("joined", _JOINED),
+    "apart": WordSplitter("apart", _APART),
+    "joined-runs": WordSplitter("joined", _JOINED, characters=False),
+    "apart-runs": WordSplitter("apart", _APART, characters=False),
 }
 """By the style of a training set: that of its marks, and whether scripts without spaces come as
 words of several characters."""
 
 
-def marks_style(posts: Iterable[Post]) -> str:
-    """The style a training set is written in, as a key of `SPLITTERS`.
-
-    Counts ``#`` and ``@`` that are words of their own against those that begin a longer word,
-    ``joined`` where neither prevails; and words of scripts without spaces that are longer than a
-    character against those that are not.
-    """
-    marks = runs = 0
-    for post in posts:
-        marks += marks_balance(post)
-        runs += _runs_balance(post)
-    return style_of(marks) + ("-runs" if runs > 0 else "")
+@cache
+def _unspaced() -> re.Pattern[str]:
+    """A character of a script without spaces with its marks, or a run without any."""
+    one = rf"[#@＃＠]?[{_SCRIPTS}][{_combining_marks()}]*"
+    return re.compile(rf"{one}|[^{_SCRIPTS}]+")
 
 
-def _runs_balance(post: Post) -> int:
-    """How many more words of scripts without spaces have several characters than have one."""
-    pattern = _unspaced()
-    parts = [
-        len(pattern.findall(word))
-        for word in post.words
-        if not word.isascii() and _UNSPACED.match(word)
+@cache
+def _pattern(kinds: tuple[str, ...]) -> re.Pattern[str]:
+    marks = _combining_marks()
+    # Soft hyphen, zero-width joiner and non-joiner occur inside words and do not end them.
+    in_word = rf"[\w{marks}\u00AD\u200C\u200D]"
+    return re.compile("|".join(kinds).replace("{in_word}", in_word).replace("{marks}", marks))
+
+
+@cache
+def _combining_marks() -> str:
+    """All combining marks as the inside of a character class; `re` knows no such class."""
+    marks = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M")
+    runs = [
+        [c for _, c in run]
+        for _, run in groupby(enumerate(marks), key=lambda pair: pair[1] - pair[0])
     ]
-    return sum(1 if count > 1 else -1 for count in parts)
-
-
-def marks_balance(post: Post) -> int:
-    """How many more ``#`` and ``@`` of a post begin a longer word than stand apart."""
-    marked = [len(word) for word in post.words if word.startswith(("#", "@"))]
-    return sum(1 if length > 1 else -1 for length in marked)
-
-
-def style_of(balance: int) -> str:
-    """The style that the summed `marks_balance` of posts tells."""
-    return "apart" if balance < 0 else "joined"
+    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
 
 
 def align(words: Sequence[str], text: str) -> list[tuple[int, int]]:
@@ -167,40 +126,39 @@ def align(words: Sequence[str], text: str) -> list[tuple[int, int]]:
     return spans
 
 
-@cache
-def _unspaced() -> re.Pattern[str]:
-    """A character of a script without spaces with its marks, or a run without any."""
-    one = rf"[#@＃＠]?[{_SCRIPTS}][{_combining_marks()}]*"
-    return re.compile(rf"{one}|[^{_SCRIPTS}]+")
+def marks_of(post: Post) -> tuple[int, int]:
+    """How many ``#`` and ``@`` of a post begin a longer word, and how many are words alone."""
+    marked = [len(word) > 1 for word in post.words if word.startswith(("#", "@"))]
+    return sum(marked), len(marked) - sum(marked)
 
 
-@cache
-def _pattern(parts: tuple[str, ...]) -> re.Pattern[str]:
-    """`parts` as alternatives, the first that fits winning."""
-    marks = _combining_marks()
-    # Soft hyphen, zero-width joiner and non-joiner occur inside words and do not end them.
-    in_word = rf"[\w{marks}\u00AD\u200C\u200D]"
-    joined = "|".join(parts)
-    return re.compile(joined.replace("{in_word}", in_word).replace("{marks}", marks))
+def style_of(joined: int, apart: int) -> str:
+    """The style that the summed `marks_of` posts tell, ``joined`` where neither prevails."""
+    return "apart" if apart > joined else "joined"
 
 
-@cache
-def _combining_marks() -> str:
-    """All combining marks as the inside of a character class; `re` knows no such class."""
-    marks = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M")
-    runs = [
-        [c for _, c in run]
-        for _, run in groupby(enumerate(marks), key=lambda pair: pair[1] - pair[0])
-    ]
-    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
+def marks_style(posts: Iterable[Post]) -> str:
+    """The style a training set is written in, as a key of `SPLITTERS`.
+
+    Counts ``#`` and ``@`` that are words of their own against those that begin a longer word, and
+    words of scripts without spaces that are longer than a character against those that are not.
+    """
+    joined = apart = runs = 0
+    pattern = _unspaced()
+    for post in posts:
+        marks = marks_of(post)
+        joined, apart = joined + marks[0], apart + marks[1]
+        for word in post.words:
+            if not word.isascii() and _UNSPACED.match(word):
+                runs += 1 if len(pattern.findall(word)) > 1 else -1
+    return style_of(joined, apart) + ("-runs" if runs > 0 else "")
 
 
-ENOUGH = 20
-"""Marks that are seen before anything is said."""
-MOST = 0.75
+ENOUGH_MARKS = 20
+"""Marks that are seen before `MarksWatch` warns."""
+OTHER_SHARE = 0.75
 """Share of them that has to be of the other style."""
-
-_SHOWN = {
+_DESCRIPTION = {
     "joined": "begin a longer word, as in Twitter-2015",
     "apart": "stand apart, as in Twitter-2017",
 }
@@ -211,32 +169,33 @@ class SplittingWarning(UserWarning):
 
 
 class MarksWatch:
-    """Counts marks over all posts that pass, and warns once.
+    """Counts marks over all posts that pass, and warns once where they are of the other style.
+
+    Raw text is split in the model's own way. Posts that come as words bring their own, and a model
+    of the other way then meets words it never saw.
 
     Args:
-        style: how the training posts were split, the name of one of `rpbert.data.words.SPLITTERS`.
+        style: how the training posts were split, "joined" or "apart".
     """
 
     def __init__(self, style: str) -> None:
         self.style = style
         self.marks = self.others = 0
-        self.told = False
+        self.warned = False
 
     def see(self, posts: Iterable[Post]) -> None:
         """Count the marks of some posts."""
-        if self.told:
+        for joined, apart in map(marks_of, posts) if not self.warned else ():
+            self.marks += joined + apart
+            self.others += joined if self.style == "apart" else apart
+        if self.warned or self.marks < ENOUGH_MARKS or self.others <= OTHER_SHARE * self.marks:
             return
-        marked = [word for post in posts for word in post.words if word[:1] in ("#", "@")]
-        apart = marked.count("#") + marked.count("@")
-        self.marks += len(marked)
-        self.others += len(marked) - apart if self.style == "apart" else apart
-        if self.marks >= ENOUGH and self.others > MOST * self.marks:
-            self.told = True
-            other = "joined" if self.style == "apart" else "apart"
-            warnings.warn(
-                f"of {self.marks} # and @ so far {self.others} {_SHOWN[other]}; those of the "
-                f"model's training posts {_SHOWN[self.style]}: give the raw text, or words that "
-                "are split so",
-                SplittingWarning,
-                stacklevel=2,
-            )
+        self.warned = True
+        other = "joined" if self.style == "apart" else "apart"
+        warnings.warn(
+            f"of {self.marks} # and @ so far {self.others} {_DESCRIPTION[other]}; those of the "
+            f"model's training posts {_DESCRIPTION[self.style]}: give the raw text, or words that "
+            "are split so",
+            SplittingWarning,
+            stacklevel=2,
+        )

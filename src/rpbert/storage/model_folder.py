@@ -25,7 +25,7 @@ from rpbert.config.model import (
     SystemSettings,
     TextEncoderSettings,
 )
-from rpbert.data.collate import Collator, NoSubwords, TokenizerSubwords
+from rpbert.data.collate import Collator, TokenizerSubwords
 from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
     Vocabulary,
@@ -131,7 +131,7 @@ class TaggingModel:
             self.system.evidence, settings, ids, images_kept, self.describers
         )
         if self.tokenizer is None or encoder is None:
-            return Collator(self.vocabulary, NoSubwords(), evidence)
+            return Collator(self.vocabulary, None, evidence)
         return Collator(
             self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.max_length), evidence
         )
