@@ -1,15 +1,14 @@
-"""The oracle of the fusion systems: their arithmetic on lists of floats, one number at a time."""
+"""The oracle of the systems: their arithmetic on lists of floats, one number at a time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from rpbert.models.tagger import BiLstmSystem
 from rpbert.types import Batch, Post
 from tests.conftest import NO_EVIDENCE, made_posts
 
@@ -37,23 +36,19 @@ def numbers(values: Tensor) -> Vector:
     return found
 
 
-def linear(layer: nn.Module, x: Vector) -> Vector:
+def linear(layer: Any, x: Vector) -> Vector:
     """W x + b, without b where the layer has none."""
-    assert isinstance(layer, nn.Linear)
     bias = [0.0] * layer.out_features if layer.bias is None else numbers(layer.bias)
-    rows = [numbers(row) for row in layer.weight]
-    return [
-        sum(w * v for w, v in zip(row, x, strict=True)) + b
-        for row, b in zip(rows, bias, strict=True)
-    ]
+    rows = layer.weight.detach().double().tolist()
+    products = (sum(w * v for w, v in zip(row, x, strict=True)) for row in rows)
+    return [product + b for product, b in zip(products, bias, strict=True)]
 
 
-def normed(norm: nn.Module, x: Vector) -> Vector:
+def normed(norm: Any, x: Vector) -> Vector:
     """Layer normalisation."""
-    assert isinstance(norm, nn.LayerNorm)
-    centre = sum(x) / len(x)
-    spread = math.sqrt(sum((v - centre) ** 2 for v in x) / len(x) + norm.eps)
-    scaled = [(v - centre) / spread for v in x]
+    mean = sum(x) / len(x)
+    std = math.sqrt(sum((v - mean) ** 2 for v in x) / len(x) + norm.eps)
+    scaled = [(v - mean) / std for v in x]
     return plus(times(scaled, numbers(norm.weight)), numbers(norm.bias))
 
 
@@ -77,6 +72,11 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+def gelu(x: float) -> float:
+    """x Φ(x)."""
+    return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+
 def softmax(scores: Sequence[float]) -> Vector:
     """Σ exp over the scores that there are; nothing for none."""
     powers = [math.exp(score - max(scores)) for score in scores]
@@ -88,37 +88,35 @@ def weighted(weights: Sequence[float], vectors: Sequence[Vector], width: int) ->
     return [sum(w * v[d] for w, v in zip(weights, vectors, strict=True)) for d in range(width)]
 
 
-def additive(attention: nn.Module, query: Vector, keys: list[Vector], width: int) -> Vector:
-    """Σ_i softmax_i(w · tanh(W_q q + b + W_k k_i)) k_i."""
-    asked = linear(attention.get_submodule("of_query"), query)
-    scores = []
-    for key in keys:
-        inside = plus(asked, linear(attention.get_submodule("of_key"), key))
-        scores += linear(attention.get_submodule("to_score"), each(math.tanh, inside))
-    return weighted(softmax(scores), keys, width)
-
-
-def post_tokens(system: nn.Module, batch: Batch) -> list[list[Vector]]:
-    """The real visual tokens of each post."""
-    tokens = system.get_submodule("evidence")(batch)
-    return [
-        [numbers(value) for value, real in zip(values, mask, strict=True) if real]
-        for values, mask in zip(tokens.values, tokens.mask, strict=True)
-    ]
-
-
-def post_hidden(system: BiLstmSystem, batch: Batch) -> list[list[Vector]]:
-    """h_t of each word of each post."""
-    hidden = system.hidden(batch)
-    return [
-        [numbers(hidden[i, t]) for t in range(len(post.words))]
-        for i, post in enumerate(batch.posts)
-    ]
-
-
 def mean(vectors: list[Vector], width: int) -> Vector:
     """Their mean; zeros for none."""
     return weighted([1 / len(vectors)] * len(vectors) if vectors else [], vectors, width)
+
+
+def additive(attention: Any, query: Vector, keys: list[Vector], width: int) -> Vector:
+    """Σ_i softmax_i(w · tanh(W_q q + b + W_k k_i)) k_i."""
+    asked = linear(attention.of_query, query)
+    scores = []
+    for key in keys:
+        inside = plus(asked, linear(attention.of_key, key))
+        scores += linear(attention.to_score, each(math.tanh, inside))
+    return weighted(softmax(scores), keys, width)
+
+
+def heads(attention: Any, queries: list[Vector], context: list[Vector], size: int) -> list[Vector]:
+    """Scaled dot-product attention of several heads; zeros where there is no context."""
+    keys = [linear(attention.key, c) for c in context]
+    values = [linear(attention.value, c) for c in context]
+    found = []
+    for row in queries:
+        query = linear(attention.query, row)
+        attended: Vector = []
+        for start in range(0, len(query), size):
+            span = slice(start, start + size)
+            scores = [sum(times(query[span], key[span])) / math.sqrt(size) for key in keys]
+            attended += weighted(softmax(scores), [value[span] for value in values], size)
+        found.append(attended)
+    return found
 
 
 def lstm_states(lstm: nn.LSTM, layer: int, suffix: str, inputs: list[Vector]) -> list[Vector]:
@@ -129,16 +127,12 @@ def lstm_states(lstm: nn.LSTM, layer: int, suffix: str, inputs: list[Vector]) ->
             gives its inputs in reverse.
     """
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    w_in, w_rec, b_in, b_rec = (getattr(lstm, f"{n}_l{layer}{suffix}") for n in names)
+    w_in, w_rec, b_in, b_rec = (getattr(lstm, f"{n}_l{layer}{suffix}").tolist() for n in names)
     size = lstm.hidden_size
-    rows_in, rows_rec = [numbers(r) for r in w_in], [numbers(r) for r in w_rec]
-    bias = plus(numbers(b_in), numbers(b_rec))
     hidden, cell, states = [0.0] * size, [0.0] * size, []
     for x in inputs:
         total = [
-            sum(w * v for w, v in zip(rows_in[k], x, strict=True))
-            + sum(w * v for w, v in zip(rows_rec[k], hidden, strict=True))
-            + bias[k]
+            sum(times(w_in[k], x)) + sum(times(w_rec[k], hidden)) + b_in[k] + b_rec[k]
             for k in range(4 * size)
         ]
         let_in = each(sigmoid, total[:size])
@@ -149,6 +143,33 @@ def lstm_states(lstm: nn.LSTM, layer: int, suffix: str, inputs: list[Vector]) ->
         hidden = times(let_out, each(math.tanh, cell))
         states.append(hidden)
     return states
+
+
+def bilstm(lstm: nn.LSTM, states: list[Vector]) -> list[Vector]:
+    """h_t of all layers in both directions."""
+    for layer in range(lstm.num_layers):
+        forward = lstm_states(lstm, layer, "", states)
+        backward = lstm_states(lstm, layer, "_reverse", states[::-1])[::-1]
+        states = [f + b for f, b in zip(forward, backward, strict=True)]
+    return states
+
+
+def post_words(system: Any, batch: Batch) -> list[list[Vector]]:
+    """e_t of each word of each post."""
+    embedded = system.embeddings(batch)
+    return [
+        [numbers(embedded[i, t]) for t in range(len(post.words))]
+        for i, post in enumerate(batch.posts)
+    ]
+
+
+def post_tokens(system: Any, batch: Batch) -> list[list[Vector]]:
+    """The real visual tokens of each post."""
+    tokens = system.evidence(batch)
+    return [
+        [numbers(value) for value, real in zip(values, mask, strict=True) if real]
+        for values, mask in zip(tokens.values, tokens.mask, strict=True)
+    ]
 
 
 def assert_rows(found: Tensor, expected: list[Vector]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from transformers import (
 
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
-from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.models.vision_language import VisionLanguageTagger
 from rpbert.storage.model_folder import TaggingModel
 from tests.conftest import EVIDENCE, NO_EVIDENCE, made_posts, tiny
 
@@ -35,20 +34,21 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 64,
     "initializer_range": 0.2,
 }
+PIECES = learn_wordpieces((post.words for post in made_posts()), 200)
 
 
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Any:
-    return learn_wordpieces((post.words for post in made_posts()), 200)
-
-
-@pytest.fixture
-def bert(tmp_path: Path, tokenizer: Any) -> Path:
-    """A plain BERT, as MiniLM is one."""
-    folder = tmp_path / "bert"
-    BertModel(BertConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def saved(network: Any, folder: Path) -> Path:
+    """The folder of a published model with its tokenizer."""
+    network.save_pretrained(folder)
+    PIECES.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain BERT, as MiniLM is one."""
+    network = BertModel(BertConfig(vocab_size=len(PIECES), **SHAPE))
+    return saved(network, tmp_path_factory.mktemp("bert"))
 
 
 def system_of(model: TaggingModel) -> VisionLanguageTagger:
@@ -56,30 +56,28 @@ def system_of(model: TaggingModel) -> VisionLanguageTagger:
     return model.system
 
 
-def encoder_of(model: TaggingModel) -> VisionLanguageEncoder:
-    return system_of(model).encoder
-
-
 def started(system: str, folder: Path, **options: Any) -> TaggingModel:
     return tiny(system, encoder={"pretrained": str(folder)}, **options)
 
 
 @systems
-def test_all_of_a_plain_bert_is_in_it(system: str, bert: Path) -> None:
-    """Every tensor of the BERT is somewhere in the encoder, and the order of its layers is kept."""
+def test_all_of_a_plain_bert_is_in_it_and_the_model_says_so(
+    system: str, bert: Path, tmp_path: Path
+) -> None:
     model = started(system, bert)
-    held = encoder_of(model).state_dict()
+    held = system_of(model).encoder.state_dict()
     given = BertModel.from_pretrained(bert, add_pooling_layer=False).state_dict()
     for name, tensor in given.items():
-        same = [
-            key
-            for key, value in held.items()
-            if value.ndim == tensor.ndim
-            and value.shape[1:] == tensor.shape[1:]
-            and torch.equal(value[: len(tensor)], tensor)
-        ]
-        assert same, name
-    assert model.system.initial_weights == f"text from {bert}, the rest random"
+        assert any(
+            value.shape[1:] == tensor.shape[1:] and torch.equal(value[: len(tensor)], tensor)
+            for value in held.values()
+        ), name
+    model.save(tmp_path / "model")
+    loaded = TaggingModel.load(tmp_path / "model")
+    assert loaded.notes["initial_weights"] == f"text from {bert}, the rest random"
+    assert tiny(system).notes["initial_weights"] == "random"
+    for name, tensor in model.system.state_dict().items():
+        assert torch.equal(tensor, loaded.system.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("system", ["visualbert", "unicoder_vl", "uniter", "vl_bert"])
@@ -90,77 +88,51 @@ def test_a_one_stream_model_without_an_image_is_that_bert(system: str, bert: Pat
         input_ids=batch.subwords, attention_mask=batch.subword_mask.long()
     ).last_hidden_state
     image = system_of(model).evidence(batch)
-    found = encoder_of(model)(batch.subwords, batch.subword_mask, image)
+    found = system_of(model).encoder(batch.subwords, batch.subword_mask, image)
     real = batch.subword_mask
     torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
 def test_two_streams_share_a_bert_of_any_depth_as_published(bert: Path) -> None:
-    assert encoder_of(started("lxmert", bert)).shape["x_layers"] == 2  # 6 layers in 9 : 5
-    assert encoder_of(started("vilbert", bert)).shape["co_layers"] == 3  # half of them
-
-
-@systems
-def test_where_the_weights_came_from_is_kept_with_the_model(
-    system: str, bert: Path, tmp_path: Path
-) -> None:
-    model = started(system, bert)
-    model.save(tmp_path / "model")
-    loaded = TaggingModel.load(tmp_path / "model")
-    assert loaded.notes["initial_weights"] == f"text from {bert}, the rest random"
-    assert tiny(system).notes["initial_weights"] == "random"
-    for name, tensor in model.system.state_dict().items():
-        assert torch.equal(tensor, loaded.system.state_dict()[name]), name
+    assert system_of(started("lxmert", bert)).encoder.shape["x_layers"] == 2  # 6 layers in 9 : 5
+    assert system_of(started("vilbert", bert)).encoder.shape["co_layers"] == 3  # half of them
 
 
 @pytest.mark.parametrize("system", ["visualbert", "lxmert"])
-def test_the_systems_own_weights_load_by_transformers(
-    system: str, tmp_path: Path, tokenizer: Any
-) -> None:
+def test_the_systems_own_weights_load_by_transformers(system: str, tmp_path: Path) -> None:
     fields = {key: value for key, value in SHAPE.items() if key != "num_hidden_layers"}
     if system == "visualbert":
-        config = VisualBertConfig(vocab_size=len(tokenizer), visual_embedding_dim=8, **fields)
+        config = VisualBertConfig(vocab_size=len(PIECES), visual_embedding_dim=8, **fields)
         published: Any = VisualBertModel(config)
     else:
         layers = {"l_layers": 2, "x_layers": 1, "r_layers": 1}
-        config = LxmertConfig(vocab_size=len(tokenizer), visual_feat_dim=8, **layers, **fields)
+        config = LxmertConfig(vocab_size=len(PIECES), visual_feat_dim=8, **layers, **fields)
         published = LxmertModel(config)
-    published.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    model = started(system, tmp_path)
+    model = started(system, saved(published, tmp_path))
     assert model.system.initial_weights == str(tmp_path)
     given = published.state_dict()
-    for name, tensor in encoder_of(model).state_dict().items():
+    for name, tensor in system_of(model).encoder.state_dict().items():
         assert torch.equal(tensor, given[name.removeprefix("model.")]), name
-    with pytest.raises(InputError, match="visual tokens of size 6 for weights that read 8"):
+    with pytest.raises(InputError, match="size 6 for weights that read 8"):
         started(system, tmp_path, evidence={"regions": {}})
 
 
 @systems
-def test_weights_of_another_kind_are_refused(system: str, tmp_path: Path, tokenizer: Any) -> None:
+def test_weights_of_another_kind_are_refused(system: str, tmp_path: Path) -> None:
     fields = {key: value for key, value in SHAPE.items() if key != "initializer_range"}
-    RobertaModel(RobertaConfig(vocab_size=200, **fields)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta.*a BERT"):
+    saved(RobertaModel(RobertaConfig(vocab_size=200, **fields)), tmp_path)
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
         started(system, tmp_path)
     with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
         started(system, tmp_path / "absent")
 
 
-@systems
-@pytest.mark.parametrize(
-    "change",
-    [{"hiden_size": 16}, {"num_attention_heads": 3}, {"num_hidden_layers": 0}],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_shape_that_makes_no_network_is_refused(system: str, change: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=r"model\.encoder\.shape"):
-        tiny(system, encoder={"shape": {**SHAPE, **change}})
-
-
 @pytest.mark.parametrize(
     ("system", "change"),
     [
+        *((s, {"hiden_size": 16}) for s in SYSTEMS),
+        *((s, {"num_attention_heads": 3}) for s in SYSTEMS),
+        *((s, {"num_hidden_layers": 0}) for s in SYSTEMS),
         ("vilbert", {"co_layers": 7}),
         ("vilbert", {"co_layers": 0}),
         ("vilbert", {"bi_num_attention_heads": 3}),
@@ -168,58 +140,18 @@ def test_a_shape_that_makes_no_network_is_refused(system: str, change: dict[str,
         ("lxmert", {"x_layers": 0}),
     ],
 )
-def test_streams_that_make_no_network_are_refused(system: str, change: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=r"model\.encoder\.shape: found .*(layers|heads)"):
+def test_a_shape_that_makes_no_network_is_refused(system: str, change: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"model\.encoder\.shape"):
         tiny(system, encoder={"shape": {**SHAPE, **change}})
 
 
 @systems
 @pytest.mark.parametrize("kind", ["global", "stored-regions", "regions", "captions"])
-def test_any_evidence_is_taken(system: str, kind: str, tmp_path: Path) -> None:
+def test_any_evidence_is_taken(system: str, kind: str) -> None:
     model = tiny(system, evidence=EVIDENCE[kind])
     posts = made_posts()
     posts[3] = posts[3].with_(**NO_EVIDENCE)
     seen = model.system(model.collator()(posts)).emissions
-    assert seen.isfinite().all()
     blind = model.system(model.collator()([post.with_(**NO_EVIDENCE) for post in posts])).emissions
     same = [torch.allclose(a, b, atol=1e-6) for a, b in zip(seen, blind, strict=True)]
     assert same == [number == 3 for number in range(len(posts))]
-    model.save(tmp_path / "model")
-    again = TaggingModel.load(tmp_path / "model")
-    assert torch.equal(seen, again.system(again.collator()(posts)).emissions)
-
-
-@systems
-def test_what_maps_regions_into_the_encoder_learns_as_the_projection(system: str) -> None:
-    groups = tiny(system).system.parameter_groups()
-    assert groups.keys() == {"head", "encoder", "projection", "visual"}
-    # Whatever reads a visual token of d_v = 8 does so by a matrix of the projection.
-    reading = [
-        group
-        for group, parameters in groups.items()
-        for parameter in parameters
-        if group != "visual" and parameter.ndim == 2 and parameter.shape[1] in (8, 8 + 8 * 256)
-    ]
-    assert reading == ["projection"]
-
-
-def test_the_run_says_what_it_starts_from(bert: Path, tmp_path: Path) -> None:
-    from rpbert.config.run import RunSettings
-    from rpbert.synthetic.controlled import make
-    from rpbert.training.train import train
-
-    make(tmp_path / "made", posts=30, seed=0)
-    run = RunSettings.model_validate(
-        {
-            "model": {
-                "system": "uniter",
-                "encoder": {"pretrained": str(bert)},
-                "evidence": EVIDENCE["blocks"],
-            },
-            "data": {"path": tmp_path / "made"},
-            "training": {"epochs": 1},
-        }
-    )
-    result = train(run, tmp_path / "run")
-    described = json.loads((result.model / "model.json").read_text())
-    assert described["notes"]["initial_weights"] == f"text from {bert}, the rest random"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from rpbert.models.umt import Umt, conversion_matrix
 from rpbert.modules.crf import LinearChainCRF
@@ -19,15 +19,15 @@ from tests.models.plain import (
     assert_rows,
     each,
     enliven,
+    gelu,
+    heads,
     linear,
     normed,
     numbers,
     plus,
     post_tokens,
     sigmoid,
-    softmax,
     times,
-    weighted,
 )
 
 
@@ -43,31 +43,18 @@ def short_posts() -> list[Post]:
     ]
 
 
-def gelu(x: float) -> float:
-    return x * (1 + math.erf(x / math.sqrt(2))) / 2
-
-
-def layer(module: nn.Module, queries: list[Vector], context: list[Vector]) -> list[Vector]:
+def layer(module: Any, queries: list[Vector], context: list[Vector]) -> list[Vector]:
     """T(q, c)."""
-    part = module.get_submodule
-    heads = part("layer.attention.self").num_attention_heads
-    assert isinstance(heads, int)
-    keys = [linear(part("layer.attention.self.key"), c) for c in context]
-    values = [linear(part("layer.attention.self.value"), c) for c in context]
+    bert = module.layer
+    size = bert.attention.self.attention_head_size
     found = []
-    for row in queries:
-        query = linear(part("layer.attention.self.query"), row)
-        size = len(query) // heads
-        attended: Vector = []
-        for head in range(heads):
-            span = slice(head * size, (head + 1) * size)
-            scores = [sum(times(query[span], key[span])) / math.sqrt(size) for key in keys]
-            attended += weighted(softmax(scores), [value[span] for value in values], size)
-        dense = linear(part("layer.attention.output.dense"), attended)
-        middle = normed(part("layer.attention.output.LayerNorm"), plus(dense, row))
-        wide = each(gelu, linear(part("layer.intermediate.dense"), middle))
-        dense = linear(part("layer.output.dense"), wide)
-        found.append(normed(part("layer.output.LayerNorm"), plus(dense, middle)))
+    for row, attended in zip(
+        queries, heads(bert.attention.self, queries, context, size), strict=True
+    ):
+        dense = linear(bert.attention.output.dense, attended)
+        middle = normed(bert.attention.output.LayerNorm, plus(dense, row))
+        dense = linear(bert.output.dense, each(gelu, linear(bert.intermediate.dense, middle)))
+        found.append(normed(bert.output.LayerNorm, plus(dense, middle)))
     return found
 
 

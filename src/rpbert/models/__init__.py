@@ -25,10 +25,14 @@ from rpbert.models.visual_attention import VisualAttention
 from rpbert.models.visualbert import VisualBert
 from rpbert.models.vl_bert import VlBert
 
+ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
+REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions", "ocr")
+POOLED: tuple[EvidenceKind, ...] = ("global", "blocks", "regions", "captions", "ocr")
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A system with where it comes from.
+    """A system and where it comes from.
 
     Attributes:
         row: the row of the RpBERT paper's tables that it fills.
@@ -39,59 +43,44 @@ class Registered:
     system: type[System]
     paper: str
     row: str
-    evidence: tuple[EvidenceKind, ...]
+    evidence: tuple[EvidenceKind, ...] = ()
     combines: bool = False
 
 
-ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
-REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions", "ocr")
-POOLED: tuple[EvidenceKind, ...] = ("global", "blocks", "regions", "captions", "ocr")
-
-
 SYSTEMS: dict[str, Registered] = {
-    "bilstm_crf": Registered(
-        BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF", evidence=()
-    ),
+    "bilstm_crf": Registered(BiLstmCrfTagger, "Lample et al. 2016", "Table 4: biLSTM-CRF"),
     "image_at_t0": Registered(
-        ImageAtT0, "Vinyals et al. 2015", "Table 4: biLSTM-CRF w/ image at t = 0", evidence=POOLED
+        ImageAtT0, "Vinyals et al. 2015", "Table 4: biLSTM-CRF w/ image at t = 0", POOLED
     ),
     "modality_attention": Registered(
-        ModalityAttention, "Moon et al. 2018", "none, as Table 4: at the input", evidence=POOLED
+        ModalityAttention, "Moon et al. 2018", "none, as Table 4: at the input", POOLED
     ),
     "visual_attention": Registered(
-        VisualAttention, "Lu et al. 2018", "Table 4: Lu et al. (2018)", evidence=ANY
+        VisualAttention, "Lu et al. 2018", "Table 4: Lu et al. (2018)", ANY
     ),
     "adaptive_coattention": Registered(
-        AdaptiveCoAttention, "Zhang et al. 2018", "Table 4: Zhang et al. (2018)", evidence=ANY
+        AdaptiveCoAttention, "Zhang et al. 2018", "Table 4: Zhang et al. (2018)", ANY
     ),
     "gated_fusion": Registered(
-        GatedFusion, "Arshad et al. 2019", "Table 5: Arshad et al. (2019)", evidence=ANY
+        GatedFusion, "Arshad et al. 2019", "Table 5: Arshad et al. (2019)", ANY
     ),
-    "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT", evidence=()),
-    "umt": Registered(Umt, "Yu et al. 2020", "Table 5: Yu et al. (2020)", evidence=ANY),
+    "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT"),
+    "umt": Registered(Umt, "Yu et al. 2020", "Table 5: Yu et al. (2020)", ANY),
     "visualbert": Registered(
-        VisualBert, "Li L. et al. 2019", "none, as Table 5: one stream", evidence=REGIONS
+        VisualBert, "Li L. et al. 2019", "none, as Table 5: one stream", REGIONS
     ),
     "unicoder_vl": Registered(
-        UnicoderVl, "Li G. et al. 2020", "none, as Table 5: one stream", evidence=REGIONS
+        UnicoderVl, "Li G. et al. 2020", "none, as Table 5: one stream", REGIONS
     ),
-    "uniter": Registered(
-        Uniter, "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", evidence=REGIONS
-    ),
-    "vl_bert": Registered(
-        VlBert, "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", evidence=REGIONS
-    ),
-    "vilbert": Registered(
-        Vilbert, "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", evidence=REGIONS
-    ),
-    "lxmert": Registered(
-        Lxmert, "Tan and Bansal 2019", "none, as Table 5: two streams", evidence=REGIONS
-    ),
+    "uniter": Registered(Uniter, "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", REGIONS),
+    "vl_bert": Registered(VlBert, "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", REGIONS),
+    "vilbert": Registered(Vilbert, "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", REGIONS),
+    "lxmert": Registered(Lxmert, "Tan and Bansal 2019", "none, as Table 5: two streams", REGIONS),
     "rpbert": Registered(
-        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", evidence=ANY, combines=True
+        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", ANY, combines=True
     ),
     "lstm_cnn": Registered(
-        LstmCnn, "Lu et al. 2018", "Table 3: Lu et al. (2018), relation only", evidence=POOLED
+        LstmCnn, "Lu et al. 2018", "Table 3: Lu et al. (2018), relation only", POOLED
     ),
 }
 

@@ -15,15 +15,12 @@ Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the 
                                      u_t = s_t tanh(W_m m_t + b_m)
     to the CRF                       [h_t; u_t]
 
-A post without image has v̂_t = 0.
-
-Deviations: the authors' Keras code (read in the copy Euruson/NERmultimodal) joins the terms inside
-each tanh as [W_v v_i; W_h h_t + b]; a linear map of that is a term per region plus a term per word,
-the softmax takes the latter out, and W_h never learns. So the terms are added here (Bahdanau et al.
-2015). That code also adds a_t and c_t, computes s_t from m_t alone and maps m_t without tanh. Its
-regions are 49 of VGG-16, its d is 200 and a character CNN reads the words; here d is the width of
-h_t, and embeddings, biLSTM and CRF are those of `bilstm_crf`. The paper's text was not at hand:
-where the code differs, the equations are those of public reimplementations.
+Deviations: the authors' Keras code (in the copy Euruson/NERmultimodal) joins the terms inside each
+tanh, [W_v v_i; W_h h_t + b], so that the softmax takes the word's term out and W_h never learns;
+they are added here (Bahdanau et al. 2015). It also adds a_t and c_t, computes s_t from m_t alone
+and maps m_t without tanh; with the paper's text not at hand, those equations are public
+reimplementations'. Its regions are 49 of VGG-16, its d is 200; here d is the width of h_t, and
+embeddings, biLSTM and CRF are those of `bilstm_crf`. A post without image has v̂_t = 0.
 """
 
 from __future__ import annotations
@@ -61,13 +58,9 @@ class AdaptiveCoAttention(FusionSystem):
         return self.score(batch, torch.cat([hidden, fused], dim=-1))
 
     def fuse(self, hidden: Tensor, word_mask: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
-        """u_t of every word.
+        """u_t of every word from h_t and v_i, each with its mask.
 
-        Args:
-            hidden: h_t. Shape: (B, W, F), `word_mask` (B, W).
-            regions: v_i. Shape: (B, V, F), `mask` (B, V).
-
-        Shape: (B, W, F).
+        Shape: (B, W, F), (B, W), (B, V, F), (B, V) → (B, W, F).
         """
         seen = self.visual_attention(hidden, regions, mask)  # v̂_t
         read = self.textual_attention(seen, hidden, word_mask)  # ĥ_t

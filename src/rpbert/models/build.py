@@ -109,9 +109,7 @@ class Builder:
 
     def tagger(self, width: int, tagged: int | None = None) -> BiLstmCrf:
         """The biLSTM-CRF over inputs of a width; `tagged` as of `BiLstmCrf`."""
-        hidden, layers = self.reader.lstm_hidden, self.reader.lstm_layers
-        tags = len(self.vocabulary.tags)
-        return BiLstmCrf(width, hidden, layers, self.reader.dropout, tags, tagged)
+        return BiLstmCrf(width, self.reader, len(self.vocabulary.tags), tagged)
 
     def words(self, extra: int = 0) -> tuple[WordEmbeddings, BiLstmCrf]:
         """e_k, and the biLSTM-CRF over [e_k; a vector of width `extra`]."""

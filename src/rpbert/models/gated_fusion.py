@@ -14,13 +14,12 @@ Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the 
 P_tj is a vector, one weight a feature: the "multi-dimensional" self-attention of Shen et al. 2018
 ("DiSAN", Eq. 6 and 7), without its mask of directions. A post without image has v̂_t = 0.
 
-Neither text nor code of the paper was at hand. Known are its abstract (it "extends
-multi-dimensional self attention technique, where now image helps to enhance relationship between
-words") and what the RpBERT paper says: additive attention between a word query and the image's
-features, a token alignment feature, and a gate that sums the two. Reconstructed: v̂_t in the query
-of the alignment, the form of the gate (DiSAN's), u_t joined with h_t, and every width (that of
-h_t). Deviations: regions are not 49 of VGG-19; embeddings, biLSTM and CRF are those of
-`bilstm_crf`.
+Reconstructed from the paper's abstract (it "extends multi-dimensional self attention technique,
+where now image helps to enhance relationship between words") and the RpBERT paper (additive
+attention between a word query and the image's features, a token alignment feature, a gate that sums
+the two): v̂_t in the query of the alignment, DiSAN's form of the gate, u_t joined with h_t, every
+width (that of h_t). Deviations: regions are not 49 of VGG-19; embeddings, biLSTM and CRF are those
+of `bilstm_crf`.
 """
 
 from __future__ import annotations
@@ -54,13 +53,9 @@ class GatedFusion(FusionSystem):
         return self.score(batch, torch.cat([hidden, fused], dim=-1))
 
     def fuse(self, hidden: Tensor, word_mask: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
-        """u_t of every word.
+        """u_t of every word from h_t and v_i, each with its mask.
 
-        Args:
-            hidden: h_t. Shape: (B, W, F), `word_mask` (B, W).
-            regions: v_i. Shape: (B, V, F), `mask` (B, V).
-
-        Shape: (B, W, F).
+        Shape: (B, W, F), (B, W), (B, V, F), (B, V) → (B, W, F).
         """
         seen = self.visual_attention(hidden, regions, mask)  # v̂_t
         aligned = self.alignment(torch.cat([hidden, seen], dim=-1), hidden, word_mask)  # s_t

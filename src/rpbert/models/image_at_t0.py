@@ -8,13 +8,10 @@ the RpBERT paper sets it before the words of a tagger:
 
     x_0 = W^v I,   x_t = e_t for t = 1 … n.
 
-I is the global image vector: the mean of the visual tokens, of ResNet's blocks its global average
-pooling. A post without image has no x_0.
-
-Reconstructed, for the RpBERT paper says only that the feature "is placed at the beginning of LSTM
-before the word sequence": both directions begin with x_0, so that the LSTM reads
-x_0 e_1 … e_n x_0; with several layers the further ones read the first one's outputs at both ends
-too. x_0 takes no tag.
+I is the mean of the visual tokens, of ResNet's blocks its global average pooling. A post without
+image has no x_0. Reconstructed, for the RpBERT paper says only that the feature "is placed at the
+beginning of LSTM before the word sequence": both directions begin with x_0, so that the first layer
+reads x_0 e_1 … e_n x_0 and the further ones its outputs; x_0 takes no tag.
 """
 
 from __future__ import annotations
@@ -51,12 +48,7 @@ def between_images(
 ) -> tuple[Tensor, Tensor]:
     """Each post's words with its image before the first and after the last, padding last.
 
-    Args:
-        words: Shape: (B, W, D), `mask` (B, W).
-        image: Shape: (B, D), `has_image` (B,).
-
-    Returns:
-        The sequences (B, W + 2, D) and their mask (B, W + 2).
+    Shape: (B, W, D), (B, W), (B, D), (B,) → (B, W + 2, D), (B, W + 2).
     """
     width = words.shape[1]
     lengths, first = mask.sum(1, keepdim=True), has_image[:, None].long()  # (B, 1)

@@ -10,9 +10,8 @@ one vector v, and a classifier reads both,
 
 Table 3 cites Lu et al. and says "concatenation of linguistic features from LSTM and visual
 features from InceptionNet". Reconstructed: the hidden layer, as wide as the LSTM; without it x is a
-term for the text plus a term for the image, which cannot say whether the two agree. Deviations: v
-is the mean of the visual tokens of the evidence given; the LSTM reads embeddings as `bilstm_crf`
-does. A post without image has r = 0.
+term of the text plus one of the image, which cannot say whether they agree. Deviations: v is the
+mean of the visual tokens; embeddings are those of `bilstm_crf`. A post without image has r = 0.
 
 It tags no words: only Task#1 trains it, on the relation labels of the data.
 """
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from rpbert.config.model import EvidenceSettings, ReaderSettings, SystemSettings
 from rpbert.evidence.encoders import Evidence
 from rpbert.models.build import Builder
-from rpbert.models.tagger import System, TaggerOutput, in_float32, last_state
+from rpbert.models.tagger import System, TaggerOutput, build_lstm, in_float32, last_state
 from rpbert.modules.attention import mean_token
 from rpbert.types import Batch
 
@@ -50,16 +49,10 @@ class LstmCnn(System):
     def __init__(self, options: LstmCnnOptions, builder: Builder) -> None:
         super().__init__()
         settings = options.tagger
-        width, layers, dropout = settings.lstm_hidden, settings.lstm_layers, settings.dropout
+        width, dropout = settings.lstm_hidden, settings.dropout
         self.evidence = builder.evidence(options.evidence)
         self.embeddings = builder.embeddings()
-        self.lstm = nn.LSTM(
-            self.embeddings.width,
-            width,
-            num_layers=layers,
-            dropout=dropout if layers > 1 else 0.0,
-            batch_first=True,
-        )
+        self.lstm = build_lstm(self.embeddings.width, settings, bidirectional=False)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),

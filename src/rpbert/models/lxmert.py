@@ -15,10 +15,10 @@ as shares of the image, enters as the mean of LayerNorm(W^f f) and LayerNorm(W^b
 These are the modules of transformers' `LxmertModel`, which also loads its published weights.
 
 Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
-pooler, and what the last layer makes of the regions after they were attended to. Text without an
-image attends to nothing: that attention finds zeros. From a plain BERT of N layers the text has
-all N, the last x of them inside the cross-modality layers, in the published proportion of 9 : 5
-(and r = x); the authors trained from scratch.
+pooler and the last layer's regions. Text without an image attends to nothing: that attention gives
+zeros. From a plain BERT of N layers the text has all N, the last x of them inside the
+cross-modality layers, in the published proportion of 9 : 5 (and r = x); the authors trained from
+scratch.
 """
 
 from __future__ import annotations
@@ -121,31 +121,26 @@ class LxmertEncoder(VisionLanguageEncoder):
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""
         encoder = self.model.encoder
-        text = self.model.embeddings(subwords, torch.zeros_like(subwords))
+        text: Tensor = self.model.embeddings(subwords, torch.zeros_like(subwords))
         regions = encoder.visn_fc(image.values, image.boxes)
         seen = somewhere(image.mask)
         for layer in encoder.layer:
             text = bert_layer(layer, text, text, mask)
         for layer in encoder.r_layers:
             regions = bert_layer(layer, regions, regions, seen)
-        *crossing, last = encoder.x_layers
-        for layer in crossing:
+        for layer in encoder.x_layers:
             cross = layer.visual_attention
-            text, regions = (
-                cross.output(attend_if_any(cross.att, text, regions, image.mask), text),
-                cross.output(attend(cross.att, regions, text, mask), regions),
-            )
-            text = _layer(layer.lang_self_att, layer.lang_inter, layer.lang_output, text, mask)
-            regions = _layer(
-                layer.visn_self_att, layer.visn_inter, layer.visn_output, regions, seen
-            )
-        cross = last.visual_attention
-        text = cross.output(attend_if_any(cross.att, text, regions, image.mask), text)
-        return _layer(last.lang_self_att, last.lang_inter, last.lang_output, text, mask)
+            looked = cross.output(attend_if_any(cross.att, text, regions, image.mask), text)
+            if layer is not encoder.x_layers[-1]:  # nothing reads the last layer's regions
+                regions = cross.output(attend(cross.att, regions, text, mask), regions)
+                visual = layer.visn_self_att, layer.visn_inter, layer.visn_output
+                regions = _layer(*visual, regions, seen)
+            text = _layer(layer.lang_self_att, layer.lang_inter, layer.lang_output, looked, mask)
+        return text
 
 
 def _layer(attention: Any, inner: Any, output: Any, hidden: Tensor, mask: Tensor) -> Tensor:
-    """A layer of BERT, given by its three modules. Shape: (S, N, H), (S, N) → (S, N, H)."""
+    """A layer of BERT by its three modules. Shape: (S, N, H), (S, N) → (S, N, H)."""
     attended = attention.output(attend(attention.self, hidden, hidden, mask), hidden)
     found: Tensor = output(inner(attended), attended)
     return found

@@ -9,12 +9,11 @@ For each word t, x^(w) is made of its vector, x^(c) of its characters and x^(v) 
     α^(m) = exp(a^(m)) / Σ_m' exp(a^(m'))
     x̄_t = Σ_m α^(m) x^(m)
 
-and the biLSTM-CRF reads x̄_t. The paper's code is not public. Reconstructed: σ is the logistic
-function, so that no modality has a weight below 1 / (1 + 2e) = 0.16; each x is a linear map to the
-width of the word vectors. Ours: each x is layer-normalised, for without it the scales decide what
-the sum is of before any weight is learnt. Deviations: the image vector is the mean of the visual
-tokens, not Inception's; biLSTM, dropout and character encoder are those of `bilstm_crf`. A post
-without image shares its weights between word and characters alone.
+and the biLSTM-CRF reads x̄_t. Reconstructed, for the code is not public: σ is the logistic function,
+so that no modality has a weight below 1 / (1 + 2e) = 0.16; each x is a linear map to the width of
+the word vectors. Deviations: each x is layer-normalised, or the scales decide what the sum is of;
+the image vector is the mean of the visual tokens, not Inception's; biLSTM, dropout and character
+encoder are those of `bilstm_crf`. A post without image weighs word and characters alone.
 """
 
 from __future__ import annotations
@@ -48,13 +47,9 @@ class ModalityAttention(FusionSystem):
             return self.output(batch, self.tagger(mixed, batch.word_mask))
 
     def mix(self, words: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
-        """x̄_t of every word.
+        """x̄_t of every word from e_k and the projected image vector.
 
-        Args:
-            words: e_k. Shape: (B, W, D).
-            image: what x^(v) is made of. Shape: (B, D_w), `has_image` (B,).
-
-        Shape: (B, W, D_w).
+        Shape: (B, W, D), (B, D_w), (B,) → (B, W, D_w).
         """
         width = self.embeddings.vectors.width
         of_word, of_characters, of_image = self.norms

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import BiLstmSettings, EvidenceSettings, SystemSettings
+from rpbert.config.model import BiLstmSettings, EvidenceSettings, ReaderSettings, SystemSettings
 from rpbert.evidence.encoders import Evidence
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
@@ -63,36 +63,20 @@ class BiLstmCrf(nn.Module):
     """Bidirectional LSTM, a linear layer to the tags, and a CRF (Lample et al. 2016; Eq. 8, 9).
 
     Args:
-        width: width of a word's input.
-        hidden: hidden size per direction.
-        layers: stacked biLSTM layers.
-        dropout: on the input, between layers and on the output.
+        width: of a word's input.
+        settings: of the LSTM; dropout is on its input, between its layers and on its output.
         tags: K.
-        tagged: width of what the linear layer reads, for a system that joins the hidden vectors
-            with something else; None for the hidden vectors themselves.
+        tagged: width of what the linear layer reads; None for the hidden vectors alone.
     """
 
     def __init__(
-        self,
-        width: int,
-        hidden: int,
-        layers: int,
-        dropout: float,
-        tags: int,
-        tagged: int | None = None,
+        self, width: int, settings: ReaderSettings, tags: int, tagged: int | None = None
     ) -> None:
         super().__init__()
-        self.width = 2 * hidden
-        self.dropout = nn.Dropout(dropout)
-        self.lstm = nn.LSTM(
-            width,
-            hidden,
-            num_layers=layers,
-            dropout=dropout if layers > 1 else 0.0,
-            bidirectional=True,
-            batch_first=True,
-        )
-        self.to_tags = nn.Linear(self.width if tagged is None else tagged, tags)
+        self.lstm = build_lstm(width, settings, bidirectional=True)
+        self.width = 2 * settings.lstm_hidden
+        self.dropout = nn.Dropout(settings.dropout)
+        self.to_tags = nn.Linear(tagged or self.width, tags)
         self.crf = LinearChainCRF(tags)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
@@ -107,6 +91,18 @@ class BiLstmCrf(nn.Module):
         """Emission scores from what stands for each word. Shape: (B, W, F) → (B, W, K)."""
         emissions: Tensor = self.to_tags(self.dropout(hidden))
         return emissions
+
+
+def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> nn.LSTM:
+    """An LSTM over inputs of a width."""
+    return nn.LSTM(
+        width,
+        settings.lstm_hidden,
+        settings.lstm_layers,
+        dropout=settings.dropout if settings.lstm_layers > 1 else 0.0,
+        bidirectional=bidirectional,
+        batch_first=True,
+    )
 
 
 def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:

@@ -18,17 +18,16 @@ The span task never sees the image, and M (3, K) guides the tags by it: M shares
 the tags, O to O alone, B equally to all B-X, I equally to all I-X.
 
 From the authors' code (jefferyYu/UMT, mner_modeling.py and run_mtmner_crf.py): one layer each for
-T_S, T_R, T_1, T_2, T_3, of BERT's sizes, dropout and initialisation; two maps of the 49 blocks of a
-ResNet-152 that is not finetuned; λ = β = 0.5; M with 1 / (number of types); dropout on H, nothing
-between [A; B] and the tags. No biLSTM and no word or character embeddings. They train
-BERT-base-cased with BertAdam at 5e-5, warm-up over 0.1 of the steps, batches of 32, 24 epochs on
-Twitter-2015 and 22 on Twitter-2017.
+T_S, T_R, T_1, T_2, T_3, of BERT's sizes, dropout and initialisation; λ = β = 0.5; dropout on H,
+nothing between [A; B] and the tags; no biLSTM, no word or character embeddings; 49 blocks of a
+ResNet-152 that is not finetuned. They train BERT-base-cased with BertAdam at 5e-5, warm-up over 0.1
+of the steps, batches of 32, 24 epochs on Twitter-2015 and 22 on Twitter-2017.
 
 Deviations: the sub-words of a word are averaged after BERT, so that cross-modal layers see words,
 and a post longer than BERT is read whole; there, every sub-word is a position, those behind a
-word's first have the tag X, and [CLS] and [SEP] have tags of their own. V and V' have no bias;
-word pieces of captions or of text in the image, of BERT's width already, are V and V' themselves.
-A post without image attends to nothing where others attend to it; there, a stand-in image is shown.
+word's first have the tag X, and [CLS] and [SEP] tags of their own. W and W' have no bias; word
+pieces of captions or of text in the image are V and V' themselves. A post without image attends to
+nothing; there, to a stand-in image.
 """
 
 from __future__ import annotations
@@ -119,13 +118,9 @@ class Umt(System):
         return output
 
     def join(self, words: Tensor, word_mask: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """[A; B] of every word.
+        """[A; B] of every word from H and r, each with its mask.
 
-        Args:
-            words: H. Shape: (B, W, H), `word_mask` (B, W).
-            tokens: r. Shape: (B, V, d_v), `mask` (B, V).
-
-        Shape: (B, W, 2 H).
+        Shape: (B, W, H), (B, W), (B, V, d_v), (B, V) → (B, W, 2 H).
         """
         first, second = (project(tokens) for project in self.projection)  # V, V'
         read = self.read_for_tags(words, words, word_mask)  # R

@@ -18,14 +18,12 @@ and a sub-word as in BERT: LayerNorm(word + position + segment A). Regions have 
 
 UNITER is verified against the authors' code (ChenRocks/UNITER, `model/model.py`, `data/data.py`):
 these equations, the numbers of a box, the names and shapes of the weights
-(`rpbert.integrations.published_names`); the published weights were not at hand. Of Unicoder-VL
-neither text nor code nor weights were: that feature and box go through linear maps into one space
-and are normalised is known at second hand, and the segment inside the LayerNorm is a reading; a run
-starts from a BERT.
+(`rpbert.integrations.published_names`); the weights were not at hand. Of Unicoder-VL nothing was:
+its linear maps into one normalised space are known at second hand, the segment inside the LayerNorm
+is a reading, and a run starts from a BERT.
 
 Deviations: regions may be blocks of a grid (see `evidence`), where the authors take Faster R-CNN's;
-what only pre-training used is left out: the embedding that masks a region, its predicted class, the
-pooler.
+what only pre-training used is left out (the mask of a region, its predicted class, the pooler).
 """
 
 from __future__ import annotations
@@ -35,8 +33,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from rpbert.evidence.encoders import VisualTokens
-from rpbert.models.vision_language import OneStream, VisionLanguageTagger
-from rpbert.modules.geometry import with_area, with_sides
+from rpbert.models.vision_language import AreaRegions, OneStream, VisionLanguageTagger
+from rpbert.modules.geometry import with_sides
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -63,24 +61,6 @@ class UniterRegions(nn.Module):
         return embedded
 
 
-class UnicoderRegions(nn.Module):
-    """LayerNorm(W^f f + W^b b + segment)."""
-
-    def __init__(self, region_width: int, config: BertConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.feature = nn.Linear(region_width, width)
-        self.box = nn.Linear(5, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, image: VisualTokens, segment: Tensor) -> Tensor:
-        """Shapes: (S, V, d_v), (H,) → (S, V, H)."""
-        feature, box = self.feature(image.values), self.box(with_area(image.boxes))
-        embedded: Tensor = self.dropout(self.norm(feature + box + segment))
-        return embedded
-
-
 class UniterEncoder(OneStream):
     """UNITER's transformer."""
 
@@ -90,7 +70,7 @@ class UniterEncoder(OneStream):
 class UnicoderVlEncoder(OneStream):
     """Unicoder-VL's transformer."""
 
-    Regions = UnicoderRegions
+    Regions = AreaRegions
 
 
 class Uniter(VisionLanguageTagger):

@@ -16,7 +16,7 @@ the whole image, its feature the mean of the others.
 Verified against the authors' code (facebookresearch/vilbert-multi-task, `vilbert/vilbert.py`,
 `vilbert/datasets/_image_features_reader.py`, `config/bert_base_6layer_6conect.json`): these
 equations, the order of the layers, the published sizes, the names and shapes of the weights
-(`rpbert.integrations.published_names`). The published weights themselves were not at hand.
+(`rpbert.integrations.published_names`). The weights themselves were not at hand.
 
 Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
 poolers, and the regions after the text last attended to them. Text without an image attends to
@@ -33,9 +33,9 @@ from torch import Tensor, nn
 
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import VisualTokens
-from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.models.vision_language import AreaRegions, VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend_if_any, bert_layer
-from rpbert.modules.geometry import somewhere, with_area, with_whole_image
+from rpbert.modules.geometry import somewhere, with_whole_image
 from rpbert.storage.published import bert_shape
 
 if TYPE_CHECKING:
@@ -100,28 +100,6 @@ class CoAttention(nn.Module):
         return output
 
 
-class VilbertRegions(nn.Module):
-    """LayerNorm(W^f f + W^b b).
-
-    Args:
-        region_width: d_v.
-        width: of the image's stream.
-    """
-
-    def __init__(self, region_width: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.feature = nn.Linear(region_width, width)
-        self.box = nn.Linear(5, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, image: VisualTokens) -> Tensor:
-        """Shape: (S, V, d_v) → (S, V, width)."""
-        summed = self.feature(image.values) + self.box(with_area(image.boxes))
-        embedded: Tensor = self.dropout(self.norm(summed))
-        return embedded
-
-
 class VilbertEncoder(VisionLanguageEncoder):
     """ViLBERT's two transformers, of which the text's end is read."""
 
@@ -143,7 +121,7 @@ class VilbertEncoder(VisionLanguageEncoder):
         )
         self.sizes = sizes
         self.bert = bert
-        self.regions = VilbertRegions(region_width, width, text.hidden_dropout_prob)
+        self.regions = AreaRegions(region_width, image)
         self.image_layers = nn.ModuleList(BertLayer(image) for _ in range(turns - 1))
         self.text_looks = nn.ModuleList(CoAttention(text, width, sizes) for _ in range(turns))
         self.image_looks = nn.ModuleList(

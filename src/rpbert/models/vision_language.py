@@ -25,11 +25,12 @@ from rpbert.models.build import Builder
 from rpbert.models.tagger import BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
 from rpbert.modules.families import random_encoder
+from rpbert.modules.geometry import with_area
 from rpbert.storage.published import bert_shape, checked, from_hub, load_published, model_type
 from rpbert.types import Batch
 
 if TYPE_CHECKING:
-    from transformers import BertModel, PreTrainedConfig
+    from transformers import BertConfig, BertModel, PreTrainedConfig
 
 CONVERTED = "converted.json"
 """In a folder of `rpbert convert`: which system its weights are for, and their shape."""
@@ -163,6 +164,28 @@ class OneStream(VisionLanguageEncoder):
             hidden = bert_layer(layer, hidden, hidden, seen)
         # The last layer's states of the regions are not read.
         return bert_layer(last, hidden[:, : text.shape[1]], hidden, seen)
+
+
+class AreaRegions(nn.Module):
+    """Embeds regions as LayerNorm(W^f f + W^b b + segment), b = (x0, y0, x1, y1, area).
+
+    Args:
+        region_width: d_v.
+        config: of the transformer that reads them.
+    """
+
+    def __init__(self, region_width: int, config: BertConfig) -> None:
+        super().__init__()
+        self.feature = nn.Linear(region_width, config.hidden_size)
+        self.box = nn.Linear(5, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, image: VisualTokens, segment: Tensor | float = 0.0) -> Tensor:
+        """Shapes: (S, V, d_v), (H,) → (S, V, H)."""
+        feature, box = self.feature(image.values), self.box(with_area(image.boxes))
+        embedded: Tensor = self.dropout(self.norm(feature + box + segment))
+        return embedded
 
 
 class VisionLanguageOptions(BiLstmSettings):

@@ -12,11 +12,10 @@ their weighted sum v_c joins each output h_t of the biLSTM through two gates:
 
 The CRF tags by w_t. A post without image has v_c = 0.
 
-Deviations: the paper adds tanh(W_t Q) to tanh(W_v v_i) before the softmax, which takes the query's
-term out again, as it is the same for every region; here the sum stands inside the tanh (Bahdanau et
-al. 2015). Regions are mapped to the width of h_t first; embeddings, biLSTM and CRF are those of
-`bilstm_crf`. The paper's code is not public and its text was not at hand: the equations are as
-others quote them, and the widths (that of h_t for query and attention) are reconstructed.
+Deviations: the paper adds tanh(W_t Q) to tanh(W_v v_i), which the softmax takes out again, as it is
+the same for every region; here the sum stands inside the tanh (Bahdanau et al. 2015). Embeddings,
+biLSTM and CRF are those of `bilstm_crf`. Neither text nor code was at hand: the equations are as
+others quote them, and the widths (that of h_t for regions, query and attention) reconstructed.
 """
 
 from __future__ import annotations
@@ -53,14 +52,9 @@ class VisualAttention(FusionSystem):
         return self.score(batch, self.fuse(hidden, query, regions, tokens.mask))
 
     def fuse(self, hidden: Tensor, query: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
-        """w_t of every word.
+        """w_t of every word from h_t, Q and v_i.
 
-        Args:
-            hidden: h_t. Shape: (B, W, F).
-            query: Q. Shape: (B, F).
-            regions: v_i. Shape: (B, V, F), `mask` (B, V).
-
-        Shape: (B, W, F).
+        Shape: (B, W, F), (B, F), (B, V, F), (B, V) → (B, W, F).
         """
         context = self.attention(query[:, None], regions, mask)  # v_c, Shape: (B, 1, F)
         both = torch.cat([hidden, context.expand_as(hidden)], dim=-1)
