@@ -131,8 +131,8 @@ class Builder:
             tagged: as of `BiLstmCrf`.
         """
         evidence, embeddings = self.evidence(settings), self.embeddings()
-        tagger = self.tagger(reads or embeddings.width, tagged)
-        return evidence, self.projection(evidence, width), embeddings, tagger
+        projection = self.projection(evidence, width)
+        return evidence, projection, embeddings, self.tagger(reads or embeddings.width, tagged)
 
     def encoder(
         self, settings: TextEncoderSettings, *, sees_images: bool = False
