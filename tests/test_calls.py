@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rpbert
-from rpbert.config.run import write_yaml
+from rpbert.config.reading import write_yaml
 from rpbert.models.rpbert import RpBert
 from tests.conftest import tiny
 from tests.training_runs import data_folder, settings

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.config.data import DataSettings
-from rpbert.config.run import load_run, write_yaml
+from rpbert.config.reading import write_yaml
+from rpbert.config.run import DataSettings, load_run
 from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError

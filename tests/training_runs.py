@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from rpbert.config.data import DataSettings
-from rpbert.config.run import RunSettings
+from rpbert.config.run import DataSettings, RunSettings
 from tests.conftest import TAGGER, TINY, made_posts
 
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rpbert.config.data import DataSettings
+from rpbert.config.run import DataSettings
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence
 from rpbert.inference import Tagger

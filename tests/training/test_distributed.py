@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from rpbert.config.run import RunSettings, load_run, write_yaml
+from rpbert.config.reading import write_yaml
+from rpbert.config.run import RunSettings, load_run
 from rpbert.training.train import train
 from tests.conftest import ENCODER, TAGGER, TINY
 from tests.soak import Soak

@@ -16,7 +16,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from rpbert.config.run import write_yaml
+from rpbert.config.reading import write_yaml
 from rpbert.stopping import StopSignals
 from rpbert.training.train import train
 from tests.killing import left_by

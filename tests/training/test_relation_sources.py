@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rpbert.config.data import DataSettings, MismatchSource, RelationSources
-from rpbert.config.run import Rates
+from rpbert.config.run import DataSettings, MismatchSource, Rates, RelationSources
 from rpbert.data.collate import EvidenceReader
 from rpbert.errors import InputError
 from rpbert.evidence.readers import CaptionReader

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from rpbert.config.data import RelationSources
-from rpbert.config.run import TrainingSettings, load_run
+from rpbert.config.run import RelationSources, TrainingSettings, load_run
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.storage.model_folder import TaggingModel

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from rpbert.config.run import write_yaml
+from rpbert.config.reading import write_yaml
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.training.train import train

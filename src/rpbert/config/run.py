@@ -1,80 +1,18 @@
-"""Settings of a run, read from YAML: what is wrong with them is one line that says how to fix it.
+"""Settings of a run: one YAML file of three blocks, ``model``, ``data`` and ``training``.
 
-A run is one YAML file of three blocks, ``model``, ``data`` and ``training``, above them optionally
-``preset``. The file is saved beside every model, complete with the defaults that were in force.
+``rpbert train`` writes it back to RUN/config.yaml with every default.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_serializer, model_validator
 
-from rpbert.config.data import DataSettings, MismatchSource, RelationSources
-from rpbert.config.model import (
-    BiLstmSettings,
-    BlockSettings,
-    CaptionSettings,
-    DecodingSettings,
-    EncoderSettings,
-    EvidenceKind,
-    EvidenceSettings,
-    EvidenceSources,
-    GlobalSettings,
-    ImageSettings,
-    OcrSettings,
-    ReaderSettings,
-    RegionSettings,
-    Settings,
-    SourceSettings,
-    SystemSettings,
-    TaggerSettings,
-    TextEncoderSettings,
-)
-from rpbert.config.refusals import as_input_error, first_fault, key_of
-from rpbert.config.yaml_file import parse_yaml, read_yaml
-from rpbert.errors import InputError
-from rpbert.storage.writing import written_whole
-
-__all__ = [
-    "PRESETS",
-    "AverageSettings",
-    "BiLstmSettings",
-    "BlockSettings",
-    "CaptionSettings",
-    "DataSettings",
-    "DecodingSettings",
-    "EncoderSettings",
-    "EvidenceKind",
-    "EvidenceSettings",
-    "EvidenceSources",
-    "GlobalSettings",
-    "ImageSettings",
-    "MismatchSource",
-    "OcrSettings",
-    "Rates",
-    "ReaderSettings",
-    "RegionSettings",
-    "RelationSources",
-    "RunSettings",
-    "Settings",
-    "SourceSettings",
-    "SystemSettings",
-    "TaggerSettings",
-    "TextEncoderSettings",
-    "TrainingSettings",
-    "anchor_model",
-    "fill_preset",
-    "load_run",
-    "merged",
-    "override",
-    "parse",
-    "write_yaml",
-]
+from rpbert.config.model import AbsolutePath, Settings
+from rpbert.config.reading import merged, parse_with_overrides, read_yaml
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
@@ -86,7 +24,99 @@ Backend: TypeAlias = Literal["torch", "kernels"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-AnySettings = TypeVar("AnySettings", bound=Settings)
+
+class RelationSource(Settings):
+    """One thing that tells Task#1 how text and image relate."""
+
+    weight: float = Field(1.0, gt=0)
+    """How much a post of this source counts against those of the others."""
+
+
+class LabelSource(RelationSource):
+    """The relation that posts come with (TRC, ``relations.tsv``, the field ``relation``), as 0 or
+    1: a probability counts as 1 above 0.5."""
+
+
+class SoftSource(RelationSource):
+    """A probability a post, of any model or person."""
+
+    path: AbsolutePath | None = None
+    """A file of lines id, tab, probability; None: the relation that posts come with, as it is."""
+
+
+class MismatchSource(RelationSource):
+    """Pairs made by exchanging images between posts: image-text matching (Chen et al. 2020, UNITER,
+    section 3.2), with pairs drawn anew every epoch."""
+
+    negatives: int = Field(1, ge=1)
+    """Exchanged images a post; together they count as much as its own image does."""
+    hardness: int = Field(1, ge=1)
+    """Of so many posts drawn for a negative, the one of the nearest words gives its image; 1 is a
+    random one. Nearest words may also mean an image that does belong."""
+    matched: float = Field(1.0, gt=0, le=1)
+    """Probability that a post's own image adds; below 1 where many own images do not."""
+
+
+AnySource: TypeAlias = LabelSource | SoftSource | MismatchSource
+
+
+class RelationSources(Settings):
+    """Kinds of relation supervision: a name (``none`` for no kind), or ``{kind: settings}``."""
+
+    labels: LabelSource | None = None
+    soft: SoftSource | None = None
+    mismatch: MismatchSource | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            known = [*cls.model_fields, "none"]
+            if given not in known:
+                raise ValueError(given, f"one of {', '.join(known)}, or several with settings")
+            given = {} if given == "none" else {given: None}
+        if isinstance(given, dict):
+            given = {kind: {} if value is None else value for kind, value in given.items()}
+        return given
+
+    @model_serializer
+    def _as_mapping(self) -> Any:
+        return dict(self.kinds) or "none"
+
+    @property
+    def kinds(self) -> dict[str, AnySource]:
+        """Those that are given."""
+        return {kind: source for kind, source in self if source is not None}
+
+
+class DataSettings(Settings):
+    """Where the posts are."""
+
+    path: AbsolutePath
+    """A data folder (or folder of JSON lines or Parquet) with train, dev and test splits."""
+    relations: AbsolutePath | None = None
+    """Task#1's posts (TRC or any data with relation labels); None: the labels in `path`."""
+    relation_source: RelationSources | None = None
+    """What Task#1 learns from: `labels`, `soft`, `mismatch`, several, or `none` (no Task#1). Not
+    given: the labels if there are any, as probabilities where they are, else `mismatch`."""
+    posts: int | None = Field(None, ge=1)
+    """For a quick pass, most posts of each split: its first ones; None: all."""
+    captioner: str | None = None
+    """Hub name or folder of an image-to-text model (BLIP, GIT, ViT-GPT2) that makes the captions of
+    images that come without, for `captions` as evidence."""
+    ocr: bool = False
+    """Whether RapidOCR (extra ``ocr``) looks for text in images that come without, for `ocr` as
+    evidence."""
+    lenient: bool = False
+    """Leave faulty rows out and count them; else the first one ends the run."""
+
+    @property
+    def relations_read(self) -> Path | None:
+        """`relations`, where a source learns from what posts came with."""
+        sources = self.relation_source
+        soft = sources.soft if sources else None
+        asked = sources is None or sources.labels is not None or (soft and soft.path is None)
+        return self.relations if asked else None
 
 
 class Rates(Settings):
@@ -218,105 +248,9 @@ def fill_preset(given: Any) -> Any:
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     """Read a run from YAML, with ``block.key=value`` overrides.
 
-    Paths in the file are relative to the folder of the file, paths in overrides to the working
-    folder.
+    Paths in the file are relative to its folder, paths in overrides to the working folder.
 
     Raises:
         InputError: the file is missing, is no YAML mapping, or a key or value is not accepted.
     """
-    given = read_yaml(path)
-    for block, key in (("data", "path"), ("data", "relations")):
-        _anchor(given, block, key, path.parent)
-    data = given.get("data")
-    if isinstance(data, dict) and isinstance(data.get("relation_source"), dict):
-        _anchor(data["relation_source"], "soft", "path", path.parent)
-    data = given.get("data")
-    name = data.get("captioner") if isinstance(data, dict) else None
-    if isinstance(name, str) and (path.parent / name).is_dir():  # else it is a hub id
-        _anchor(given, "data", "captioner", path.parent)
-    model = given.get("model")
-    if isinstance(model, dict):
-        anchor_model(model, path.parent)
-    for line in overrides:
-        override(given, line)
-    typed = {line.partition("=")[0] for line in overrides}
-    return parse(RunSettings, given, path, typed)
-
-
-def parse(
-    kind: type[AnySettings],
-    given: Mapping[str, Any],
-    where: object,
-    typed: Collection[str] = (),
-) -> AnySettings:
-    """Validate `given` as settings of `kind`; the first fault becomes one clear line.
-
-    Args:
-        where: named in the message, unless the fault is with one of the keys `typed` or within it.
-
-    Raises:
-        InputError: a key or value is not accepted.
-    """
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        fault = first_fault(error)
-        key, unknown = key_of(kind, fault), fault["type"] == "extra_forbidden"
-        within = any(f"{key}.".startswith(f"{name}.") for name in typed)  # it, or a block around it
-        if within or (unknown and any(name.startswith(f"{key}.") for name in typed)):
-            where = "command line"
-        raise as_input_error(kind, error, where) from None
-
-
-def write_yaml(settings: Settings, path: Path) -> None:
-    """Write settings with every default spelt out."""
-    content = settings.model_dump(mode="json")
-    with written_whole(path) as file:
-        yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True)
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `base`, those of `over` counting where both have one; key by key."""
-    result = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if nested else value
-    return result
-
-
-def anchor_model(model: dict[str, Any], folder: Path) -> None:
-    """Make the paths in a ``model`` block, which are relative to `folder`, absolute."""
-    _anchor(model, "tagger", "word_vectors", folder)
-    evidence = model.get("evidence")
-    kinds: dict[str, Any] = evidence if isinstance(evidence, dict) else {}
-    parts: list[tuple[dict[str, Any], str]] = [(kinds, kind) for kind in kinds]
-    for holder, part in [(model, "encoder"), (model, "large"), *parts]:
-        inner = holder.get(part)
-        name = inner.get("pretrained") if isinstance(inner, dict) else None
-        # A hub id, unless a folder of that name is there.
-        if isinstance(name, str) and (folder / name).is_dir():
-            _anchor(holder, part, "pretrained", folder)
-
-
-def _anchor(given: dict[str, Any], block: str, key: str, folder: Path) -> None:
-    inner = given.get(block)
-    if isinstance(inner, dict) and isinstance(inner.get(key), str):
-        inner[key] = os.path.abspath(folder / inner[key])  # noqa: PTH100
-
-
-def override(given: dict[str, Any], line: str) -> None:
-    """Set one key, as ``block.key=value``.
-
-    Raises:
-        InputError: it is not of that form.
-    """
-    name, equals, value = line.partition("=")
-    if not equals or not name:
-        raise InputError(repr(line), "no `=`", "key=value, such as training.epochs=3")
-    *parents, last = name.split(".")
-    target = given
-    for parent in parents:
-        target = target.setdefault(parent, {})
-        if not isinstance(target, dict):
-            raise InputError(repr(line), f"{parent} is a value", "a block of settings")
-    target[last] = parse_yaml(value, repr(line))
+    return parse_with_overrides(RunSettings, read_yaml(path), overrides, path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from rpbert.config.model import EvidenceKind, SystemSettings
-from rpbert.config.run import parse
+from rpbert.config.reading import parse
 from rpbert.errors import InputError, did_you_mean
 from rpbert.models.adaptive_coattention import AdaptiveCoAttention
 from rpbert.models.bilstm_crf import BertTagger, BiLstmCrfTagger

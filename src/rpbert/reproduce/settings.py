@@ -19,16 +19,8 @@ from rpbert.config.model import (
     SourceSettings,
     TaggerSettings,
 )
-from rpbert.config.run import (
-    RunSettings,
-    TrainingSettings,
-    anchor_model,
-    fill_preset,
-    merged,
-    override,
-    parse,
-)
-from rpbert.config.yaml_file import read_yaml
+from rpbert.config.reading import merged, parse_with_overrides, read_yaml
+from rpbert.config.run import RunSettings, TrainingSettings, fill_preset
 from rpbert.errors import InputError
 from rpbert.models import SYSTEMS
 from rpbert.reproduce.rows import Row
@@ -73,18 +65,8 @@ def load_shared(path: Path | None, overrides: Sequence[str] = ()) -> SharedSetti
     Raises:
         InputError: the file is missing, or a key or value is not accepted.
     """
-    if path is None:
-        given = _paper()
-    else:
-        given = read_yaml(path)
-        systems = given.get("systems")
-        for model in (given.get("model"), *(systems.values() if isinstance(systems, dict) else ())):
-            if isinstance(model, dict):
-                anchor_model(model, path.parent)
-    for line in overrides:
-        override(given, line)
-    typed = {line.partition("=")[0] for line in overrides}
-    return parse(SharedSettings, given, path or "the paper's settings", typed)
+    given = read_yaml(path) if path else _paper()
+    return parse_with_overrides(SharedSettings, given, overrides, path or "the paper's settings")
 
 
 def _paper() -> dict[str, Any]:

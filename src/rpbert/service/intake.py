@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from PIL import Image
-from pydantic import ValidationError
 
-from rpbert.config.refusals import as_input_error
+from rpbert.config.reading import parse
 from rpbert.data.images import claim, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
@@ -115,9 +114,9 @@ class Intake:
         if len(values) > most:
             raise invalid(f"found {len(values)} keys; expected {most} at most")
         try:
-            return model.model_validate(values, strict=not sent.is_form)
-        except ValidationError as error:
-            raise invalid(str(as_input_error(model, error, "post"))) from None
+            return parse(model, values, "post", strict=not sent.is_form)
+        except InputError as error:
+            raise invalid(str(error)) from None
 
     def _decoded(self, image: str) -> bytes:
         self._check_size(len(image) * 3 // 4 - 2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
-from rpbert.config.data import DataSettings, MismatchSource, RelationSources
+from rpbert.config.run import DataSettings, MismatchSource, RelationSources
 from rpbert.data.collate import EvidenceReader
 from rpbert.data.images import fingerprint
 from rpbert.data.readers import DataSource, open_data, read_relations

@@ -16,8 +16,8 @@ from accelerate.utils import is_tensorboard_available, set_seed
 from torch.utils import deterministic
 
 from rpbert.backends import resolved
-from rpbert.config.data import DataSettings
-from rpbert.config.run import RunSettings, TrainingSettings, load_run, write_yaml
+from rpbert.config.reading import write_yaml
+from rpbert.config.run import DataSettings, RunSettings, TrainingSettings, load_run
 from rpbert.data.readers import DataSource, open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
