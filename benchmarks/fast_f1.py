@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pairs = zip(each, rates[plain], strict=True)
         ratio = statistics.median(ours / theirs for ours, theirs in pairs)
         rows.append([name, f"{f1:.2f}", f"{lost:+.2f}", spread(each, 1), f"{ratio:.2f}"])
-    support = scores[plain].strict.overall.support
+    support = scores[plain].strict.overall.gold
     parameters = sum(parameter.numel() for parameter in model.system.parameters())
     lines = [
         machine(),

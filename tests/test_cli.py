@@ -260,7 +260,7 @@ def test_a_stopped_run_prints_the_command_that_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    late, early = "rpbert.training.train.Trainer.fit", "rpbert.training.train.tagged_posts"
+    late, early = "rpbert.training.train.Trainer.fit", "rpbert.training.train.run_posts"
     monkeypatch.setattr(late if begun else early, interrupted)
     given = ["train", config, "model.tagger={dropout: 0.1}", "--output", tmp_path / "a run"]
     code, _, err = run(capsys, *given)

@@ -44,9 +44,9 @@ def test_posts_are_grouped_by_the_labels_of_the_data() -> None:
     answers = [answer("B-PER", 0.1), answer("O", 0.2), answer("B-PER", 0.9)]
     found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
     assert found.tags is not None
-    assert found.tags.by_group[ADDS].strict.overall.support == 2
+    assert found.tags.by_group[ADDS].strict.overall.gold == 2
     assert found.tags.by_group[ADDS].strict.overall.correct == 1
-    assert found.tags.by_group[DOES_NOT_ADD].strict.overall.support == 1
+    assert found.tags.by_group[DOES_NOT_ADD].strict.overall.gold == 1
     assert found.relation is not None
     assert found.relation.accuracy == 0
 
@@ -66,8 +66,8 @@ def test_entities_are_seen_if_the_model_was_trained_on_them() -> None:
     posts = [post(0, "B-PER", None), post(1, "B-PER", None, "Como"), post(2, "B-LOC", None, "COMO")]
     answers = [answer("B-PER", None), answer("O", None), answer("B-LOC", None)]
     found = evaluate_posts(Answers(answers, TRAINED_ON), posts).by_familiarity
-    assert found["seen"].strict.overall.support == 2  # case is ignored, the type is not
-    assert found["unseen"].strict.overall.support == 1
+    assert found["seen"].strict.overall.gold == 2  # case is ignored, the type is not
+    assert found["unseen"].strict.overall.gold == 1
     assert found["unseen"].strict.overall.correct == 0
 
 
@@ -113,7 +113,7 @@ def test_a_saved_model_knows_the_entities_of_its_training(tmp_path: Path) -> Non
     ]
     (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl").by_familiarity
-    assert [found[name].strict.overall.support for name in ("seen", "unseen")] == [1, 1]
+    assert [found[name].strict.overall.gold for name in ("seen", "unseen")] == [1, 1]
     saved = json.loads((tmp_path / "model" / "model.json").read_text())["entities"]
     assert len(saved) == 2
     assert all(re.fullmatch("[0-9a-f]{16}", entry) for entry in saved)  # no text of the posts

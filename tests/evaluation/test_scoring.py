@@ -53,7 +53,7 @@ def assert_equals_report(scores: SpanScores, report: dict[str, dict[str, float]]
         assert counts.precision == pytest.approx(report[name]["precision"])
         assert counts.recall == pytest.approx(report[name]["recall"])
         assert counts.f1 == pytest.approx(report[name]["f1-score"])
-        assert counts.support == report[name]["support"]
+        assert counts.gold == report[name]["support"]
 
 
 def reports(
@@ -168,7 +168,7 @@ def test_published_facts_of_the_real_test_splits(
     scores = score_tags(gold, gold)
     assert scores.strict.overall == Counts(strict, strict, strict)
     assert scores.lenient.overall == Counts(lenient, lenient, lenient)
-    familiar = score_familiarity(words, gold, gold, lexicon)["seen"].strict.overall.support
+    familiar = score_familiarity(words, gold, gold, lexicon)["seen"].strict.overall.gold
     assert round(100 * familiar / strict, 1) == seen
 
 
@@ -187,7 +187,7 @@ def test_relation_scores_equal_scikit_learns(share: float) -> None:
             assert ours == pytest.approx(f1_score(gold, classes, average=average, **shared))
         rows = zip(*precision_recall_fscore_support(gold, classes, **shared), strict=True)
         for counts, row in zip((found.does_not_add, found.adds), rows, strict=True):
-            ours_ = (counts.precision, counts.recall, counts.f1, counts.support)
+            ours_ = (counts.precision, counts.recall, counts.f1, counts.gold)
             assert ours_ == pytest.approx(row)
         for label, mean in enumerate(found.mean_r):
             of_class = [score for known, score in zip(gold, scores, strict=True) if known == label]

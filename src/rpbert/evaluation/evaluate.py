@@ -230,7 +230,7 @@ def _relation_lines(scores: RelationScores) -> list[str]:
 def _cells(counts: Counts) -> str:
     shares = (counts.precision, counts.recall, counts.f1)
     precision, recall, f1 = (f"{100 * share:.1f}" for share in shares)
-    return f"{precision:>12}{recall:>8}{f1:>7}{counts.support:>9,}"
+    return f"{precision:>12}{recall:>8}{f1:>7}{counts.gold:>9,}"
 
 
 def describe_systems() -> list[dict[str, Any]]:

@@ -38,11 +38,6 @@ class Counts:
     correct: int = 0
 
     @property
-    def support(self) -> int:
-        """The gold count, which the recall is a share of."""
-        return self.gold
-
-    @property
     def precision(self) -> float:
         """Share of the predicted that is right; 0 where nothing was predicted."""
         return self.correct / self.predicted if self.predicted else 0.0
@@ -60,8 +55,9 @@ class Counts:
 
     def to_dict(self) -> dict[str, float]:
         """Scores in [0, 1] and counts, as JSON types."""
-        names = ("precision", "recall", "f1", "support", "predicted", "correct")
-        return {name: getattr(self, name) for name in names}
+        shares = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        counts = {"support": self.gold, "predicted": self.predicted, "correct": self.correct}
+        return {**shares, **counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +105,7 @@ class TagScores:
 
 @dataclass(frozen=True, slots=True)
 class RelationScores:
-    """Scores of the relation classifier: does the image add to the text (class 1) or not.
-
-    Attributes:
-        mean_r: mean of r where the image does not add, and where it does; None without posts.
-    """
+    """Scores of the relation classifier; `mean_r` is of each class, None where it has no post."""
 
     adds: Counts
     does_not_add: Counts
@@ -156,12 +148,7 @@ class RelationScores:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationScores:
-    """Expected calibration error before and after a temperature; see `Calibration`.
-
-    Attributes:
-        support: number of predictions.
-        temperature: fitted on the development split.
-    """
+    """Expected calibration error of some scores, without and with their temperature."""
 
     before: float
     after: float
@@ -174,16 +161,13 @@ class Evaluation:
     """How well a model does on a split.
 
     Attributes:
-        tags: scores of the entities; None where the posts have relation labels only, as TRC's.
-        by_familiarity: the same entities apart as ``seen`` and ``unseen`` in training, empty where
-            the training entities are not known.
-        relation: scores of the relation classifier on the posts whose image could be read; None
-            without a classifier, or without labels.
-        images: posts by image status: used, none, missing, unreadable.
+        tags: None where the posts have relation labels only, as TRC's.
+        by_familiarity: the same entities as ``seen`` and ``unseen`` in training; may be empty.
+        relation: of the posts whose image could be read; None without classifier or labels.
+        images: posts by image status.
         cut_words: words of raw texts that were cut where a gold entity begins or ends inside
             them; tagging the same text, without the gold, does not cut them.
-        calibration: calibration error of the scores of the spans found, and of r as the
-            probability of the predicted relation, by ``spans`` and ``relation``.
+        calibration: by ``spans`` and ``relation`` (r as the probability of the relation told).
         fp32_f1: F1 of all entities (strict) in float32, where another precision was scored.
     """
 
@@ -246,11 +230,9 @@ def score_tags(
     predicted: Sequence[Tags],
     groups: Sequence[str | None] | None = None,
 ) -> TagScores:
-    """Scores of predicted tag sequences under both scorers.
+    """Scores of predicted tag sequences under both scorers; gold tags may be malformed.
 
     Args:
-        gold: the tags of each post, malformed or not.
-        predicted: the tags given to each post.
         groups: the group each post belongs to, such as its relation; None for no group.
 
     Raises:
@@ -285,11 +267,7 @@ def score_familiarity(
     """Scores of the entities ``seen`` in training and of those ``unseen``.
 
     An entity, gold or predicted, is seen if one of the same type and the same words (case
-    ignored) is in the lexicon. A gold entity and its correct prediction always fall together.
-
-    Args:
-        words: the words of each post.
-        lexicon: the entities of the training split, by `rpbert.data.labels.entity_lexicon`.
+    ignored) is in the lexicon (`rpbert.data.labels.entity_lexicon`) of the training split.
     """
 
     def scores(read: Callable[[Tags], list[Span]], seen: bool) -> SpanScores:
@@ -346,11 +324,9 @@ def relation_calibration(
 ) -> CalibrationScores:
     """The error of r as the probability that the image adds, made that of the class it names."""
     right = [(r > RELATION_THRESHOLD) == (gold > RELATION_THRESHOLD) for gold, r in known]
+    plain, tempered = [r for _, r in known], [calibration.relation_probability(r) for _, r in known]
     before, after = (
-        expected_calibration_error([max(s, 1 - s) for s in scores], right)
-        for scores in (
-            [r for _, r in known],
-            [calibration.relation_probability(r) for _, r in known],
-        )
+        expected_calibration_error([max(score, 1 - score) for score in scores], right)
+        for scores in (plain, tempered)
     )
     return CalibrationScores(before, after, len(known), calibration.relation)

@@ -33,7 +33,7 @@ _PROGRESS = "progress.json"
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A moment of a run: whole epochs, and steps taken of the one after them."""
+    """A moment of a run: whole epochs, and steps of the one after them."""
 
     epoch: int
     step: int = 0
@@ -45,12 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved at a place.
-
-    Attributes:
-        files: tensors by name, by the name of their file.
-        progress: the rest, as JSON types.
-    """
+    """What was saved at a place: tensors by file and name, and the rest as JSON types."""
 
     place: Place
     files: Mapping[str, Tensors]
@@ -76,12 +71,10 @@ class Checkpoints:
             (new / _PROGRESS).write_text(json.dumps(checkpoint.progress), encoding="utf-8")
         # Later ones were passed over as damaged when the run was resumed before them.
         earlier = [place for place in self.places() if place <= checkpoint.place]
-        kept = {*earlier[-keep:], *besides}
-        for place in self.places():
-            if place not in kept:
-                shutil.rmtree(self.folder / str(place), ignore_errors=True)
-        for left in self.folder.glob(".epoch-*"):  # of a process that was killed while saving
-            shutil.rmtree(left, ignore_errors=True)
+        dropped = {*self.places()} - {*earlier[-keep:], *besides}
+        half_written = self.folder.glob(".epoch-*")  # by a process that was killed
+        for path in (*(self.folder / str(place) for place in dropped), *half_written):
+            shutil.rmtree(path, ignore_errors=True)
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
         """The newest whole checkpoint, None where none was ever written.
@@ -98,10 +91,10 @@ class Checkpoints:
                 found = self.load(place)
             except InputError as fault:
                 damage.append(fault)
-                continue
-            for passed in damage:
-                note(f"{passed}; passed over for {place}")
-            return found
+            else:
+                for passed in damage:
+                    note(f"{passed}; passed over for {place}")
+                return found
         if damage:
             expected = "one whole checkpoint at least"
             raise InputError(damage[0].where, damage[0].found, expected, "train anew")
@@ -180,12 +173,7 @@ def tensors_of(
     optimizers: Optimizers,
     states: Sequence[Tensors],
 ) -> dict[str, Tensors]:
-    """The tensors of a checkpoint by file.
-
-    Args:
-        average: the mean of the weights so far.
-        states: the random generators of each process.
-    """
+    """The tensors of a checkpoint by file; `states` are the random generators by process."""
     return {
         "system": system.state_dict(),
         **({"average": average.state_dict()} if average else {}),

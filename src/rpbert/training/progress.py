@@ -42,14 +42,37 @@ class Reporter:
     def resume(self, finished: int, steps: int) -> None:
         """Drop the records of epochs that are trained again; `steps` of the next are done."""
         if self.accelerator.is_main_process and self.metrics.exists():
-            lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
-            if lines and not lines[-1].endswith("\n"):  # the run was stopped while it wrote
-                lines.pop()
-            kept = [line for n, line in enumerate(lines, 1) if self._epoch_of(n, line) <= finished]
+            kept = [record for record in self._records() if record["epoch"] <= finished]
             with written_whole(self.metrics) as file:
-                file.writelines(kept)
+                file.writelines(json.dumps(record) + "\n" for record in kept)
         within = f" and {steps:,} steps of the next" if steps else ""
         self.note(f"resuming after epoch {finished}{within}")
+
+    def record_of(self, epoch: int) -> dict[str, Any]:
+        """The record of an epoch.
+
+        Raises:
+            InputError: a line is damaged, or there is none of that epoch.
+        """
+        for record in self._records():
+            if record["epoch"] == epoch:
+                return record
+        found, expected = f"no record of epoch {epoch}", "a line an epoch"
+        raise InputError(self.metrics, found, expected, "train anew")
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Every whole line; the last one may be cut, where the run was stopped while it wrote."""
+        text = self.metrics.read_text("utf-8") if self.metrics.is_file() else ""
+        records = []
+        for number, line in enumerate(text.split("\n")[:-1], 1):
+            try:
+                record = json.loads(line)
+                records.append({**record, "epoch": int(record["epoch"])})
+            except (ValueError, LookupError, TypeError):
+                where, hint = f"{self.metrics}:{number}", "take the line out to resume"
+                expected = "the record of an epoch"
+                raise InputError(where, line.strip()[:80], expected, hint) from None
+        return records
 
     @contextmanager
     def epoch(self, number: int, done: int, steps: int, best: float) -> Iterator[Advance]:
@@ -80,8 +103,12 @@ class Reporter:
 
             yield advance
 
-    def evaluated(self, record: dict[str, Any]) -> None:
-        """Keep and show the record of an epoch."""
+    def evaluated(self, record: dict[str, Any], images: bool = False) -> None:
+        """Keep and show the record of an epoch.
+
+        Args:
+            images: whether to show what became of the images too.
+        """
         if not self.accelerator.is_main_process:
             return
         try:
@@ -92,6 +119,9 @@ class Reporter:
         except OSError as error:
             hint = "free some space or repair the disk, then give --resume"
             raise cannot_write(self.metrics, error, hint) from error
+        for task, seen in record["images"].items() if images else ():
+            counts = ", ".join(f"{number:,} {status}" for status, number in sorted(seen.items()))
+            self.note(f"evidence of {task}: {counts}")
         scalars = {f"loss/{name}": loss for name, loss in record["loss"].items()}
         losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())
         line = f"epoch {record['epoch']}/{self.epochs}: loss {losses}"
@@ -106,27 +136,6 @@ class Reporter:
                 line += f", macro F1 {100 * relation['macro_f1']:.2f}"
         self.note(line + (" · best" if record["best"] else "") + f" · {record['seconds']:.0f} s")
         self.accelerator.log(scalars, step=record["epoch"])
-
-    def record_of(self, epoch: int) -> dict[str, Any]:
-        """The record of an epoch.
-
-        Raises:
-            InputError: a line is damaged, or there is none of that epoch.
-        """
-        lines = self.metrics.read_text("utf-8").splitlines() if self.metrics.is_file() else []
-        for number, line in enumerate(lines, 1):
-            if self._epoch_of(number, line) == epoch:
-                record: dict[str, Any] = json.loads(line)
-                return record
-        found, expected = f"no record of epoch {epoch}", "a line an epoch"
-        raise InputError(self.metrics, found, expected, "train anew")
-
-    def _epoch_of(self, number: int, line: str) -> int:
-        try:
-            return int(json.loads(line)["epoch"])
-        except (ValueError, LookupError, TypeError):
-            where, hint = f"{self.metrics}:{number}", "take the line out to resume"
-            raise InputError(where, line.strip()[:80], "the record of an epoch", hint) from None
 
 
 @contextmanager

@@ -69,12 +69,7 @@ class Task(ABC):
 
 
 class RelationTask(Task):
-    """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6.
-
-    Args:
-        posts: with a relation that somebody gave.
-        pairs: posts whose relation is made, drawn anew every epoch.
-    """
+    """Task#1, text-image relation classification: Eq. 7, Algorithm 1, lines 2 to 6."""
 
     name = "relation"
     head = "relation"
@@ -98,10 +93,7 @@ class RelationTask(Task):
         return [*self.posts, *(self.pairs.of_epoch(number) if self.pairs else ())]
 
     def losses(self, system: System, batch: Batch) -> Tensor:
-        """Cross entropy of the relation, of the posts whose image (or caption) could be read.
-
-        Each is multiplied by the weight of its source.
-        """
+        """Cross entropy, times the weight of its source, of each post with evidence."""
         if batch.relations is None:
             raise ValueError("Task#1 needs the relation of every post")
         shown = batch.has_evidence

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +19,7 @@ from torch.utils import deterministic
 from rpbert.backends import resolved
 from rpbert.config.reading import write_yaml
 from rpbert.config.run import DataSettings, RunSettings, TrainingSettings, load_run
-from rpbert.data.readers import DataSource, open_data
+from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
@@ -38,24 +39,6 @@ HELD_OUT = 10  # of relation labels without a development split, every tenth pos
 
 # Settings of `training` that decide what is kept and shown, and nothing of the weights.
 _MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "tensorboard"}
-
-
-@dataclass(frozen=True)
-class RunPosts:
-    """The posts of a run.
-
-    Attributes:
-        train: the posts its main task learns from; tags, characters and words are theirs.
-        dev: the posts it is scored on after every epoch.
-        test: the posts it will be scored on, of which only the words are looked at, to find
-            their vectors in a vector file.
-        notes: what a person should know of the choice.
-    """
-
-    train: Sequence[Post]
-    dev: Sequence[Post]
-    test: Sequence[Post]
-    notes: Sequence[str]
 
 
 def train(settings: RunSettings, run: Path, *, resume: bool = False) -> TrainingResult:
@@ -79,32 +62,26 @@ def prepared(
     settings: RunSettings, run: Path, stop: StopSignals, *, resume: bool
 ) -> tuple[Trainer, Sequence[Post]]:
     """A trainer with all it needs, where it starts or goes on, and the development posts."""
-    options, data = parse_options(settings.model), settings.data
-    accelerator = accelerator_for(settings.training, run)
+    options, data, chosen = parse_options(settings.model), settings.data, settings.training
+    accelerator = accelerator_for(chosen, run)
     complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, resume)
-    set_seed(settings.training.seed)
-    tags_words = registered(options.system).system.tags_words
-    posts = tagged_posts(data) if tags_words else related_posts(data)
-    model = TaggingModel.create(options, posts.train, [*posts.dev, *posts.test])
+    set_seed(chosen.seed)
+    posts, notes = run_posts(data, registered(options.system).system.tags_words)
+    model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
     model.describers = describers(options, data.captioner, data.ocr, str(accelerator.device))
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
-    tasks, notes = _tasks(settings, posts.train, model)
-    chosen, lengths = settings.training, model.collator().lengths
-    interleaved = chosen.schedule == "interleaved"
-    schedule = Schedule(tasks, chosen.batch_size, chosen.seed, lengths, interleaved)
-    counts = {"training": len(posts.train), "development": len(posts.dev), "test": len(posts.test)}
-    trainer = Trainer(
-        accelerator, model, schedule, chosen, run, stop, card_writer(complete, counts)
-    )
     if options.encoder is not None:
-        trainer.reporter.note(f"initial weights of the encoder: {model.system.initial_weights}")
-    for note in (*posts.notes, *notes):
+        notes.append(f"initial weights of the encoder: {model.system.initial_weights}")
+    tasks = _tasks(settings, posts["train"], model, notes)
+    lengths, interleaved = model.collator().lengths, chosen.schedule == "interleaved"
+    schedule = Schedule(tasks, chosen.batch_size, chosen.seed, lengths, interleaved)
+    card = card_writer(complete, {split: len(of_split) for split, of_split in posts.items()})
+    trainer = Trainer(accelerator, model, schedule, chosen, run, stop, card)
+    for note in (*notes, *(f"Task {task.name}: {counted(len(task), 'post')}" for task in tasks)):
         trainer.reporter.note(note)
-    for task in tasks:
-        trainer.reporter.note(f"Task {task.name}: {counted(len(task), 'post')}")
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         if (run / "config.yaml").exists():
@@ -114,7 +91,7 @@ def prepared(
     accelerator.init_trackers("tensorboard")
     if resume:
         trainer.resume()
-    return trainer, posts.dev
+    return trainer, posts["dev"]
 
 
 def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
@@ -146,82 +123,70 @@ def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
 def repeatable(device: torch.device) -> Iterator[None]:
     """Same seed, machine and number of threads: the same weights, bit for bit, on a CPU.
 
-    The gradient of indexing is otherwise added up by whichever thread comes first, and sums of
-    floats depend on their order. On a GPU the fixed order is slow and not available for every
-    operation: there runs of one seed differ in the last bits.
+    The gradient of indexing is otherwise added up by whichever thread comes first. On a GPU the
+    fixed order is slow and not available for every operation.
     """
     before = torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    memory: Any = deterministic
+    fill = memory.fill_uninitialized_memory
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        # No memory is read before it is written; filling it takes time.
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        memory.fill_uninitialized_memory = False  # which takes time, and none is read unwritten
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn)
-        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        memory.fill_uninitialized_memory = fill
 
 
-def tagged_posts(data: DataSettings) -> RunPosts:
-    """The posts of a system that tags words: those of `data.path`.
+def run_posts(data: DataSettings, tags_words: bool) -> tuple[dict[str, list[Post]], list[str]]:
+    """The posts of a run by split, and notes on their choice.
 
-    Raises:
-        InputError: the data cannot be read, or a post to learn or score tags from has none.
-    """
-    left_out = LeftOut()
-    source = open_data(data.path, faults=left_out if data.lenient else refuse)
-    train, dev = (list(islice(source.read(split), data.posts)) for split in ("train", "dev"))
-    for posts, split in ((train, "train"), (dev, "dev")):
-        if not posts:
-            raise InputError(f"{data.path}, {split}", "no post", "tagged posts")
-        for post in posts:
-            if post.tags is None:
-                expected = "tags or entities for training"
-                raise InputError(post.origin or post.id, "no tags", expected)
-    test = _test_posts(source)
-    return RunPosts(train, dev, test, described(left_out))
-
-
-def related_posts(data: DataSettings) -> RunPosts:
-    """The posts of a system that scores the relation and tags nothing.
-
-    They are those of `data.relations` or else of `data.path`. Labels without a development
-    split, such as TRC's, hold out a tenth of the training posts for it.
+    A system that tags words takes those of `data.path`. One that only scores the relation takes
+    the posts with a relation, of `data.relations` or else of `data.path`; labels without a
+    development split, such as TRC's, hold out a tenth of the training posts for it. Of the test
+    split the words alone are looked at, to find their vectors in a vector file.
 
     Raises:
-        InputError: the data cannot be read, or no post has a relation.
+        InputError: the data cannot be read, or has nothing to learn or score from.
     """
-    where = data.relations or data.path
-    notes = ["no tags are learnt in this system: Task#2 is skipped"]
-    if data.relations is not None:
-        notes[0] += "; data.path is not read"
-    left_out = LeftOut()
+    where = data.path if tags_words else data.relations or data.path
+    left_out, notes = LeftOut(), []
     source = open_data(where, faults=left_out if data.lenient else refuse)
-    split = training_split(source)
-    train = related(islice(source.read(split), data.posts))
-    if "dev" in source.splits:
-        dev = related(islice(source.read("dev"), data.posts))
+    name = "train" if tags_words else training_split(source)
+
+    def read(split: str) -> list[Post]:
+        posts = islice(source.read(split), data.posts)
+        return list(posts) if tags_words else related(posts)
+
+    posts = {"train": read(name)}
+    if not tags_words:
+        unread = "; data.path is not read" if data.relations else ""
+        notes.append(f"no tags are learnt in this system: Task#2 is skipped{unread}")
+    if tags_words or "dev" in source.splits:
+        posts["dev"] = read("dev")
     else:
-        dev = train[HELD_OUT - 1 :: HELD_OUT]
-        train = [post for number, post in enumerate(train, 1) if number % HELD_OUT]
-        notes.append(f"no development split in {where}; held out for it: {len(dev):,}")
-    for posts, name in ((train, split), (dev, "dev")):
-        if not posts:
-            raise InputError(f"{where}, {name}", "no post with a relation", "relation labels")
-    test = _test_posts(source)
-    return RunPosts(train, dev, test, [*notes, *described(left_out)])
-
-
-def _test_posts(source: DataSource) -> list[Post]:
-    return list(source.read("test")) if "test" in source.splits else []
+        posts["dev"] = posts["train"][HELD_OUT - 1 :: HELD_OUT]
+        posts["train"] = [p for n, p in enumerate(posts["train"], 1) if n % HELD_OUT]
+        held_out = counted(len(posts["dev"]), "post")
+        notes.append(f"{where} has no development split: {held_out} are held out for it")
+    for split, of_split in posts.items():
+        if not of_split:
+            found = "no post" if tags_words else "no post with a relation"
+            raise InputError(f"{where}, {split}", found, "tags" if tags_words else "relations")
+        bare = [post for post in of_split if tags_words and post.tags is None]
+        if bare:
+            expected = "tags or entities for training"
+            raise InputError(bare[0].origin or bare[0].id, "no tags", expected)
+    posts["test"] = list(source.read("test")) if "test" in source.splits else []
+    return posts, [*notes, *described(left_out)]
 
 
 def _tasks(
-    settings: RunSettings, posts: Sequence[Post], model: TaggingModel
-) -> tuple[list[Task], list[str]]:
-    """Task#1 and Task#2, as far as the system and the data have them, and what is left out."""
+    settings: RunSettings, posts: Sequence[Post], model: TaggingModel, notes: list[str]
+) -> list[Task]:
+    """Task#1 and Task#2, as far as the system and the data have them; notes say what is not."""
     training, data, system = settings.training, settings.data, model.system
     tagging = TaggingTask(posts, training.tagging)
     if system.reads_relation and all(post.relation is None for post in posts):
@@ -231,7 +196,8 @@ def _tasks(
     if not system.has_relation:
         given = [key for key in ("relations", "relation_source") if getattr(data, key)]
         unread = "".join(f"; data.{key} is not read" for key in given)
-        return [tagging], [f"no relation classifier in this system: Task#1 is skipped{unread}"]
+        notes.append(f"no relation classifier in this system: Task#1 is skipped{unread}")
+        return [tagging]
     if not system.tags_words:  # then `posts` are those of data.relations
         data = data.model_copy(update={"relations": None})
     marks, evidence = model.vocabulary.marks, model.collator().evidence
@@ -242,9 +208,11 @@ def _tasks(
         raise InputError(where, supply.description, "posts with evidence and a relation")
     if not supply:
         consequence = "Task#1 is skipped, and the gate learns from Task#2's gradient"
-        return [tagging], [f"{supply.description}: {consequence} through BERT alone"]
+        notes.append(f"{supply.description}: {consequence} through BERT alone")
+        return [tagging]
+    notes.append(supply.description)
     relation = RelationTask(supply.known, training.relation, supply.pairs, training.relation_weight)
-    return [relation, *([tagging] if system.tags_words else [])], [supply.description]
+    return [relation, tagging] if system.tags_words else [relation]
 
 
 def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:

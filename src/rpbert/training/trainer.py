@@ -60,11 +60,10 @@ class TrainingResult:
 class Average:
     """A mean of the weights along training, which is scored and saved in their place.
 
-    ``ema`` is the exponential moving average over all steps (Polyak and Juditsky 1992). At step t
-    the mean keeps at most (1 + t) / (10 + t), as TensorFlow's ``ExponentialMovingAverage`` does, so
-    that the first steps, which are far from the last, are soon left behind. ``epochs`` is the mean
-    of the weights after each of the last epochs (Izmailov et al. 2018). Buffers are those of the
-    last step: batch normalisation keeps the statistics it has gathered.
+    ``ema`` is the exponential moving average over all steps (Polyak and Juditsky 1992), which at
+    step t keeps at most (1 + t) / (10 + t) of itself, so that the first steps are soon left
+    behind. ``epochs`` is the mean of the weights after each of the last epochs (Izmailov et al.
+    2018). Buffers are those of the last step: batch normalisation keeps what it has gathered.
 
     Args:
         epochs: of the whole training.
@@ -171,31 +170,27 @@ class Trainer:
                 if self.average is not None:
                     self.average.after_epoch(number)
                 scores = self._scored(dev)
-                images = self._images()
-                if progress.epoch == first and self.collator.evidence.wanted:
-                    for task, seen in images.items():
-                        counts = ", ".join(f"{n:,} {status}" for status, n in sorted(seen.items()))
-                        self.reporter.note(f"evidence of {task}: {counts}")
                 progress.seconds = time.monotonic() - started
-                improved = self._improved(scores, number)
+                f1 = _chosen_f1(scores)
+                improved = f1 > progress.best[0]
+                if improved:
+                    progress.best = (f1, number)
                 record = {
                     "epoch": number,
                     "seconds": round(progress.seconds, 1),
                     "loss": progress.losses(),
                     **scores,
-                    "images": images,
+                    "images": self._images(),
                     "best": improved,
                 }
-                self.reporter.evaluated(record)
+                images = progress.epoch == first and bool(self.collator.evidence.wanted)
+                self.reporter.evaluated(record, images)
                 progress.next_epoch()
-                if improved and self.accelerator.is_main_process:
-                    self._save_model()
-                self._checkpoint()
+                self._save(record if improved else None)
                 if self._should()[1]:
                     raise KeyboardInterrupt
-        return TrainingResult(
-            self.run / "model", progress.best[1], progress.best[0], progress.seconds
-        )
+        f1, epoch = progress.best
+        return TrainingResult(self.run / "model", epoch, f1, progress.seconds)
 
     def _epoch(self, number: int, started: float) -> None:
         """Train the steps of an epoch that are not done yet."""
@@ -211,7 +206,7 @@ class Trainer:
                 save, stop = self._should()
                 if stop or (save and progress.step < total):
                     progress.seconds = time.monotonic() - started
-                    self._checkpoint()
+                    self._save()
                 if stop:
                     raise KeyboardInterrupt
 
@@ -285,7 +280,7 @@ class Trainer:
             with self.stop.held(False) if alone else nullcontext():
                 return self._score(dev)
         except KeyboardInterrupt:
-            self._checkpoint()
+            self._save()
             raise
 
     def _score(self, dev: Sequence[Post]) -> dict[str, Any]:
@@ -308,15 +303,6 @@ class Trainer:
             scores["dev_relation"] = score_relations(known).to_dict()
         return scores
 
-    def _improved(self, scores: dict[str, Any], epoch: int) -> bool:
-        """Whether an epoch is the best so far by its F1; it is noted then."""
-        tags, relation = scores["dev"], scores["dev_relation"]
-        f1 = tags["strict"]["f1"] if tags else relation["macro_f1"] if relation else 0.0
-        if f1 <= self.progress.best[0]:
-            return False
-        self.progress.best = (f1, epoch)
-        return True
-
     def _share_statistics(self) -> None:
         """Average what each process gathered in its buffers, such as batch normalisation's."""
         if self.accelerator.num_processes > 1:
@@ -333,42 +319,42 @@ class Trainer:
             for name in names
         }
 
-    def _save_model(self) -> None:
-        f1, epoch = self.progress.best
-        self.model.notes |= {"epoch": epoch, "dev_f1": f1}
-        if self.card is not None:
-            self.model.card = self.card(self.model, self.reporter.record_of(epoch))
-        try:
-            self._scored_model.save(self.run / "model")
-        except InputError as error:
-            raise self._nothing_lost(error) from error
+    def _save(self, best: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint of now, and before it the model if this epoch is the best.
 
-    def _checkpoint(self) -> None:
-        """Save the current state, unless that is done."""
-        place = Place(self.progress.epoch, self.progress.step)
+        Args:
+            best: the record of this epoch, if it is.
+        """
+        progress, main = self.progress, self.accelerator.is_main_process
+        place = Place(progress.epoch, progress.step)
         if place == self._saved[0]:
             return
         self._share_statistics()
         states: list[dict[str, Tensor]] = gather_object([generators()])
-        progress = {**asdict(self.progress), "images": self._images()}
-        if self.accelerator.is_main_process:
-            average = self.average.kept if self.average else None
-            files = tensors_of(self.system, average, self.optimizers, states)
-            best = [Place(self.progress.best[1])] if self.progress.best[1] else []
-            try:
+        rest = {**asdict(progress), "images": self._images()}
+        try:
+            if main and best is not None:
+                self._save_model(best)
+            if main:
+                average = self.average.kept if self.average else None
+                files = tensors_of(self.system, average, self.optimizers, states)
+                besides = [Place(progress.best[1])] if progress.best[1] else []
                 keep = self.settings.keep_checkpoints
-                self.checkpoints.save(Checkpoint(place, files, progress), keep, best)
-            except InputError as error:
-                raise self._nothing_lost(error) from error
+                self.checkpoints.save(Checkpoint(place, files, rest), keep, besides)
+        except InputError as error:
+            places = self.checkpoints.places()
+            kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
+            hint = f"{kept}: free some space or repair the disk, then give --resume"
+            raise InputError(error.where, error.found, error.expected, hint) from error
         self.accelerator.wait_for_everyone()
         self._saved = (place, time.monotonic())
 
-    def _nothing_lost(self, error: InputError) -> InputError:
-        """The error of a disk, with the checkpoint that a resumed run starts from."""
-        places = self.checkpoints.places()
-        kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
-        hint = f"{kept}: free some space or repair the disk, then give --resume"
-        return InputError(error.where, error.found, error.expected, hint)
+    def _save_model(self, record: dict[str, Any]) -> None:
+        f1, epoch = self.progress.best
+        self.model.notes |= {"epoch": epoch, "dev_f1": f1}
+        if self.card is not None:
+            self.model.card = self.card(self.model, record)
+        self._scored_model.save(self.run / "model")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         average = self.average.kept if self.average else None
@@ -392,6 +378,12 @@ class Trainer:
             return
         self._restore(best)
         if self.accelerator.is_main_process:
-            self._save_model()
+            self._save_model(self.reporter.record_of(epoch))
         self.reporter.note(f"no whole model in {folder}: written again from {best.place}")
         self._restore(newest)
+
+
+def _chosen_f1(scores: dict[str, Any]) -> float:
+    """The F1 that chooses the best epoch: of the entities, else the macro F1 of the relation."""
+    tags, relation = scores["dev"], scores["dev_relation"]
+    return float(tags["strict"]["f1"] if tags else relation["macro_f1"] if relation else 0.0)
