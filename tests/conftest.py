@@ -18,22 +18,13 @@ from rpbert.models import SYSTEMS, parse_options
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.types import Post, Regions
 from tests.browser import browser, open_page  # noqa: F401
-from tests.families import TEXT_FAMILIES, published
+from tests.families import SHAPE, TEXT_FAMILIES, published
 
 pytest_plugins = ["pytester", "tests.soak"]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-ENCODER: dict[str, Any] = {
-    "shape": {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 64,
-    },
-    "vocabulary": 200,
-}
+ENCODER: dict[str, Any] = {"shape": SHAPE, "vocabulary": 200}
 RESNET: dict[str, Any] = {
     "layer_type": "basic",
     "embedding_size": 4,
@@ -74,16 +65,14 @@ SEEING: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 16,
 }
+STAGES: dict[str, Any] = {"num_stages": 2, "depths": [1, 1], "hidden_sizes": [4, 8]}
+DINO = {k: v for k, v in SEEING.items() if k != "intermediate_size"} | {"mlp_ratio": 2}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "convnext": {"num_stages": 2, "depths": [1, 1], "hidden_sizes": [4, 8]},
-    "convnextv2": {"num_stages": 2, "depths": [1, 1], "hidden_sizes": [4, 8]},
+    "convnext": STAGES,
+    "convnextv2": STAGES,
     "vit": SEEING,
-    "dinov2": {k: v for k, v in SEEING.items() if k != "intermediate_size"} | {"mlp_ratio": 2},
-    "dinov2_with_registers": {
-        **{k: v for k, v in SEEING.items() if k != "intermediate_size"},
-        "mlp_ratio": 2,
-        "num_register_tokens": 3,
-    },
+    "dinov2": DINO,
+    "dinov2_with_registers": {**DINO, "num_register_tokens": 3},
     "clip_vision_model": SEEING,
     "siglip_vision_model": SEEING,
 }
@@ -95,6 +84,7 @@ TAGGER: dict[str, Any] = {
     "lstm_layers": 2,
     "dropout": 0.1,
 }
+BOTH: dict[str, Any] = {"encoder": ENCODER, "evidence": BLOCKS}
 TINY: dict[str, dict[str, Any]] = {
     "bilstm_crf": {},
     "image_at_t0": {"evidence": EVIDENCE["global"]},
@@ -103,14 +93,14 @@ TINY: dict[str, dict[str, Any]] = {
     "adaptive_coattention": {"evidence": BLOCKS},
     "gated_fusion": {"evidence": BLOCKS},
     "bert": {"encoder": ENCODER},
-    "umt": {"encoder": ENCODER, "evidence": BLOCKS, "tagger": {}},
-    "visualbert": {"encoder": ENCODER, "evidence": BLOCKS},
-    "unicoder_vl": {"encoder": ENCODER, "evidence": BLOCKS},
-    "uniter": {"encoder": ENCODER, "evidence": BLOCKS},
-    "vl_bert": {"encoder": ENCODER, "evidence": BLOCKS},
-    "vilbert": {"encoder": ENCODER, "evidence": BLOCKS},
-    "lxmert": {"encoder": ENCODER, "evidence": BLOCKS},
-    "rpbert": {"encoder": ENCODER, "evidence": BLOCKS},
+    "umt": {**BOTH, "tagger": {}},
+    "visualbert": BOTH,
+    "unicoder_vl": BOTH,
+    "uniter": BOTH,
+    "vl_bert": BOTH,
+    "vilbert": BOTH,
+    "lxmert": BOTH,
+    "rpbert": BOTH,
     "lstm_cnn": {"evidence": EVIDENCE["global"]},
 }
 """The smallest settings of every system of the registry."""

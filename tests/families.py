@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     BertweetTokenizer,
     DebertaV2Tokenizer,
@@ -82,10 +77,6 @@ def published(family: str) -> Path:
     return folder
 
 
-def _wordpiece(_: Path) -> PreTrainedTokenizerBase:
-    return learn_wordpieces((text.split() for text in TEXTS), 200)
-
-
 def _byte_level(special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -98,13 +89,10 @@ def _byte_level(special: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _roberta(folder: Path) -> PreTrainedTokenizerBase:
-    learnt = _byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    vocab, merges = (Path(file) for file in learnt.model.save(str(folder)))
-    pairs = [tuple(line.split(" ")) for line in merges.read_text("utf-8").splitlines()[1:]]
-    vocab.unlink()
-    merges.unlink()
-    return RobertaTokenizer(vocab=learnt.get_vocab(), merges=pairs)
+def _roberta(_: Path) -> PreTrainedTokenizerBase:
+    learnt = json.loads(_byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).to_str())["model"]
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    return RobertaTokenizer(vocab=learnt["vocab"], merges=merges)
 
 
 def _modernbert(_: Path) -> PreTrainedTokenizerBase:
@@ -136,19 +124,15 @@ def _unigram(special: list[str]) -> list[tuple[str, float]]:
     return [*((token, 0.0) for token in special), *((e, -float(len(e))) for e in sorted(learnt))]
 
 
-def _xlm_roberta(_: Path) -> PreTrainedTokenizerBase:
-    return XLMRobertaTokenizer(vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
-
-
-def _deberta(_: Path) -> PreTrainedTokenizerBase:
-    return DebertaV2Tokenizer(vocab=_unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]))
-
-
-TOKENIZERS = {
-    "bert": _wordpiece,
+TOKENIZERS: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {
+    "bert": lambda _: learn_wordpieces((text.split() for text in TEXTS), 200),
     "roberta": _roberta,
     "bertweet": _bertweet,
-    "xlm-roberta": _xlm_roberta,
-    "deberta-v3": _deberta,
+    "xlm-roberta": lambda _: XLMRobertaTokenizer(
+        vocab=_unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    ),
+    "deberta-v3": lambda _: DebertaV2Tokenizer(
+        vocab=_unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"])
+    ),
     "modernbert": _modernbert,
 }

@@ -16,6 +16,8 @@ from rpbert.models import parse_options
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.train import train
 from rpbert.types import Post
+from tests.conftest import tiny
+from tests.families import SHAPE
 
 YEARS = ("twitter2015", "twitter2017")
 
@@ -64,30 +66,16 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
     assert len(posts) == len(list(open_data(tmp_path).read("train"))) == 15
     rates = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
-    shape = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 128,
-    }
+    shape = {**SHAPE, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 128}
+    stages = {"depths": [1, 1, 1], "hidden_sizes": [8, 16, 32], "embedding_size": 8}
+    network = {"shape": {"layer_type": "basic", **stages}, "image_size": 112}
     settings = RunSettings.model_validate(
         {
             "preset": "tuned",
             "model": {
                 "system": "rpbert",
                 "encoder": {"shape": shape, "vocabulary": 500},
-                "evidence": {
-                    "blocks": {
-                        "shape": {
-                            "layer_type": "basic",
-                            "embedding_size": 8,
-                            "depths": [1, 1, 1],
-                            "hidden_sizes": [8, 16, 32],
-                        },
-                        "image_size": 112,
-                    },
-                },
+                "evidence": {"blocks": network},
                 "tagger": {"word_dimension": 32, "lstm_hidden": 32, "dropout": 0.0},
             },
             "data": {"path": tmp_path},
@@ -109,8 +97,6 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
 @pytest.mark.parametrize("year", YEARS)
 def test_real_text_keeps_its_offsets(shared: Path, year: str) -> None:
     """Every post of both sets, and the same text given raw."""
-    from tests.conftest import tiny
-
     posts = list(open_data(shared / year).read("dev"))
     tagger = Tagger(tiny("bilstm_crf"), "cpu")
     for given in (posts, [post.text for post in posts]):
