@@ -10,6 +10,7 @@ from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.evidence.encoders import side_by_side
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
+from rpbert.modules.encoder import pool_words
 from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.tasks import RelationTask, TaggingTask, Task
 from tests.conftest import NO_EVIDENCE, made_posts, tiny
@@ -37,27 +38,20 @@ def gate_none_of(model: TaggingModel) -> TaggingModel:
     return other
 
 
-def test_r_of_one_equals_no_gate() -> None:
-    model = tiny("rpbert")
-    force_relation(system_of(model), adds=True)
+@pytest.mark.parametrize(
+    ("adds", "floor", "share"), [(True, 0.0, 1.0), (False, 0.0, 0.0), (False, 0.25, 0.25)]
+)
+def test_r_and_the_floor_scale_the_blocks(adds: bool, floor: float, share: float) -> None:
+    """As the same model without a gate whose W^v is that share of its own (Eq. 3)."""
+    model = tiny("rpbert", propagation={"floor": floor})
+    force_relation(system_of(model), adds=adds)
     batch = model.collator()(made_posts())
-    gated, open_ = model.system(batch), gate_none_of(model).system(batch)
-    assert torch.equal(gated.relation_score, torch.ones(8))
-    torch.testing.assert_close(gated.emissions, open_.emissions, atol=1e-6, rtol=1e-6)
-
-
-def test_r_of_zero_equals_zeroed_blocks() -> None:
-    model = tiny("rpbert")
-    force_relation(system_of(model), adds=False)
-    batch = model.collator()(made_posts())
-    gated = model.system(batch)
-    zeroed = gate_none_of(model)
+    gated, scaled = model.system(batch), gate_none_of(model)
     with torch.no_grad():
-        system_of(zeroed).get_parameter("projection.weight").zero_()
-    assert torch.equal(gated.relation_score, torch.zeros(8))
-    torch.testing.assert_close(
-        gated.emissions, zeroed.system(batch).emissions, atol=1e-6, rtol=1e-6
-    )
+        system_of(scaled).get_parameter("projection.weight").mul_(share)
+    assert torch.equal(gated.relation_score, torch.full((8,), float(adds)))
+    expected = scaled.system(batch).emissions
+    torch.testing.assert_close(gated.emissions, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_without_image_r_is_zero_and_the_text_alone_is_read() -> None:
@@ -70,8 +64,6 @@ def test_without_image_r_is_zero_and_the_text_alone_is_read() -> None:
     hidden = system.encoder.bert(
         input_ids=batch.subwords, attention_mask=batch.subword_mask.long()
     ).last_hidden_state
-    from rpbert.modules.encoder import pool_words
-
     words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)
     expected = system.tag(batch, words).emissions
     torch.testing.assert_close(output.emissions, expected, atol=1e-6, rtol=1e-6)
@@ -116,25 +108,22 @@ def test_the_classifier_can_read_the_mean_of_the_text() -> None:
         torch.testing.assert_close(together[i], expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("gate", ["soft", "straight_through", "gumbel"])
-def test_task_2_sends_its_gradient_through_r(gate: str) -> None:
-    model = tiny("rpbert", gate=gate)
-    model.system.train()
-    losses = model.system(model.collator().with_gold(made_posts())).losses
-    losses.sum().backward()
-    gradient = system_of(model).get_parameter("classifier.weight").grad
-    assert gradient is not None
-    assert gradient.any()
-
-
 @pytest.mark.parametrize(
-    ("start", "progress", "passes"),
-    [(0, 0, True), (0.5, 0.4, False), (0.5, 0.5, True), (1, 0.4, False), (1, 1, False)],
+    ("gate", "start", "progress", "passes"),
+    [
+        ("soft", 0, 0, True),
+        ("straight_through", 0, 0, True),
+        ("gumbel", 0, 0, True),
+        ("soft", 0.5, 0.4, False),
+        ("soft", 0.5, 0.5, True),
+        ("soft", 1, 0.4, False),
+        ("soft", 1, 1, False),
+    ],
 )
-def test_the_gradient_passes_through_r_from_when_it_should(
-    start: float, progress: float, passes: bool
+def test_task_2_sends_its_gradient_through_r_from_when_it_should(
+    gate: str, start: float, progress: float, passes: bool
 ) -> None:
-    model = tiny("rpbert", propagation={"gradient_from": start})
+    model = tiny("rpbert", gate=gate, propagation={"gradient_from": start})
     system = system_of(model)
     system.train()
     system.anneal(progress)
@@ -155,19 +144,6 @@ def test_task_1_learns_where_task_2_passes_no_gradient() -> None:
         gradient = system_of(model).get_parameter(name).grad
         assert gradient is not None
         assert gradient.any()
-
-
-def test_a_floor_lets_that_share_of_the_blocks_through() -> None:
-    """With r = 0, as the same model without a gate whose W^v is a quarter of its own."""
-    model = tiny("rpbert", propagation={"floor": 0.25})
-    force_relation(system_of(model), adds=False)
-    batch = model.collator()(made_posts())
-    quarter = gate_none_of(model)
-    with torch.no_grad():
-        system_of(quarter).get_parameter("projection.weight").mul_(0.25)
-    output = model.system(batch)
-    assert torch.equal(output.relation_score, torch.zeros(8))
-    torch.testing.assert_close(output.emissions, quarter.system(batch).emissions)
 
 
 def test_the_oracle_lets_through_what_the_labels_say() -> None:
@@ -214,17 +190,6 @@ def test_a_task_updates_its_own_parameters_only(
         assert torch.equal(parameter, before[name]) == kept, name
 
 
-def test_a_rate_of_zero_freezes_its_group() -> None:
-    model = tiny("rpbert")
-    optimizer = TaggingTask(
-        made_posts(), Rates(head=1e-3, encoder=1e-3, projection=1e-3, visual=0)
-    ).optimizer(model.system, TrainingSettings())
-    updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    frozen = model.system.parameter_groups()["visual"]
-    assert frozen
-    assert not any(id(p) in updated for p in frozen)
-
-
 def test_a_frozen_resnet_keeps_its_weights_and_statistics() -> None:
     """Of the parts that no task updates, nothing changes in training, gathered means included."""
     model = tiny("rpbert")
@@ -242,12 +207,3 @@ def test_a_frozen_resnet_keeps_its_weights_and_statistics() -> None:
         if not torch.equal(tensor, before[name])
     }
     assert changed == {"encoder", "projection", "embeddings", "tagger"}
-
-
-def test_two_posts_with_one_image_share_it() -> None:
-    model = tiny("rpbert")
-    posts = made_posts(2)
-    posts[1] = posts[1].with_(image=posts[0].image)
-    batch = model.collator()(posts)
-    assert len(batch.evidence[0].values) == 1
-    assert batch.evidence[0].of_post.tolist() == [[0], [0]]
