@@ -23,7 +23,7 @@ from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
 from rpbert.evaluation.scoring import TagScores, score_tags
 from rpbert.inference import Decoded, Decoder, model_folder
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 Decode: TypeAlias = Callable[[Sequence[Post], int], list[Decoded]]

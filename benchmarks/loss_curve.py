@@ -26,8 +26,8 @@ from rpbert import Post
 from rpbert.benchmark.work import Work
 from rpbert.config.run import PRESETS, TrainingSettings
 from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
 from rpbert.stopping import StopSignals
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask
 from rpbert.training.train import accelerator_for
 from rpbert.training.trainer import Trainer

@@ -38,7 +38,7 @@ from common import machine, options, publish, start
 
 from rpbert import Post, Tagger
 from rpbert.models import parse_options
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.synthetic.controlled import MadePost, Options, make_post
 from rpbert.synthetic.demo import settings_of
 from rpbert.synthetic.scenes import draw

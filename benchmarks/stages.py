@@ -39,7 +39,7 @@ from rpbert.data.labels import strict_spans
 from rpbert.data.readers import read_shard
 from rpbert.inference import Decoded, prediction_of
 from rpbert.models import parse_options
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.synthetic.controlled import Options, make_post
 from rpbert.types import Batch, Prediction
 

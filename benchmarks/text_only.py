@@ -27,7 +27,7 @@ from rpbert.benchmark.work import Work
 from rpbert.config.run import Precision
 from rpbert.data.readers import open_data
 from rpbert.models import parse_options
-from rpbert.storage.model_folder import TaggingModel, load_tokenizer
+from rpbert.models.saved import TaggingModel, load_tokenizer
 
 BATCH = 32
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from rpbert.models import SYSTEMS, parse_options
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.types import Post, Regions
 from tests.browser import browser, open_page  # noqa: F401
 from tests.families import SHAPE, TEXT_FAMILIES, published

@@ -21,8 +21,8 @@ from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 from rpbert.config.run import load_run
 from rpbert.data.readers import open_data
 from rpbert.data.vocabulary import learn_wordpieces
+from rpbert.models.saved import TaggingModel
 from rpbert.storage.manifest import MANIFEST
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
 from tests.conftest import EVIDENCE, RESNET, made_posts, tiny
 

@@ -102,7 +102,7 @@ class FaultyDisk:
             patch.setattr(os, "fsync", self._sync)
             patch.setattr(os, "rename", self._moving(os.rename))
             patch.setattr(os, "replace", self._moving(os.replace))
-            for module in ("rpbert.training.checkpoint", "rpbert.storage.model_folder"):
+            for module in ("rpbert.training.checkpoint", "rpbert.models.saved"):
                 patch.setattr(f"{module}.save_file", _save_file)
             yield self
 

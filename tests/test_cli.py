@@ -279,7 +279,7 @@ def test_stopping_is_no_traceback(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rpbert.storage.model_folder.TaggingModel.load", interrupted)
+    monkeypatch.setattr("rpbert.models.saved.TaggingModel.load", interrupted)
     code, _, err = run(capsys, "predict", model, "--text", "a")
     assert (code, err) == (130, "rpbert: stopped\n")
 

@@ -12,7 +12,7 @@ import torch
 from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.inference import Tagger
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.training.train import train
 from rpbert.types import Post
 from tests.conftest import ENCODER, NAMES, TAGGER, tiny

@@ -13,7 +13,7 @@ from rpbert.data.readers import open_data
 from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.training.train import train
 from rpbert.types import Post
 from tests.conftest import tiny

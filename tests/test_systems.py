@@ -12,7 +12,7 @@ import torch
 from rpbert.config.run import Rates, TrainingSettings
 from rpbert.inference import Decoder, Tagger
 from rpbert.models import SYSTEMS
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.types import Post
 from tests.conftest import NO_EVIDENCE, TINY, VARIANTS, evidence, made_posts, named, tiny

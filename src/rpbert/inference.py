@@ -20,9 +20,9 @@ from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
 from rpbert.errors import InputError, reason_of
 from rpbert.evidence.describers import describers
+from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.types import Batch, Entity, ImageStatus, Post, PostImage, Prediction, SourceScore
 
 if TYPE_CHECKING:

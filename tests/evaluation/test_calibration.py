@@ -18,8 +18,8 @@ from rpbert.evaluation.calibration import decoded_spans, fit_calibration
 from rpbert.evaluation.evaluate import evaluate_posts, render
 from rpbert.evaluation.scoring import BINS, expected_calibration_error, relation_calibration
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import LinearChainCRF, SpanQuery
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training import train as training
 from rpbert.types import Calibration, Post, PostImage
 from tests.conftest import made_posts, tiny

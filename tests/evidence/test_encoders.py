@@ -23,7 +23,7 @@ from rpbert.evidence.detector import Detector
 from rpbert.evidence.encoders import VisualTokens, gather_tokens, grid_boxes
 from rpbert.evidence.resnet import ResNetBlocks
 from rpbert.models.rpbert import RpBert
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.types import Post, Regions
 from tests.conftest import DETR, EVIDENCE, NO_EVIDENCE, RESNET, made_posts, tiny
 

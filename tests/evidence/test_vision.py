@@ -16,7 +16,7 @@ from torch import Tensor
 from rpbert.data.images import DEVIATION, MEAN, Preprocessing, load_image, normalise_batch
 from rpbert.errors import InputError
 from rpbert.evidence.vision import VisionBlocks, published_network, random_network
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from tests.conftest import FAMILIES, RESNET, SEEING, made_posts, picture, tiny
 
 PREFIX = {"vit": 1, "dinov2": 1, "dinov2_with_registers": 4, "clip_vision_model": 1}

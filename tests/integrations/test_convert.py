@@ -33,8 +33,8 @@ from rpbert.errors import InputError
 from rpbert.evidence.encoders import VisualTokens
 from rpbert.integrations.convert import convert, translate
 from rpbert.integrations.published_names import PUBLISHED
+from rpbert.models.saved import TaggingModel
 from rpbert.models.vision_language import initial
-from rpbert.storage.model_folder import TaggingModel
 from tests.conftest import made_posts, tiny
 
 Names = dict[str, tuple[int, ...]]

@@ -11,7 +11,7 @@ from rpbert.evidence.encoders import Evidence
 from rpbert.inference import Tagger
 from rpbert.models import SYSTEMS
 from rpbert.models.rpbert import RpBert
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.training.relation_sources import relation_posts
 from rpbert.types import Post
 from tests.conftest import BLOCKS, COMBINED, NO_EVIDENCE, made_posts, tiny

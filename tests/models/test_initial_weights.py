@@ -20,8 +20,8 @@ from transformers import (
 
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
+from rpbert.models.saved import TaggingModel
 from rpbert.models.vision_language import VisionLanguageTagger
-from rpbert.storage.model_folder import TaggingModel
 from tests.conftest import EVIDENCE, NO_EVIDENCE, made_posts, tiny
 
 SYSTEMS = ["visualbert", "unicoder_vl", "uniter", "vl_bert", "vilbert", "lxmert"]

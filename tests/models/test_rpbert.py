@@ -10,8 +10,8 @@ from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.evidence.encoders import side_by_side
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
+from rpbert.models.saved import TaggingModel
 from rpbert.modules.encoder import pool_words
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.tasks import RelationTask, TaggingTask, Task
 from tests.conftest import NO_EVIDENCE, made_posts, tiny
 

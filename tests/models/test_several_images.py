@@ -15,7 +15,7 @@ from rpbert.data.readers import open_data
 from rpbert.evidence.encoders import VisualTokens, side_by_side
 from rpbert.inference import Decoder, Tagger
 from rpbert.models.rpbert import RpBert
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import POSTS, settings_of
 from rpbert.training.train import train

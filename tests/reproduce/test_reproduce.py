@@ -19,12 +19,12 @@ from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.reproduce import Request, make, reproduce, running
 from rpbert.reproduce.markdown import render
 from rpbert.reproduce.rows import ROWS, SOFT
 from rpbert.reproduce.scores import PostScores
 from rpbert.reproduce.settings import SharedSettings, load_shared, run_settings
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.progress import Reporter
 from rpbert.training.train import train
 from rpbert.training.trainer import TrainingResult

@@ -12,8 +12,8 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config,
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.models.bilstm_crf import BertTagger
+from rpbert.models.saved import TaggingModel
 from rpbert.modules.encoder import TextImageEncoder
-from rpbert.storage.model_folder import TaggingModel
 from tests.conftest import made_posts, tiny
 from tests.families import TEXT_FAMILIES
 from tests.families import published as tiny_folder

@@ -10,7 +10,7 @@ import pytest
 
 import rpbert
 from rpbert.errors import InputError
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from tests.conftest import tiny
 from tests.hostile import HARMLESS, REFUSED, Scene, watched
 from tests.soak import Soak
@@ -119,4 +119,5 @@ def test_no_code_of_the_package_loads_a_pickle_or_runs_a_text() -> None:
                 assert ast.unparse(node.value) == "False", path
             if isinstance(node, ast.keyword) and node.arg == "use_safetensors":
                 assert ast.unparse(node.value) == "True", path
-    assert found == [("convert.py", "torch.load(path, map_location='cpu', weights_only=True)")]
+    load = "torch.load(path, map_location='cpu', weights_only=True)"
+    assert found == [("integrations/convert.py", load)]

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from rpbert.config.run import RunSettings
 from rpbert.inference import Tagger
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.training.train import train
 from tests.conftest import tiny
 from tests.training_runs import data_folder, records, settings, with_data

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from rpbert.errors import InputError
+from rpbert.models.saved import TaggingModel
 from rpbert.storage.manifest import recover
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
 from tests.conftest import tiny
 from tests.killing import FAULTS, KILLED, REFUSED, Fault, FaultyDisk, outcome

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rpbert.config.run import RelationSources, TrainingSettings, load_run
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.training.train import train
 from rpbert.types import Regions
 from tests.conftest import EVIDENCE, made_posts

@@ -21,7 +21,7 @@ from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import settings_of as demo_settings
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, rate_factor, share_moments

@@ -27,8 +27,8 @@ from rpbert.benchmark.profiles import profiled
 from rpbert.benchmark.work import Work
 from rpbert.config.run import Precision, TrainingSettings
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.stopping import StopSignals
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.training.train import accelerator_for, repeatable
 from rpbert.training.trainer import Trainer

@@ -14,7 +14,7 @@ from torch import nn
 from rpbert.config.run import Backend
 from rpbert.evidence.resnet import ResNetBlocks, frozen_statistics
 from rpbert.models import parse_options
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 from rpbert.synthetic.controlled import MadePost, Options, make_post
 from rpbert.synthetic.scenes import draw
 from rpbert.types import Post

@@ -16,8 +16,8 @@ from rpbert.data.collate import by_length
 from rpbert.data.labels import strict_spans
 from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import SpanQuery
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.types import Calibration, Post
 
 LOWEST, HIGHEST = 0.2, 5.0

@@ -19,10 +19,10 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, counted
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
 from rpbert.reproduce.rows import Row
 from rpbert.reproduce.scores import PostScores
 from rpbert.storage.manifest import recover
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.storage.writing import written_whole
 from rpbert.training.train import check_settings, complete_settings, train
 from rpbert.types import Post

@@ -16,7 +16,7 @@ from rpbert.config.run import RunSettings
 from rpbert.data.words import SPLITTERS
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, RELATION_THRESHOLD, SCORERS
 from rpbert.models import registered
-from rpbert.storage.model_folder import TaggingModel
+from rpbert.models.saved import TaggingModel
 
 Record: TypeAlias = Mapping[str, Any]
 """A line of RUN/metrics.jsonl."""

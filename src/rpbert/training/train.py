@@ -25,9 +25,9 @@ from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
 from rpbert.evidence.describers import describers
 from rpbert.models import parse_options, registered
+from rpbert.models.saved import TaggingModel
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import recover
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.storage.writing import check_writable
 from rpbert.training.card import card_writer
 from rpbert.training.relation_sources import described, related, relation_posts, training_split

@@ -22,10 +22,10 @@ from rpbert.data.collate import Collator, ahead
 from rpbert.errors import InputError
 from rpbert.evaluation.scoring import relation_groups, score_relations, score_tags
 from rpbert.inference import Decoded, Decoder
+from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import is_whole
-from rpbert.storage.model_folder import TaggingModel
 from rpbert.training.card import CardWriter
 from rpbert.training.checkpoint import (
     Checkpoint,
