@@ -117,30 +117,20 @@ def test_answers_are_those_of_the_command(
 
 def test_many_clients_at_once_get_their_own_answers() -> None:
     """In whatever batches they come to lie; a sum of floats in another order may differ."""
-    texts = [f"RT @user{i} " + "Ada Lovelace and " * (i % 7) + f"Acme {i}" for i in range(60)]
-    images = [png(i % 9) if i % 3 else None for i in range(60)]
-    expected = [FINDER.predict(t, image=i) for t, i in zip(texts, images, strict=True)]
-    service = make_service(batch_wait=20)
-    with client_of(service) as client, ThreadPoolExecutor(16) as pool:
+    texts = [f"RT @user{i} " + "Ada Lovelace and " * (i % 7) + f"Acme {i}" for i in range(40)]
+    images = [png(i % 9) if i % 3 else None for i in range(40)]
+    with client_of(make_service(batch_wait=20)) as client, ThreadPoolExecutor(16) as pool:
 
-        def ask(i: int) -> Any:
-            image = images[i]
-            body = {"text": texts[i]} | ({"image": encoded(image)} if image else {})
+        def ask(text: str, image: bytes | None) -> Any:
+            body = {"text": text} | ({"image": encoded(image)} if image else {})
             return client.post("/v1/predict", json=body).json()
 
-        for found, wanted in zip(pool.map(ask, range(60)), expected, strict=True):
-            assert [(e["label"], e["start"], e["end"]) for e in found["entities"]] == [
-                (e.label, e.start, e.end) for e in wanted.entities
-            ]
-            assert (found["text"], found["image"]) == (wanted.text, wanted.image)
-            assert found["relation"] == pytest.approx(wanted.relation, abs=1e-5)
-            assert [e["score"] for e in found["entities"]] == pytest.approx(
-                [e.score for e in wanted.entities], abs=1e-5
-            )
-        batches = metric(client, 'rpbert_batch_posts_count{work="predict"}')
-        posts = metric(client, 'rpbert_batch_posts_sum{work="predict"}')
-    assert posts == 60
-    assert batches < 40  # they did go together
+        for found, text, image in zip(pool.map(ask, texts, images), texts, images, strict=True):
+            wanted = FINDER.predict(text, image=image).to_dict()
+            assert exact(found) == exact(wanted)
+            assert floats(found) == pytest.approx(floats(wanted), abs=1e-5)
+        assert metric(client, 'rpbert_batch_posts_sum{work="predict"}') == 40
+        assert metric(client, 'rpbert_batch_posts_count{work="predict"}') < 30  # not one by one
 
 
 def test_in_a_list_each_post_fails_for_itself(client: TestClient) -> None:
@@ -187,22 +177,6 @@ def test_a_post_that_breaks_the_model_fails_alone(caplog: pytest.LogCaptureFixtu
         assert "secret" in caplog.text
 
 
-def test_a_path_or_an_address_is_never_followed(client: TestClient, tmp_path: Path) -> None:
-    file = tmp_path / "a.png"
-    file.write_bytes(png())
-    for image in (
-        str(file),
-        "/etc/passwd",
-        "file:///etc/passwd",
-        "http://127.0.0.1/a.png",
-        "a.png",
-    ):
-        answer = client.post("/v1/predict", json={"text": "Ada", "image": image})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid")
-        as_field = client.post("/v1/predict", data={"text": "Ada", "image": image})
-        assert as_field.status_code in (415, 422)  # a form without file is no multipart
-
-
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
@@ -229,6 +203,14 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
         (b'{"text": "Ada", "image": "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"}', JSON, 422, "invalid"),
         (b'{"text": "Ada", "image": "====" }', JSON, 422, "invalid"),
         (b'{"text": "Ada", "image": 5}', JSON, 422, "invalid"),
+        (b'{"text": "Ada", "image": "/etc/passwd"}', JSON, 422, "invalid"),
+        (b'{"text": "Ada", "image": "file:///etc/passwd"}', JSON, 422, "invalid"),
+        (
+            b'{"text": "Ada", "image": "http://127.0.0.1/a.png"}',
+            JSON,
+            422,
+            "invalid",
+        ),
         (b'{"text": "Ada", "relation": 0.5}', JSON, 422, "invalid"),
         (b'{"tokens": "Ada"}', JSON, 422, "invalid"),
         (b'{"tokens": ["Ada", 1]}', JSON, 422, "invalid"),
@@ -254,48 +236,42 @@ def test_what_is_no_request_gets_a_reason(
     assert client.post("/v1/predict", json={"text": "Ada"}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
+def test_a_refused_value_is_named(client: TestClient) -> None:
+    for wrong, named in (
         ({"txet": "Ada"}, "txet"),
         ({"relation": 1.5}, "relation"),
         ({"relation": "0.5"}, "relation"),
         ({"id": 1.5}, "id"),
         ({"id": "x" * 201}, "id"),
         ({"tokens": ["Ada", 1]}, "tokens.1"),
-    ],
-    ids=str,
-)
-def test_a_refused_value_is_named(client: TestClient, wrong: dict[str, Any], named: str) -> None:
-    answer = client.post("/v1/explain", json={"text": "Ada"} | wrong)
-    assert answer.status_code == 422
-    assert named in answer.json()["error"]["reason"]
+    ):
+        answer = client.post("/v1/explain", json={"text": "Ada"} | wrong)
+        assert (answer.status_code, named in answer.json()["error"]["reason"]) == (422, True)
 
 
 def test_forms_are_held_to_the_same(client: TestClient) -> None:
-    def form(**parts: Any) -> Any:
-        return client.post("/v1/predict", files=parts)
+    def form(*parts: tuple[str, Any], path: str = "/v1/predict") -> Any:
+        return client.post(path, files=[("text", (None, "Ada")), *parts])
 
-    assert form(text=(None, "Ada")).status_code == 200
     none_chosen = (
         b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nAda\r\n'
         b'--x\r\nContent-Disposition: form-data; name="image"; filename=""\r\n'
         b"Content-Type: application/octet-stream\r\n\r\n\r\n--x--\r\n"
     )
     answer = client.post("/v1/predict", content=none_chosen, headers=FORM)
-    assert answer.json()["image"] == "none"
-    assert form(text=(None, "Ada"), image=("a.png", b"")).json()["image"] == "unreadable"
-    assert form(text=(None, "Ada"), image=(None, encoded(png()))).status_code == 422
-    assert form(text=(None, "Ada"), photo=("a.png", png())).status_code == 422
-    assert form(text=(None, "Ada"), relation=(None, "0.5")).status_code == 422
-    assert form(image=("a.png", png())).status_code == 422
-    twice = client.post("/v1/predict", files=[("text", (None, "Ada")), ("text", (None, "Ada"))])
-    assert twice.status_code == 422
-    for relation in ("much", "nan", "2", "-0.1"):
-        answer = client.post(
-            "/v1/explain", files={"text": (None, "Ada"), "relation": (None, relation)}
-        )
-        assert answer.status_code == 422
+    assert (answer.status_code, answer.json()["image"]) == (200, "none")
+    assert form(("image", ("a.png", b""))).json()["image"] == "unreadable"
+    for part in (
+        ("image", (None, encoded(png()))),  # a text
+        ("photo", ("a.png", png())),
+        ("relation", (None, "0.5")),
+        ("text", (None, "Ada")),
+        ("tokens", (None, "Ada")),
+    ):
+        assert form(part).status_code == 422
+    assert client.post("/v1/predict", files={"image": ("a.png", png())}).status_code == 422
+    for relation, status in (("0.5", 200), ("much", 422), ("nan", 422), ("2", 422), ("-0.1", 422)):
+        assert form(("relation", (None, relation)), path="/v1/explain").status_code == status
 
 
 def test_keys() -> None:
@@ -321,29 +297,21 @@ def test_keys() -> None:
 
 
 def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    file.write_text(f"# of the team\n{KEY}\n\n  second-key-with-room \n")
+    file, second = tmp_path / "keys", "second-key-with-room"
+    file.write_text(f"# of the team\n{KEY}\n\n  {second} \n")
     keys = Keys.read(file, {"RPBERT_API_KEYS": "not-read-beside-a-file"})
-    headers = {key: {b"x-api-key": key.encode()} for key in (KEY, "second-key-with-room")}
-    assert all(keys.open(one) for one in headers.values())
+    both = Keys.read(None, {"RPBERT_API_KEYS": f"{KEY}, {second}"})
+    for key in (KEY, second):
+        assert keys.open({b"x-api-key": key.encode()})
+        assert both.open({b"x-api-key": key.encode()})
     assert not keys.open({b"x-api-key": b"not-read-beside-a-file"})
-    both = Keys.read(None, {"RPBERT_API_KEYS": f"{KEY}, second-key-with-room"})
-    assert all(both.open(one) for one in headers.values())
     assert Keys.read(None, {}).open({})
     for content in ("", "# nothing\n", "short", "a key with blanks in it", "ключ-ключ-ключ-ключ"):
         file.write_text(content)
-        with pytest.raises(InputError, match="keys: found"):
+        with pytest.raises(InputError, match=r"keys: "):
             Keys.read(file)
-    with pytest.raises(InputError, match="no readable file"):
+    with pytest.raises(InputError, match=r"none: "):
         Keys.read(tmp_path / "none")
-
-
-def test_the_model_is_described(client: TestClient) -> None:
-    model = client.get("/v1/model").json()
-    assert (model["name"], model["system"], model["paper"]) == ("tiny", "rpbert", "Sun et al. 2021")
-    assert model["labels"] == ["LOC", "MISC", "ORG", "PER"]
-    assert model["parameters"] == sum(p.numel() for p in FINDER.model.system.parameters())
-    assert model["limits"]["text_characters"] == 4000
 
 
 def test_the_examples_can_be_sent_as_they_are(client: TestClient) -> None:
@@ -421,6 +389,10 @@ def test_the_document_and_the_guide_describe_every_path_and_error(client: TestCl
 def test_answers_are_what_the_document_says(client: TestClient) -> None:
     """Each answer against the type of its operation."""
     post = {"text": "RT @user1 Ada Lovelace again !", "image": encoded(png(1))}
+    model = client.get("/v1/model").json()
+    assert (model["name"], model["system"], model["paper"]) == ("tiny", "rpbert", "Sun et al. 2021")
+    assert model["labels"] == ["LOC", "MISC", "ORG", "PER"]
+    assert model["limits"]["text_characters"] == 4000
     for kind, content in (
         (Prediction, client.post("/v1/predict", json=post).content),
         (schema.ExplanationOut, client.post("/v1/explain", json=post).content),
@@ -451,20 +423,16 @@ def test_metrics_count_requests_and_images() -> None:
         assert metric(client, example) == 2
 
 
-def test_stopping_shows_in_readyz() -> None:
-    guard = create_app(make_service(), Keys(()))
+def test_probes_show_a_service_that_stops_or_is_dead() -> None:
+    service = make_service()
+    guard = create_app(service, Keys(()))
     with TestClient(guard) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
+        assert client.get("/healthz").json() == {"status": "ok"}
         guard.draining = True
         answer = client.get("/readyz")
         assert (answer.status_code, answer.json()) == (503, {"status": "stopping"})
         assert answer.headers["connection"] == "close"
         assert client.get("/healthz").status_code == 200
-
-
-def test_a_dead_model_thread_shows_in_healthz() -> None:
-    service = make_service()
-    with client_of(service) as client:
-        assert client.get("/healthz").json() == {"status": "ok"}
         service.batcher.close()
         assert client.get("/healthz").status_code == 500

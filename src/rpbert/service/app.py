@@ -114,7 +114,7 @@ class Service:
 
     async def model(self) -> ModelOut:
         """The model that answers, and the limits of the service."""
-        model, limits = self.tagger.model, self.settings
+        model = self.tagger.model
         return ModelOut(
             name=self.name,
             version=rpbert.__version__,
@@ -124,13 +124,7 @@ class Service:
             reads_images=self.intake.reads_images,
             weighs_images=isinstance(model.system, RpBert),
             parameters=sum(p.numel() for p in model.system.parameters()),
-            limits={
-                "posts": limits.max_posts,
-                "text_characters": limits.max_text,
-                "body_bytes": limits.body_bytes,
-                "image_bytes": limits.image_bytes,
-                "image_pixels": limits.image_pixels,
-            },
+            limits=self.settings.limits(),
         )
 
     async def list_examples(self) -> list[ExampleOut]:
@@ -161,9 +155,8 @@ class Service:
             raise Failure(415, "media_type", "expected application/json or multipart/form-data")
         fields: dict[str, Any] = {}
         file = None
-        async with request.form(
-            max_files=1, max_fields=8, max_part_size=self.settings.body_bytes
-        ) as form:
+        size = self.settings.limits()["body_bytes"]
+        async with request.form(max_files=1, max_fields=8, max_part_size=size) as form:
             for key, value in form.multi_items():
                 if key in fields or isinstance(value, UploadFile) != (key == "image"):
                     raise invalid("a field occurs twice, or image is no file, or another field is")

@@ -43,11 +43,7 @@ while it sends often does not read why."""
 
 
 class Metrics:
-    """What Prometheus reads at ``/metrics``, in a registry of its own.
-
-    Args:
-        queue: returns how many posts wait.
-    """
+    """What Prometheus reads at ``/metrics``; `queue` returns how many posts wait."""
 
     def __init__(self, queue: Callable[[], int]) -> None:
         own = self.registry = CollectorRegistry()
@@ -58,31 +54,31 @@ class Metrics:
         def histogram(name: str, help: str, label: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"rpbert_{name}", help, [label], buckets=buckets, registry=own)
 
-        self._requests = counter("requests", "Answered.", "path", "method", "status")
+        self._requests = counter("requests", "Answers.", "path", "method", "status")
         self._latency = histogram("request_seconds", "Head to end of answer.", "path", SECONDS)
-        self.running = Gauge("rpbert_requests_running", "Being answered.", registry=own)
+        self.running = Gauge("rpbert_requests_running", "Requests being answered.", registry=own)
         self._batches = histogram("batch_posts", "Posts of a batch.", "work", POSTS)
-        self._model = histogram("batch_seconds", "Time of a batch.", "work", SECONDS)
+        self._model = histogram("batch_seconds", "Time of the model on a batch.", "work", SECONDS)
         self._images = counter("images", "Posts by image status.", "status")
         self._failures = counter("post_failures", "Posts not answered, by reason.", "code")
         waiting = Gauge("rpbert_queue_posts", "Posts that wait for the model.", registry=own)
         waiting.set_function(queue)
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count an answer."""
         method = method if method in METHODS else "other"
         self._requests.labels(path, method, str(status)).inc()
         self._latency.labels(path).observe(seconds)
 
     def post(self, answer: Prediction | Failure) -> None:
-        """A post was answered, or failed."""
+        """Count a post that was answered, or failed."""
         if isinstance(answer, Failure):
             self._failures.labels(answer.code).inc()
         else:
             self._images.labels(answer.image).inc()
 
     def batch(self, work: str, posts: int, seconds: float) -> None:
-        """A batch went through the model."""
+        """Count a batch that went through the model."""
         self._batches.labels(work).observe(posts)
         self._model.labels(work).observe(seconds)
 
@@ -92,15 +88,12 @@ class Metrics:
 
 
 class Guard:
-    """The service as an ASGI application.
-
-    Args:
-        open_paths: paths that need no key.
+    """The service as an ASGI application; `open_paths` need no key.
 
     Attributes:
         draining: the service is being stopped: connections end with their answer.
         accepted: requests whose head was read.
-        answered: requests whose answer was handed over to the end.
+        answered: requests whose answer was sent to the end.
     """
 
     def __init__(
@@ -171,11 +164,7 @@ class Guard:
             body.release()
 
     async def _answer(self, scope: Message, body: _Body, send: Send) -> None:
-        """Let the service answer, but not for a client that leaves meanwhile.
-
-        Raises:
-            _Gone: it left.
-        """
+        """Let the service answer; stop it, and raise `_Gone`, if the client leaves meanwhile."""
         answering = asyncio.ensure_future(self.app(scope, body.receive, send))
         leaving = asyncio.ensure_future(body.left())
         try:
@@ -188,11 +177,7 @@ class Guard:
             answering.cancel()
 
     def hold(self, count: int) -> None:
-        """Take so many bytes of the budget of all bodies; negative gives them back.
-
-        Raises:
-            Failure: there are none left.
-        """
+        """Take bytes of the budget of all bodies, or raise a `Failure`; negative: give back."""
         if count > 0 and self._held + count > self.settings.max_bodies * MEBI:
             raise busy("the requests under way are too large together", 1)
         self._held += count
@@ -207,7 +192,8 @@ class _Body:
 
     def __init__(self, guard: Guard, headers: dict[bytes, bytes], receive: Receive) -> None:
         self.guard, self._receive = guard, receive
-        self.limit, self.seconds = guard.settings.body_bytes, guard.settings.slow_client
+        self.limit = guard.settings.limits()["body_bytes"]
+        self.seconds = guard.settings.slow_client
         length = headers.get(b"content-length", b"")
         self.claimed = int(length) if length.isdigit() else 0
         # A client that waits to be asked for the body has sent none that must be discarded.
@@ -216,12 +202,7 @@ class _Body:
         self._held = 0
 
     async def read(self) -> None:
-        """Read the body.
-
-        Raises:
-            Failure: it is too large, too slow, or there is no memory for it.
-            _Gone: the client left.
-        """
+        """Read the body, or raise a `Failure`: it is too large, too slow, or all are together."""
         size = self.claimed
         if size <= self.limit:
             self.complete, size = False, 0

@@ -135,7 +135,7 @@ class Intake:
         if content is None or self._preprocessing is None:  # the model does not look at it
             return None, ""
         width, height, scans = claim(content) or (0, 0, 0)
-        if width * height * max(1, scans / USUAL_SCANS) > self.settings.image_pixels:
+        if width * height * max(1, scans / USUAL_SCANS) > self.settings.max_pixels * 1e6:
             most = f"{self.settings.max_pixels:g} million pixels"
             raise too_large("image", f"{width} × {height} pixels in {scans} scans", most)
         loaded = load_image(content, self._preprocessing.size, self._preprocessing.resampling)
@@ -143,7 +143,7 @@ class Intake:
         return picture, loaded.reason
 
     def _check_size(self, length: int) -> None:
-        if length > self.settings.image_bytes:
+        if length > int(self.settings.max_image * MEBI):
             most = f"{self.settings.max_image:g} MiB"
             raise too_large("image", f"{length / MEBI:.1f} MiB", most)
 

@@ -54,20 +54,15 @@ class ServiceSettings:
                 expected = f"at most {option_name(large)}, {most:g}"
                 raise InputError(option_name(small), f"{value:g}", expected)
 
-    @property
-    def body_bytes(self) -> int:
-        """Bytes of a request's body."""
-        return int(self.max_body * MEBI)
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of an image file."""
-        return int(self.max_image * MEBI)
-
-    @property
-    def image_pixels(self) -> int:
-        """Pixels of an image."""
-        return int(self.max_pixels * 1e6)
+    def limits(self) -> dict[str, int]:
+        """What a request may hold, in units that clients count."""
+        return {
+            "posts": self.max_posts,
+            "text_characters": self.max_text,
+            "body_bytes": int(self.max_body * MEBI),
+            "image_bytes": int(self.max_image * MEBI),
+            "image_pixels": int(self.max_pixels * 1e6),
+        }
 
 
 def option_name(field_name: str) -> str:
@@ -79,7 +74,6 @@ class Failure(Exception):
     """A request, or one post of it, that cannot be answered.
 
     Args:
-        status: of HTTP, where the request fails as a whole.
         code: one word for programs.
         reason: a sentence for people.
         headers: of the answer.
@@ -89,8 +83,7 @@ class Failure(Exception):
         self, status: int, code: str, reason: str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(reason)
-        self.status, self.code, self.reason = status, code, reason
-        self.headers = dict(headers or {})
+        self.status, self.code, self.reason, self.headers = status, code, reason, headers
 
     def to_dict(self) -> dict[str, Any]:
         """The failure as JSON types."""
@@ -120,11 +113,7 @@ def internal() -> Failure:
 
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[None]:
-    """Cancel what is awaited within once the time is over.
-
-    Raises:
-        Failure: it is.
-    """
+    """Cancel what is awaited within, and raise a `Failure`, once the time is over."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -149,10 +138,7 @@ class Keys:
 
     @classmethod
     def read(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Keys:
-        """The keys of a file, one a line, or else of the variable ``RPBERT_API_KEYS``.
-
-        Blank lines and lines that begin with # are left out. In the variable, commas or blanks
-        part the keys.
+        """The keys of a file, one a line, ``#`` comments; or else of ``RPBERT_API_KEYS``.
 
         Raises:
             InputError: the file cannot be read or has no key, or a key is unfit.
@@ -173,14 +159,12 @@ class Keys:
         return bool(self._digests)
 
     def open(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request may pass: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
-
-        Digests of one length are compared, and all of them, so that the time tells nothing.
-        """
+        """Whether a request may pass: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``."""
         given = headers.get(b"x-api-key", b"")
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
             given = token.strip()
         digest = hashlib.sha256(given).digest()
+        # All are compared, and digests of one length, so that the time tells nothing.
         found = [hmac.compare_digest(digest, own) for own in self._digests]
         return any(found) or not found

@@ -151,7 +151,7 @@ class ModelOut(BaseModel):
     reads_images: bool
     weighs_images: bool
     parameters: int
-    limits: dict[str, float]
+    limits: dict[str, int]
 
 
 class ExampleOut(BaseModel):
