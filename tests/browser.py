@@ -41,8 +41,8 @@ class Watched:
     foreign: list[str] = field(default_factory=list)
 
     def hear(self, message: ConsoleMessage) -> None:
-        """Note an error on the console."""
-        if message.type == "error":
+        """Note an error on the console, but for answers that are errors."""
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.errors.append(message.text)
 
     def violations(self) -> list[str]:
@@ -76,13 +76,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    contexts = []
+    pages: list[Watched] = []
 
     def opened(url: str, **options: Any) -> Watched:
         context = browser.new_context(**options)
-        contexts.append(context)
         context.set_default_timeout(MOST)
         watched = Watched(context.new_page())
+        pages.append(watched)
         own = urlsplit(url)
 
         def let(route: Any) -> None:
@@ -101,5 +101,6 @@ def open_page(browser: Browser) -> Iterator[Open]:
         return watched
 
     yield opened
-    for context in contexts:
-        context.close()
+    for watched in pages:
+        watched.page.context.close()
+        assert (watched.errors, watched.foreign) == ([], [])

@@ -5,14 +5,11 @@ from __future__ import annotations
 import base64
 import errno
 import http.client
-import io
 import json
 import random
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,9 +18,9 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from schemathesis import Case, GenerationMode
 
+from tests.batch.hostile_images import bombs, mutated
 from tests.service.common import make_service, png, running
 from tests.soak import Soak
 from tests.test_inference import FINDER
@@ -84,18 +81,22 @@ def held(status: int, body: bytes) -> None:
     assert b'File \\"' not in body
 
 
-# ---- what a program makes up from the document ----
-
-
-def fuzz(url: str, operation: str, examples: int) -> None:
+@pytest.mark.parametrize("operation", ["/v1/predict POST", "/v1/explain POST", "/v1/model GET"])
+@pytest.mark.parametrize(
+    "count",
+    [
+        15,
+        pytest.param(300, marks=pytest.mark.slow("requests made of the service's document", "300")),
+    ],
+)
+def test_requests_made_of_the_document(url: str, count: int, operation: str) -> None:
     """Requests made of the OpenAPI document, half of them against it."""
-    schema = schemathesis.openapi.from_url(url + "/openapi.json")
     path, method = operation.split()
-    made = schema[path][method]
+    made = schemathesis.openapi.from_url(url + "/openapi.json")[path][method]
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
     @settings(
-        max_examples=examples,
+        max_examples=count,
         deadline=None,
         derandomize=True,
         database=None,
@@ -109,67 +110,7 @@ def fuzz(url: str, operation: str, examples: int) -> None:
         assert b"Traceback" not in answer.content
 
     send()
-
-
-OPERATIONS = ["/v1/predict POST", "/v1/explain POST", "/v1/model GET"]
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_requests_made_of_the_document(url: str, operation: str) -> None:
-    fuzz(url, operation, 15)
     still_well(url)
-
-
-@pytest.mark.slow("requests made of the service's document", "300")
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_many_requests_made_of_the_document(url: str, operation: str) -> None:
-    fuzz(url, operation, 300)
-    still_well(url)
-
-
-# ---- what a person makes up ----
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    checksum = struct.pack(">I", zlib.crc32(name + content))
-    return struct.pack(">I", len(content)) + name + content + checksum
-
-
-def png_of(width: int, height: int, data: bytes, extra: bytes = b"") -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", head), extra, chunk(b"IDAT", data), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def bombs() -> list[bytes]:
-    """Small files that claim, or unpack to, far more than they are."""
-    zeros = zlib.compress(bytes(50_000_000), 9)
-    text = zlib.compress(b"A" * 40_000_000, 9)
-    frames = [Image.new("P", (2000, 2000), i % 256) for i in range(40)]
-    gif = io.BytesIO()
-    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:])
-    jpeg = io.BytesIO()
-    Image.new("RGB", (5000, 5000)).save(jpeg, "JPEG", progressive=True, quality=1)
-    scans = jpeg.getvalue()
-    start = scans.rindex(b"\xff\xda")
-    repeated = scans[:start] + scans[start:-2] * 20 + scans[-2:]
-    return [
-        png_of(2**31 - 1, 2**31 - 1, zeros),
-        png_of(60_000, 60_000, zeros),
-        png_of(6000, 6000, zlib.compress(bytes(6000 * 18_001), 9)),
-        png_of(8, 8, zeros),
-        png_of(8, 8, zlib.compress(bytes(200)), chunk(b"zTXt", b"a\0\0" + text)),
-        png_of(8, 8, zlib.compress(bytes(200)), chunk(b"iCCP", b"a\0\0" + text)),
-        gif.getvalue(),
-        repeated[:400_000],
-        b"BM"
-        + struct.pack(
-            "<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 30_000, -30_000, 1, 24, 0, 0, 0, 0, 0, 0
-        ),
-        b"RIFF" + struct.pack("<I", 100) + b"WEBPVP8X" + bytes(90),
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n" + bytes(90),
-        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
-    ]
 
 
 def bodies(draw: random.Random) -> Iterator[tuple[str, bytes, str]]:
@@ -177,6 +118,7 @@ def bodies(draw: random.Random) -> Iterator[tuple[str, bytes, str]]:
     paths = ("/v1/predict", "/v1/explain")
     kinds = ("application/json", "multipart/form-data; boundary=b", "text/html", "", "*/*;q=1")
     good = json.dumps({"text": TEXT, "image": base64.b64encode(png()).decode()}).encode()
+    damaged = mutated(100_000)
     values: list[Callable[[], object]] = [
         lambda: draw.choice([None, True, 0, -1.5, "", [], {}, [[]], [None], "a", 10**30]),
         lambda: {"text": draw.choice([None, 1, [], {}, True, "\ud800", "\0", "x" * 9999])},
@@ -185,7 +127,7 @@ def bodies(draw: random.Random) -> Iterator[tuple[str, bytes, str]]:
         lambda: {"text": "Ada", "image": draw.choice([1, [], "=", "AAAA", "%%%%", "\u00e9" * 40])},
         lambda: {"text": "Ada", "image": base64.b64encode(draw.randbytes(600)).decode()},
         lambda: {"text": "Ada", "image": base64.b64encode(png()[: draw.randrange(900)]).decode()},
-        lambda: {"text": "Ada", "image": base64.b64encode(damaged(draw)).decode()},
+        lambda: {"text": "Ada", "image": base64.b64encode(next(damaged)).decode()},
         lambda: {"text": "Ada", "image": "../" * draw.randrange(1, 9) + "etc/passwd"},
         lambda: {"text": "Ada", "image": draw.choice(["file:///etc/passwd", "http://[::1]/a"])},
         lambda: {"text": "Ada", "relation": draw.choice([2, -1, "1", None, [], 1e400, True])},
@@ -206,14 +148,6 @@ def bodies(draw: random.Random) -> Iterator[tuple[str, bytes, str]]:
         yield draw.choice(paths), b'{"a":' * depth + b"1" + b"}" * depth, kinds[0]
         yield draw.choice(paths), b"[" + b"1," * draw.randrange(200_000) + b"1]", kinds[0]
         yield draw.choice(paths), b"x" * draw.choice([1_048_577, 3_000_000]), draw.choice(kinds)
-
-
-def damaged(draw: random.Random) -> bytes:
-    """An image with some of its bytes changed."""
-    content = bytearray(png(size=64))
-    for _ in range(draw.randrange(1, 30)):
-        content[draw.randrange(len(content))] = draw.randrange(256)
-    return bytes(content)
 
 
 def form(draw: random.Random) -> bytes:
@@ -263,8 +197,8 @@ def attack(url: str, count: int, seed: int) -> int:
         assert not answer.startswith(b"HTTP/1.1 5"), (head[:80], answer[:300])
         assert b"root:" not in answer
         sent += 1
-    for bomb in bombs():
-        image = base64.b64encode(bomb).decode()
+    for bomb in bombs().values():
+        image = base64.b64encode(bomb()).decode()
         held(*post(url, "/v1/predict", json.dumps({"text": "Ada", "image": image}).encode()))
         sent += 1
     for path, content, kind in bodies(draw):
@@ -296,20 +230,23 @@ def crawling(url: str, clients: int) -> list[threading.Thread]:
     return threads
 
 
-def test_hostile_requests(url: str) -> None:
-    slow = crawling(url, 8)
-    assert attack(url, 130, seed=1) >= 130
-    still_well(url)
-    for thread in slow:
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-@pytest.mark.slow("hostile requests to the service", "2,000, 32 slow clients beside them")
-def test_two_thousand_hostile_requests(url: str, soak: Soak) -> None:
-    slow = crawling(url, 32)
-    sent = attack(url, 2000, seed=2)
-    assert sent >= 2000
+@pytest.mark.parametrize(
+    ("count", "clients"),
+    [
+        (130, 8),
+        pytest.param(
+            2_000,
+            32,
+            marks=pytest.mark.slow(
+                "hostile requests to the service", "2,000, 32 slow clients beside them"
+            ),
+        ),
+    ],
+)
+def test_hostile_requests(url: str, soak: Soak, count: int, clients: int) -> None:
+    slow = crawling(url, clients)
+    sent = attack(url, count, seed=clients)
+    assert sent >= count
     still_well(url)
     for thread in slow:
         thread.join(60)

@@ -131,15 +131,16 @@ class Service:
         """Posts to try."""
         found = []
         for i, one in enumerate(self.examples):
-            image = None if one.image is None else f"/v1/examples/{i}/image"
+            image = f"/v1/examples/{i}/image" if one.image else None
             found.append(ExampleOut(text=one.text, image=image, caption=one.caption))
         return found
 
     async def example_image(self, number: int) -> Response:
         """The image of an example."""
-        if not 0 <= number < len(self.examples) or self.examples[number].image is None:
+        example = dict(enumerate(self.examples)).get(number)
+        if example is None or example.image is None:
             raise Failure(404, "not_found", "no image of an example")
-        return Response(self.examples[number].image, media_type=self.examples[number].media)
+        return Response(example.image, media_type=example.media)
 
     async def _read(self, task: Callable[..., Answer], *arguments: Any) -> Answer:
         """Run a task of the intake beside the event loop."""

@@ -30,12 +30,7 @@ log = logging.getLogger("rpbert.service")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """What the model does with posts.
-
-    Attributes:
-        run: maps posts to as many answers, in their order.
-        size: most posts of a call.
-    """
+    """What the model does with posts: `run` maps at most `size` of them to as many answers."""
 
     name: str
     run: Callable[[Sequence[Post]], Sequence[Any]]
@@ -54,10 +49,6 @@ class _Waiting:
     @property
     def words(self) -> int:
         return max(1, len(self.post.words))
-
-    @property
-    def longest(self) -> int:
-        return max(map(len, self.post.words), default=1)
 
 
 class Batcher:
@@ -92,24 +83,13 @@ class Batcher:
         return len(self._waiting)
 
     def check(self, posts: int = 1) -> None:
-        """Whether so many more posts may wait.
-
-        Raises:
-            Failure: they may not; it says when there should be room.
-        """
+        """Raise a `Failure` if so many more posts may not wait."""
         if len(self._waiting) + posts > self.queue:
             seconds = max(1, math.ceil(self._pace * len(self._waiting)))
             raise busy(f"{len(self._waiting)} posts wait", seconds)
 
     def submit(self, work: Work, posts: Sequence[Post]) -> list[asyncio.Future[Any]]:
-        """Queue posts, all or none; called in the event loop.
-
-        Returns:
-            The answer of each post, or its `Failure` as a value.
-
-        Raises:
-            Failure: too many posts wait.
-        """
+        """Queue posts, all or none; called in the event loop, raises as `check`."""
         loop = asyncio.get_running_loop()
         new = [_Waiting(work, post, loop.create_future()) for post in posts]
         with self._changed:
@@ -119,16 +99,12 @@ class Batcher:
         return [one.answer for one in new]
 
     async def answers(self, work: Work, posts: Sequence[Post]) -> list[Any]:
-        """Queue posts and wait for the result of `work` on each, or its `Failure`.
-
-        Raises:
-            Failure: too many posts wait.
-        """
+        """The result of `work` on each post, or its `Failure` as a value; raises as `check`."""
         futures = self.submit(work, posts)
         try:
             return [await future for future in futures]
         finally:
-            for future in futures:  # of a client that is gone or came too late: nothing to do
+            for future in futures:  # of a client that is gone or came too late
                 future.cancel()
 
     def _serve(self) -> None:
@@ -161,16 +137,18 @@ class Batcher:
         others = [w for w in self._waiting[1:] if w.work is first.work]
         others.sort(key=lambda w: abs(w.words - first.words))
         batch = [first]
-        widest, words, longest = first.words, first.words, first.longest
         for one in others[: first.work.size - 1]:
-            widest, words = max(widest, one.words), words + one.words
-            longest = max(longest, one.longest)
-            if (len(batch) + 1) * widest > PADDED_WORDS or words * longest > PADDED_CHARACTERS:
+            if not _fits([*batch, one]):
                 break
             batch.append(one)
-        taken = set(map(id, batch))
-        self._waiting = [w for w in self._waiting if id(w) not in taken]
+        self._waiting = [w for w in self._waiting if w not in batch]
         return batch
+
+
+def _fits(batch: Sequence[_Waiting]) -> bool:
+    words = [waiting.words for waiting in batch]
+    longest = max(len(word) for waiting in batch for word in (*waiting.post.words, "."))
+    return len(batch) * max(words) <= PADDED_WORDS and sum(words) * longest <= PADDED_CHARACTERS
 
 
 def _answered(batch: Sequence[_Waiting]) -> list[Any]:

@@ -159,7 +159,7 @@ class Guard:
             answer.headers["Connection"] = "close"
             await answer(scope, receive, send)
         except _Gone:
-            return
+            pass
         finally:
             body.release()
 

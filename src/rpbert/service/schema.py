@@ -25,28 +25,25 @@ Text = Annotated[str, BeforeValidator(_clean)]
 class PostIn(BaseModel):
     """A post: `text`, `tokens` or both, and an image if there is one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    id: Annotated[str, Field(max_length=200), BeforeValidator(_clean)] | int | None = Field(
-        None, description="Comes back with the answer."
-    )
-    text: Text | None = Field(None, description="The raw text; offsets count its characters.")
-    tokens: list[Text] | None = Field(None, description="Its words, where they are known.")
-    image: str | None = Field(
-        None,
-        description="A JPEG, PNG, GIF, WEBP or BMP file in base64; never a path or an address.",
-    )
-    caption: Text | None = Field(
-        None, description="What the image shows, for a model that reads captions."
-    )
+    id: Annotated[str, Field(max_length=200), BeforeValidator(_clean)] | int | None = None
+    """Comes back with the answer."""
+    text: Text | None = None
+    """The raw text; offsets count its characters."""
+    tokens: list[Text] | None = None
+    """Its words, where they are known."""
+    image: str | None = None
+    """A JPEG, PNG, GIF, WEBP or BMP file in base64; never a path or an address."""
+    caption: Text | None = None
+    """What the image shows, for a model that reads captions."""
 
 
 class ExplainIn(PostIn):
     """A post to look into."""
 
-    relation: float | None = Field(
-        None, ge=0, le=1, description="r to read the image with, in place of the model's own."
-    )
+    relation: Annotated[float, Field(ge=0, le=1)] | None = None
+    """r to read the image with, in place of the model's own."""
 
 
 def request_body(model: type[PostIn], *, many: bool = False) -> dict[str, Any]:
@@ -66,10 +63,10 @@ def request_body(model: type[PostIn], *, many: bool = False) -> dict[str, Any]:
 
 
 class Error(BaseModel):
-    """Why there is no answer."""
+    """Why there is no answer: `code` for programs, `reason` for people."""
 
-    code: str = Field(description="One word for programs.")
-    reason: str = Field(description="A sentence for people.")
+    code: str
+    reason: str
 
 
 class FailureOut(BaseModel):
@@ -93,28 +90,52 @@ class WordOut(BaseModel):
 
 
 class AttentionOut(BaseModel):
-    """Attention to the blocks of the image (Eq. 11), rows from the top, to six decimals.
+    """Attention of all words together and of each word to the blocks of the image (Eq. 11).
 
-    Other evidence, such as regions, stands in one row.
+    Rows are from the top, to six decimals; other evidence, such as regions, stands in one row. A
+    box is what a block shows of the image: x0, y0, x1, y1 in shares of its sides.
     """
 
-    all: list[list[float]] = Field(description="Of all words together.")
-    words: list[list[list[float]]] = Field(description="Of each word by itself.")
-    boxes: list[list[float]] = Field(
-        description="What each block shows of the image: x0, y0, x1, y1 in shares of its sides."
-    )
+    all: list[list[float]]
+    words: list[list[list[float]]]
+    boxes: list[list[float]]
 
 
 class ExplanationOut(BaseModel):
-    """A prediction, the attention that led to it, and what the text alone gives."""
+    """A prediction, the attention that led to it with S_TV (Eq. 10), and what the text alone gives.
+
+    `text_only` and `attention` are null where no image was read; `image_reason` says why.
+    """
 
     prediction: Prediction
-    text_only: Prediction | None = Field(description="Null where no image was read.")
+    text_only: Prediction | None
     words: list[WordOut]
-    attention: AttentionOut | None = Field(description="Null where no image was read.")
-    s_tv: float | None = Field(description="S_TV (Eq. 10).")
+    attention: AttentionOut | None
+    s_tv: float | None
     s_tv_per_word: float | None
-    image_reason: str = Field(description="Why the image is unreadable, else empty.")
+    image_reason: str
+
+
+class ModelOut(BaseModel):
+    """The model that answers, and the limits of the service."""
+
+    name: str
+    version: str
+    system: str
+    paper: str
+    labels: list[str]
+    reads_images: bool
+    weighs_images: bool
+    parameters: int
+    limits: dict[str, int]
+
+
+class ExampleOut(BaseModel):
+    """A post to try; `image` is where its image is, on this service."""
+
+    text: str
+    image: str | None
+    caption: str
 
 
 def explanation_out(
@@ -138,25 +159,3 @@ def explanation_out(
         s_tv_per_word=found.s_tv_per_word,
         image_reason=image_reason,
     )
-
-
-class ModelOut(BaseModel):
-    """The model that answers, and the limits of the service."""
-
-    name: str
-    version: str
-    system: str
-    paper: str
-    labels: list[str]
-    reads_images: bool
-    weighs_images: bool
-    parameters: int
-    limits: dict[str, int]
-
-
-class ExampleOut(BaseModel):
-    """A post to try."""
-
-    text: str
-    image: str | None = Field(description="Where its image is, on this service.")
-    caption: str
