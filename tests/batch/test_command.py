@@ -68,29 +68,26 @@ def test_failed_posts_are_exit_code_3(
 def test_one_file_to_one_file_of_any_kind(
     capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
 ) -> None:
-    code, out, _ = run(capsys, "predict", model, "--input", source / "c.tar")
+    given = ["predict", model, "--input", source / "c.tar"]
+    code, out, _ = run(capsys, *given)
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, [row["id"] for row in found]) == (0, [row["id"] for row in rows(6, 3)])
+    assert json.loads(run(capsys, *given, "--json")[1]) == found
     output = tmp_path / "x.parquet"
-    code, out, _ = run(
-        capsys, "predict", model, "--input", source / "c.tar", "--output", output, "--json"
-    )
+    code, out, _ = run(capsys, *given, "--output", output, "--json")
     assert pq.read_table(output).to_pylist() == found
-    assert json.loads(out) == {
-        "output": str(output), "posts": 6, "failed": 0, "used": 2, "none": 4
-    }  # fmt: skip
-    code, out, _ = run(capsys, "predict", model, "--input", source / "c.tar", "--json")
-    assert json.loads(out) == found
+    counts = {"posts": 6, "failed": 0, "used": 2, "none": 4}
+    assert json.loads(out) == {"output": str(output), **counts}
+    # Into a folder, a file is a shard.
+    folder = f"{tmp_path}/out/"
+    assert run(capsys, *given, "--output", folder, "--format", "parquet")[0] == 0
+    assert sorted(bytes_of(tmp_path / "out")) == ["c.meta.json", "c.parquet"]
     (source / "c.tar").write_bytes((source / "c.tar").read_bytes()[:2048])
-    given = ["predict", model, "--input", source / "c.tar", "--output", tmp_path / "y.jsonl"]
+    given += ["--output", tmp_path / "y.jsonl"]
     assert run(capsys, *given)[0] == 2
     assert not (tmp_path / "y.jsonl").exists()
     assert run(capsys, *given, "--lenient")[0] == 3
     assert len(lines(tmp_path / "y.errors.jsonl")) == 1
-    # Into a folder, a file is a shard.
-    given = ["predict", model, "--input", source / "a.jsonl", "--output", f"{tmp_path}/out/"]
-    assert run(capsys, *given, "--format", "parquet")[0] == 0
-    assert sorted(bytes_of(tmp_path / "out")) == ["a.meta.json", "a.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import io
 import random
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,26 @@ from tests.soak import Soak
 
 def endless(folder: Path) -> Iterator[dict[str, Any]]:
     """Posts with ever new words and, every tenth, an ever new image, as bytes or as a file."""
-    draw, folder = random.Random(0), folder / "images"
-    folder.mkdir()
-    number = 0
-    while True:
+    draw = random.Random(0)
+    for number in count():
         words = [f"w{int(draw.paretovariate(0.7))}" for _ in range(draw.randrange(3, 25))]
         post: dict[str, Any] = {"id": str(number), "text": " ".join(words)}
         if number % 10 == 0:
-            buffer = io.BytesIO()
-            picture(number).save(buffer, "PNG")
-            post["image"] = buffer.getvalue()
+            post["image"] = folder / f"{number}.png"
+            picture(number).save(post["image"])
             if number % 20 == 0:
-                path = folder / f"{number}.png"
-                path.write_bytes(post["image"])
-                post["image"] = path
+                post["image"] = post["image"].read_bytes()
         yield post
-        number += 1
+
+
+LONG = pytest.mark.slow("resident memory", "200,000 predictions")
 
 
 @pytest.mark.parametrize(
-    ("count", "every", "bound"),
+    ("posts", "every", "bound"),
     [
-        (3_000, 250, 16.0),  # so few posts tell only a leak that is large
-        pytest.param(
-            200_000, 5_000, 1.0, marks=pytest.mark.slow("resident memory", "200,000 predictions")
-        ),
+        (3_000, 250, 16.0),  # so few posts show only a leak that is large
+        pytest.param(200_000, 5_000, 1.0, marks=LONG),
     ],
 )
 def test_memory_does_not_grow_with_the_posts(
@@ -52,22 +47,20 @@ def test_memory_does_not_grow_with_the_posts(
     tmp_path: Path,
     soak: Soak,
     monkeypatch: pytest.MonkeyPatch,
-    count: int,
+    posts: int,
     every: int,
     bound: float,
 ) -> None:
     """The slope of the second half, in MB for 10,000 posts; the first half fills caches."""
     # Images of 32 pixels are so small that the usual 64 MB would not be full at the end.
-    monkeypatch.setattr("rpbert.inference._IMAGES_KEPT", count * 10)
-    process = psutil.Process()
-    tagger = Tagger.from_pretrained(model, "cpu")
-    stream = tagger.predict_stream(endless(tmp_path))
+    monkeypatch.setattr("rpbert.inference._IMAGES_KEPT", posts * 10)
+    stream = Tagger.from_pretrained(model, "cpu").predict_stream(endless(tmp_path))
     counts, sizes = [], []
-    for number, _ in zip(range(1, count + 1), stream, strict=False):
+    for number, _ in zip(range(1, posts + 1), stream, strict=False):
         if number % every == 0:
             gc.collect()
             counts.append(number / 10_000)
-            sizes.append(process.memory_info().rss / 1e6)
+            sizes.append(psutil.Process().memory_info().rss / 1e6)
     half = len(counts) // 2
     slope = float(np.polyfit(counts[half:], sizes[half:], 1)[0])
     ends = f"{sizes[half]:.0f} MB in the middle, {sizes[-1]:.0f} at the end"

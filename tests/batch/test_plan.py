@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,10 @@ def test_a_pattern_names_shards_in_order(
         assert [path.relative_to(found_base).as_posix() for path in found] == names
 
 
-@pytest.mark.parametrize(
-    "pattern", ["no", "no/*.jsonl", "in/*.txt", "in/notes.txt", "in/sub/*.tar"]
-)
-def test_a_pattern_without_shards_is_refused(folder: Path, pattern: str) -> None:
-    with pytest.raises(InputError) as refused:
-        find(pattern)
-    assert str(refused.value).startswith(f"{pattern}: ")
+def test_a_pattern_without_shards_is_refused(folder: Path) -> None:
+    for pattern in ("no", "no/*.jsonl", "in/*.txt", "in/notes.txt", "in/sub/*.tar"):
+        with pytest.raises(InputError, match=f"^{re.escape(pattern)}: "):
+            find(pattern)
 
 
 def test_every_shard_has_files_of_its_own_below_the_output(folder: Path) -> None:
@@ -66,23 +64,15 @@ def test_every_shard_has_files_of_its_own_below_the_output(folder: Path) -> None
     assert shards[1].side == Path("out/sub/e.meta.json")
 
 
-@pytest.mark.parametrize(
-    ("more", "output"),
-    [
-        (["b.tar"], "out"),  # would write what b.jsonl does
-        (["b.errors.jsonl"], "out"),
-        ([], "in"),  # the output must not lie around the input
-        ([], "in/../in"),
-        ([], "."),
-    ],
-)
-def test_no_file_is_written_twice_or_over_the_input(
-    folder: Path, more: list[str], output: str
-) -> None:
-    for name in more:
+def test_no_file_is_written_twice_or_over_the_input(folder: Path) -> None:
+    for output in ("in", "in/../in", "."):
+        with pytest.raises(InputError, match=f"^--output {re.escape(str(Path(output)))}: "):
+            plan(*find("in"), Path(output), "jsonl")
+    for name in ("b.tar", "b.errors.jsonl"):
         (folder / name).touch()
-    with pytest.raises(InputError, match=r"in|--output"):
-        plan(*find("in"), Path(output), "jsonl")
+        with pytest.raises(InputError, match=re.escape(name)):
+            plan(*find("in/b.*"), Path("out"), "jsonl")
+        (folder / name).unlink()
 
 
 @given(count=st.integers(0, 40), machines=st.integers(1, 50))

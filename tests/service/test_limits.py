@@ -44,7 +44,7 @@ def test_limits() -> None:
     with client_of(make_service(**limits)) as client:
         for body, status in bodies:
             assert client.post("/v1/predict", json=body).status_code == status
-        parts = {"text": (None, "Ada"), "image": ("a", b"x" * 10_486)}
+        parts: dict[str, Any] = {"text": (None, "Ada"), "image": ("a", b"x" * 10_486)}
         assert client.post("/v1/predict", files=parts).status_code == 413
 
 

@@ -410,7 +410,7 @@ def test_a_service_with_keys_asks_for_one(open_page: Open) -> None:
     ],
 )
 def test_a_model_that_does_not_look_or_weigh(
-    open_page: Open, image: Path, system: str, options: dict[str, str], sentence: str, hidden: str
+    open_page: Open, image: Path, system: str, options: dict[str, Any], sentence: str, hidden: str
 ) -> None:
     with running(make_service(Tagger(tiny(system, **options), "cpu"))) as url:
         watched = open_page(url)

@@ -83,7 +83,8 @@ class Failure(Exception):
         self, status: int, code: str, reason: str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(reason)
-        self.status, self.code, self.reason, self.headers = status, code, reason, headers
+        self.status, self.code, self.reason = status, code, reason
+        self.headers = dict(headers or {})
 
     def to_dict(self) -> dict[str, Any]:
         """The failure as JSON types."""
