@@ -36,7 +36,7 @@ class Registered:
 
     Attributes:
         row: the row of the RpBERT paper's tables that it fills.
-        evidence: the kinds it takes, none for a text-only system; the first is its paper's own.
+        evidence: the kinds it takes, its paper's own first; none for a text-only system.
         combines: whether it takes several kinds at once.
     """
 

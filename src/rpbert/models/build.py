@@ -1,4 +1,4 @@
-"""Builds the parts of a system from its settings, apart from what the parts compute."""
+"""Makes the modules of a system from its settings, apart from what they compute."""
 
 from __future__ import annotations
 
@@ -49,10 +49,7 @@ from rpbert.storage.published import checked, from_hub
 from rpbert.types import Post
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
 class Builder:
@@ -93,18 +90,13 @@ class Builder:
 
     @property
     def reader(self) -> ReaderSettings:
-        """The settings of embeddings and biLSTM.
-
-        Raises:
-            TypeError: the system has neither.
-        """
-        if not isinstance(self.settings, ReaderSettings):
-            raise TypeError(f"{type(self.settings).__name__} has no embeddings and biLSTM")
+        """The settings of embeddings and biLSTM, for a system that has them."""
+        assert isinstance(self.settings, ReaderSettings)
         return self.settings
 
     @property
     def hidden_width(self) -> int:
-        """Width of h_t, what the biLSTM says of a word in both directions."""
+        """Width of h_t, both directions of the biLSTM."""
         return 2 * self.reader.lstm_hidden
 
     def tagger(self, width: int, tagged: int | None = None) -> BiLstmCrf:
@@ -142,28 +134,21 @@ class Builder:
         Args:
             sees_images: whether it will read visual tokens beside the text.
         """
-        name, shape = settings.pretrained, settings.shape or {}
-        if name is not None:
-            key = "model.encoder.pretrained"
-            bert = from_hub(key, name, lambda: published_encoder(name))
-            if bert.config.vocab_size < self.subword_count:
-                found = f"{self.subword_count} sub-words for {bert.config.vocab_size} embeddings"
-                raise InputError(name, found, "a tokenizer and weights of one model")
+        name, shape, rows = settings.pretrained, settings.shape or {}, self.subword_count
+        if name is None:
+            bert = checked("model.encoder.shape", lambda: random_encoder(shape, rows))
         else:
-            key = "model.encoder.shape"
-            bert = checked(key, lambda: random_encoder(shape, self.subword_count))
-        layers = bert.config.num_hidden_layers
-        if (settings.frozen_layers or 0) > layers:
-            found = str(settings.frozen_layers)
-            raise InputError("model.encoder.frozen_layers", found, f"at most its {layers} layers")
+            bert = from_hub("model.encoder.pretrained", name, lambda: published_encoder(name))
+            check_vocabulary(name, bert.config, rows)
+        layers, frozen = bert.config.num_hidden_layers, settings.frozen_layers
+        if frozen is not None and frozen > layers:
+            expected = f"at most its {layers} layers"
+            raise InputError("model.encoder.frozen_layers", str(frozen), expected)
         encoder = family(bert.config)(
-            bert,
-            settings.max_length,
-            sees_images=sees_images,
-            initial_weights=name or "random",
+            bert, settings.max_length, sees_images=sees_images, initial_weights=name or "random"
         )
-        if settings.frozen_layers is not None:
-            encoder.freeze_lowest(settings.frozen_layers)
+        if frozen is not None:
+            encoder.freeze_lowest(frozen)
         return encoder
 
     def evidence(
@@ -251,6 +236,17 @@ def _known_width(key: str, width: int | None) -> int:
     if width is None:
         raise InputError(key, "no regions in the training posts", "regions.safetensors beside them")
     return width
+
+
+def check_vocabulary(name: str, config: PreTrainedConfig, rows: int) -> None:
+    """Refuse weights of fewer embeddings than their tokenizer has sub-words.
+
+    Raises:
+        InputError: they are.
+    """
+    if config.vocab_size < rows:
+        found = f"{rows} sub-words for {config.vocab_size} embeddings"
+        raise InputError(name, found, "a tokenizer and weights of one model")
 
 
 def tokenizer_for(options: SystemSettings, train: Sequence[Post]) -> PreTrainedTokenizerBase | None:

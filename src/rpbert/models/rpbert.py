@@ -104,10 +104,9 @@ class RpBert(BiLstmSystem):
         return self.read(batch, text, image, self.relation_score(batch, text, image), self.encoder)
 
     def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
-        """r of each source (Eq. 2), 0 where there is none; None without propagation. Shape: (B, E).
+        """r of each source (Eq. 2), 0 where there is none; None without propagation.
 
-        Args:
-            image: V of each source. Shape: (B, E, V, H).
+        Shape: (S, L, H), (B, E, V, H) → (B, E).
         """
         match self.gate:
             case OpenGate():
@@ -128,12 +127,10 @@ class RpBert(BiLstmSystem):
         score: Tensor | None,
         encode: Callable[[Tensor, Tensor, VisualTokens | None], Tensor],
     ) -> TaggerOutput:
-        """The second pass: tag words by T and R ⊙ V.
+        """The second pass: tag words by T (S, L, H) and R ⊙ V of each source (B, E, V, H).
 
         Args:
-            text: T, one row a row of the encoder. Shape: (S, L, H).
-            image: V of each source. Shape: (B, E, V, H).
-            score: r of each, None for the whole image. Shape: (B, E).
+            score: r of each source, None for the whole image. Shape: (B, E).
             encode: the encoder, or one that records its attention.
         """
         if score is not None:

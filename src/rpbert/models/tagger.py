@@ -19,17 +19,15 @@ from rpbert.types import Batch
 
 @dataclass(slots=True)
 class TaggerOutput:
-    """What a system says of a batch.
+    """What a system computes of a batch; None is what it does not.
 
     Attributes:
-        emissions: score of every tag at every word; None where a system tags none.
-            Shape: (B, W, K).
-        relation_score: r (Eq. 2), 0 where a post has no usable image; None without a gate.
-            Shape: (B,).
+        emissions: score of every tag at every word. Shape: (B, W, K).
+        relation_score: r (Eq. 2), 0 where a post has no usable image. Shape: (B,).
         losses: Task#2's loss of each post, the negative log-likelihood of its gold tags (Eq. 9)
-            and what a system adds to it; None without gold tags. Shape: (B,).
-        source_scores: r of each source of a post, 0 where there is none, where a system tells
-            them apart; the relation score is the highest. Shape: (B, E).
+            and what a system adds to it. Shape: (B,).
+        source_scores: r of each source of a post, of which `relation_score` is the highest; 0
+            where there is none. Shape: (B, E).
     """
 
     emissions: Tensor | None
@@ -49,14 +47,14 @@ class WordEmbeddings(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Each distinct word is embedded once, then laid out. Shape: (B, W, D)."""
-        forms = self.embed(batch.form_vectors, batch.form_characters)
+        vectors, spellings = (
+            self.vectors(batch.form_vectors),
+            self.characters(batch.form_characters),
+        )
+        forms = torch.cat([vectors, spellings], dim=-1)  # (U, D)
         if not len(forms):  # every post of the batch is empty
             return forms.new_zeros(*batch.forms.shape, self.width)
         return forms[batch.forms]
-
-    def embed(self, rows: Tensor, characters: Tensor) -> Tensor:
-        """Words by the row of their vector and their characters. Shape: (U,), (U, C) → (U, D)."""
-        return torch.cat([self.vectors(rows), self.characters(characters)], dim=-1)
 
 
 class BiLstmCrf(nn.Module):
@@ -84,7 +82,7 @@ class BiLstmCrf(nn.Module):
         return self.score(self.read(words, mask))
 
     def read(self, words: Tensor, mask: Tensor) -> Tensor:
-        """The hidden vector h_t of every word. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
+        """h_t of every word. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
         return read_words(self.lstm, self.dropout(words), mask)
 
     def score(self, hidden: Tensor) -> Tensor:
@@ -106,26 +104,19 @@ def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> 
 
 
 def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
-    """The hidden vector of every word, zeros on padding.
-
-    Shape: (B, W, D), (B, W) → (B, W, directions * hidden).
-    """
+    """h_t of every word, zeros on padding. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
     # An LSTM step has no length zero; an empty post's one step is masked like any padding.
     lengths = mask.sum(1).clamp(min=1).cpu()
     packed = nn.utils.rnn.pack_padded_sequence(
         words, lengths, batch_first=True, enforce_sorted=False
     )
-    hidden, _ = nn.utils.rnn.pad_packed_sequence(
-        lstm(packed)[0], batch_first=True, total_length=words.shape[1]
-    )
-    return hidden
+    hidden = lstm(packed)[0]
+    length = words.shape[1]
+    return nn.utils.rnn.pad_packed_sequence(hidden, batch_first=True, total_length=length)[0]
 
 
 def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
-    """Where an LSTM of one direction ends after each post's last word; zeros without any.
-
-    Shape: (B, W, D), (B, W) → (B, hidden).
-    """
+    """The last state of an LSTM of one direction; zeros without words. Shape: (B, hidden)."""
     read = read_words(lstm, words, mask)
     last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, read.shape[2])
     return read.gather(1, last).squeeze(1) * mask.any(1, keepdim=True)
@@ -244,11 +235,9 @@ class BiLstmSystem(System):
     def tag(
         self, batch: Batch, extra: Tensor | None = None, relation_score: Tensor | None = None
     ) -> TaggerOutput:
-        """Tag words by ``[e_k; extra_k]`` (Task#2).
+        """Tag words by ``[e_k; extra_k]`` (Task#2), such as e_k^RpBERT; r is passed through.
 
-        Args:
-            extra: contextual vectors of the words, e_k^RpBERT. Shape: (B, W, H).
-            relation_score: r, passed through. Shape: (B,).
+        Shape of `extra`: (B, W, H).
         """
         with in_float32(batch):
             words = self.embeddings(batch)
@@ -274,12 +263,7 @@ class FusionOptions(BiLstmSettings):
 
 
 class FusionSystem(BiLstmSystem):
-    """A biLSTM-CRF without a text encoder, with which an image is fused.
-
-    Args:
-        evidence: image to visual tokens.
-        projection: from a token to the width it is fused in.
-    """
+    """A biLSTM-CRF without a text encoder, with which an image is fused (`Builder.fusion`)."""
 
     Options = FusionOptions
 

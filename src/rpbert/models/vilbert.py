@@ -44,12 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageStream:
-    """The sizes of the image's stream and of co-attention; the authors' names, save the last.
-
-    Attributes:
-        bi_hidden_size: of co-attention, all heads together.
-        co_layers: how often the streams attend to each other, C.
-    """
+    """Sizes of the image's stream (`v_…`) and of co-attention (`bi_…`, all heads), and C."""
 
     v_hidden_size: int = 1024
     v_num_attention_heads: int = 8
@@ -68,12 +63,7 @@ class ImageStream:
 
 
 class CoAttention(nn.Module):
-    """One stream attends to the other (Fig. 2b), then a feed-forward network.
-
-    Args:
-        own: the stream that attends.
-        other: width of the stream that is attended to.
-    """
+    """A stream `own` attends to one of width `other` (Fig. 2b), then a feed-forward network."""
 
     def __init__(self, own: BertConfig, other: int, sizes: ImageStream) -> None:
         from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rpbert.config.model import BiLstmSettings, EncoderSettings, EvidenceSettings
 from rpbert.errors import InputError
 from rpbert.evidence.encoders import Evidence, VisualTokens
-from rpbert.models.build import Builder
+from rpbert.models.build import Builder, check_vocabulary
 from rpbert.models.tagger import BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
 from rpbert.modules.families import random_encoder
@@ -62,11 +62,7 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
     @classmethod
     @abstractmethod
     def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
-        """The text's part is that of a BERT without pooler; the rest is random.
-
-        Args:
-            own: values of `own_fields`.
-        """
+        """The text's part is that of a BERT without pooler; `own` are values of `own_fields`."""
 
     @classmethod
     def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
@@ -108,15 +104,9 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
 
     @abstractmethod
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
-        """Read text and image.
+        """Hidden states of the sub-words, without meaning at padding; V may be 0.
 
-        Args:
-            subwords: ids with the special tokens. Shape: (S, L).
-            mask: real sub-words. Shape: (S, L).
-            image: of each row; without an image none is real. V may be 0. Shape: (S, V, d_v).
-
-        Returns:
-            Hidden states of the sub-words, without meaning at padding. Shape: (S, L, H).
+        Shape: (S, L), (S, L), (S, V, d_v) → (S, L, H).
         """
 
 
@@ -147,10 +137,7 @@ class OneStream(VisionLanguageEncoder):
     def inputs(
         self, subwords: Tensor, mask: Tensor, image: VisualTokens
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the first layer reads: the text (S, L, H), the regions (S, V', H), their mask.
-
-        Shapes of the arguments as for `forward`; of the last result (S, V').
-        """
+        """What the first layer reads: the text (S, L, H), V' regions (S, V', H), their mask."""
         segment = self.bert.embeddings.token_type_embeddings.weight[1]  # B
         return self.bert.embeddings(subwords), self.regions(image, segment), image.mask
 
@@ -167,12 +154,7 @@ class OneStream(VisionLanguageEncoder):
 
 
 class AreaRegions(nn.Module):
-    """Embeds regions as LayerNorm(W^f f + W^b b + segment), b = (x0, y0, x1, y1, area).
-
-    Args:
-        region_width: d_v.
-        config: of the transformer that reads them.
-    """
+    """Embeds regions as LayerNorm(W^f f + W^b b + segment), b = (x0, y0, x1, y1, area)."""
 
     def __init__(self, region_width: int, config: BertConfig) -> None:
         super().__init__()
@@ -233,11 +215,7 @@ def initial(
     rows: int,
     region_width: int | None,
 ) -> VisionLanguageEncoder:
-    """An encoder with its initial weights, described in `initial_weights`.
-
-    Args:
-        rows: sub-words of the tokenizer.
-        region_width: size of a visual token, d_v; None: that of an embedded sub-word.
+    """An encoder with its initial weights; arguments as of `VisionLanguageEncoder.random`.
 
     Raises:
         InputError: weights or shape cannot be used.
@@ -252,9 +230,7 @@ def initial(
     if encoder.region_width != region_width:
         found = f"visual tokens of size {region_width} for weights that read {encoder.region_width}"
         raise InputError(name, found, "evidence of the size the weights were trained with")
-    if encoder.config.vocab_size < rows:
-        found = f"{rows} sub-words for {encoder.config.vocab_size} embeddings"
-        raise InputError(name, found, "a tokenizer and weights of one model")
+    check_vocabulary(name, encoder.config, rows)
     return encoder
 
 
