@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.analysis.errors import EntityError, Outcome, entity_errors, outcome
+from rpbert.analysis.summary import EntityError, Outcome, entity_errors, outcome
 from rpbert.data.labels import Span, strict_spans
 
 GOLD: list[Span] = [("PER", 0, 2), ("LOC", 4, 5), ("ORG", 8, 10)]

@@ -180,7 +180,7 @@ def test_memory_does_not_grow_with_the_posts(
     folder: Path, made: Analysis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tables are written, posts forgotten; figure and report keep so many and no more."""
-    monkeypatch.setattr("rpbert.analysis.summary.POINTS", 10)
+    monkeypatch.setattr("rpbert.analysis.figure.POINTS", 10)
     row = json.dumps({"id": "1", "text": "Ada Lovelace at Lake Como again", "image": "data/0.png"})
 
     def peak(count: int) -> int:

@@ -6,12 +6,18 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from rpbert.analysis.summary import BINS, Measure, Summary
+import numpy as np
+
+from rpbert.analysis.summary import Measure, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BINS = 10
+"""Of r, each of width 1/BINS; the last one holds r = 1 too."""
+POINTS = 1500
+"""Most posts that the figure draws; its means are of all."""
 COLOURS = {
     "ink": "#30343c",
     "irrelevant": "#d0662f",
@@ -34,7 +40,6 @@ def draw(summary: Summary, measure: Measure) -> Figure:
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for panel, model in zip(panels, models, strict=True):
         _points(panel, summary, measure, model)
-        _means(panel, summary, measure, model)
         panel.set_title(f"model {summary.names[model]}", color=COLOURS["ink"], parse_math=False)
         panel.set_xlabel("relation score $r$", color=COLOURS["ink"])
         panel.set_xlim(-0.02, 1.02)
@@ -43,37 +48,32 @@ def draw(summary: Summary, measure: Measure) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
         panel.spines[["bottom", "left"]].set_color(COLOURS["ink"])
     panels[0].set_ylabel(AXES[measure], color=COLOURS["ink"])
-    if not panels[-1].has_data():
-        panels[-1].text(
-            0.5, 0.5, "no post with a relation score", ha="center", color=COLOURS["ink"]
-        )
+    ink = COLOURS["ink"]
+    if panels[-1].has_data():
+        panels[-1].legend(frameon=False, labelcolor=ink, loc="best", fontsize="small")
     else:
-        panels[-1].legend(frameon=False, labelcolor=COLOURS["ink"], loc="best", fontsize="small")
+        panels[-1].text(0.5, 0.5, "no post with a relation score", ha="center", color=ink)
     return figure
 
 
 def _points(panel: Axes, summary: Summary, measure: Measure, model: int) -> None:
-    names = {False: "irrelevant", True: "relevant", None: "unlabelled"}
-    for label, name in names.items():
-        pairs = [
-            (point.r, point.values[measure][model])
-            for point in summary.points.items()
-            if point.label is label and point.values[measure][model] is not None
-        ]
-        if pairs:
-            x, y = zip(*pairs, strict=True)
-            panel.scatter(x, y, s=7, alpha=0.45, color=COLOURS[name], linewidths=0, label=name)
-
-
-def _means(panel: Axes, summary: Summary, measure: Measure, model: int) -> None:
-    means = [
-        ((place + 0.5) / BINS, mean.mean)
-        for place, mean in enumerate(summary.by_r[measure][model])
-        if mean.count
-    ]
+    r, labels, values = summary.r, summary.label, summary.values(measure)[:, model]
+    there = np.flatnonzero(~(np.isnan(r) | np.isnan(values)))
+    drawn = np.zeros(len(r), dtype=bool)
+    draw = np.random.default_rng(0)
+    drawn[draw.choice(there, min(POINTS, len(there)), replace=False)] = True
+    unlabelled = np.isnan(labels)
+    groups = {"irrelevant": labels == 0, "relevant": labels == 1, "unlabelled": unlabelled}
+    for name, group in groups.items():
+        if (chosen := group & drawn).any():
+            style: dict[str, Any] = {"s": 7, "alpha": 0.45, "linewidths": 0, "color": COLOURS[name]}
+            panel.scatter(r[chosen], values[chosen], label=name, **style)
+    tenths = np.minimum(r[there] * BINS, BINS - 1).astype(int)
+    means = [(n, values[there][tenths == n].mean()) for n in range(BINS) if (tenths == n).any()]
     if means:
-        x, y = zip(*means, strict=True)
-        panel.plot(x, y, marker="o", markersize=4, color=COLOURS["ink"], label="mean")
+        x, y = np.array(means).T
+        style = {"marker": "o", "markersize": 4, "color": COLOURS["ink"], "label": "mean"}
+        panel.plot((x + 0.5) / BINS, y, **style)
 
 
 def png(figure: Figure) -> bytes:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from rpbert.analysis.attention import Explanation
-from rpbert.analysis.errors import OUTCOMES, Outcome, entity_errors
-from rpbert.analysis.statistics import Sample, shares
-from rpbert.analysis.summary import MEASURES, Measure, Seen, Summary, spans_of
+from rpbert.analysis.summary import (
+    MEASURES,
+    OUTCOMES,
+    Measure,
+    Outcome,
+    Seen,
+    Summary,
+    entity_errors,
+    spans_of,
+)
 from rpbert.data.images import load_small
 
 if TYPE_CHECKING:
@@ -26,38 +34,64 @@ IMAGE_BYTES = 24 * 2**20
 """What all images of a page may take; a post beyond it is shown without its image."""
 
 
+class Sample:
+    """A uniform sample of the posts that were offered (Vitter 1985, algorithm R)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.offered = 0
+        self.kept: list[dict[str, Any]] = []
+        self._draw = random.Random(0)
+
+    def offer(self, make: Callable[[], dict[str, Any]]) -> None:
+        """Offer one more; it is made only if it is kept."""
+        self.offered += 1
+        if len(self.kept) < self.size:
+            self.kept.append(make())
+        elif (place := self._draw.randrange(self.offered)) < self.size:
+            self.kept[place] = make()
+
+    def draw(self, count: int) -> list[dict[str, Any]]:
+        """A uniform sample of what is kept."""
+        return self._draw.sample(self.kept, min(count, len(self.kept)))
+
+
+def shares(offered: Mapping[Outcome, int], room: int) -> dict[Outcome, int]:
+    """How many of each kind are taken: an equal share each, and what one leaves goes to others."""
+    taken = dict.fromkeys(offered, 0)
+    while room and (open_ := [kind for kind in offered if taken[kind] < offered[kind]]):
+        for kind in open_[:room]:
+            taken[kind] += 1
+            room -= 1
+    return taken
+
+
 class Report:
     """Keeps some of the posts as they come, and writes them as a page.
 
     Of every outcome it keeps an equal share as far as there are posts of it, drawn at random, so
-    that what is rare and telling (a mended or a broken post) is not lost among what is right.
+    that rare outcomes (a mended or a broken post) are not lost among the common ones.
 
     Args:
         names: of the model, and of the one it is compared with if there is one.
         room: most posts on the page.
     """
 
-    def __init__(self, names: Sequence[str], room: int, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str], room: int) -> None:
         self.names = tuple(names)
         self.room = room
-        self._kept: dict[Outcome, Sample[dict[str, Any]]] = {
-            outcome: Sample(room, seed) for outcome in OUTCOMES
-        }
-        self._read = 0
+        self._kept = {outcome: Sample(room) for outcome in OUTCOMES}
 
     def add(self, seen: Seen) -> None:
-        """One post more."""
-        number = self._read
-        self._read += 1
+        """Offer one more post."""
+        number = sum(sample.offered for sample in self._kept.values())
         self._kept[seen.outcome].offer(lambda: {"number": number, **_shown(seen)})
 
     def posts(self) -> list[dict[str, Any]]:
         """The posts of the page, in the order of the data."""
-        taken = shares({outcome: len(sample) for outcome, sample in self._kept.items()}, self.room)
-        chosen = [
-            post for outcome, sample in self._kept.items() for post in sample.items(taken[outcome])
-        ]
-        chosen.sort(key=lambda post: post["number"])
+        taken = shares({name: len(sample.kept) for name, sample in self._kept.items()}, self.room)
+        chosen = [post for name, sample in self._kept.items() for post in sample.draw(taken[name])]
+        chosen.sort(key=lambda post: int(post["number"]))
         left = IMAGE_BYTES
         for post in chosen:
             left -= len(post["picture"] or "")
@@ -125,11 +159,11 @@ def _model(seen: Seen, explanation: Explanation) -> dict[str, Any]:
         "s_tv_per_word": explanation.s_tv_per_word,
         "entities": [[e.label, e.start, e.end, round(e.score, 3)] for e in entities],
         "errors": [[error.kind, error.gold, error.found] for error in errors],
-        "attention": _quantised(explanation),
+        "attention": _quantized(explanation),
     }
 
 
-def _quantised(explanation: Explanation) -> dict[str, Any] | None:
+def _quantized(explanation: Explanation) -> dict[str, Any] | None:
     """A as bytes: a value is its byte times `unit`; and where its tokens lie, if on no grid."""
     attention = explanation.attention
     if attention is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from rpbert.analysis.attention import explain_batch
 from rpbert.analysis.figure import draw, inline_svg, png, svg
 from rpbert.analysis.report import Report
 from rpbert.analysis.summary import MEASURES, Seen, Summary
-from rpbert.analysis.tables import BlockTable, PostTable, WordTable
+from rpbert.analysis.tables import Tables
 from rpbert.data.collate import batches
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
@@ -21,10 +21,8 @@ from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.modules.encoder import BertEncoder, TextImageEncoder
 from rpbert.storage.writing import bytes_written_whole, written_whole
-from rpbert.types import Post
 
 BATCH = 16
-TABLES = ("posts.csv", "blocks.csv", "words.csv")
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,14 @@ def analyze(
 ) -> Analysis:
     """Write what a model looks at, beside another one if there is one.
 
-    Memory does not grow with the number of posts.
+    Memory grows by some 50 bytes a post.
 
     Args:
         output: a folder; files of an earlier analysis in it are replaced.
         against: the model to compare with, usually the same without propagation.
         split: None is the test split, or all posts of a single file.
         posts: most posts in the report.
-        advance: told how many posts were read.
+        advance: called with the number of posts of each batch.
 
     Raises:
         InputError: model, data or split cannot be used, or `model` has no attention to images.
@@ -65,35 +63,43 @@ def analyze(
         raise InputError("posts", str(posts), "at least 1")
     if output.exists() and not output.is_dir():
         raise InputError(output, "a file", "a folder to write to")
-    names = [model] if against is None else [model, against]
-    taggers = [Tagger.from_pretrained(name) for name in names]
-    if not isinstance(taggers[0].model.system, RpBert):
-        found = f"a model of {taggers[0].model.options.system}"
-        raise InputError(model, found, "one of rpbert, whose attention to images can be shown")
-    for name, tagger in zip(names, taggers, strict=True):
-        encoder = tagger.model.system.encoder
-        if isinstance(encoder, TextImageEncoder) and not isinstance(encoder, BertEncoder):
-            found = f"a text encoder of type {encoder.bert.config.model_type}"
-            raise InputError(name, found, "a BERT or RoBERTa, whose attention can be shown")
+    paths = [model] if against is None else [model, against]
+    taggers = _loaded(paths)
     source = open_data(data, SPLITTERS[taggers[0].model.vocabulary.marks])
     if split is None:
         split = source.splits[0] if data.is_file() else "test"
     output.mkdir(parents=True, exist_ok=True)
-    shown = short_names(names)
-    summary, report = Summary(shown), Report(shown, posts)
+    names = short_names(paths)
+    summary, report = Summary(names), Report(names, posts)
     with ExitStack() as stack:
-        files = [stack.enter_context(written_whole(output / name)) for name in TABLES]
-        tables = (
-            PostTable(files[0], len(names)),
-            BlockTable(files[1], shown),
-            WordTable(files[2], shown),
-        )
-        for seen in _seen(taggers, source.read(split), advance):
-            for sink in (summary, report, *tables):
-                sink.add(seen)
+        files = [stack.enter_context(written_whole(output / name)) for name in Tables.FILES]
+        tables = Tables(files, names)
+        for batch in batches(source.read(split), BATCH):
+            explained = [explain_batch(tagger, batch) for tagger in taggers]
+            for post, *of_models in zip(batch, *explained, strict=True):
+                seen = Seen(post, tuple(of_models))
+                summary.add(seen)
+                report.add(seen)
+                tables.add(seen)
+            advance(len(batch))
     # The page may be passed on: it names the data, not where it lies.
     name = data.resolve().name
     return _written(output, name if data.is_file() else f"{name}, {split}", summary, report)
+
+
+def _loaded(paths: list[str]) -> list[Tagger]:
+    """The models, whose attention can be shown."""
+    taggers = [Tagger.from_pretrained(path) for path in paths]
+    first = taggers[0].model
+    if not isinstance(first.system, RpBert):
+        expected = "one of rpbert, whose attention to images can be shown"
+        raise InputError(paths[0], f"a model of {first.options.system}", expected)
+    for path, tagger in zip(paths, taggers, strict=True):
+        encoder = tagger.model.system.encoder
+        if isinstance(encoder, TextImageEncoder) and not isinstance(encoder, BertEncoder):
+            found = f"a text encoder of type {encoder.bert.config.model_type}"
+            raise InputError(path, found, "a BERT or RoBERTa, whose attention can be shown")
+    return taggers
 
 
 def short_names(names: list[str]) -> list[str]:
@@ -106,19 +112,9 @@ def short_names(names: list[str]) -> list[str]:
     return [f"{name} ({number})" for number, name in enumerate(names, 1)]
 
 
-def _seen(
-    taggers: list[Tagger], posts: Iterator[Post], advance: Callable[[int], None]
-) -> Iterator[Seen]:
-    for batch in batches(posts, BATCH):
-        explained = [explain_batch(tagger, batch) for tagger in taggers]
-        for post, *of_models in zip(batch, *explained, strict=True):
-            yield Seen(post, tuple(of_models))
-        advance(len(batch))
-
-
 def _written(output: Path, source: str, summary: Summary, report: Report) -> Analysis:
     """The figures, the report and the summary, once every post is read."""
-    files = [output / name for name in TABLES]
+    files = [output / name for name in Tables.FILES]
     inline = {}
     for measure in MEASURES:
         figure = draw(summary, measure)

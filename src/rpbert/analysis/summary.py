@@ -1,31 +1,94 @@
-"""A post as one or two models see it, and what comes of many: Fig. 3 and the means beside it."""
+"""A post as one or two models see it, its errors, and the figures over all posts (Fig. 3)."""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
 
 from rpbert.analysis.attention import Explanation
-from rpbert.analysis.errors import OUTCOMES, Outcome, outcome
-from rpbert.analysis.statistics import Correlation, Mean, Sample
 from rpbert.data.labels import Span, strict_spans
 from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.types import Entity, Post
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Measure: TypeAlias = Literal["s_tv", "s_tv_per_word"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-RELATIONS = {False: "irrelevant", True: "relevant"}
+RELATIONS = ("irrelevant", "relevant")
 PAPER: Mapping[str, tuple[float, float]] = {
     "irrelevant": (0.041, 0.034),
     "relevant": (0.042, 0.102),
 }
 """Mean S_TV without and with propagation, on Snap Res. ("Ablation study")."""
-BINS = 10
-"""Of r, each of width 1/BINS; the last one holds r = 1 too."""
-POINTS = 1500
-"""Most posts that the figure draws; its means are of all."""
+
+ErrorKind: TypeAlias = Literal["type", "boundary", "missed", "spurious"]
+Outcome: TypeAlias = Literal[
+    "mended", "broken", "differs", "both wrong", "wrong", "both right", "right", "unlabelled"
+]
+"""How the models answer a post, in the order in which a reader wants to see posts.
+
+With one model ``wrong`` or ``right``. Of two, by what the first makes of the second's answer:
+``mended`` and ``broken`` change between wrong and right, ``differs`` is wrong in two ways,
+``both wrong`` and ``both right`` agree. ``unlabelled`` posts have no gold entities; where two
+models answer such a post differently, that is ``differs``.
+"""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityError:
+    """A gold entity that was not found as it is, or a found one that is not gold.
+
+    Attributes:
+        kind: ``type``: the right words under a wrong label; ``boundary``: they overlap;
+            ``missed``: nothing was found there; ``spurious``: nothing is there.
+    """
+
+    kind: ErrorKind
+    gold: Span | None
+    found: Span | None
+
+
+def entity_errors(gold: Sequence[Span], found: Sequence[Span]) -> list[EntityError]:
+    """Every difference once: gold and found entities in pairs where they meet, else alone.
+
+    Same words are paired first, then overlaps from left to right; exact matches are no errors.
+    """
+    lost = [span for span in gold if span not in found]
+    wrong = [span for span in found if span not in gold]
+    errors = []
+    kinds: tuple[ErrorKind, ...] = ("type", "boundary")
+    for kind in kinds:
+        for one in list(lost):
+            for other in wrong:
+                same = one[1:] == other[1:]
+                if same or (kind == "boundary" and one[1] < other[2] and other[1] < one[2]):
+                    errors.append(EntityError(kind, one, other))
+                    lost.remove(one)
+                    wrong.remove(other)
+                    break
+    errors += [EntityError("missed", span, None) for span in lost]
+    errors += [EntityError("spurious", None, span) for span in wrong]
+    return sorted(errors, key=lambda error: (error.gold or error.found or ("", 0, 0))[1:])
+
+
+def outcome(gold: Sequence[Span] | None, *answers: Sequence[Span]) -> Outcome:
+    """How a post came out, given the answers of one model or of two."""
+    same = all(set(answer) == set(answers[0]) for answer in answers)
+    if gold is None:
+        return "unlabelled" if same else "differs"
+    right = [set(answer) == set(gold) for answer in answers]
+    if len(answers) == 1:
+        return "right" if right[0] else "wrong"
+    if any(right):
+        return "both right" if all(right) else "mended" if right[0] else "broken"
+    return "both wrong" if same else "differs"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,14 +112,9 @@ class Seen:
         return [(label, spans[first][0], spans[end - 1][1]) for label, first, end in found]
 
     @property
-    def found(self) -> list[list[Span]]:
-        """The entities each model finds, by their characters."""
-        return [spans_of(e.prediction.entities) for e in self.explanations]
-
-    @property
     def outcome(self) -> Outcome:
-        """How it came out."""
-        return outcome(self.gold, *self.found)
+        """How the models answer it."""
+        return outcome(self.gold, *(spans_of(e.prediction.entities) for e in self.explanations))
 
     @property
     def r(self) -> float | None:
@@ -78,100 +136,97 @@ def spans_of(entities: Sequence[Entity]) -> list[Span]:
     return [(entity.label, entity.start, entity.end) for entity in entities]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A post in the figure: r, the label, and each model's value of each measure."""
-
-    r: float
-    label: bool | None
-    values: Mapping[Measure, tuple[float | None, ...]]
-
-
 class Summary:
-    """Adds up posts as they come, in constant memory.
+    """Collects a few numbers of every post, about 50 bytes each.
 
     Args:
         names: of the model, and of the one it is compared with if there is one.
     """
 
-    def __init__(self, names: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.posts = 0
         self.images: Counter[str] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
-        self.points: Sample[Point] = Sample(POINTS, seed)
-        self.groups: dict[tuple[str, str, Measure], Group] = {}
-        models = range(len(names))
-        self.by_r = {m: [[Mean() for _ in range(BINS)] for _ in models] for m in MEASURES}
-        self.correlations = {m: [Correlation() for _ in models] for m in MEASURES}
+        self._numbers = array("d")
 
     def add(self, seen: Seen) -> None:
-        """One post more."""
+        """Count a post, and keep r, label and S_TV where its image was used."""
         self.posts += 1
         self.images[seen.explanations[0].prediction.image] += 1
         self.outcomes[seen.outcome] += 1
-        if seen.explanations[0].attention is None:
-            return
-        r = seen.r
-        groups = {"label": seen.label, "r": None if r is None else r > RELATION_THRESHOLD}
-        values = {m: tuple(getattr(e, m) for e in seen.explanations) for m in MEASURES}
-        for measure, of_models in values.items():
-            for grouping, relevant in groups.items():
-                if relevant is not None:
-                    key = (grouping, RELATIONS[relevant], measure)
-                    group = self.groups.setdefault(key, Group(len(self.names)))
-                    group.add(of_models)
-            for model, value in enumerate(of_models):
-                if r is not None and value is not None:
-                    self.by_r[measure][model][min(int(r * BINS), BINS - 1)].add(value)
-                    self.correlations[measure][model].add(r, value)
-        if r is not None:
-            score = r
-            self.points.offer(lambda: Point(score, seen.label, values))
+        if seen.explanations[0].attention is not None:
+            values = [getattr(e, measure) for measure in MEASURES for e in seen.explanations]
+            for number in (seen.r, seen.label, *values):
+                self._numbers.append(np.nan if number is None else number)
+
+    @property
+    def r(self) -> NDArray[np.float64]:
+        """r of every post whose image was used, NaN without one. Shape: (posts,)."""
+        return self._table()[:, 0]
+
+    @property
+    def label(self) -> NDArray[np.float64]:
+        """1 where the image adds by the data's label, 0 where not, else NaN. Shape: (posts,)."""
+        return self._table()[:, 1]
+
+    def values(self, measure: Measure) -> NDArray[np.float64]:
+        """The measure by each model, NaN without attention. Shape: (posts, models)."""
+        start = 2 + MEASURES.index(measure) * len(self.names)
+        return self._table()[:, start : start + len(self.names)]
+
+    def _table(self) -> NDArray[np.float64]:
+        columns = 2 + len(MEASURES) * len(self.names)
+        return np.array(self._numbers, dtype=np.float64).reshape(-1, columns)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON types; `change` is the first model's mean less the second's."""
+        r = self.r
+        above = np.where(np.isnan(r), np.nan, r > RELATION_THRESHOLD)
+        correlations = {
+            measure: [_correlation(r, column) for column in self.values(measure).T]
+            for measure in MEASURES
+        }
         return {
             "models": list(self.names),
             "posts": self.posts,
             "images": dict(self.images),
             "outcomes": {name: self.outcomes[name] for name in OUTCOMES if self.outcomes[name]},
             "means": [
-                {"by": by, "relation": relation, "measure": measure, **group.to_dict()}
-                for (by, relation, measure), group in sorted(self.groups.items())
+                {"by": by, "relation": relation, "measure": measure, **_group(values[chosen])}
+                for by, relevant in (("label", self.label), ("r", above))
+                for wanted, relation in enumerate(RELATIONS)
+                if (chosen := relevant == wanted).any()
+                for measure in MEASURES
+                for values in [self.values(measure)]
             ],
-            "correlation_with_r": {
-                measure: [c.value for c in self.correlations[measure]] for measure in MEASURES
-            },
+            "correlation_with_r": correlations,
             "paper": {relation: list(values) for relation, values in PAPER.items()},
         }
 
 
-class Group:
-    """Posts of one relation: the mean of each model, and of the difference post by post."""
-
-    def __init__(self, models: int) -> None:
-        self.posts = 0
-        self.means = [Mean() for _ in range(models)]
-        self.change = Mean()
-
-    def add(self, values: Sequence[float | None]) -> None:
-        """One post more."""
-        self.posts += 1
-        for mean, value in zip(self.means, values, strict=True):
-            if value is not None:
-                mean.add(value)
-        if len(values) > 1 and values[0] is not None and values[1] is not None:
-            self.change.add(values[0] - values[1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Means with their standard errors; None for a model without attention to the image."""
-        return {
-            "posts": self.posts,
-            "models": [_figures(mean) for mean in self.means],
-            "change": _figures(self.change),
-        }
+def _group(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Means of the posts of one relation with standard errors. Shape: (posts, models)."""
+    changes = values[:, 0] - values[:, 1] if values.shape[1] > 1 else np.array([])
+    return {
+        "posts": len(values),
+        "models": [_mean(column) for column in values.T],
+        "change": _mean(changes),
+    }
 
 
-def _figures(mean: Mean) -> dict[str, float | None] | None:
-    return {"mean": mean.mean, "error": mean.error} if mean.count else None
+def _mean(values: NDArray[np.float64]) -> dict[str, float | None] | None:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    error = float(known.std(ddof=1) / len(known) ** 0.5) if len(known) > 1 else None
+    return {"mean": float(known.mean()), "error": error}
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """Pearson's; None where one side does not vary."""
+    both = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[both], y[both]
+    if len(x) < 2 or x.std() == 0 or y.std() == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
