@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rpbert.reproduce.markdown import render
-from rpbert.reproduce.result import DataResult, Figure, RowResult, TableResult
 from rpbert.reproduce.rows import SNAP
+from rpbert.reproduce.table import DataResult, Figure, RowResult, TableResult, render
 
 HEADER = "| system | row | F1 | paper | difference | p | seeds | evidence | initial weights |"
 MACHINE = {"machine": "x86_64", "gpu": None, "threads": 2, "python": "3", "torch": "2",

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from rpbert.reproduce.plot import plot
-from rpbert.reproduce.result import DataResult, Figure, RowResult, TableResult
+from rpbert.reproduce.table import DataResult, Figure, RowResult, TableResult
 
 
 def test_the_legend_has_the_paper_wherever_its_data_stands(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.inference import Tagger
-from rpbert.models.saved import TaggingModel
-from rpbert.reproduce import Request, make, reproduce, running
-from rpbert.reproduce.markdown import render
-from rpbert.reproduce.rows import ROWS, SOFT
-from rpbert.reproduce.scores import PostScores
+from rpbert.reproduce.make import Request, reproduce
+from rpbert.reproduce.rows import SOFT
+from rpbert.reproduce.runs import PostScores
 from rpbert.reproduce.settings import SharedSettings, load_shared, run_settings
+from rpbert.reproduce.table import render
+from rpbert.models.saved import TaggingModel
 from rpbert.training.progress import Reporter
 from rpbert.training.train import train
 from rpbert.training.trainer import TrainingResult
@@ -117,7 +116,7 @@ def test_a_gate_is_measured_between_text_alone_and_the_label(data: Path, tmp_pat
         "rpbert-soft": "the gate learns from labels (8 posts)",
         "rpbert-mismatch": "the gate learns from mismatch, 8 own and 8 exchanged images (16 posts)",
     }
-    oracle = PostScores.read(runs / "rpbert-oracle" / "seed-0" / "test.json")
+    oracle = PostScores(**json.loads((runs / "rpbert-oracle/seed-0/test.json").read_text()))
     assert oracle.relation == oracle.gold_relation
     assert "paper" not in render(result)
 
@@ -128,7 +127,8 @@ def test_without_labels_the_rows_that_are_named_for_them_do_not_run(tmp_path: Pa
     request = request_of("gates", bare, tmp_path, seeds=1, epochs=1)
     only = ("rpbert-soft", "rpbert-mismatch", "rpbert-oracle")
     (of_data,) = reproduce(replace(request, only=only), silent).data
-    assert [row.why_not for row in of_data.rows] == [
+    reasons = {row.row: row.skip_reason for row in of_data.rows}
+    assert [reasons[name] for name in only] == [
         "no relation labels in the training split",
         "",
         "no relation labels in the test split",
@@ -136,36 +136,19 @@ def test_without_labels_the_rows_that_are_named_for_them_do_not_run(tmp_path: Pa
     assert of_data.groups == ""  # nothing told them apart
 
 
-def test_some_rows_never_take_the_place_of_the_table(data: Path, tmp_path: Path) -> None:
+def test_some_rows_are_added_to_the_table_of_all_that_are_done(data: Path, tmp_path: Path) -> None:
     whole = request_of("table6", data, tmp_path, seeds=1, epochs=1)
-    reproduce(whole, silent)
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("table6.*")}
-    result = reproduce(replace(whole, only=("rpbert-none",)), silent)
-    assert (tmp_path / "table6.part.md").read_text() == render(result)
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    first = reproduce(replace(whole, only=("rpbert-none",)), silent)
+    assert [row.skip_reason for row in first.data[0].rows] == ["not yet", ""]
+    both = reproduce(replace(whole, only=("rpbert-soft",)), silent)
+    assert [row.skip_reason for row in both.data[0].rows] == ["", ""]
+    assert (tmp_path / "table6.md").read_text() == render(both)
 
 
 def test_what_tells_rows_apart_cannot_be_shared(data: Path, tmp_path: Path) -> None:
     shared = SharedSettings.model_validate({**SHARED, "systems": {"rpbert": {"gate": "gumbel"}}})
     with pytest.raises(InputError, match=r"systems\.rpbert\.gate: found gumbel; expected nothing"):
         reproduce(request_of("gates", data, tmp_path, shared=shared), silent)
-
-
-def test_a_probe_that_fails_keeps_no_row_from_running(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its few posts may lack what the row needs, and all posts have."""
-
-    def failing(job: running.Job, posts: int) -> float:
-        raise InputError("model.gate", "no label", "labels")
-
-    monkeypatch.setattr(make, "probe", failing)
-    monkeypatch.setattr(make, "PROBED_BATCHES", 0.25)
-    said: list[str] = []
-    request = request_of("table4", data, tmp_path, seeds=1, only=("bilstm_crf",), epochs=1)
-    (of_data,) = reproduce(request, said.append).data
-    assert any("the short run failed: model.gate: found no label" in line for line in said)
-    assert of_data.rows[0].figures is not None
 
 
 def test_a_table_that_was_stopped_goes_on_where_it_was(
@@ -188,7 +171,7 @@ def test_a_table_that_was_stopped_goes_on_where_it_was(
         with pytest.raises(KeyboardInterrupt):
             reproduce(request, silent)
     half = json.loads((tmp_path / "stopped" / "table6.json").read_text())
-    assert [row["why_not"] for row in half["data"][0]["rows"]] == ["", "not yet"]
+    assert [row["skip_reason"] for row in half["data"][0]["rows"]] == ["", "not yet"]
 
     trained: list[tuple[str, bool]] = []
 
@@ -196,7 +179,7 @@ def test_a_table_that_was_stopped_goes_on_where_it_was(
         trained.append((run.parent.name, resume))
         return train(settings, run, resume=resume)
 
-    monkeypatch.setattr(running, "train", counting)
+    monkeypatch.setattr("rpbert.reproduce.runs.train", counting)
     resumed = reproduce(request, silent)
     assert trained == [("rpbert-none", True)]
     lines = (tmp_path / "stopped/runs/twitter2017/rpbert-none/seed-0/metrics.jsonl").read_text()
@@ -221,9 +204,9 @@ def test_rows_that_cannot_run_say_why_and_the_others_run(data: Path, tmp_path: P
     )
     said: list[str] = []
     (of_data,) = reproduce(request, said.append).data
-    first, second, third = of_data.rows
+    first, second, third = (row for row in of_data.rows if row.row in request.only)
     assert sum("bert: cannot run: " in line and "no/where" in line for line in said) == 1
-    assert "no/where" in second.why_not
+    assert "no/where" in second.skip_reason
     assert first.figures is not None
     assert third.figures is not None
     assert first.evidence == "text only"
@@ -231,7 +214,7 @@ def test_rows_that_cannot_run_say_why_and_the_others_run(data: Path, tmp_path: P
     assert first.figures["f1"].p is None
     assert third.figures["f1"] is not None
     assert third.figures["f1"].p is not None  # against the row above that ran
-    assert "not run: " in (tmp_path / "table4.part.md").read_text()
+    assert "not run: " in (tmp_path / "table4.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -249,13 +232,13 @@ def test_a_part_that_cannot_be_had_is_named(
     shared = SharedSettings.model_validate({**SHARED, "model": model})
     request = request_of("table6", data, tmp_path, shared=shared)
     (of_data,) = reproduce(request, silent).data
-    assert all(words in row.why_not for row in of_data.rows)
+    assert all(words in row.skip_reason for row in of_data.rows)
     assert not (tmp_path / "runs").exists()
 
 
 def test_table_3_scores_the_relation(data: Path, tmp_path: Path) -> None:
     request = request_of("table3", data, tmp_path, seeds=1, only=("rpbert-soft",))
-    (row,) = reproduce(request, silent).data[0].rows
+    (*_, row) = reproduce(request, silent).data[0].rows
     relation = evaluated(tmp_path / "runs/twitter2017/rpbert-soft/seed-0", data).relation
     assert relation is not None
     assert row.figures is not None
@@ -287,7 +270,7 @@ def test_table_3_reads_the_words_of_other_relations_as_the_model_knows_them(
     monkeypatch.setattr(PostScores, "of", watched)
     request = request_of("table3", data, tmp_path / "out", seeds=1, epochs=1)
     request = replace(request, relations=tmp_path / "trc", only=("rpbert-soft",))
-    (row,) = reproduce(request, silent).data[0].rows
+    (*_, row) = reproduce(request, silent).data[0].rows
     assert row.evidence == "blocks, 2 of 2 test posts"
     assert [post.words for post in scored] == [("go", "#", "NBA")] * 2
 
@@ -302,7 +285,7 @@ def test_a_post_of_several_images_is_of_its_strongest_relation() -> None:
 def test_table_3_needs_labels(tmp_path: Path) -> None:
     bare = data_folder(tmp_path / "bare", relations=False)
     (row, *_) = reproduce(request_of("table3", bare, tmp_path / "out"), silent).data[0].rows
-    assert row.why_not == "no relation labels in the test split"
+    assert row.skip_reason == "no relation labels in the test split"
 
 
 def test_fig_3_is_the_mean_of_s_tv_by_r(data: Path, tmp_path: Path) -> None:
@@ -360,77 +343,6 @@ def test_data_that_changed_meanwhile_are_told_before_anything_runs(
         (copy / "relations.tsv").unlink()
     with pytest.raises(InputError, match="found scores of other posts; expected those of the"):
         reproduce(request, silent)
-
-
-def test_the_time_is_judged_before_anything_runs(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a probe at first, by the seconds of finished runs afterwards."""
-    said: list[str] = []
-    runs: Counter[str] = Counter()
-
-    def probed(job: running.Job, posts: int) -> float:
-        runs[job.row.name] += 1
-        assert posts == 1
-        return 300.0
-
-    monkeypatch.setattr("rpbert.reproduce.make.probe", probed)
-    monkeypatch.setattr("rpbert.reproduce.make.PROBED_BATCHES", 0.25)
-    request = request_of("table4", data, tmp_path, only=("bilstm_crf", "bert"), epochs=1)
-    reproduce(request, said.append)
-    assert runs == {"bilstm_crf": 1, "bert": 1}
-    assert said[1:3] == [  # before the wait, not behind it
-        "twitter2017, bilstm_crf: a short run to judge the time",
-        "twitter2017, bert: a short run to judge the time",
-    ]
-    assert said[3].startswith("about 20 min to train, judged by")
-    said.clear()
-    reproduce(replace(request, seeds=3), said.append)
-    assert said[0] == "6 runs, 4 of them done"
-    assert said[1].endswith("to train, as runs before")
-    assert runs.total() == 2
-
-
-def test_data_as_short_as_a_probe_leaves_the_others_to_be_judged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def probed(job: running.Job, posts: int) -> float:
-        asked.append(job.data)
-        return 300.0
-
-    monkeypatch.setattr(make, "probe", probed)
-    row = ROWS["bilstm_crf"]
-    shared = SharedSettings.model_validate(SHARED)
-    chosen = run_settings(row, shared, {"path": tmp_path}, [], {})
-    jobs = [
-        running.Job(row, name, 0, chosen, tmp_path / name, posts, tmp_path, "", attention=False)
-        for name, posts in (("short", 8), ("long", 8000))
-    ]
-    said: list[str] = []
-    make._estimate([make.DataSet(tmp_path / job.data, [], []) for job in jobs], jobs, said.append)
-    assert asked == ["long"]
-    assert said[1] == "long, bilstm_crf: a short run to judge the time"
-    assert said[2].startswith("about 5 min to train")
-
-
-def test_a_probe_is_a_short_run(data: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    shared = {**SHARED, "training": {**SHARED["training"], "batch_size": 1, "epochs": 1}}
-    request = request_of(
-        "table4",
-        data,
-        tmp_path,
-        seeds=1,
-        only=("bilstm_crf",),
-        shared=SharedSettings.model_validate(shared),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rpbert.reproduce.make.PROBED_BATCHES", 3)
-        reproduce(request, said.append)
-    assert said[2].startswith("about ")
-    assert "probe of 1" in said[2]
 
 
 @pytest.mark.parametrize(

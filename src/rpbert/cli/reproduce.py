@@ -28,7 +28,7 @@ def reproduce(
         Path | None, typer.Option(metavar="DATA", help="Task#1's posts, such as TRC.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="ROW,...", help="These rows, to DIR/TABLE.part.md.")
+        str | None, typer.Option(metavar="ROW,...", help="Run these rows alone.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Quick pass: so many epochs.")] = None,
     posts: Annotated[
@@ -36,14 +36,14 @@ def reproduce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train and score every row of a table; stopped, it goes on where it was."""
+    """Train and score every row of a table; stopped, it resumes."""
     for path in (*data, *([relations] if relations else [])):
         if not path.is_dir():
             raise InputError(path, "no such folder", "a data folder with train, dev and test")
-    from rpbert.reproduce import Request
-    from rpbert.reproduce import reproduce as run
-    from rpbert.reproduce.markdown import render
+    from rpbert.reproduce.make import Request
+    from rpbert.reproduce.make import reproduce as run
     from rpbert.reproduce.settings import load_shared
+    from rpbert.reproduce.table import render
 
     rows = [name.strip() for name in only.split(",") if name.strip()] if only else []
     shared = load_shared(config, changes or ())
@@ -56,6 +56,7 @@ def reproduce(
         print_json(result.to_dict())
     else:
         print(render(result), end="")
-    reasons = [row.why_not for found in result.data for row in found.rows]
+    chosen = [row for found in result.data for row in found.rows if not rows or row.row in rows]
+    reasons = [row.skip_reason for row in chosen]
     if all(reasons):
         raise InputError(table, "no row that could run", "one at least", reasons[0])

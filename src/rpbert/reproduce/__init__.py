@@ -1,5 +1,1 @@
 """The paper's tables made again: every row trained on given data, ours beside the paper's."""
-
-from rpbert.reproduce.make import Request, reproduce
-
-__all__ = ["Request", "reproduce"]

@@ -1,9 +1,9 @@
-"""From a table's name and data sets to the table: plans its runs, runs them, puts it together."""
+"""From a table's name and data sets to the table: plans its runs, runs them, writes the table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,25 +12,21 @@ from typing import Any
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
-from rpbert.reproduce.markdown import render
 from rpbert.reproduce.plot import plot, plot_attention
-from rpbert.reproduce.result import (
+from rpbert.reproduce.rows import ORACLE, ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
+from rpbert.reproduce.runs import Run
+from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
+from rpbert.reproduce.table import (
     DataResult,
     RowResult,
     TableResult,
-    needs_reference,
+    render,
     row_result,
     this_machine,
 )
-from rpbert.reproduce.rows import ORACLE, ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
-from rpbert.reproduce.running import Job, probe
-from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
 from rpbert.storage.writing import check_writable, written_whole
 from rpbert.training.train import complete_settings
 from rpbert.types import Post
-
-Note = Callable[[str], None]
-PROBED_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,8 @@ class Request:
 
     Attributes:
         data: data folders, each with train, dev and test splits.
-        relations: Task#1's posts apart from `data`, and then Table 3's test posts too.
-        only: names of rows; empty for all.
+        relations: Task#1's posts where `data` has none, and then Table 3's test posts too.
+        only: names of the rows that are run; empty for all.
         epochs, posts: for a quick pass, in place of the settings' and of all posts.
     """
 
@@ -57,81 +53,79 @@ class Request:
 
 @dataclass
 class DataSet:
-    """The posts of one data set, its jobs by row, and why rows cannot run."""
+    """The posts of one data set, its runs by row, and why rows are skipped."""
 
     path: Path
     train: Sequence[Post]
     test: Sequence[Post]
-    jobs: dict[str, list[Job]] = field(default_factory=dict)
-    done: dict[str, list[Job]] = field(default_factory=dict)
-    why_not: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    skip: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
 
+    def done(self, row: str) -> list[Run]:
+        """The finished runs of a row."""
+        return [run for run in self.runs.get(row, ()) if run.done]
 
-def reproduce(request: Request, note: Note) -> TableResult:
-    """Run what is not done yet of a table, and write DIR/TABLE.md, .json and .png.
 
-    Those of some of its rows (`Request.only`) are DIR/TABLE.part.md and so on.
+def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
+    """Do the runs that are missing, and write DIR/TABLE.md, .json and .png from all that are done.
 
     Args:
-        note: told how it goes, a line at a time.
+        note: called with each line of progress.
 
     Raises:
         InputError: the request names what is not there, DIR cannot be written, or holds runs of
             other settings.
-        KeyboardInterrupt: stopped; the same request goes on from there.
+        KeyboardInterrupt: stopped; the same request resumes.
     """
-    table, rows = _chosen(request)
+    table = _table(request)
     check_writable(request.output, "DIR")
     sets = [_opened(request, table, path) for path in request.data]
     for data in sets:
-        for row in rows:
-            _plan(request, table, data, row)
-    jobs = [job for data in sets for row in data.jobs.values() for job in row]
-    for data in sets:
-        for job in (job for row in data.jobs.values() for job in row):
-            job.check(data.test)
-    for data in sets:
-        for name, reason in data.why_not.items():
-            note(f"{data.name}, {name}: cannot run: {reason}")
-    _estimate(sets, jobs, note)
+        for name in table.rows:
+            _plan(request, table, data, ROWS[name])
+        for name, reason in data.skip.items():
+            if not request.only or name in request.only:
+                note(f"{data.name}, {name}: cannot run: {reason}")
+    runs = [
+        (run, data)
+        for data in sets
+        for row, each in data.runs.items()
+        for run in each
+        if not request.only or row in request.only
+    ]
+    for run, data in runs:
+        run.check(data.test)
+    note(f"{len(runs):,} runs, {sum(run.done for run, _ in runs):,} of them done")
     try:
         # Seed by seed, so that a table stopped halfway has all its rows.
-        for job in sorted(jobs, key=lambda job: job.seed):
-            data = next(data for data in sets if data.name == job.data)
-            if job.row.name not in data.why_not:
-                _run(job, data, note)
+        for run, data in sorted(runs, key=lambda pair: pair[0].seed):
+            _run(run, data, note)
     finally:
-        result = _result(request, table, rows, sets)
-        _write(request, result)
-    drawing = request.output / f"{_stem(request)}.png"
+        result = TableResult(
+            table=table.name,
+            title=table.title,
+            measures=table.measures,
+            data=[_data_result(request, table, data) for data in sets],
+            machine=this_machine(),
+            settings=_shared(request),
+        )
+        with written_whole(request.output / f"{table.name}.md") as file:
+            file.write(render(result))
+        with written_whole(request.output / f"{table.name}.json") as file:
+            file.write(json.dumps(result.to_dict(), ensure_ascii=False, indent=1) + "\n")
     if table.name == "fig3":
-        plot_attention(_attention(rows, sets), drawing)
+        plot_attention(_attention(table, sets), request.output / "fig3.png")
     else:
-        plot(result, drawing)
+        plot(result, request.output / f"{table.name}.png")
     return result
 
 
-def _attention(
-    rows: Sequence[Row], sets: Sequence[DataSet]
-) -> dict[str, list[tuple[float, float]]]:
-    """r of RpBERT and S_TV / words of each post of every seed, for each row on each data set."""
-    panels: dict[str, list[tuple[float, float]]] = {}
-    for data in sets:
-        seen = {job.seed: job.finished().relation for job in data.done.get(SOFT.name, ())}
-        for row in rows:
-            for job in data.done.get(row.name, ()):
-                pairs = zip(seen.get(job.seed, ()), job.finished().s_tv, strict=False)
-                known = [(r, s_tv) for r, s_tv in pairs if r is not None and s_tv is not None]
-                panels.setdefault(f"{data.name}: {row.label}", []).extend(known)
-    return panels
-
-
-def _chosen(request: Request) -> tuple[Table, list[Row]]:
+def _table(request: Request) -> Table:
     if request.table not in TABLES:
         hint = did_you_mean(request.table, TABLES)
         raise InputError("TABLE", request.table, f"one of {', '.join(TABLES)}", hint)
@@ -142,50 +136,40 @@ def _chosen(request: Request) -> tuple[Table, list[Row]]:
     names = [path.resolve().name for path in request.data]
     if len(set(names)) < len(names):
         raise InputError("DATA", f"two folders named {names[0]}", "folders of different names")
-    return table, [ROWS[name] for name in table.rows if not request.only or name in request.only]
+    return table
 
 
 def _opened(request: Request, table: Table, path: Path) -> DataSet:
     """The posts of a data set; Table 3 is scored on those that have relation labels."""
     source = open_data(path)
     train = list(islice(source.read("train"), request.posts))
-    scored = source
     if table.name == "table3" and request.relations is not None:
-        scored = open_data(request.relations)
-    return DataSet(path, train, list(islice(scored.read("test"), request.posts)))
+        source = open_data(request.relations)
+    return DataSet(path, train, list(islice(source.read("test"), request.posts)))
 
 
 def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
-    """The jobs of a row, or why there are none."""
-    block = {"path": data.path, "relations": request.relations, "posts": request.posts}
-    relations = table.name == "table3"
+    """The runs of a row, or why it is skipped."""
     if split := _unlabelled(request, table, data, row):
-        data.why_not[row.name] = f"no relation labels in the {split} split"
+        data.skip[row.name] = f"no relation labels in the {split} split"
         return
+    block = {"path": data.path, "relations": request.relations, "posts": request.posts}
+    changes: dict[str, Any] = {} if request.epochs is None else {"epochs": request.epochs}
+    test, scores = data.path, "attention.json" if table.name == "fig3" else "test.json"
+    if table.name == "table3" and request.relations is not None:
+        test, scores = request.relations, "relations.json"
+    planned = []
     for seed in range(request.seeds):
-        changes: dict[str, Any] = {"seed": seed}
-        if request.epochs is not None:
-            changes["epochs"] = request.epochs
+        changes["seed"] = seed
         try:
             settings = run_settings(row, request.shared, block, data.train, changes)
         except CannotRun as reason:
-            data.why_not[row.name] = str(reason)
+            data.skip[row.name] = str(reason)
             return
-        complete_settings(settings)  # a slip in them shows before anything runs
-        apart = request.relations if relations else None
-        attention = table.name == "fig3"
-        job = Job(
-            row=row,
-            data=data.name,
-            seed=seed,
-            settings=settings,
-            folder=request.output / "runs" / data.name / row.name / f"seed-{seed}",
-            posts=len(data.train),
-            test=apart or data.path,
-            scores="relations.json" if apart else "attention.json" if attention else "test.json",
-            attention=attention,
-        )
-        data.jobs.setdefault(row.name, []).append(job)
+        complete_settings(settings)  # a mistake in them shows before anything runs
+        folder = request.output / "runs" / data.name / row.name / f"seed-{seed}"
+        planned.append(Run(row, data.name, seed, settings, folder, test, scores))
+    data.runs[row.name] = planned
 
 
 def _unlabelled(request: Request, table: Table, data: DataSet, row: Row) -> str:
@@ -202,127 +186,62 @@ def _labels(posts: Sequence[Post]) -> int:
     return sum(post.relation is not None for post in posts)
 
 
-def _estimate(sets: Sequence[DataSet], jobs: Sequence[Job], note: Note) -> None:
-    """Say how long the runs that are not done will take."""
-    left = [job for job in jobs if job.trained is None]
-    note(f"{len(jobs):,} runs, {len(jobs) - len(left):,} of them done")
-    seconds = {
-        (job.data, job.row.name): float(job.trained["seconds"]) for job in jobs if job.trained
-    }
-    judged: list[float] = []
-    failed: set[tuple[str, str]] = set()
-    probed = 0
-    for job in left:
-        key = (job.data, job.row.name)
-        data = next(data for data in sets if data.name == job.data)
-        if job.row.name in data.why_not or key in failed:
-            continue
-        if key not in seconds:
-            posts = PROBED_BATCHES * job.settings.training.batch_size
-            if job.posts <= 2 * posts:
-                continue  # as short as a probe
-            note(f"{job.data}, {job.row.name}: a short run to judge the time")
-            try:
-                seconds[key] = probe(job, posts)
-            except InputError as fault:
-                # Maybe of its few posts alone: the run itself will say.
-                note(f"{job.data}, {job.row.name}: the short run failed: {fault}")
-                failed.add(key)
-                continue
-            probed += 1
-        judged.append(seconds[key])
-    if judged:
-        how = f"judged by finished runs and a probe of {probed}" if probed else "as runs before"
-        note(f"about {duration(sum(judged))} to train, {how}")
-
-
-def duration(seconds: float) -> str:
-    """A time a person can plan with."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _run(job: Job, data: DataSet, note: Note) -> None:
-    if job.trained is None:
-        note(f"{job.data}, {job.row.name}, seed {job.seed}")
+def _run(run: Run, data: DataSet, note: Callable[[str], None]) -> None:
+    if run.row.name in data.skip:  # another seed of it failed
+        return
+    if run.trained is None:
+        note(f"{run.data}, {run.row.name}, seed {run.seed}")
     try:
-        job.run()
+        run.run()
     except InputError as fault:
-        _give_up(data, job, fault, note)
-    else:
-        data.done.setdefault(job.row.name, []).append(job)
+        data.skip[run.row.name] = str(fault)
+        note(f"{data.name}, {run.row.name}: cannot run: {fault}")
 
 
-def _give_up(data: DataSet, job: Job, fault: InputError, note: Note) -> None:
-    data.why_not[job.row.name] = str(fault)
-    note(f"{data.name}, {job.row.name}: cannot run: {fault}")
-
-
-def _result(
-    request: Request, table: Table, rows: Sequence[Row], sets: Sequence[DataSet]
-) -> TableResult:
-    """The table of all jobs that are done."""
+def _shared(request: Request) -> dict[str, Any]:
+    """The settings that all rows share, as JSON types."""
     settings = request.shared.model_dump(mode="json")
     if request.epochs is not None:
         settings["training"]["epochs"] = request.epochs
-    return TableResult(
-        table=table.name,
-        title=table.title,
-        measures=table.measures,
-        data=[_data_result(request, table, rows, data) for data in sets],
-        machine=this_machine(),
-        settings=settings,
-    )
+    return settings
 
 
-def _data_result(request: Request, table: Table, rows: Sequence[Row], data: DataSet) -> DataResult:
+def _data_result(request: Request, table: Table, data: DataSet) -> DataResult:
     known = paper_set(data.path) if table.paper else None
     if table.name == "table3":
         known = TRC if paper_set(request.relations or data.path) == TRC else None
-    references = {}
-    if needs_reference(table):
-        references = {job.seed: job.finished() for job in data.done.get(SOFT.name, ())}
-    results: list[RowResult] = []
-    above: Sequence[Job] = ()
-    for row in rows:
-        done = data.done.get(row.name, [])
-        if done:
-            results.append(row_result(table, row, done, above, references, known))
+    grouped = set(table.measures) & {"adds", "does_not", "low", "high"}
+    references = {run.seed: run.finished() for run in data.done(SOFT.name)} if grouped else {}
+    rows: list[RowResult] = []
+    above: Sequence[Run] = ()
+    for row in (ROWS[name] for name in table.rows):
+        if done := data.done(row.name):
+            rows.append(row_result(table, row, done, above, references, known))
             above = done
         else:
-            reason = data.why_not.get(row.name, "not yet")
-            results.append(RowResult(row.name, row.label, row.system, reason))
-    grouped = set(table.measures) & {"adds", "does_not", "low", "high"}
+            reason = data.skip.get(row.name, "not yet")
+            rows.append(RowResult(row.name, row.label, row.system, reason))
     labelled = 0 if table.name == "fig3" else _labels(data.test)
-    groups = ""
-    if grouped and labelled:
-        groups = f"the labels of {labelled:,}"
-    elif grouped and references:
-        groups = "the r of rpbert-soft"
+    groups = f"the labels of {labelled:,}" if labelled else "the r of rpbert-soft"
     return DataResult(
         name=data.name,
         paper_set=known,
         train=len(data.train),
         test=len(data.test),
         support=sum(len(strict_spans(post.tags or ())) for post in data.test),
-        groups=groups,
-        rows=results,
+        groups=groups if grouped and (labelled or references) else "",
+        rows=rows,
     )
 
 
-def _write(request: Request, result: TableResult) -> None:
-    files: Mapping[str, str] = {
-        "md": render(result),
-        "json": json.dumps(result.to_dict(), ensure_ascii=False, indent=1) + "\n",
-    }
-    request.output.mkdir(parents=True, exist_ok=True)
-    for suffix, content in files.items():
-        with written_whole(request.output / f"{_stem(request)}.{suffix}") as file:
-            file.write(content)
-
-
-def _stem(request: Request) -> str:
-    """Name of the files: some rows of a table never take the place of all."""
-    return f"{request.table}.part" if request.only else request.table
+def _attention(table: Table, sets: Sequence[DataSet]) -> dict[str, list[tuple[float, float]]]:
+    """r of RpBERT and S_TV / words of each post of every seed, for each row on each data set."""
+    panels: dict[str, list[tuple[float, float]]] = {}
+    for data in sets:
+        seen = {run.seed: run.finished().relation for run in data.done(SOFT.name)}
+        for name in table.rows:
+            for run in data.done(name):
+                pairs = zip(seen.get(run.seed, ()), run.finished().s_tv, strict=False)
+                known = [(r, s_tv) for r, s_tv in pairs if r is not None and s_tv is not None]
+                panels.setdefault(f"{data.name}: {ROWS[name].label}", []).extend(known)
+    return panels

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rpbert.reproduce.rows import TITLES
 
 if TYPE_CHECKING:
-    from rpbert.reproduce.result import DataResult, TableResult
     from rpbert.reproduce.rows import Measure
+    from rpbert.reproduce.table import DataResult, TableResult
 
 
 def plot(result: TableResult, path: Path) -> None:
