@@ -114,6 +114,7 @@ def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
             machine=this_machine(),
             settings=_shared(request),
         )
+        request.output.mkdir(parents=True, exist_ok=True)
         with written_whole(request.output / f"{table.name}.md") as file:
             file.write(render(result))
         with written_whole(request.output / f"{table.name}.json") as file:

@@ -145,14 +145,17 @@ def _figure(
     whole = np.ones((1, len(next(iter(ours.values())))), dtype=np.int64)
     values = [scale * float(ratios(outcome[None], whole)[0]) for outcome in ours.values()]
     mean = fmean(values)
-    pairs = [(ours[seed], above[seed]) for seed in ours if seed in above]
+    p = None
+    if both := [seed for seed in ours if seed in above]:
+        mine, others = (np.stack([each[seed] for seed in both]) for each in (ours, above))
+        p = paired_bootstrap(mine, others)
     return Figure(
         values=values,
         mean=mean,
         sd=stdev(values) if len(values) > 1 else None,
         paper=paper,
         difference=None if paper is None else mean - paper,
-        p=paired_bootstrap(*map(np.stack, zip(*pairs, strict=True))) if pairs else None,
+        p=p,
     )
 
 
