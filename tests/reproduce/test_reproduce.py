@@ -18,12 +18,12 @@ from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.inference import Tagger
+from rpbert.models.saved import TaggingModel
 from rpbert.reproduce.make import Request, reproduce
 from rpbert.reproduce.rows import SOFT
 from rpbert.reproduce.runs import PostScores
 from rpbert.reproduce.settings import SharedSettings, load_shared, run_settings
 from rpbert.reproduce.table import render
-from rpbert.models.saved import TaggingModel
 from rpbert.training.progress import Reporter
 from rpbert.training.train import train
 from rpbert.training.trainer import TrainingResult
