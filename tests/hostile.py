@@ -1,503 +1,318 @@
-"""Folders and files made to run code or to lead elsewhere, and a watch over what they achieve."""
+"""Hostile files of every kind that is read, drawn by a seed: rows, settings, images, archives."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
+import io
 import json
-import os
-import pickle
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import random
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from PIL import Image
 
-from rpbert.config.run import load_run
-from rpbert.data.readers import open_data
-from rpbert.data.vocabulary import learn_wordpieces
-from rpbert.models.saved import TaggingModel
-from rpbert.storage.manifest import MANIFEST
-from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
-from tests.conftest import EVIDENCE, RESNET, made_posts, tiny
+from tests.conftest import picture
 
-SHAPE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
+LENGTHS = (b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff")
+SYNTAX = (b"{", b'"', b"\xff", b"\n", b"null", b"../")
+WORDS, TAGS = ["RT", "Ada", "Lovelace", "in", "Como"], ["O", "B-PER", "I-PER", "O", "B-LOC"]
+ROWS: list[dict[str, Any]] = [
+    {
+        "id": str(i),
+        "text": " ".join(WORDS),
+        "tokens": WORDS,
+        "tags": TAGS,
+        "relation": i % 2,
+        "image": f"{i}.jpg",
+        "caption": "a lake",
+    }
+    for i in range(12)
+]
+"""Rows that nothing is wrong with."""
+STRINGS = pa.list_(pa.string())
+SCHEMA = pa.schema(
+    {
+        **dict.fromkeys(("id", "text", "image", "caption"), pa.string()),
+        **dict.fromkeys(("tokens", "tags"), STRINGS),
+        "relation": pa.float64(),
+    }
+)
+BAD_VALUES: dict[str, list[Any]] = {
+    "id": [None, "", 1.5, True, [], {}],
+    "text": [5, "something else", ["RT"], {}],
+    "tokens": [5, "RT", [1], [None], ["Como", "RT"], {}],
+    "tags": [5, ["O"], ["B-PER"] * 9, ["PER"] * 5, ["O", "B-PER", "I-PER", "O", None], "O O O O O"],
+    "relation": [2, -1, "1", True, [], float("nan"), float("inf")],
+    "image": [5, "../x.jpg", "/etc/passwd", "a/../../b", "C:\\x", "http://x/y.jpg", "a\0b", [], {}],
+    "caption": [5, [], {}, True],
+    "entities": [{}, [5], [{"start": 0}], [{"start": 0, "end": 99, "label": "PER"}], "PER"],
 }
-EVIL = "import pathlib; pathlib.Path({!r}).touch()\nclass Evil: pass\n"
 
 
-@dataclass
-class Watch:
-    """What happened while it watched: files opened, names that pickles asked for, commands."""
-
-    opened: list[str] = field(default_factory=list)
-    unpickled: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-
-_WATCHES: list[Watch] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    for watch in _WATCHES:
-        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-            watch.opened.append(os.path.realpath(os.fsdecode(arguments[0])))
-        elif event == "pickle.find_class":
-            watch.unpickled.append(".".join(map(str, arguments)))
-        elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn"):
-            watch.commands.append(str(arguments))
-
-
-@contextmanager
-def watched() -> Iterator[Watch]:
-    """Watch all that Python does meanwhile."""
-    if _hook not in _INSTALLED:
-        sys.addaudithook(_hook)  # for good: Python takes none away
-        _INSTALLED.append(_hook)
-    watch = Watch()
-    _WATCHES.append(watch)
-    try:
-        yield watch
-    finally:
-        _WATCHES.remove(watch)
-
-
-_INSTALLED: list[Any] = []
-
-
-class _Bomb:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.canary}",)
+def mutated(content: bytes, draw: random.Random, pieces: Sequence[bytes], hits: int = 8) -> bytes:
+    """The bytes of a file, of which some were changed, repeated, put in, taken out or cut off."""
+    found = bytearray(content)
+    for _ in range(draw.randint(1, hits)):
+        # The head, where the structure is, takes half of the hits.
+        place = draw.randrange(len(found) if draw.random() < 0.5 else min(200, len(found)))
+        match draw.randrange(8):
+            case 0 | 1:
+                found[place] = draw.randrange(256)
+            case 2:
+                found[place] ^= 1 << draw.randrange(8)
+            case 3:
+                piece = draw.choice(pieces)
+                found[place : place + len(piece) * draw.randrange(2)] = piece
+            case 4:
+                found[place:place] = found[place : place + draw.randrange(1, 64)]
+            case 5 | 6:
+                del found[place : place + draw.randrange(1, 200)]
+            case 7 if draw.random() < 0.3:
+                del found[place:]
+        found = found or bytearray(1)
+    return bytes(found)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Where a case plays.
+class Broken:
+    """A file with one fault.
 
     Attributes:
-        folder: its own.
-        canary: a file that code would make if it ran.
-        secret: a file outside all that is given, which nothing may open.
+        path: what is to be opened.
+        place: matches the place that a message has to name.
+        touched: posts of which nothing may be left; None where it is the whole file.
     """
 
-    folder: Path
-    canary: Path
-    secret: Path
-
-    def pickle(self) -> bytes:
-        """A pickle that makes the canary."""
-        return pickle.dumps(_Bomb(self.canary))
-
-    def torch_pickle(self, path: Path) -> None:
-        """The same as PyTorch writes it."""
-        torch.save({"weights": _Bomb(self.canary)}, path)
-
-    def code(self, path: Path) -> None:
-        """A module that makes the canary."""
-        path.write_text(EVIL.format(str(self.canary)))
+    path: Path
+    place: re.Pattern[str]
+    touched: set[str] | None
 
 
-def sealed(folder: Path, **entries: dict[str, Any]) -> None:
-    """Write a manifest that holds, for whatever is in a folder, and `entries` beside."""
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST
+def conll(folder: Path, draw: random.Random) -> Broken:
+    """A text file with one broken line."""
+    lines, owner = [], []
+    for row in ROWS:
+        held = [f"IMGID:{row['id']}", *map("\t".join, zip(WORDS, TAGS, strict=True)), ""]
+        lines += [line.encode() for line in held]
+        owner += [row["id"]] * len(held)
+    at = draw.choice([i for i, line in enumerate(lines) if line])
+    line = lines[at]
+    word = line.partition(b"\t")[0]
+    header = line.startswith(b"IMGID")
+    breaks = [
+        line[: draw.randrange(1, len(word))] + bytes([draw.randrange(0x80, 0xC0)]) + line,
+        bytes([0xFF, 0xFE]) + line,
+        b"IMGID:" if header else word + b"\t" + draw.choice([b"", b"0", b"PER", b"b-per", b"B-"]),
+        b"IMGID:../" + word if header else word + b"\tB-PER ",
+        b"IMGID:a/b" if header else word + b"\tI-",
+        word[:3] + b"?" if header else word,
+        b"IMGID:\0" if header else word + b"  \tB-\xe2\x80\xa8X",
+        b"<<<<<<< HEAD",
+    ]
+    lines[at] = draw.choice(breaks)
+    (folder / "images").mkdir(parents=True)
+    (folder / "train.txt").write_bytes(b"\n".join(lines) + b"\n")
+    # Of a broken header the first word may be told, which is then outside any post.
+    place = re.compile(re.escape(f"{folder / 'train.txt'}:") + f"({at + 1}|{at + 2})")
+    return Broken(folder, place, {owner[at]})
+
+
+def jsonl(folder: Path, draw: random.Random) -> Broken:
+    """A file of JSON lines with one broken line."""
+    lines = [json.dumps(row).encode() for row in ROWS]
+    at = draw.randrange(len(lines))
+    line, key = lines[at], draw.choice(sorted(BAD_VALUES))
+    cut = draw.randrange(1, len(line))
+    breaks = [
+        line[:cut],
+        line[cut:],
+        line[:cut] + b"\xff" + line[cut:],
+        line + line,
+        b"[" + line + b"]",
+        draw.choice([b"null", b"{}", b"[" * 50_000]),
+        draw.choice([b'"', b"{"]) * draw.randrange(1, 9),
+        line.replace(b'"relation": ', b'"relation": 1e999' + b"9" * draw.randrange(3)),
+    ]
+    breaks += [json.dumps({**ROWS[at], key: draw.choice(BAD_VALUES[key])}).encode()] * len(breaks)
+    lines[at] = draw.choice(breaks)
+    folder.mkdir(parents=True)
+    path = folder / "train.jsonl"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return Broken(path, re.compile(re.escape(f"{path}:{at + 1}:")), {str(at)})
+
+
+def parquet(folder: Path, draw: random.Random) -> Broken:
+    """A Parquet file with a bad value in one row, or mutated anywhere."""
+    folder.mkdir(parents=True)
+    path, at = folder / "train.parquet", draw.randrange(len(ROWS))
+    key = draw.choice(["id", "text", "tokens", "tags", "relation", "image"])
+    bad = draw.choice([value for value in BAD_VALUES[key] if _fits(key, value)])
+    mutate = draw.random() < 0.5
+    given = [{**row, key: bad} if row["id"] == str(at) and not mutate else row for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(given, schema=SCHEMA), path)
+    if not mutate:
+        return Broken(path, re.compile(re.escape(f"{path}:{at + 1}:")), {str(at)})
+    path.write_bytes(mutated(path.read_bytes(), draw, LENGTHS, 5))
+    return Broken(path, re.compile(re.escape(str(path))), None)
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a value can be written to a column; there, a number may stand for true."""
+    try:
+        pa.array([value], SCHEMA.field(key).type)
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+    return value is not True
+
+
+SETTINGS: dict[str, Any] = {
+    "preset": "tuned",
+    "model": {
+        "system": "rpbert",
+        "gate": "soft",
+        "encoder": {"shape": {"hidden_size": 16}, "vocabulary": 200},
+        "evidence": {"blocks": {"shape": "resnet-18", "image_size": 32}},
+        "tagger": {"word_dimension": 12, "dropout": 0.1},
+    },
+    "data": {"path": "posts"},
+    "training": {"epochs": 3, "tagging": {"head": 0.01}, "clip_norm": 1.0, "tensorboard": False},
+}
+ALIASES = [f"{c}: &{c} [{(f'*{b},') * 9}]" for b, c in zip("xabcdefg", "abcdefgh", strict=True)]
+
+
+def settings(folder: Path, draw: random.Random) -> Broken:
+    """A YAML file with a misspelt key, a value of the wrong kind, or broken signs."""
+    lines = yaml.safe_dump(SETTINGS, sort_keys=False).splitlines()
+    at = draw.randrange(len(lines))
+    line = lines[at]
+    key, _, value = line.partition(":")
+    indent = line[: len(line) - len(line.lstrip())]
+    wrong = draw.choice(["[]", "{}", "[1, {}]", "!!int x", "2001-99-99", "!!python/name:os.system"])
+    breaks = [
+        [key + draw.choice("xyz_") + ":" + value],
+        [key + ": " + wrong],
+        [line, line],
+        [line, indent + " - x"],
+        ["\t" + line],
+        [line + draw.choice(["\0", "\x07", "\ufffe"])],
+        [key + draw.choice([": &a [*a, *a]", ": *nowhere", ": " + "[" * 5_000])],
+        [key + ": " + draw.choice(["[", "{", '"', "'", "}", "@", "`", "%", "a: b: c"])],
+        ["x: &x [1,1,1,1,1,1,1,1,1]", *ALIASES],
+        [indent + "- " + line.strip()],
+        [line.replace(":", " ")],
+        ["---", line],
+    ]
+    lines[at : at + 1] = draw.choice(breaks)
+    content = "\n".join(lines).encode("utf-8", "surrogatepass")
+    if draw.random() < 0.05:
+        content = content[:40] + b"\xff" + content[40:]
+    folder.mkdir(parents=True)
+    path = folder / "run.yaml"
+    path.write_bytes(content)
+    # The line of what cannot be read, or the key of what cannot be meant.
+    named = r"(:\d+: |.*(key|[\w.]+ = |[\w.]+ with |no mapping|system|nested|aliases))"
+    return Broken(path, re.compile(re.escape(str(path)) + named), None)
+
+
+def images(count: int, seed: int = 0) -> Iterator[bytes]:
+    """Mutated JPEG, PNG, GIF and WEBP files in turn."""
+    draw = random.Random(seed)
+    whole = [_whole(kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")]
+    for number in range(count):
+        yield mutated(draw.choice(whole[number % len(whole)]), draw, LENGTHS)
+
+
+def _whole(kind: str) -> list[bytes]:
+    """Sound files: colour, grey or palette, transparent, turned, progressive, animated."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = [picture(1, 64), picture(2, 64).convert("L"), picture(3, 64).quantize(16)]
+    if kind == "GIF":
+        made = [image.quantize(16) for image in made]
+    else:
+        made = [image.convert("RGB") for image in made] if kind != "PNG" else made
+    frames = {"save_all": True, "append_images": [made[0].copy()]}
+    options: list[dict[str, Any]] = [{}, {"exif": exif}, {"progressive": True}]
+    options = options if kind == "JPEG" else [{}, {"exif": exif}, frames]
+    if kind == "GIF":
+        options = [{}, frames, {"transparency": 3}]
+    return [encoded(image, kind, **extra) for image in made for extra in options]
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def png(
+    width: int, height: int, data: bytes, *extra: bytes, depth: int = 8, kind: int = 2
+) -> bytes:
+    """A PNG whose header claims this size, with any compressed content."""
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
+    parts = (head, *extra, png_chunk(b"IDAT", data), png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _claiming(kind: str, marker: bytes, offset: int, size: bytes) -> bytes:
+    """A file whose header claims another size."""
+    image = picture(1).quantize(8)
+    content = encoded(image if kind == "GIF" else image.convert("RGB"), kind)
+    place = content.index(marker) + offset
+    return content[:place] + size + content[place + len(size) :]
+
+
+def endless_jpeg(scans: int) -> bytes:
+    """A small progressive JPEG with its last scan repeated."""
+    flat = encoded(Image.new("RGB", (2000, 2000)), "JPEG", progressive=True)
+    return flat[:-2] + scans * flat[flat.rindex(b"\xff\xda") : -2] + flat[-2:]
+
+
+def bombs() -> dict[str, Callable[[], bytes]]:
+    """Small files that claim or unpack to far more than they are, and what is no image at all."""
+    zeros = zlib.compress(bytes(100_000_000), 9)
+    pack = struct.pack
+    return {
+        "PNG of 2^31 by 2^31": lambda: png(2**31 - 1, 2**31 - 1, zeros),
+        "PNG of 60,000 by 60,000": lambda: png(60_000, 60_000, zeros),
+        "PNG of 60,000 by 60,000 in one bit": lambda: png(60_000, 60_000, zeros, depth=1, kind=0),
+        "PNG of one line of 2^31": lambda: png(2**31 - 1, 1, zeros),
+        "PNG just above the limit": lambda: png(8_001, 8_000, zeros),
+        "PNG with 100 MB of text": lambda: png(9, 9, b"", png_chunk(b"zTXt", b"a\0\0" + zeros)),
+        "PNG with 100 MB of colours": lambda: png(9, 9, b"", png_chunk(b"iCCP", b"a\0\0" + zeros)),
+        "JPEG of 65,500 by 65,500": lambda: _claiming(
+            "JPEG", b"\xff\xc0", 5, pack(">HH", 65_500, 65_500)
+        ),
+        "JPEG of 5,000 scans": lambda: endless_jpeg(5_000),
+        "GIF of 65,535 by 65,535": lambda: _claiming("GIF", b"GIF8", 6, b"\xff" * 4),
+        "WEBP of 16,384 by 16,384": lambda: _claiming(
+            "WEBP", b"\x9d\x01\x2a", 3, pack("<HH", 16_383, 16_383)
+        ),
+        "BMP of 30,000 by 30,000": lambda: _claiming(
+            "BMP", b"BM", 18, pack("<ii", 30_000, -30_000)
+        ),
+        "BMP of 2^31 by 2^31": lambda: _claiming("BMP", b"BM", 18, b"\xff\xff\xff\x7f" * 2),
+        "nothing": lambda: b"",
+        "the beginning of a JPEG": lambda: b"\xff\xd8\xff",
+        "every byte": lambda: bytes(range(256)) * 8,
+        "PDF": lambda: b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog /OpenAction 2 0 R >>\nendobj\n",
+        "SVG": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///a'/></svg>",
+        "EPS": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) run\n",
+        "EPS behind a JPEG's first bytes": lambda: b"\xff\xd8\xff%!PS-Adobe-3.0 EPSF-3.0\n%%EOF\n",
+        "TIFF": lambda: encoded(picture(1), "TIFF"),
+        "ICO of large claims": lambda: b"\0\0\1\0\1\0\0\0\0\0\1\0 \0\xff\xff\xff\x7f\x16\0\0\0",
+        "gzip of 100 MB": lambda: gzip.compress(bytes(100_000_000)),
     }
-    listed = json.dumps({**files, **entries}, indent=1, sort_keys=True)
-    digest = hashlib.sha256(listed.encode()).hexdigest()
-    (folder / MANIFEST).write_text(f'{{"files": {listed},\n"sha256": "{digest}"}}\n')
-
-
-def changed(path: Path, **keys: Any) -> None:
-    """Change keys of a JSON file."""
-    content = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**content, **keys}))
-
-
-def bert(at: Scene) -> Path:
-    """A published BERT."""
-    folder = at.folder / "bert"
-    tokenizer = learn_wordpieces((post.words for post in made_posts()), 200)
-    BertModel(BertConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def train_on(folder: Path) -> None:
-    tiny("bert", encoder={"pretrained": str(folder)})
-
-
-def saved(at: Scene) -> Path:
-    """A saved model."""
-    folder = at.folder / "model"
-    tiny("bert").save(folder)
-    return folder
-
-
-def load(folder: Path) -> None:
-    TaggingModel.load(folder)
-
-
-def options(folder: Path, **given: Any) -> None:
-    """Change the options of a saved model, and seal it again."""
-    path = folder / "model.json"
-    content = json.loads(path.read_text())
-    content["options"] = {**content["options"], **given}
-    path.write_text(json.dumps(content))
-    sealed(folder)
-
-
-Case = Callable[[Scene], None]
-REFUSED: dict[str, Case] = {}
-"""Cases that have to end in the one line of an `InputError`."""
-HARMLESS: dict[str, Case] = {}
-"""Cases in which what is hostile is simply not read."""
-
-
-def refused(case: Case) -> Case:
-    REFUSED[case.__name__.replace("_", " ")] = case
-    return case
-
-
-def harmless(case: Case) -> Case:
-    HARMLESS[case.__name__.replace("_", " ")] = case
-    return case
-
-
-@refused
-def pickled_weights_of_an_encoder(at: Scene) -> None:
-    folder = bert(at)
-    (folder / "model.safetensors").unlink()
-    at.torch_pickle(folder / "pytorch_model.bin")
-    train_on(folder)
-
-
-@refused
-def a_plain_pickle_named_weights(at: Scene) -> None:
-    folder = bert(at)
-    (folder / "model.safetensors").write_bytes(at.pickle())
-    train_on(folder)
-
-
-@refused
-def pickled_weights_in_shards(at: Scene) -> None:
-    folder = bert(at)
-    (folder / "model.safetensors").unlink()
-    at.torch_pickle(folder / "a.bin")
-    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "a.bin"}}
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    train_on(folder)
-
-
-@harmless
-def a_pickle_beside_safetensors(at: Scene) -> None:
-    folder = bert(at)
-    at.torch_pickle(folder / "pytorch_model.bin")
-    (folder / "vocab.pkl").write_bytes(at.pickle())
-    (folder / "optimizer.pt").write_bytes(at.pickle())
-    train_on(folder)
-
-
-@refused
-def shards_outside_the_folder(at: Scene) -> None:
-    folder = bert(at)
-    names = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").replace(at.secret)
-    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, "../../secret")}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    train_on(folder)
-
-
-@refused
-def a_model_of_its_own_code(at: Scene) -> None:
-    folder = bert(at)
-    at.code(folder / "evil.py")
-    mapped = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
-    changed(folder / "config.json", model_type="evil", auto_map=mapped)
-    train_on(folder)
-
-
-@harmless
-def a_known_model_with_code_beside(at: Scene) -> None:
-    folder = bert(at)
-    at.code(folder / "evil.py")
-    mapped = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
-    changed(folder / "config.json", auto_map=mapped, trust_remote_code=True)
-    train_on(folder)
-
-
-@refused
-def a_tokenizer_of_its_own_code(at: Scene) -> None:
-    folder = bert(at)
-    at.code(folder / "evil.py")
-    for file in folder.glob("tokenizer*"):
-        file.unlink()
-    mapped = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
-    config = {"tokenizer_class": "Evil", "auto_map": mapped, "trust_remote_code": True}
-    changed(folder / "tokenizer_config.json", **config)
-    train_on(folder)
-
-
-@harmless
-def a_known_tokenizer_with_code_beside(at: Scene) -> None:
-    folder = bert(at)
-    at.code(folder / "evil.py")
-    mapped = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
-    changed(folder / "tokenizer_config.json", auto_map=mapped, trust_remote_code=True)
-    train_on(folder)
-
-
-@harmless
-def an_adapter_from_elsewhere(at: Scene) -> None:
-    folder = bert(at)
-    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(at.secret)}
-    changed(folder / "adapter_config.json", **adapter)
-    (folder / "adapter_model.bin").write_bytes(at.pickle())
-    train_on(folder)
-
-
-@harmless
-def attention_by_a_kernel_of_a_hub(at: Scene) -> None:
-    folder = bert(at)
-    changed(
-        folder / "config.json",
-        attn_implementation="stranger/kernel",
-        _attn_implementation="stranger/kernel",
-        _attn_implementation_internal="stranger/kernel",
-    )
-    train_on(folder)
-
-
-@refused
-def an_image_network_of_its_own_code(at: Scene) -> None:
-    folder = at.folder / "resnet"
-    ResNetModel(ResNetConfig(**RESNET)).save_pretrained(folder)
-    at.code(folder / "evil.py")
-    changed(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
-    tiny("rpbert", evidence={"blocks": {"pretrained": str(folder), "image_size": 32}})
-
-
-@refused
-def a_detector_of_its_own_code(at: Scene) -> None:
-    folder = at.folder / "detector"
-    folder.mkdir()
-    at.code(folder / "evil.py")
-    changed(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
-    tiny("vilbert", evidence={"regions": {"pretrained": str(folder), "image_size": 32}})
-
-
-@refused
-def a_shape_that_names_code(at: Scene) -> None:
-    tiny("bert", encoder={"shape": {**SHAPE, "auto_map": {"AutoModel": "evil.Evil"}}})
-
-
-@refused
-def a_shape_that_names_a_kernel(at: Scene) -> None:
-    tiny("bert", encoder={"shape": {**SHAPE, "_attn_implementation": "stranger/kernel"}})
-
-
-@refused
-def word_vectors_that_are_a_pickle(at: Scene) -> None:
-    (at.folder / "words.vec").write_bytes(at.pickle())
-    tiny("bilstm_crf", tagger={"word_vectors": str(at.folder / "words.vec")})
-
-
-@refused
-def zipped_word_vectors_that_are_a_pickle(at: Scene) -> None:
-    (at.folder / "words.vec.gz").write_bytes(gzip.compress(at.pickle()))
-    tiny("bilstm_crf", tagger={"word_vectors": str(at.folder / "words.vec.gz")})
-
-
-@refused
-def a_saved_model_whose_weights_are_a_pickle(at: Scene) -> None:
-    folder = saved(at)
-    at.torch_pickle(folder / "model.safetensors")
-    sealed(folder)
-    load(folder)
-
-
-@refused
-def a_saved_model_whose_encoder_is_elsewhere(at: Scene) -> None:
-    folder = saved(at)
-    options(folder, encoder={"pretrained": str(bert(at))})
-    load(folder)
-
-
-@refused
-def a_saved_model_whose_word_vectors_are_elsewhere(at: Scene) -> None:
-    folder = saved(at)
-    options(folder, tagger={"word_vectors": str(at.secret)})
-    load(folder)
-
-
-@refused
-def a_saved_model_whose_image_network_is_elsewhere(at: Scene) -> None:
-    folder = at.folder / "model"
-    tiny("rpbert").save(folder)
-    options(folder, evidence={"blocks": {"pretrained": str(at.secret), "image_size": 32}})
-    load(folder)
-
-
-def _detector(at: Scene, **fields: Any) -> None:
-    folder = at.folder / "model"
-    tiny("vilbert", evidence=EVIDENCE["regions"]).save(folder)
-    shape = {**EVIDENCE["regions"]["regions"]["shape"], **fields}
-    options(folder, evidence={"regions": {"shape": shape, "image_size": 32, "most": 3}})
-    load(folder)
-
-
-@refused
-def a_saved_model_whose_detector_has_a_kernel_of_a_hub(at: Scene) -> None:
-    _detector(at, attn_implementation="stranger/kernel")
-
-
-@refused
-def a_saved_model_whose_detector_has_a_backbone_elsewhere(at: Scene) -> None:
-    _detector(at, backbone=str(at.secret), backbone_config=None, use_pretrained_backbone=True)
-
-
-@harmless
-def a_saved_tokenizer_with_code_beside(at: Scene) -> None:
-    folder = saved(at)
-    at.code(folder / "tokenizer" / "evil.py")
-    mapped = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
-    changed(folder / "tokenizer" / "tokenizer_config.json", auto_map=mapped)
-    sealed(folder)
-    load(folder)
-
-
-@refused
-def a_saved_tokenizer_of_its_own_code(at: Scene) -> None:
-    folder = saved(at)
-    at.code(folder / "tokenizer" / "evil.py")
-    (folder / "tokenizer" / "tokenizer.json").unlink()
-    config = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
-    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
-    sealed(folder)
-    load(folder)
-
-
-@refused
-def a_pickle_put_into_the_tokenizer_of_a_saved_model(at: Scene) -> None:
-    folder = saved(at)
-    (folder / "tokenizer" / "vocab.pkl").write_bytes(at.pickle())
-    load(folder)
-
-
-@refused
-def a_manifest_that_climbs(at: Scene) -> None:
-    folder = saved(at)
-    entry = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
-    sealed(folder, **{"../../secret": entry})
-    load(folder)
-
-
-@refused
-def a_manifest_with_an_absolute_name(at: Scene) -> None:
-    folder = saved(at)
-    entry = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
-    sealed(folder, **{str(at.secret): entry})
-    load(folder)
-
-
-@refused
-def a_link_in_a_saved_model(at: Scene) -> None:
-    folder = saved(at)
-    (folder / "model.safetensors").replace(at.secret)
-    (folder / "model.safetensors").symlink_to("../../secret")
-    load(folder)
-
-
-@refused
-def a_checkpoint_that_is_a_pickle(at: Scene) -> None:
-    kept = Checkpoints(at.folder)
-    kept.save(Checkpoint(Place(1), {"system": {"a": torch.zeros(1)}}, {}), 2)
-    at.torch_pickle(at.folder / "epoch-0001" / "system.safetensors")
-    sealed(at.folder / "epoch-0001")
-    kept.newest(print)
-
-
-@refused
-def a_checkpoint_whose_manifest_climbs(at: Scene) -> None:
-    kept = Checkpoints(at.folder)
-    kept.save(Checkpoint(Place(1), {"system": {"a": torch.zeros(1)}}, {}), 2)
-    entry = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
-    sealed(at.folder / "epoch-0001", **{"../../secret": entry})
-    kept.newest(print)
-
-
-def read(path: Path) -> None:
-    list(open_data(path).read("train"))
-
-
-@refused
-def an_image_id_that_climbs(at: Scene) -> None:
-    (at.folder / "images").mkdir()
-    (at.folder / "train.txt").write_text("IMGID:../../secret\nAda\tB-PER\n\n")
-    read(at.folder)
-
-
-def _row(at: Scene, image: str) -> None:
-    file = at.folder / "train.jsonl"
-    file.write_text(json.dumps({"id": "1", "text": "Ada", "image": image}) + "\n")
-    read(file)
-
-
-@refused
-def an_image_that_climbs(at: Scene) -> None:
-    _row(at, "../secret")
-
-
-@refused
-def an_image_that_climbs_as_windows_does(at: Scene) -> None:
-    _row(at, "images\\..\\..\\secret")
-
-
-@refused
-def an_absolute_image(at: Scene) -> None:
-    _row(at, str(at.secret))
-
-
-@refused
-def an_image_of_the_network(at: Scene) -> None:
-    _row(at, "http://169.254.169.254/latest/meta-data")
-
-
-@refused
-def settings_with_code(at: Scene) -> None:
-    file = at.folder / "run.yaml"
-    file.write_text(f"model: !!python/object/apply:os.system ['touch {at.canary}']\n")
-    load_run(file)
-
-
-@refused
-def an_override_with_code(at: Scene) -> None:
-    file = at.folder / "run.yaml"
-    file.write_text("model: {system: bilstm_crf}\ndata: {path: x}\n")
-    load_run(file, [f"model.gate=!!python/object/apply:os.system ['touch {at.canary}']"])
-
-
-@refused
-def regions_that_are_a_pickle(at: Scene) -> None:
-    at.torch_pickle(at.folder / "regions.safetensors")
-    (at.folder / "train.jsonl").write_text(json.dumps({"id": "1", "text": "Ada"}) + "\n")
-    read(at.folder)

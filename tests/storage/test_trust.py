@@ -12,8 +12,8 @@ import rpbert
 from rpbert.errors import InputError
 from rpbert.models.saved import TaggingModel
 from tests.conftest import tiny
-from tests.hostile import HARMLESS, REFUSED, Scene, watched
 from tests.soak import Soak
+from tests.storage.hostile_folders import HARMLESS, REFUSED, Scene, watched
 
 PACKAGE = Path(rpbert.__file__).parent
 CASES = [*REFUSED, *HARMLESS]
