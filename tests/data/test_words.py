@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.data.words import SPLITTERS, WordSplitter, align, marks_style
+from rpbert.data.readers import open_data
+from rpbert.data.words import (
+    ENOUGH_MARKS,
+    SPLITTERS,
+    MarksWatch,
+    SplittingWarning,
+    WordSplitter,
+    align,
+    marks_style,
+)
+from rpbert.inference import Tagger
 from rpbert.types import Post
+from tests.conftest import tiny
 
 both_styles = pytest.mark.parametrize("splitter", SPLITTERS.values(), ids=SPLITTERS.keys())
 # Plain text, and text dense in what the patterns look for.
 ATOMS = ["http://", "www.", "@", "#", "$", "-", "'", "_", "^", ":", ")", "<3", "1", ",", "a", "é",
          "\u0301", "\u200d", "\ufe0f", "\u20e3", "👩", "🏽", "🇫", "🇷", "🏴", "\U000e0067",
          "\0", "\ud800", " ", "\n", "\u3000", "\u2028", "ह", "ि", "漢"]  # fmt: skip
+SPLITTERS["joined"].split("é")  # makes its patterns once, which is not to be timed
 any_text = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=()), max_size=80),
     st.lists(st.sampled_from(ATOMS), max_size=40).map("".join),
@@ -93,15 +110,6 @@ def test_a_url_leaves_the_punctuation_behind_it(splitter: WordSplitter) -> None:
     assert words_of(splitter, text) == parts.split(" ")
 
 
-def test_names_lead_to_their_styles() -> None:
-    assert {name: splitter.name for name, splitter in SPLITTERS.items()} == {
-        "joined": "joined",
-        "apart": "apart",
-        "joined-runs": "joined",
-        "apart-runs": "apart",
-    }
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -154,3 +162,58 @@ def test_words_align_with_the_text_they_come_from(splitter: WordSplitter, text: 
 
 def test_alignment_stops_at_the_first_word_not_found() -> None:
     assert align(["b", "", "c", "a", "d"], "a  bc d") == [(3, 4), (4, 4), (4, 5)]
+
+
+TEXT = "RT @ada: at #LakeComo with @bob, so e-mail me ## a@b.org"
+
+
+def warned(watch: MarksWatch, posts: Sequence[Post]) -> int:
+    """How often the watch warns of posts that pass one by one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for post in posts:
+            watch.see([post])
+    return sum(warning.category is SplittingWarning for warning in caught)
+
+
+def posts_of(style: str, count: int = 40) -> list[Post]:
+    words = tuple(words_of(SPLITTERS[style], "RT @ada: at #LakeComo with @bob"))
+    return [Post.from_words(str(i), words) for i in range(count)]
+
+
+@pytest.mark.parametrize("style", ["joined", "apart"])
+@pytest.mark.parametrize("model", ["joined", "apart"])
+def test_the_other_style_is_warned_of_once(style: str, model: str) -> None:
+    assert warned(MarksWatch(model), posts_of(style)) == (style != model)
+
+
+def test_few_marks_and_a_mixture_say_nothing() -> None:
+    assert warned(MarksWatch("apart"), posts_of("joined", (ENOUGH_MARKS - 1) // 3)) == 0
+    mixed = [
+        post for pair in zip(posts_of("joined"), posts_of("apart"), strict=True) for post in pair
+    ]
+    assert warned(MarksWatch("apart"), mixed) == warned(MarksWatch("joined"), mixed) == 0
+
+
+@pytest.mark.parametrize(("style", "other"), [("joined", "apart"), ("apart", "joined")])
+def test_raw_text_follows_the_model(style: str, other: str) -> None:
+    """The same texts give the words of the style that the model remembers, without a warning."""
+    model = tiny("bilstm_crf")
+    model = replace(model, vocabulary=replace(model.vocabulary, marks=style))
+    tagger = Tagger(model, "cpu")
+    assert tagger.as_post(TEXT).words == tuple(words_of(SPLITTERS[style], TEXT))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tagger.predict_batch([TEXT] * 40)
+    with pytest.warns(SplittingWarning, match="give the raw text"):
+        Tagger(model, "cpu").predict_batch(posts_of(other))
+
+
+@pytest.mark.parametrize(
+    ("name", "style", "other"),
+    [("twitter2015", "joined", "apart"), ("twitter2017", "apart", "joined")],
+)
+def test_the_styles_of_the_real_sets(shared: Path, name: str, style: str, other: str) -> None:
+    posts = list(open_data(shared / name).read("dev"))
+    assert warned(MarksWatch(style), posts) == 0
+    assert warned(MarksWatch(other), posts) == 1
