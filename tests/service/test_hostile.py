@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
-from tests.batch.hostile_images import bombs, mutated
+from tests.hostile import bombs, images
 from tests.service.common import make_service, png, running
 from tests.soak import Soak
 from tests.test_inference import FINDER
@@ -118,7 +118,7 @@ def bodies(draw: random.Random) -> Iterator[tuple[str, bytes, str]]:
     paths = ("/v1/predict", "/v1/explain")
     kinds = ("application/json", "multipart/form-data; boundary=b", "text/html", "", "*/*;q=1")
     good = json.dumps({"text": TEXT, "image": base64.b64encode(png()).decode()}).encode()
-    damaged = mutated(100_000)
+    damaged = images(100_000)
     values: list[Callable[[], object]] = [
         lambda: draw.choice([None, True, 0, -1.5, "", [], {}, [[]], [None], "a", 10**30]),
         lambda: {"text": draw.choice([None, 1, [], {}, True, "\ud800", "\0", "x" * 9999])},
