@@ -1,8 +1,7 @@
-"""Named entities from social posts with images; an image counts as far as it relates to the text.
+"""Multimodal named entity recognition in social posts with images (RpBERT), in PyTorch.
 
-``Tagger`` tags posts, ``Post``, ``Entity`` and ``Prediction`` are what goes in and comes out, and
-``InputError`` is raised for whatever the user can fix. PyTorch is imported when `Tagger` is
-first used, not before.
+`InputError` is raised for whatever the user can fix. PyTorch is imported when `Tagger` is first
+used, not before.
 """
 
 from __future__ import annotations

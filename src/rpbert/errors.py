@@ -1,4 +1,4 @@
-"""The one error a user can fix, and the one line that tells how."""
+"""The one error a user can fix, and the words of its line."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ class InputError(ValueError):
         super().__init__(printable(" ".join(line.split())))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, ...]]:
-        """What it is made from again in another process."""
+        """Its arguments, for another process."""
         return type(self), (str(self.where), self.found, self.expected, self.hint)
 
 
 def printable(line: str) -> str:
-    """A line with escapes for signs that would steer a terminal; file names hold what they like."""
+    """A line with control characters escaped: a file name may hold some that steer a terminal."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """The name of `known` that is spelt most like what was given, as a question; else nothing."""
+    """The name of `known` that is spelt most like `given`, as a question; else nothing."""
     near = difflib.get_close_matches(str(given)[:80], list(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 
 def reason_of(error: Exception) -> str:
-    """Why, as the system or a library says it: one line without error number and path."""
-    said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(said).splitlines()[0][:160]
+    """The reason that the system or a library gives: one line without error number and path."""
+    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(reason).splitlines()[0][:160]
 
 
 def counted(number: int, noun: str) -> str:
@@ -52,7 +52,7 @@ def counted(number: int, noun: str) -> str:
 
 
 Faults: TypeAlias = "Callable[[InputError], object]"
-"""What is told of each faulty row of a file; if it returns, the reading goes on behind the row."""
+"""Called with each faulty row of a file; if it returns, reading continues after the row."""
 
 
 def refuse(fault: InputError) -> NoReturn:

@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from rpbert.markup import prediction_html
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -177,17 +179,14 @@ class SourceScore:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the tagger says of a post.
+    """The entities of a post and the relation of its image to the text.
 
     Attributes:
-        relation: the relation score r (Eq. 2) in [0, 1]: how much of the image was let through,
-            0.0 for a post whose image is none, missing or unreadable; None for a system without
-            a relation gate; of several sources the highest.
-        image: what became of the post's image; where a system takes regions or captions in its
-            place, ``used`` if the post has some, else ``none``; of several images ``used`` if
-            one is.
-        sources: r of each image and kind of evidence that could be used, where a model or a post
-            has more than one.
+        relation: the relation score r (Eq. 2) in [0, 1], the highest of several sources; 0.0 for
+            a post without a usable image, None for a system without a relation gate.
+        image: whether the post's image, or the regions or captions in its place, could be used;
+            ``used`` if one of several was.
+        sources: r of each image and kind of evidence, where there is more than one.
     """
 
     id: str
@@ -198,7 +197,7 @@ class Prediction:
     sources: tuple[SourceScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON types, keys as in the public contract; ``sources`` if any."""
+        """The prediction as JSON types; ``sources`` if there are any."""
         content = asdict(self)
         content["sources"] = list(content["sources"])
         if not self.sources:
@@ -206,21 +205,21 @@ class Prediction:
         return content
 
     def to_displacy(self) -> dict[str, Any]:
-        """The prediction as ``spacy.displacy.render(…, style="ent", manual=True)`` takes it."""
-        from rpbert.integrations.markup import displacy
+        """For ``spacy.displacy.render(…, style="ent", manual=True)``.
 
-        return displacy(self)
+        Source: https://spacy.io/usage/visualizers#manual-usage.
+        """
+        spans = [{"start": e.start, "end": e.end, "label": e.label} for e in self.entities]
+        return {"text": self.text, "ents": spans, "title": None}
 
     def _repr_html_(self) -> str:
         """How notebooks show a prediction."""
-        from rpbert.integrations.markup import prediction_html
-
         return prediction_html(self)
 
 
 @dataclass(slots=True)
 class EvidenceInput:
-    """What the visual tokens of a batch are made from; what several posts share stands once.
+    """One kind of evidence of a batch; what several posts share is there once.
 
     Attributes:
         values: normalised pixels (I, 3, height, width), or features of regions (I, V, d_v), or
@@ -245,12 +244,10 @@ class EvidenceInput:
 
 @dataclass(slots=True)
 class Batch:
-    """Posts packed as tensors, everything a system needs and nothing twice.
+    """Posts packed as tensors; distinct words and images are there once.
 
-    A word's characters and vector are looked up once per distinct word of the batch, an image
-    is decoded once per distinct image. A post longer than the encoder takes several encoder
-    rows, which overlap; each of its words is then read from the one row where it has most
-    context on both sides.
+    A post longer than the encoder takes several encoder rows, which overlap; each of its words is
+    read from the row where it has most context on both sides.
 
     Attributes:
         posts: the posts, in the order of the rows below.
@@ -265,10 +262,9 @@ class Batch:
         form_words: the distinct words of the batch.
         form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
         form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
-        evidence: what the visual tokens are made from, one entry for each kind of evidence of
-            the model, in its order; empty for a system of text alone.
-        image_status: what became of each post's image, or of what stands in its place; of several
-            images the best.
+        evidence: one entry for each kind of evidence of the model, in its order; empty for a
+            system of text alone.
+        image_status: whether the image of each post could be used; of several the best.
         tags: index of each gold tag, 0 on padding; None unless every post has tags. Shape: (B, W).
         relations: probability that the image adds; None unless every post has it. Shape: (B,).
     """
@@ -317,10 +313,7 @@ def _moved(packed: EvidenceInput | Batch, device: torch.device | str) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a model's scores are divided by before they become probabilities; 1 leaves them.
-
-    Neither changes what is predicted: a temperature keeps the order of tag sequences, and the
-    relation score r stays the share of the image that was let through.
+    """Temperatures of a model's scores; they change probabilities, not what is predicted.
 
     Attributes:
         spans: temperature of the CRF, whose sequences have p(y) ∝ exp(s(y) / T).

@@ -1,8 +1,8 @@
-"""Folders that are written whole or not at all, and the manifest that tells a changed byte.
+"""Folders that are written whole or not at all, with a manifest that shows a changed byte.
 
-``manifest.json`` lists every file of a folder with its length and SHA-256, and closes with the
-SHA-256 of that list. It is written last, when all else is on the disk: a folder with a manifest
-that holds is whole. Models and checkpoints are such folders.
+``manifest.json`` lists every file of a folder with its length and SHA-256, and ends with the
+SHA-256 of that list. It is written last, when all other files are on the disk: a folder whose
+manifest holds is whole. Models and checkpoints are such folders.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from rpbert.storage.writing import cannot_write, is_disk_fault, stays_below, syn
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
-"""Not listed: it is for people, who edit it."""
+"""Not listed, because people edit it."""
 _AGAIN = "copy it again"
 
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes the name of `folder` once it is on the disk.
+    """A new folder to write into, which replaces `folder` once it is on the disk.
 
-    What stood there before is replaced only then, and stands there again if that fails. A process
-    that is killed in between leaves what `recover` mends.
+    If that fails, the earlier folder is put back; after a killed process, `recover` does that.
 
     Raises:
         InputError: the disk is full, fails or may not be written.
@@ -41,7 +40,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         new.mkdir(parents=True)
         yield new
         _seal(new)
-        _put(new, folder)
+        _replace(folder, new)
     except Exception as error:
         if is_disk_fault(error):
             raise cannot_write(folder, error) from error
@@ -51,10 +50,10 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[str]:
-    """Hold every file of a folder to its manifest; returns the files it lists.
+    """Compare every file of a folder with its manifest; returns the files it lists.
 
-    Files beside the listed ones are let be where nothing reads them, in the folder itself; one in
-    a folder within, which a library reads as a whole, is refused.
+    An unlisted file in the folder itself is ignored, because nothing reads it; one in a folder
+    within, which a library reads as a whole, is refused.
 
     Args:
         needed: files that the manifest has to list.
@@ -68,7 +67,15 @@ def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[st
         expected = "all files that were saved"
         raise InputError(folder / MANIFEST, f"no entry of {lacking[0]}", expected)
     for name, entry in listed.items():
-        _verify_file(folder, name, entry)
+        path = folder / name
+        if not stays_below(name) or not _lies_in(folder, path):
+            found = f"{name!a}, outside the folder"
+            raise InputError(folder / MANIFEST, found, "files within it")
+        if not path.is_file():
+            raise InputError(path, "no such file", "the file the manifest lists", _AGAIN)
+        if (found_entry := _entry(path)) != entry:
+            found = f"changed content ({found_entry['bytes']:,} bytes)"
+            raise InputError(path, found, "the bytes that were saved", _AGAIN)
     for inner in sorted({Path(name).parts[0] for name in listed if "/" in name}):
         for path in sorted((folder / inner).rglob("*")):
             known = path.relative_to(folder).as_posix() in listed
@@ -87,7 +94,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def recover(folder: Path) -> None:
-    """Mend what a process left that was killed while it wrote this folder."""
+    """Repair what a process left that was killed while it wrote this folder."""
     left_over = folder.parent.glob(f".{folder.name}.old-*")
     earlier = sorted(left_over, key=lambda path: path.stat().st_mtime)
     if earlier and not folder.exists():
@@ -97,7 +104,7 @@ def recover(folder: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    """Have all files on the disk, and behind them the manifest."""
+    """Write all files to the disk, and then the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path: path.relative_to(folder).as_posix() for path in files}
     listed = {name: _entry(path) for path, name in names.items() if name != CARD}
@@ -108,8 +115,8 @@ def _seal(folder: Path) -> None:
     sync(folder)
 
 
-def _put(new: Path, folder: Path) -> None:
-    """Put a finished folder in the place of an older one."""
+def _replace(folder: Path, new: Path) -> None:
+    """Put a finished folder in the place of an earlier one."""
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # of a killed process with the same number
@@ -130,52 +137,31 @@ def _entry(path: Path) -> dict[str, Any]:
         return {"bytes": file.tell(), "sha256": digest}
 
 
-def _is_entry(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and entry.keys() == {"bytes", "sha256"}
-        and type(entry["bytes"]) is int
-    )
-
-
-def _written(listed: dict[str, dict[str, Any]]) -> bytes:
-    """The one way a manifest of these entries is written, so that no byte of it is free."""
+def _written(listed: dict[str, Any]) -> bytes:
+    """The only bytes of a manifest of these entries."""
     entries = json.dumps(listed, indent=1, sort_keys=True)
     digest = hashlib.sha256(entries.encode()).hexdigest()
     return f'{{"files": {entries},\n"sha256": "{digest}"}}\n'.encode()
 
 
-def _listed(manifest: Path, hint: str) -> dict[str, dict[str, Any]]:
+def _listed(manifest: Path, hint: str) -> dict[str, Any]:
     """The entries of a manifest."""
     try:
         content = manifest.read_bytes()
     except OSError:
         raise InputError(manifest, "no readable manifest", "a whole folder", hint) from None
     try:
-        listed: dict[str, dict[str, Any]] = json.loads(content)["files"]
-        intact = _written(listed) == content and all(map(_is_entry, listed.values()))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        listed = json.loads(content)["files"]
+        intact = isinstance(listed, dict) and _written(listed) == content
+    except (ValueError, LookupError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise InputError(manifest, "changed content", "the bytes that were saved", _AGAIN)
-    return listed
-
-
-def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
-    path = folder / name
-    if not stays_below(name) or not _lies_in(folder, path):
-        raise InputError(folder / MANIFEST, f"{name!a}, outside the folder", "files within it")
-    if not path.is_file():
-        raise InputError(path, "no such file", "the file the manifest lists", _AGAIN)
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise InputError(path, f"{size:,} bytes", f"the {entry['bytes']:,} that were saved", _AGAIN)
-    if _entry(path) != entry:
-        raise InputError(path, "changed content", "the bytes that were saved", _AGAIN)
+    return dict(listed)
 
 
 def _lies_in(folder: Path, path: Path) -> bool:
-    """Whether a file lies in its folder, or in the store that a hub's folders link to."""
+    """Whether a file is in its folder, or in the store that a hub's folders link to."""
     real, target = folder.resolve(), path.resolve()
     if target.is_relative_to(real):
         return True

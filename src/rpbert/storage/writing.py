@@ -1,22 +1,23 @@
-"""Files that are written whole or not at all, and the one line where a disk refuses them."""
+"""Files that are written whole or not at all, and the line where a disk refuses them."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from rpbert.errors import InputError, reason_of
 
-FREE_SPACE = "free some space or repair the disk, and try again; what stood there before is whole"
+FREE_SPACE = "free some space or repair the disk, and try again; the earlier content is unchanged"
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before anything that builds on them."""
+    """Flush a file, or the names in a folder, to the disk."""
     if path.is_dir() and os.name != "posix":
-        return  # other systems cannot open a folder, and keep its names by themselves
+        return  # other systems cannot open a folder
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -25,7 +26,7 @@ def sync(path: Path) -> None:
 
 
 def is_disk_fault(error: Exception) -> bool:
-    """Whether a disk or system refused to write; libraries in Rust wrap what it said."""
+    """Whether a disk or system refused to write; libraries in Rust wrap its error."""
     return isinstance(error, OSError) or "(os error " in str(error)
 
 
@@ -37,7 +38,7 @@ def cannot_write(path: Path, error: Exception, hint: str = FREE_SPACE) -> InputE
 
 
 def check_writable(folder: Path, name: str) -> None:
-    """See that a folder is one and can be written, or made where it is not there yet.
+    """Check that a folder can be written, or made where there is none.
 
     Args:
         name: of the folder in messages, such as RUN.
@@ -52,7 +53,7 @@ def check_writable(folder: Path, name: str) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
-    """Open a text file that takes its name only once it is complete and on the disk.
+    """Open a text file that replaces `path` once it is complete and on the disk.
 
     A lone surrogate, as the name of a file may hold, is written as ``\\udcff``, as in JSON.
 
@@ -60,26 +61,20 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
             is full or fails.
     """
-    with _whole(
-        path, lambda new: new.open("w", encoding="utf-8", errors="backslashreplace")
-    ) as file:
-        yield file
+    with bytes_written_whole(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="\n")
+        yield text
+        text.detach()
 
 
 @contextmanager
 def bytes_written_whole(path: Path) -> Iterator[BinaryIO]:
     """The same for a file of bytes."""
-    with _whole(path, lambda new: new.open("wb")) as file:
-        yield file
-
-
-@contextmanager
-def _whole(path: Path, open_new: Callable[[Path], IO[Any]]) -> Iterator[Any]:
     if path.is_dir():
         raise InputError(path, "a folder", "a file that can be written")
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
-        file = open_new(new)
+        file = new.open("wb")
     except OSError as error:
         raise InputError(path, reason_of(error), "a file that can be written") from None
     try:

@@ -72,7 +72,7 @@ def test_any_text_comes_back(text: str) -> None:
 @pytest.mark.parametrize(
     ("image", "relation", "said"),
     [
-        ("used", None, "unweighed"),
+        ("used", None, "without a weight"),
         ("none", 0.0, "no image"),
         ("missing", 0.0, "missing"),
         ("unreadable", 0.0, "unreadable"),
