@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,44 +106,43 @@ def test_what_cannot_be_scored_is_refused() -> None:
         only(scored, "relation")
 
 
-def test_a_saved_model_knows_the_entities_of_its_training(tmp_path: Path) -> None:
+@pytest.fixture
+def model(tmp_path: Path) -> str:
     tiny("bert", TRAINED_ON).save(tmp_path / "model")
-    rows = [
-        {"id": str(i), "tokens": ["so", name], "tags": ["O", tag]}
-        for i, (name, tag) in enumerate([("Ada", "B-PER"), ("Turing", "B-PER")])
-    ]
-    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl").by_familiarity
+    return str(tmp_path / "model")
+
+
+def written(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"id": str(i), **row}) + "\n" for i, row in enumerate(rows)))
+    return path
+
+
+def test_a_saved_model_knows_the_entities_of_its_training(model: str, tmp_path: Path) -> None:
+    rows = [{"tokens": ["so", name], "tags": ["O", "B-PER"]} for name in ("Ada", "Turing")]
+    found = evaluate_model(model, written(tmp_path / "posts.jsonl", *rows)).by_familiarity
     assert [found[name].strict.overall.gold for name in ("seen", "unseen")] == [1, 1]
-    saved = json.loads((tmp_path / "model" / "model.json").read_text())["entities"]
+    saved = json.loads((Path(model) / "model.json").read_text())["entities"]
     assert len(saved) == 2
     assert all(re.fullmatch("[0-9a-f]{16}", entry) for entry in saved)  # no text of the posts
 
 
-def test_words_cut_at_gold_entities_are_counted(tmp_path: Path) -> None:
-    tiny("bert", TRAINED_ON).save(tmp_path / "model")
-    row = {"id": "1", "text": "so #AdaNow", "entities": [{"start": 4, "end": 7, "label": "PER"}]}
-    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
-    found = evaluate_model(str(tmp_path / "model"), tmp_path / "posts.jsonl")
+def test_words_cut_at_gold_entities_are_counted(model: str, tmp_path: Path) -> None:
+    row = {"text": "so #AdaNow", "entities": [{"start": 4, "end": 7, "label": "PER"}]}
+    found = evaluate_model(model, written(tmp_path / "posts.jsonl", row))
     assert found.cut_words == 1
     assert "1 words cut at gold entities" in render(found)
 
 
-def test_a_folder_is_scored_on_its_test_split_alone(tmp_path: Path) -> None:
-    tiny("bert", TRAINED_ON).save(tmp_path / "model")
-    (tmp_path / "data").mkdir()
-    row = {"id": "1", "tokens": ["so"], "tags": ["O"]}
-    (tmp_path / "data" / "train.jsonl").write_text(json.dumps(row))
+def test_a_folder_is_scored_on_its_test_split_alone(model: str, tmp_path: Path) -> None:
+    written(tmp_path / "data" / "train.jsonl", {"tokens": ["so"], "tags": ["O"]})
     with pytest.raises(InputError, match="no split 'test'"):
-        evaluate_model(str(tmp_path / "model"), tmp_path / "data")
+        evaluate_model(model, tmp_path / "data")
 
 
-def test_another_precision_is_scored_beside_float32(tmp_path: Path) -> None:
-    tiny("bert", TRAINED_ON).save(tmp_path / "model")
-    row = {"id": "1", "tokens": ["so", "Ada"], "tags": ["O", "B-PER"]}
-    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
-    where = (str(tmp_path / "model"), tmp_path / "posts.jsonl")
-    plain, other = evaluate_model(*where), evaluate_model(*where, precision="bf16")
+def test_another_precision_is_scored_beside_float32(model: str, tmp_path: Path) -> None:
+    posts = written(tmp_path / "posts.jsonl", {"tokens": ["so", "Ada"], "tags": ["O", "B-PER"]})
+    plain, other = evaluate_model(model, posts), evaluate_model(model, posts, precision="bf16")
     assert plain.fp32_f1 is None
     assert plain.tags is not None
     assert other.fp32_f1 == plain.tags.strict.f1

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,13 +129,9 @@ def test_seen_and_unseen_add_up_to_all() -> None:
     for name in ("strict", "lenient"):
         seen, unseen = (getattr(found[part], name).overall for part in ("seen", "unseen"))
         total = getattr(whole, name).overall
-        assert seen.gold > 0
-        assert unseen.gold > 0
-        assert total == Counts(
-            seen.gold + unseen.gold,
-            seen.predicted + unseen.predicted,
-            seen.correct + unseen.correct,
-        )
+        assert seen.gold > 0 < unseen.gold
+        for count in ("gold", "predicted", "correct"):
+            assert getattr(seen, count) + getattr(unseen, count) == getattr(total, count)
 
 
 def read_split(path: Path) -> tuple[list[list[str]], list[list[str]]]:
@@ -221,8 +215,3 @@ def test_an_evaluation_is_json() -> None:
     assert found["tags"]["by_group"]["image adds"]["strict"]["by_type"]["PER"]["support"] == 1
     assert found["relation"]["accuracy"] == 1.0
     assert found["relation"]["mean_r"] == {"adds": 0.9, "does_not_add": None}
-
-
-def test_scoring_does_not_load_torch() -> None:
-    code = "import sys, rpbert.evaluation.scoring; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -103,12 +103,14 @@ class Reporter:
 
             yield advance
 
-    def evaluated(self, record: dict[str, Any], images: bool = False) -> None:
-        """Keep and show the record of an epoch.
+    def evidence(self, images: dict[str, dict[str, int]]) -> None:
+        """Show how many posts of each task have each image status."""
+        for task, seen in images.items():
+            counts = ", ".join(f"{number:,} {status}" for status, number in sorted(seen.items()))
+            self.note(f"evidence of {task}: {counts}")
 
-        Args:
-            images: whether to show what became of the images too.
-        """
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Keep and show the record of an epoch."""
         if not self.accelerator.is_main_process:
             return
         try:
@@ -119,9 +121,6 @@ class Reporter:
         except OSError as error:
             hint = "free some space or repair the disk, then give --resume"
             raise cannot_write(self.metrics, error, hint) from error
-        for task, seen in record["images"].items() if images else ():
-            counts = ", ".join(f"{number:,} {status}" for status, number in sorted(seen.items()))
-            self.note(f"evidence of {task}: {counts}")
         scalars = {f"loss/{name}": loss for name, loss in record["loss"].items()}
         losses = " ".join(f"{name} {loss:.3f}" for name, loss in record["loss"].items())
         line = f"epoch {record['epoch']}/{self.epochs}: loss {losses}"

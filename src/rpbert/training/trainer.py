@@ -183,8 +183,9 @@ class Trainer:
                     "images": self._images(),
                     "best": improved,
                 }
-                images = progress.epoch == first and bool(self.collator.evidence.wanted)
-                self.reporter.evaluated(record, images)
+                if progress.epoch == first and self.collator.evidence.wanted:
+                    self.reporter.evidence(record["images"])
+                self.reporter.evaluated(record)
                 progress.next_epoch()
                 self._save(record if improved else None)
                 if self._should()[1]:
