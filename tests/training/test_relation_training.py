@@ -21,14 +21,6 @@ from tests.conftest import EVIDENCE, made_posts
 from tests.training_runs import data_folder, records, settings, with_data
 
 
-def test_labels_without_images_are_told_from_no_labels(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.rmtree(data / "images")
-    train(settings(data, epochs=1), tmp_path / "run")
-    assert "relation labels but no image" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("kind", ["captions", "stored-regions"])
 def test_the_relation_is_learnt_from_evidence_that_is_no_image(
     data: Path, tmp_path: Path, kind: str
@@ -59,6 +51,7 @@ def test_the_relation_is_learnt_from_evidence_that_is_no_image(
     [
         ("bert", {"relations": "trc"}, "Task#1 is skipped; data.relations is not read"),
         ("rpbert", {"relation_source": "none"}, "Task#1 is skipped"),
+        ("rpbert", {}, "relation labels but no image: Task#1 is skipped"),
     ],
 )
 def test_a_run_without_task_1_says_so(
@@ -69,6 +62,8 @@ def test_a_run_without_task_1_says_so(
     given: dict[str, Any],
     said: str,
 ) -> None:
+    if not given:
+        shutil.rmtree(data / "images")
     train(with_data(settings(data, system, epochs=1), **given), tmp_path / "run")
     assert said in capsys.readouterr().err
     assert set(records(tmp_path / "run")[0]["loss"]) == {"tagging"}
@@ -87,24 +82,17 @@ def test_relations_may_come_from_posts_with_tags_of_other_types(
     assert line["loss"]["relation"] > 0
 
 
-def test_without_relation_labels_the_pairs_are_made_and_said(
-    unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = train(settings(unlabelled, epochs=1), tmp_path / "run")
-    said = "the gate learns from mismatch, 8 own and 8 exchanged images (16 posts)"
-    assert said in capsys.readouterr().err
-    assert TaggingModel.load(result.model).notes["relation_source"] == said
-    (line,) = records(tmp_path / "run")
-    assert line["images"] == {"relation": {"used": 16}, "tagging": {"used": 8}}
-
-
-def test_labels_that_no_source_asks_for_are_not_read(
+def test_pairs_are_made_and_labels_that_no_source_asks_for_are_not_read(
     unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = with_data(settings(unlabelled, epochs=1), relations=unlabelled)
-    train(with_data(chosen, relation_source="mismatch"), tmp_path / "run")
-    assert "8 exchanged images (16 posts); data.relations is not read" in capsys.readouterr().err
-    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    result = train(with_data(chosen, relation_source="mismatch"), tmp_path / "run")
+    said = "the gate learns from mismatch, 8 own and 8 exchanged images (16 posts)"
+    assert f"{said}; data.relations is not read" in capsys.readouterr().err
+    assert TaggingModel.load(result.model).notes["relation_source"].startswith(said)
+    (line,) = records(tmp_path / "run")
+    assert line["images"] == {"relation": {"used": 16}, "tagging": {"used": 8}}
+    card = (result.model / "README.md").read_text()
     assert card.count("train.txt") == 1  # of the posts, and not of the labels again
     for source, read in (
         ("labels", True),

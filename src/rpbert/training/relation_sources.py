@@ -151,8 +151,9 @@ def relation_posts(
     Raises:
         InputError: a source that is asked for cannot be read, or has nothing to learn from.
     """
+    # r is of one source
     train = [alone for post in train for alone in evidence.split_by_source(post)]
-    candidates: Sequence[Post] = train  # r is of one source
+    candidates: Sequence[Post] = train
     where, notes = data.relations_read, []
     if where != data.relations:
         notes.append("data.relations is not read")
