@@ -37,7 +37,7 @@ soak: install
 
 # Each writes its page to benchmarks/results. DATA=twitter2017 gives real posts where they are read,
 # MODEL=RUN with it also scores a trained model.
-BENCHMARKS := small_things crf published_work loss_curve stages service
+BENCHMARKS := small_things crf published_work service
 benchmark: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/text_only.py $(DATA)

@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from rpbert.benchmark.measures import machine as facts
-from rpbert.benchmark.measures import seconds
+from rpbert import benchmark
+from rpbert.benchmark import seconds
 from rpbert.errors import InputError
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def options(script: str, about: str | None) -> argparse.ArgumentParser:
@@ -21,39 +19,33 @@ def options(script: str, about: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    written = RESULTS / f"{Path(script).stem}.md"
+    written = Path(__file__).parent / "results" / f"{Path(script).stem}.md"
     parser.add_argument("--output", type=_page, default=written, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5)
     return parser
 
 
 def _page(given: str) -> Path:
-    """A file that can be written: it is, after all is measured."""
-    path = Path(given)
-    if path.is_dir():
+    if Path(given).is_dir():
         raise argparse.ArgumentTypeError(f"{given}: found a folder; expected a file")
-    return path
+    return Path(given)
 
 
 def start(main: Callable[[], None]) -> None:
     """Run a script; wrong input, a disk fault and Ctrl-C end it with one line, as `rpbert`."""
     try:
         main()
-        return
-    except InputError as fault:
-        line, code = str(fault), 2
-    except OSError as fault:
-        line, code = f"{fault.filename or 'system'}: {fault.strerror or fault}", 2
+    except (InputError, OSError) as fault:
+        print(f"{Path(sys.argv[0]).name}: {fault}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        line, code = "stopped", 130
-    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
-    raise SystemExit(code)
+        raise SystemExit(130) from None
 
 
 def machine(*packages: str) -> str:
     """Processor, threads and versions, in one line."""
-    found = facts("cpu")
-    names = ("torch", "transformers", *packages)
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    found = benchmark.machine()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", *packages))
     return (
         f"{found['processor']}, {found['cores']} cores, {found['threads']} threads, "
         f"{found['instructions']}, {found['system']}; Python {found['python']}, {versions}, "
@@ -74,6 +66,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median and, in brackets, lowest and highest."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def ratio(values: Sequence[float], others: Sequence[float]) -> str:
+    """The median of the ratios of each round."""
+    return f"{statistics.median(a / b for a, b in zip(values, others, strict=True)):.2f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -17,7 +17,6 @@ import base64
 import contextlib
 import io
 import itertools
-import json
 import math
 import random
 import statistics
@@ -27,87 +26,68 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx2 as httpx
 import psutil
 import torch
-from common import machine, options, publish, start
+from common import machine, options, publish, start, table
 
 from rpbert import Post, Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
-from rpbert.synthetic.controlled import MadePost, Options, make_post
+from rpbert.synthetic.controlled import Options, make_post
 from rpbert.synthetic.demo import settings_of
 from rpbert.synthetic.scenes import draw
-from rpbert.types import Prediction
 
-POSTS = 256
-WAYS = {"dynamic batching": 32, "one by one": 1}
-COLUMNS = (
-    *("posts/s", "p50 ms", "p95 ms", "CPU ms a post", "peak MiB"),
-    *("answers", "503", "other errors", "lost", "wrong"),
-)
-CLOSE = 1e-4  # a sum of floats in another order
+POSTS = Options(posts=256)
+COLUMNS = ["", "posts/s", "p50 ms", "p95 ms", "CPU ms a post", "peak MiB", "statuses", "wrong"]
+Asked = list[tuple[dict[str, Any], dict[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A post as bytes on the wire, after its id, and what its answer must be."""
-
-    body: str
-    expected: Prediction
-
-
-@dataclass
-class Load:
-    """What the clients saw."""
-
-    seconds: list[float] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    lost: int = 0
-    took: float = 0.0
-
-
-def made_post(index: int) -> MadePost:
-    return make_post(index, Options(posts=POSTS))
-
-
-def image_of(index: int, post: MadePost) -> bytes | None:
-    if index % 2:
-        return None
-    buffer = io.BytesIO()
-    draw(post.shows, random.Random(index)).image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def new_model(folder: Path) -> None:
+def random_model(folder: Path) -> None:
     """A model of the demo's shape whose weights are random but for calling many words names."""
     posts = []
-    for made in map(made_post, range(2000)):
-        words, tags = zip(*((token.word, token.tag) for token in made.tokens), strict=True)
+    for made in (make_post(number, POSTS) for number in range(2000)):
+        words, tags, _ = zip(*made.tokens, strict=True)
         posts.append(Post.from_words(made.id, words, tags=tags))
     torch.manual_seed(0)
-    options = parse_options(settings_of("rpbert", folder, 0).model)
-    model = TaggingModel.create(options, posts)
+    model = TaggingModel.create(parse_options(settings_of("rpbert", folder, 0).model), posts)
     with torch.no_grad():
         model.system.tagger.to_tags.bias[0] = -0.5
     model.save(folder)
 
 
-def questions(tagger: Tagger) -> list[Asked]:
-    asked = []
-    for index in range(POSTS):
-        post = made_post(index)
-        image = image_of(index, post)
-        values: dict[str, Any] = {"text": post.text}
-        if image is not None:
-            values["image"] = base64.b64encode(image).decode()
-        asked.append(Asked(json.dumps(values)[1:], tagger.predict(post.text, image=image)))
+def questions(tagger: Tagger) -> Asked:
+    """What is asked, and the answer to it."""
+    asked: Asked = []
+    for number in range(POSTS.posts):
+        post = make_post(number, POSTS)
+        body: dict[str, Any] = {"id": post.id, "text": post.text}
+        image = None
+        if number % 2 == 0:
+            buffer = io.BytesIO()
+            draw(post.shows, random.Random(number)).image.save(buffer, "JPEG", quality=85)
+            image = buffer.getvalue()
+            body["image"] = base64.b64encode(image).decode()
+        expected = tagger.predict(post.text, image=image).to_dict()
+        asked.append((body, {**expected, "id": post.id}))
     return asked
+
+
+def same(answer: Any, expected: Any) -> bool:
+    """Whether two answers agree, floats but for a sum in another order."""
+    if isinstance(answer, dict) and isinstance(expected, dict):
+        return answer.keys() == expected.keys() and all(
+            same(answer[k], expected[k]) for k in answer
+        )
+    if isinstance(answer, list) and isinstance(expected, list):
+        pairs = zip(answer, expected, strict=False)
+        return len(answer) == len(expected) and all(same(a, b) for a, b in pairs)
+    if isinstance(answer, float) and isinstance(expected, float):
+        return math.isclose(answer, expected, abs_tol=1e-4)
+    return bool(answer == expected)
 
 
 @contextlib.contextmanager
@@ -126,81 +106,46 @@ def served(model: Path, batch_size: int) -> Iterator[tuple[str, psutil.Process]]
             print(process.stderr.read().strip(), file=sys.stderr)
 
 
-async def client(url: str, number: int, asked: list[Asked], until: float, load: Load) -> None:
-    """Asks again and again over one connection, and checks each answer against its post."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    turns = itertools.count(number * 7)
-    while time.monotonic() < until:
-        turn = next(turns)
-        question, id = asked[turn % len(asked)], f"{number}/{turn}"
-        body = f'{{"id": "{id}", {question.body}'.encode()
-        head = f"POST /v1/predict HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        started = time.monotonic()
-        try:
-            writer.write(head.encode() + body)
-            answer_head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = answer_head.lower().partition("content-length: ")[2].partition("\r")[0]
-            answer = json.loads(await reader.readexactly(int(length)))
-        except (OSError, EOFError, ValueError):
-            load.lost += 1
-            break
-        load.seconds.append(time.monotonic() - started)
-        status = int(answer_head.split(" ", 2)[1])
-        load.statuses[status] += 1
-        if status == 200 and not same(answer, id, question.expected):
-            load.wrong.append(f"{answer} is not {question.expected}")
-    writer.close()
+async def load(
+    url: str, asked: Asked, clients: int, seconds: float
+) -> tuple[list[float], Counter[int], int]:
+    """Seconds of each answer, how often each status came, and how many answers were wrong."""
+    times, statuses, wrong = list[float](), Counter[int](), Counter[str]()
+    until = time.monotonic() + seconds
+
+    async def client(number: int) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as session:
+            for turn in itertools.count(number * 7):
+                if time.monotonic() >= until:
+                    return
+                body, expected = asked[turn % len(asked)]
+                began = time.monotonic()
+                answer = await session.post("/v1/predict", json=body)
+                times.append(time.monotonic() - began)
+                statuses[answer.status_code] += 1
+                if answer.status_code == 200 and not same(answer.json(), expected):
+                    wrong["answer"] += 1
+
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return times, statuses, wrong.total()
 
 
-def same(answer: dict[str, Any], id: str, expected: Prediction) -> bool:
-    """Whether an answer is that of its post: all but the floats to the letter."""
-    wanted = expected.to_dict()
-    found = [answer["relation"], *(e.pop("score") for e in answer["entities"])]
-    floats = [wanted["relation"], *(e.pop("score") for e in wanted["entities"])]
-    for values in (answer, wanted):
-        values.pop("relation")
-    if answer != {**wanted, "id": id} or len(found) != len(floats):
-        return False
-    return all(math.isclose(a, b, abs_tol=CLOSE) for a, b in zip(found, floats, strict=True))
-
-
-async def loaded(url: str, asked: list[Asked], clients: int, seconds: float) -> Load:
-    load = Load()
-    started = time.monotonic()
-    until = started + seconds
-    await asyncio.gather(*(client(url, n, asked, until, load) for n in range(clients)))
-    load.took = time.monotonic() - started
-    return load
-
-
-def measured(model: Path, batch_size: int, asked: list[Asked], args: Any) -> tuple[Load, str]:
+def measured(model: Path, batch_size: int, asked: Asked, args: Any) -> tuple[float, list[str]]:
+    """Posts a second, and a row of the page."""
     with served(model, batch_size) as (url, process):
-        asyncio.run(loaded(url, asked, min(8, args.clients), 1.0))  # nothing is done first now
+        asyncio.run(load(url, asked, min(8, args.clients), 1.0))  # nothing is done first now
         before = sum(process.cpu_times()[:2])
-        load = asyncio.run(loaded(url, asked, args.clients, args.seconds))
-        cpu = 1000 * (sum(process.cpu_times()[:2]) - before) / max(1, len(load.seconds))
-        # Linux keeps the most that a process ever held; elsewhere what it holds now must do.
-        memory = process.memory_info()
-        peak = getattr(memory, "peak_wset", 0) or peak_of(process.pid) or memory.rss
-    ordered = sorted(load.seconds)
-    cuts = statistics.quantiles(ordered, n=100) if len(ordered) > 1 else [0.0] * 99
-    other = sum(count for status, count in load.statuses.items() if status not in (200, 503))
-    row = f"{len(ordered) / load.took:.1f} | {1000 * cuts[49]:.0f} | {1000 * cuts[94]:.0f} | "
-    row += (
-        f"{cpu:.1f} | {peak / 2**20:.0f} | {len(ordered):,} | {load.statuses[503]:,} | {other} | "
-    )
-    return load, row + f"{load.lost} | {len(load.wrong)}"
-
-
-def peak_of(process: int) -> int:
-    """The most memory that a process ever held, in bytes; 0 where the system does not tell."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text("utf-8")
-    except OSError:
-        return 0
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        times, statuses, wrong = asyncio.run(load(url, asked, args.clients, args.seconds))
+        cpu = 1000 * (sum(process.cpu_times()[:2]) - before) / max(1, len(times))
+        status = Path(f"/proc/{process.pid}/status")  # Linux keeps the most it ever held
+        held = status.read_text().partition("VmHWM:")[2] if status.exists() else ""
+        peak = int(held.split()[0]) / 1024 if held else process.memory_info().rss / 2**20
+    cuts = statistics.quantiles(times, n=100)
+    rate = len(times) / args.seconds
+    cells = [f"{rate:.1f}", f"{1000 * cuts[49]:.0f}", f"{1000 * cuts[94]:.0f}", f"{cpu:.1f}"]
+    if wrong or set(statuses) - {200, 503}:
+        raise SystemExit(f"{wrong} wrong answers, {dict(statuses)}")
+    return rate, [*cells, f"{peak:.0f}", str(dict(statuses)), str(wrong)]
 
 
 def main() -> None:
@@ -212,32 +157,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or Path(folder) / "model"
         if args.model is None:
-            new_model(model)
+            random_model(model)
         tagger = Tagger.from_pretrained(model)
         asked = questions(tagger)
         size = sum(p.numel() for p in tagger.model.system.parameters())
-        lines = [
-            machine("fastapi", "uvicorn"),
-            "",
-            f"{args.clients} clients for {args.seconds:g} s beside the service; "
-            f"{args.model.name if args.model else 'random weights'}, {size:,} parameters; "
-            "half of the posts with image",
-            "",
-            f"| | {' | '.join(COLUMNS)} |",
-            "|---" * (len(COLUMNS) + 1) + "|",
-        ]
-        loads = {}
-        for way, batch_size in WAYS.items():
-            loads[way], row = measured(model, batch_size, asked, args)
-            lines.append(f"| {way} | {row} |")
-    rates = [len(load.seconds) / load.took for load in loads.values()]
-    lines += ["", f"Dynamic batching answers {rates[0] / rates[1]:.2f} times as many posts."]
+        found = {
+            way: measured(model, batch, asked, args)
+            for way, batch in (("dynamic batching", 32), ("one by one", 1))
+        }
+    rates = [rate for rate, _ in found.values()]
+    lines = [
+        f"{machine('fastapi', 'uvicorn')}\n",
+        f"{args.clients} clients for {args.seconds:g} s beside the service; "
+        f"{args.model.name if args.model else 'random weights'}, {size:,} parameters; "
+        "half of the posts with image\n",
+        *table(COLUMNS, [[way, *row] for way, (_, row) in found.items()]),
+        f"\nDynamic batching answers {rates[0] / rates[1]:.2f} times as many posts.",
+    ]
     publish("The service under load", lines, args.output)
-    for load in loads.values():
-        for line in load.wrong[:3]:
-            print(line, file=sys.stderr)
-        if load.wrong or load.lost or set(load.statuses) - {200, 503}:
-            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
     python benchmarks/small_things.py [--folder 8000] [--posts 150000] [--rounds 5]
 
-A data folder of made posts without images is read; `import rpbert` and `rpbert --help` are run in
-fresh processes, beside a Python that does nothing; and `rpbert predict --input` tags a file of
-posts with a tiny model of random weights while its memory is read after every answer in a
-hundred. The slope is that of a line through all but the first third of them (least squares): until
-then what is kept in bounded number, distinct words and oneDNN's kernels for each shape, is filled.
+`import rpbert` and `rpbert --help` are run in fresh processes, beside a Python that does nothing;
+`rpbert predict --input` tags a file of posts with a tiny model of random weights while its memory
+is read after every hundredth answer. The slope is that of a line through all but the first third
+of them (least squares): until then what is kept in bounded number, distinct words and oneDNN's
+kernels for each shape, is filled.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +23,10 @@ import numpy as np
 import psutil
 from common import in_turn, machine, options, publish, spread, start, table
 
-from rpbert.benchmark.work import Work
+from rpbert.benchmark import Work
 from rpbert.data.readers import open_data
 from rpbert.synthetic.controlled import Options, make_post
 
-PER = 10_000  # posts, of which the slope tells the memory
 EVERY = 100
 STARTS = {
     "`import rpbert`": ["-c", "import rpbert"],
@@ -39,17 +37,16 @@ STARTS = {
 
 def data_folder(folder: Path, count: int) -> Path:
     """Posts in the proportions of Twitter-2015: half to train on, an eighth, three eighths."""
-    sizes = {"train": count // 2, "valid": count // 8}
-    sizes["test"] = count - sum(sizes.values())
     folder.mkdir()
-    first, all_ = 0, Options(posts=count)
-    for split, size in sizes.items():
+    ends = {"train": count // 2, "valid": count * 5 // 8, "test": count}
+    first = 0
+    for split, end in ends.items():
         with (folder / f"{split}.txt").open("w", encoding="utf-8") as file:
-            for number in range(first, first + size):
-                post = make_post(number, all_)
-                words = "".join(f"{token.word}\t{token.tag}\n" for token in post.tokens)
+            for number in range(first, end):
+                tokens = make_post(number, Options(posts=count)).tokens
+                words = "".join(f"{token.word}\t{token.tag}\n" for token in tokens)
                 file.write(f"IMGID:{number}\n{words}\n")
-        first += size
+        first = end
     return folder
 
 
@@ -59,23 +56,15 @@ def read(folder: Path) -> int:
     return sum(1 for split in source.splits for _ in source.read(split))
 
 
-def started(arguments: Sequence[str]) -> None:
-    """A fresh process to its end."""
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
-def posts_file(path: Path, count: int) -> Path:
-    """Made posts as JSON lines, no two alike."""
-    all_ = Options(posts=max(count, 10))
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(count):
-            file.write(json.dumps({"id": str(number), "text": make_post(number, all_).text}) + "\n")
-    return path
-
-
-def memory(model: Path, posts: Path) -> tuple[list[int], list[float]]:
+def memory(folder: Path, count: int) -> tuple[list[int], list[float]]:
     """How many posts were answered, and the MB that the process held then."""
-    command = [sys.executable, "-m", "rpbert", "predict", str(model), "--input", str(posts)]
+    Work(size="tiny").model().save(folder / "model")
+    with (folder / "posts.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(count):
+            text = make_post(number, Options(posts=max(count, 10))).text
+            file.write(json.dumps({"id": str(number), "text": text}) + "\n")
+    command = [sys.executable, "-m", "rpbert", "predict", str(folder / "model")]
+    command += ["--input", str(folder / "posts.jsonl")]
     answered, held = [], []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -91,38 +80,32 @@ def memory(model: Path, posts: Path) -> tuple[list[int], list[float]]:
     return answered, held
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = options(__file__, __doc__)
     parser.add_argument("--folder", type=int, default=8000, help="posts of the data folder")
     parser.add_argument("--posts", type=int, default=150_000, help="posts to tag, 500 or more")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args(arguments)
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as given:
-        folder = Path(given)
-        data = data_folder(folder / "data", args.folder)
-        assert read(data) == args.folder
+        data = data_folder(Path(given) / "data", args.folder)
         calls: dict[str, Callable[[], object]] = {
-            f"reading {args.folder:,} posts": partial(read, data),
-            **{name: partial(started, command) for name, command in STARTS.items()},
+            f"reading {args.folder:,} posts": partial(read, data)
         }
-        for call in calls.values():
-            call()  # once, so that the files are in memory
+        for name, command in STARTS.items():
+            calls[name] = partial(
+                subprocess.run, [sys.executable, *command], check=True, stdout=subprocess.DEVNULL
+            )
+        in_turn(calls, 1)  # once, so that the files are in memory
         times = in_turn(calls, args.rounds)
-        Work(size="tiny").model().save(folder / "model")
-        answered, held = memory(folder / "model", posts_file(folder / "posts.jsonl", args.posts))
+        answered, held = memory(Path(given), args.posts)
     settled = len(answered) // 3
     slope, _ = np.polyfit(answered[settled:], held[settled:], 1)
     lines = [
-        machine(),
-        "",
+        f"{machine()}\n",
         *table(["", "seconds"], [[name, spread(each, 3)] for name, each in times.items()]),
-        "",
-        f"Medians of {args.rounds} rounds that take turns, lowest and highest.",
-        "",
+        f"\nMedians of {args.rounds} rounds that take turns, lowest and highest.\n",
         f"`predict --input` of {args.posts:,} posts: {held[0]:.0f} MB after {answered[0]:,}, "
         f"{held[settled]:.0f} after {answered[settled]:,}, {held[-1]:.0f} at the end, at most "
-        f"{max(held):.0f}; slope {slope * PER:+.2f} MB per {PER:,} posts over the last "
+        f"{max(held):.0f}; slope {slope * 10_000:+.2f} MB per 10,000 posts over the last "
         f"{answered[-1] - answered[settled]:,}.",
     ]
     publish("Small things", lines, args.output)

@@ -12,19 +12,7 @@ from typing import Annotated, NoReturn, TextIO
 
 import typer
 
-from rpbert.cli import (
-    analyze,
-    benchmark,
-    convert,
-    data,
-    demo,
-    evaluate,
-    predict,
-    reproduce,
-    serve,
-    systems,
-    train,
-)
+from rpbert.cli import data, predict, serve, study, train
 from rpbert.cli.common import STOPPED, stopped
 from rpbert.errors import InputError
 
@@ -60,25 +48,25 @@ def common(
 
 
 data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
-app.command("systems")(systems.systems)
+app.command("systems")(train.systems)
 app.add_typer(data_app, name="data")
 data_app.command("check")(data.check)
 data_app.command("make")(data.make)
 app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate")(train.evaluate)
 app.command("predict")(predict.predict)
-app.command("analyze")(analyze.analyze)
-app.command("convert")(convert.convert)
-app.command("reproduce")(reproduce.reproduce)
+app.command("analyze")(study.analyze)
+app.command("convert")(data.convert)
+app.command("reproduce")(study.reproduce)
 app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
-app.command("benchmark")(benchmark.benchmark)
+app.command("demo")(serve.demo)
+app.command("benchmark")(study.benchmark)
 
 
 def main() -> NoReturn:
     """Run a command and exit.
 
-    0 done, 2 the user can fix it, 3 done except for some posts (`rpbert.cli.shards`), 130 stopped.
+    0 done, 2 the user can fix it, 3 done except for some posts (`rpbert.cli.predict`), 130 stopped.
     """
     warnings.showwarning = _say
     try:

@@ -5,51 +5,32 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-
-from rpbert.errors import InputError, did_you_mean
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Lenient = Annotated[
     bool, typer.Option("--lenient", help="Leave faulty rows out and count them; else stop.")
 ]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model or a hub id.")]
-PrecisionName = Annotated[
-    str,
-    typer.Option("--precision", metavar="fp32|bf16|int8|auto", help="auto: bf16 where it is fast."),
+Split = Annotated[
+    str | None, typer.Option(help="train, dev or test; all in a single file.", show_default="test")
 ]
-BackendName = Annotated[
-    str,
-    typer.Option(
-        "--backend", metavar="torch|kernels", help="The model itself, or a CPU's kernels."
-    ),
+Precision = Annotated[
+    Literal["fp32", "bf16", "int8", "auto"], typer.Option(help="auto: bf16 where it is fast.")
 ]
-CaptionerName = Annotated[
+Backend = Annotated[
+    Literal["torch", "kernels"], typer.Option(help="The model itself, or a CPU's kernels.")
+]
+Captioner = Annotated[
     str | None,
-    typer.Option(
-        "--captioner", metavar="NAME", help="Makes captions of images: BLIP, GIT or ViT-GPT2."
-    ),
+    typer.Option(metavar="NAME", help="Makes captions of images: BLIP, GIT or ViT-GPT2."),
 ]
 Ocr = Annotated[bool, typer.Option("--ocr", help="Look for text in images, by RapidOCR.")]
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
-
-Name = TypeVar("Name", bound=str)
-
-
-def one_of(option: str, given: str, names: tuple[Name, ...]) -> Name:
-    """The name that an option gives.
-
-    Raises:
-        InputError: it is none of `names`.
-    """
-    for name in names:
-        if name == given:
-            return name
-    raise InputError(option, given, " or ".join(names), did_you_mean(given, names))
 
 
 def stopped(*again: str) -> NoReturn:
@@ -69,8 +50,6 @@ def print_json(content: Any) -> None:
     print(text.encode("utf-8", "backslashreplace").decode())
 
 
-def console() -> Any:
-    """Where tables and tagged posts are printed."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+def progress(line: str) -> None:
+    """A line of progress on standard error."""
+    print(line, file=sys.stderr, flush=True)

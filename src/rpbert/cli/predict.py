@@ -1,74 +1,105 @@
-"""`rpbert predict`: one post, or a file of them."""
+"""`rpbert predict`: one post, a file to a file, or shards to shards."""
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rpbert.cli.common import (
-    BackendName,
-    CaptionerName,
+    Backend,
+    Captioner,
     Json,
     ModelPath,
     Ocr,
-    PrecisionName,
-    console,
-    one_of,
+    Precision,
     print_json,
+    progress,
+    stopped,
 )
-from rpbert.cli.shards import Shards, predict_file, predict_shards
-from rpbert.errors import InputError
+from rpbert.errors import InputError, counted, printable
+
+if TYPE_CHECKING:
+    from rpbert.batch import Job, Shard, Summary, Tally
+
+PARTLY = 3
+"""Exit code of a run that is done, but not with every post."""
+WRITTEN = (".jsonl", ".parquet")
+Text = Annotated[str | None, typer.Option(help="The text of one post.")]
+Image = Annotated[Path | None, typer.Option(help="The image of that post.")]
+Caption = Annotated[
+    str | None, typer.Option(help="What that image shows, for a model that reads captions.")
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--input", metavar="PATTERN", help="A file, folder or glob of .jsonl, .parquet, .tar."
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|DIR/", help="A file for a file, a folder for shards."),
+]
+Format = Annotated[
+    Literal["jsonl", "parquet"] | None, typer.Option(help="Of the output; by its suffix.")
+]
+Faulty = Annotated[
+    bool | None,
+    typer.Option(
+        "--lenient/--strict",
+        help="Set faulty rows aside (shards), or stop at the first (a file).",
+        show_default=False,
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Leave finished shards as they are.")]
+Part = Annotated[str, typer.Option(metavar="I/N", help="The i-th of n parts, for n machines.")]
+EngineName = Annotated[
+    Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Models that tag at a time.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(min=0, help="GPUs they share; 0 for none.", show_default="1 if there is one"),
+]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The options that belong to `--input`, with their defaults."""
+
+    output: str | None = None
+    format: Literal["jsonl", "parquet"] | None = None
+    lenient: bool | None = None
+    resume: bool = False
+    shard: str = "1/1"
+    engine: str = "local"
+    workers: int = 1
+    gpus: int | None = None
 
 
 def predict(
     model: ModelPath,
-    text: Annotated[str | None, typer.Option(help="The text of one post.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The image of that post.")] = None,
-    caption: Annotated[
-        str | None, typer.Option(help="What that image shows, for a model that reads captions.")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--input", metavar="PATTERN", help="A file, folder or glob of .jsonl, .parquet, .tar."
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", metavar="FILE|DIR/", help="A file for a file, a folder for shards."
-        ),
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(metavar="jsonl|parquet", help="Of the output; by its suffix.")
-    ] = None,
-    lenient: Annotated[
-        bool | None,
-        typer.Option(
-            "--lenient/--strict",
-            help="Set faulty rows aside (shards), or stop at the first (a file).",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Leave finished shards as they are.")] = (
-        False
-    ),
-    shard: Annotated[
-        str, typer.Option(metavar="I/N", help="The i-th of n parts, for n machines.")
-    ] = "1/1",
-    engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="Processes here, or a Ray cluster.")
-    ] = "local",
-    workers: Annotated[int, typer.Option(help="Models that tag at a time.")] = 1,
-    gpus: Annotated[
-        int | None,
-        typer.Option(help="GPUs they share; 0 for none.", show_default="1 if there is one"),
-    ] = None,
-    precision: PrecisionName = "fp32",
-    backend: BackendName = "torch",
-    captioner: CaptionerName = None,
+    text: Text = None,
+    image: Image = None,
+    caption: Caption = None,
+    source: Source = None,
+    output: Output = None,
+    format: Format = None,
+    lenient: Faulty = None,
+    resume: Resume = False,
+    shard: Part = "1/1",
+    engine: EngineName = "local",
+    workers: Workers = 1,
+    gpus: Gpus = None,
+    precision: Precision = "fp32",
+    backend: Backend = "torch",
+    captioner: Captioner = None,
     ocr: Ocr = False,
     as_json: Json = False,
 ) -> None:
@@ -76,61 +107,34 @@ def predict(
 
     Exit code 3: done, but for the posts that are listed in *.errors.jsonl beside the output.
     """
-    from rpbert.config.run import BACKENDS, PRECISIONS
-
     if (text is None) == (source is None):
         found = "neither --text nor --input" if text is None else "both --text and --input"
         raise InputError("predict", found, "one of them")
-    chosen = one_of("--precision", precision, PRECISIONS)
-    computed_by = one_of("--backend", backend, BACKENDS)
+    shards = Shards(output, format, lenient, resume, shard, engine, workers, gpus)
+    post = {"image": image, "caption": caption}
+    chosen: dict[str, Any] = {"precision": precision, "captioner": captioner, "ocr": ocr}
+    chosen["backend"] = backend
     if source is None:
-        shards_alone = {
-            "output": output is not None, "format": format is not None,
-            "lenient": lenient is not None, "resume": resume, "shard": shard != "1/1",
-            "engine": engine != "local", "workers": workers != 1, "gpus": gpus is not None,
-        }  # fmt: skip
-        for name in (name for name, given in shards_alone.items() if given):
-            raise InputError(f"--{name}", "beside --text", "--input")
-        words = {"captioner": captioner, "ocr": ocr, "backend": computed_by}
-        post = {"text": text, "image": image, "caption": caption}
-        _predict_one(model, post, as_json, precision=chosen, **words)
+        for name, value in vars(Shards()).items():
+            if getattr(shards, name) != value:
+                raise InputError(f"--{name}", "beside --text", "--input")
+        _predict_one(model, {"text": text, **post}, chosen, as_json)
         return
-    if image is not None:
-        raise InputError("--image", "beside --input", "--text, or `image` in the rows of the file")
-    if caption is not None:
-        raise InputError("--caption", "beside --input", "--text, or `caption` in the file's rows")
-    alone = Path(source).is_file() and not (output or "").endswith("/")
-    by_suffix = "parquet" if alone and (output or "").endswith(".parquet") else "jsonl"
-    shards = Shards(
-        model=model,
-        source=source,
-        output=output,
-        format=one_of("--format", format or by_suffix, ("jsonl", "parquet")),
-        format_by_name=format is None,
-        lenient=not alone if lenient is None else lenient,
-        resume=resume,
-        shard=shard,
-        engine=one_of("--engine", engine, ("local", "ray")),
-        workers=workers,
-        gpus=gpus,
-        precision=chosen,
-        captioner=captioner,
-        ocr=ocr,
-        backend=computed_by,
-    )
-    if not alone:
-        predict_shards(shards, as_json=as_json)
+    for name, given in post.items():
+        if given is not None:
+            raise InputError(f"--{name}", "beside --input", f"--text, or `{name}` in its rows")
+    if not Path(source).is_file() or (output or "").endswith("/"):
+        _predict_shards(model, source, shards, chosen, as_json)
         return
-    if resume or (shard, engine, workers) != ("1/1", "local", 1):
+    if (resume, shard, engine, workers) != (False, "1/1", "local", 1):
         hint = "end --output with / to write shards into that folder"
         raise InputError("predict", "options of shards for one file", "a folder", hint)
-    predict_file(shards, as_json=as_json)
+    _predict_file(model, source, shards, chosen, as_json)
 
 
-def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any) -> None:
-    image = post["image"]
-    if image is not None and not image.is_file():
-        raise InputError("--image", f"no file {image}", "an image file")
+def _predict_one(model: str, post: dict[str, Any], chosen: dict[str, Any], as_json: bool) -> None:
+    if post["image"] is not None and not post["image"].is_file():
+        raise InputError("--image", f"no file {post['image']}", "an image file")
     from rpbert.evidence.describers import need_reader
     from rpbert.inference import Tagger
 
@@ -143,4 +147,150 @@ def _predict_one(model: str, post: dict[str, Any], as_json: bool, **chosen: Any)
     else:
         from rpbert.cli.show import print_prediction
 
-        print_prediction(prediction, console())
+        print_prediction(prediction)
+
+
+def _predict_file(
+    model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
+) -> None:
+    """Tag one file to another, whole or not at all, or to standard output as it goes."""
+    from rpbert.batch import Shard
+    from rpbert.batch.output import Output as Rows
+    from rpbert.batch.output import json_rows, opened
+    from rpbert.batch.run import loaded, tag_into
+
+    printed = shards.output in (None, "-")
+    shard = Shard(Path(source), Path(shards.output or "-"))
+    _check_names(shard, shards, printed)
+    suffix = "parquet" if shard.output.suffix == ".parquet" else "jsonl"
+    job = _job(model, shards, chosen, shards.format or suffix, bool(shards.lenient))
+    tagger = loaded(job, _device(shards))
+    held: list[dict[str, Any]] = []
+    with ExitStack() as files:
+        if printed:
+            write = held.append if as_json else files.enter_context(json_rows(sys.stdout.buffer))
+            out = Rows(shard.source, write, lambda: sys.stderr)
+        else:
+            out = files.enter_context(opened(shard, job.format))
+        for _ in tag_into(tagger, job, shard, out):
+            pass
+        tally = out.tally
+        if not (tally.rows or tally.errors or tally.broken):
+            raise InputError(shard.source, "no rows", "a row a post")
+    if as_json and printed:
+        print_json(held)
+    elif as_json:
+        counts = {"posts": tally.rows, **tally.images, "failed": tally.errors}
+        print_json({"output": str(shard.output), **counts})
+    progress(f"{counted(tally.rows, 'post')}; {_images(tally)}")
+    if tally.errors or tally.broken:
+        where = "above" if printed else f"in {shard.errors}"
+        progress(f"{counted(tally.errors, 'post')} failed, as told {where}. {tally.broken}")
+        raise typer.Exit(PARTLY)
+
+
+def _check_names(shard: Shard, shards: Shards, printed: bool) -> None:
+    """See that a file can be read and another written, before the model is loaded."""
+    from rpbert.data.readers import SUFFIXES
+
+    source, output = shard.source, shard.output
+    if source.suffix not in SUFFIXES:
+        found = f"a file that ends in {source.suffix!r}"
+        raise InputError(source, found, f"one of {', '.join(SUFFIXES)}")
+    if printed:
+        return
+    if shards.format and output.suffix in {*WRITTEN} - {f".{shards.format}"}:
+        found = f"{shards.format} beside --output {output}"
+        raise InputError("--format", found, "that of the name", "leave out one of the two")
+    if not shards.format and output.suffix not in ("", *WRITTEN):
+        found = f"a name that ends in {output.suffix!r}"
+        raise InputError(f"--output {output}", found, " or ".join(WRITTEN), "or say --format")
+    if output.is_dir():
+        hint = "end it with / to write into it"
+        raise InputError(output, "a folder", "a file that can be written", hint)
+    for written in (output, shard.errors):
+        if written.exists() and written.samefile(source):
+            found = f"{source}, which is read and would be written over"
+            raise InputError(f"--output {output}", found, "another file")
+
+
+def _predict_shards(
+    model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
+) -> None:
+    """Tag shards, say what came of it, and exit with `PARTLY` if a post failed."""
+    from rpbert.batch.plan import divide, find, plan
+    from rpbert.batch.run import set_aside, tag, tag_locally
+    from rpbert.batch.watch import watched
+    from rpbert.stopping import StopSignals
+
+    if shards.engine == "local" and shards.workers > 1:
+        hint = "give --engine ray, or --shard i/n in n processes"
+        raise InputError("--workers", f"{shards.workers} with --engine local", "1", hint)
+    base, sources = find(source)  # before PyTorch is loaded, which takes longer
+    if shards.output in (None, "-"):
+        raise InputError("--output", "nothing", "a folder for the predictions of the shards")
+    output = Path(shards.output or "")
+    if output.suffix in WRITTEN and not (shards.output or "").endswith("/") and not output.is_dir():
+        found = f"{len(sources):,} shards and the name of a file, {output}"
+        raise InputError("--output", found, "a folder", "end it with / if it is one")
+    parts = divide(plan(base, sources, output, shards.format or "jsonl"), shards.shard)
+    engine = partial(tag_locally, device=_device(shards))
+    if shards.engine == "ray":
+        from rpbert.batch.ray_engine import tag_on_ray
+
+        engine = partial(tag_on_ray, workers=shards.workers, gpus=shards.gpus)
+    job = _job(model, shards, chosen, shards.format or "jsonl", shards.lenient is not False)
+    try:
+        with StopSignals():
+            summary, waiting = set_aside(job, parts, resume=shards.resume)
+            with watched(waiting) as tell:
+                tag(job, waiting, engine, summary, tell)
+    except KeyboardInterrupt:
+        again = [word for word in sys.argv[1:] if word != "--resume"]
+        stopped(*again, "--resume")
+    _say(summary, output)
+    if as_json:
+        print_json({"output": str(output), **summary.to_dict()})
+    if not summary.whole:
+        raise typer.Exit(PARTLY)
+
+
+def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenient: bool) -> Job:
+    """What is the same for all files, once the GPUs asked for are there."""
+    from torch.cuda import device_count
+
+    from rpbert.backends import resolved
+    from rpbert.batch import Job
+    from rpbert.batch.finished import digest_of
+    from rpbert.inference import best_device, model_folder
+
+    elsewhere = shards.engine == "ray" and "RAY_ADDRESS" in os.environ  # Ray knows its GPUs
+    if shards.gpus and not elsewhere and shards.gpus > device_count():
+        there = f"at most the {device_count()} of this machine"
+        raise InputError("--gpus", str(shards.gpus), there)
+    device = "cuda" if shards.engine == "ray" and shards.gpus else _device(shards)
+    precision = resolved(chosen["precision"], device or best_device())
+    folder = model_folder(model)
+    given = {**chosen, "precision": precision, "format": format, "lenient": lenient}
+    return Job(folder, digest_of(folder), **given)
+
+
+def _device(shards: Shards) -> str | None:
+    """Where a single model runs; None takes the GPU where there is one."""
+    return "cpu" if shards.gpus == 0 else None
+
+
+def _images(counts: Tally | Summary) -> str:
+    states = ("used", "none", "missing", "unreadable")
+    return "images: " + ", ".join(f"{counts.images[state]:,} {state}" for state in states)
+
+
+def _say(summary: Summary, output: Path) -> None:
+    before = f" ({summary.skipped:,} finished before)" if summary.skipped else ""
+    shards = counted(summary.shards + summary.skipped, "shard")
+    progress(f"{shards}{before}, {counted(summary.rows, 'post')}; {_images(summary)}")
+    if summary.errors:
+        where = f"{output}/*.errors.jsonl"
+        progress(f"{counted(summary.errors, 'post')} failed: the reasons are in {where}")
+    for name, reason in [*summary.broken.items(), *summary.lost.items()]:
+        progress(printable(f"not whole: {name}: {reason}; --resume tries it again"))

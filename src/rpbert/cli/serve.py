@@ -1,16 +1,16 @@
-"""`rpbert serve`: a model over HTTP, with a page."""
+"""`rpbert serve`: a model over HTTP, with a page; `rpbert demo`: one made on the spot."""
 
 from __future__ import annotations
 
 import inspect
-import sys
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import BackendName, ModelPath, PrecisionName, one_of
+from rpbert.cli.common import Backend, Json, ModelPath, Precision, print_json, progress
 from rpbert.errors import InputError
 from rpbert.service.limits import ServiceSettings
 
@@ -33,31 +33,65 @@ def serve(
     examples: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
     ] = None,
-    precision: PrecisionName = "fp32",
-    backend: BackendName = "torch",
+    precision: Precision = "fp32",
+    backend: Backend = "torch",
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
-    from rpbert.config.run import BACKENDS, PRECISIONS
-
     settings = ServiceSettings(**limits)
-    chosen = one_of("--precision", precision, PRECISIONS)
-    computed_by = one_of("--backend", backend, BACKENDS)
-    needs_extra()
+    _needs_extra()
     from rpbert.inference import Tagger
     from rpbert.service.limits import Keys
 
     opened = Keys.read(keys)  # before the model, which takes longer
-    tagger = Tagger.from_pretrained(model, precision=chosen, backend=computed_by)
-    run(tagger, _name(model), host, port, settings, opened, examples)
+    tagger = Tagger.from_pretrained(model, precision=precision, backend=backend)
+    _run(tagger, _name(model), host, port, settings, opened, examples)
 
 
-def needs_extra() -> None:
-    """Say how to install what serving needs, before anything is loaded or trained.
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where data and models go.")
+    ] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Decides data and training.")] = 0,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Serve its model with the page; made first if there is none."),
+    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    as_json: Json = False,
+) -> None:
+    """The main job on made data in a few minutes, its result as a table."""
+    if serve:
+        _needs_extra()
+        from rpbert.service.limits import Keys
+        from rpbert.service.server import listen
 
-    Raises:
-        InputError: it is not installed.
-    """
+        keys = Keys.read(None)
+        listen(host, port).close()  # an address that is taken is better heard of before training
+    from rpbert.inference import Tagger
+    from rpbert.synthetic import demo as library
+
+    earlier = library.finished(output, seed) if serve else None
+    if earlier is None:
+        result = library.demo(output, seed, say=progress)
+        earlier = result.to_dict()
+        if not as_json:
+            from rpbert.cli.show import print_demo
+
+            print_demo(result)
+    else:
+        again = shlex.join(["rpbert", "demo", "--output", str(output), "--seed", str(seed)])
+        progress(f"the demo of seed {seed} is there, in {output}; `{again}` makes it anew")
+    if as_json:
+        print_json(earlier)
+    if serve:
+        tagger = Tagger.from_pretrained(output / "rpbert")
+        _run(tagger, "the demo's rpbert", host, port, ServiceSettings(), keys)
+
+
+def _needs_extra() -> None:
+    """Say how to install what serving needs, before anything is loaded or trained."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
@@ -68,7 +102,7 @@ def needs_extra() -> None:
         raise InputError("serving", found, "the extra", "pip install 'rpbert[serve]'") from None
 
 
-def run(
+def _run(
     tagger: Tagger,
     name: str,
     host: str,
@@ -77,16 +111,11 @@ def run(
     keys: Keys,
     examples: Path | None = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM.
-
-    Raises:
-        InputError: the address is taken, or a file cannot be used.
-    """
+    """Serve until Ctrl-C or SIGTERM."""
     from rpbert.data.words import SPLITTERS
     from rpbert.service.app import Service, create_app
     from rpbert.service.pages import made_examples, read_examples
-    from rpbert.service.server import address, listen
-    from rpbert.service.server import run as serve_until_signal
+    from rpbert.service.server import address, listen, run
 
     shown = made_examples()
     if examples is not None:
@@ -94,8 +123,8 @@ def run(
     guard = create_app(Service(tagger, name, settings, shown), keys)
     listener = listen(host, port)
     locked = "" if keys else "; no API keys, open to all who reach it"
-    print(f"{address(listener)} (Ctrl-C stops{locked})", file=sys.stderr, flush=True)
-    serve_until_signal(guard, listener)
+    progress(f"{address(listener)} (Ctrl-C stops{locked})")
+    run(guard, listener)
 
 
 def _name(model: str) -> str:

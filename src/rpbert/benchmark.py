@@ -1,0 +1,452 @@
+"""How fast a system is on this machine: made posts, random weights of published shapes.
+
+`run` measures part by part, each in a process of its own (``python -m rpbert.benchmark``), so that
+one part's memory is not counted for another and what one leaves warm does not help another.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as profiler
+from torch.utils.flop_counter import FlopCounterMode
+
+from rpbert.config.run import Backend, Precision, TrainingSettings
+from rpbert.errors import InputError
+from rpbert.evidence.resnet import ResNetBlocks, frozen_statistics
+from rpbert.inference import Tagger
+from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
+from rpbert.stopping import StopSignals
+from rpbert.synthetic.controlled import MadePost, Options, make_post
+from rpbert.synthetic.scenes import draw
+from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
+from rpbert.training.train import accelerator_for, repeatable
+from rpbert.training.trainer import Trainer
+from rpbert.types import Post
+
+LATENCIES = 40  # posts that are tagged one by one
+COUNTED = 8  # posts whose operations are counted
+GROWTH = {"batch": (1, 2, 4, 8, 16, 32), "length": (1, 2, 4, 8), "posts": (1, 2, 4)}
+SHAPES: dict[str, dict[str, Any]] = yaml.safe_load(
+    files("rpbert").joinpath("benchmark.yaml").read_text("utf-8")
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured, and how often.
+
+    Attributes:
+        system: ``rpbert``, or ``bert`` for the text alone.
+        batch: posts in a batch.
+        posts: posts tagged in one repeat; each repeat has posts of its own.
+        threads: of a CPU; None: as many as PyTorch takes.
+        device: ``cpu`` or ``cuda``.
+        backend: computes inference.
+    """
+
+    system: Literal["rpbert", "bert"] = "rpbert"
+    size: Literal["published", "tiny"] = "published"
+    batch: int = 8
+    posts: int = 64
+    repeats: int = 5
+    threads: int | None = None
+    device: str = "cpu"
+    backend: Backend = "torch"
+
+    def texts(self, first: int, count: int) -> list[Post]:
+        """Posts without pictures, each two made posts long: 18 words, about 20 sub-words."""
+        return [_text(number) for number in range(first, first + count)]
+
+    def given(self, first: int, count: int) -> list[Post]:
+        """Posts as the system takes them: with a JPEG each, as bytes, but for `bert`."""
+        posts = self.texts(first, count)
+        if self.system == "bert":
+            return posts
+        return [
+            post.with_(image=_jpeg(int(post.id), SHAPES[self.size]["pixels"])) for post in posts
+        ]
+
+    def model(self) -> TaggingModel:
+        """A model of random weights, the same each time, that knows every word of the posts."""
+        settings = {"system": self.system, **SHAPES[self.size]["model"]}
+        if self.system == "bert":
+            del settings["evidence"]
+        torch.manual_seed(0)
+        known = self.texts(0, 512)
+        model = TaggingModel.create(parse_options(settings), [*known, *known])
+        for blocks in (m for m in model.system.modules() if isinstance(m, ResNetBlocks)):
+            blocks.statistics = frozen_statistics  # what published weights are trained with
+            for layer in (one for stage in blocks.resnet.encoder.stages for one in stage.layers):
+                # Branches weigh less than what goes around them: numbers do not grow with depth.
+                nn.init.constant_(layer.layer[-1].normalization.weight, 0.25)
+        return model
+
+    def tagger(self, precision: Precision) -> Tagger:
+        """That model, ready to tag."""
+        return Tagger(self.model(), self.device, precision, self.backend)
+
+    def trainer(
+        self, precision: Precision, moments: str, folder: str
+    ) -> tuple[Trainer, list[Task]]:
+        """A trainer of that model, and its tasks: posts for a warm-up and every repeat."""
+        set_seed(0)
+        device = "cpu" if self.device == "cpu" else "auto"
+        settings = TrainingSettings.model_validate(
+            {"precision": precision, "moments": moments, "batch_size": self.batch}
+            | {"device": device}
+        )
+        model = self.model()
+        posts = self.given(COUNTED, self.batch * (self.repeats + 1))
+        tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
+        if model.system.has_relation:
+            tasks.insert(0, RelationTask(posts, settings.relation))
+        schedule = Schedule(tasks, self.batch, 0, model.collator().lengths)
+        accelerator = accelerator_for(settings, Path(folder))
+        trainer = Trainer(accelerator, model, schedule, settings, Path(folder), StopSignals())
+        trainer.system.train()
+        return trainer, tasks
+
+
+def _made(number: int) -> tuple[MadePost, MadePost]:
+    return make_post(2 * number, Options()), make_post(2 * number + 1, Options())
+
+
+def _text(number: int) -> Post:
+    made = _made(number)
+    words, tags, _ = zip(*(token for post in made for token in post.tokens), strict=True)
+    return Post.from_words(str(number), words, tags=tags, relation=float(made[0].relation))
+
+
+@cache
+def _jpeg(number: int, side: int) -> bytes:
+    rng, file = random.Random(f"benchmark/{number}"), io.BytesIO()
+    image = draw(_made(number)[0].shows, rng, side).image
+    image.save(file, "JPEG", quality=rng.randint(75, 92))
+    return file.getvalue()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def seconds(call: Callable[..., object], *given: Any) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    call(*given)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts products and convolutions; also those of attention, which a fused kernel hides."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
+def peak_gib(device: str) -> float:
+    """The most memory that this process has held: that of a GPU if one is used."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (2**30 if platform.system() == "Darwin" else 2**20)
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, threads and versions."""
+    import transformers
+
+    import rpbert
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": next(iter(models), platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "rpbert": rpbert.__version__,
+    }
+
+
+def _machine(work: Work) -> dict[str, Any]:
+    """What the machine is, and GFLOP/s of a product of square matrices, the best of eight."""
+    side = 2048 if work.size == "published" else 256
+    given = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    calls: dict[str, Callable[[], object]] = {}
+    for name, dtype in given.items():
+        left, right = (torch.randn(side, side, device=work.device).to(dtype) for _ in "lr")
+        calls[name] = partial(torch.mm, left, right)
+    if work.device == "cpu":
+        whole = torch.randint(-127, 127, (side, side), dtype=torch.int8)
+        calls["int8"] = partial(torch._int_mm, whole, whole)
+    with torch.inference_mode():
+        products = {
+            name: 2 * side**3 / 1e9 / min(seconds(call) for _ in range(8))
+            for name, call in calls.items()
+        }
+    return {**machine(work.device), "products": products}
+
+
+def _inference(work: Work, precision: Precision) -> dict[str, Any]:
+    """Posts a second, latency, memory, operations."""
+    tagger = work.tagger(precision)
+    counted = work.given(0, COUNTED)
+    operations, difference = _against_plain(tagger, counted, work.device)
+    runs = [work.given(COUNTED + i * work.posts, work.posts) for i in range(work.repeats)]
+    tagger.predict_batch(work.given(0, 2 * work.batch), work.batch)
+    rates = spread([work.posts / seconds(tagger.predict_batch, run, work.batch) for run in runs])
+    singles = work.given(0, LATENCIES)
+    tagger.predict_batch(singles[:1])
+    waits = [seconds(tagger.predict_batch, [post]) for post in singles]
+    p50, p95 = np.percentile(waits, (50, 95), method="inverted_cdf").tolist()
+    return {
+        "posts_per_second": rates,
+        "latency_seconds": {"p50": p50, "p95": p95},
+        "peak_gib": peak_gib(work.device),
+        "gflop_per_post": operations,
+        "gflop_per_second": operations * rates["median"],
+        "max_difference": difference,
+    }
+
+
+def _against_plain(tagger: Tagger, posts: list[Post], device: str) -> tuple[float, float]:
+    """GFLOP of a post, and how far any emission is from that of the plain system in float32.
+
+    Products and convolutions are counted, of posts that are read one by one: nothing is padded.
+    """
+    system, collator = tagger.model.system.eval(), tagger.decoder.collator
+    total, plain = 0, list[Tensor]()
+    with torch.inference_mode():
+        for post in posts:
+            with counting() as counter:
+                plain.append(system(collator([post]).to(device)).emissions[0])
+            total += counter.get_total_flops()
+        found = tagger.decoder.system(collator(posts).to(device)).emissions
+    pairs = zip(found, plain, strict=True)
+    furthest = max(float((row[: len(one)] - one).abs().max()) for row, one in pairs)
+    return total / len(posts) / 1e9, furthest
+
+
+def _growth(work: Work, precision: Precision) -> dict[str, Any]:
+    """Posts a second as batch, length of the posts and their number grow."""
+    tagger = work.tagger(precision)
+
+    def rate(posts: list[Post], batch: int = work.batch) -> float:
+        tagger.predict_batch(posts[:batch], batch)
+        return len(posts) / min(seconds(tagger.predict_batch, posts, batch) for _ in "ab")
+
+    def longer(post: Post, times: int) -> Post:
+        return Post.from_words(post.id, post.words * times, image=post.image)
+
+    posts = work.given(0, max(work.posts, 32))
+    few = posts[: 2 * work.batch]
+    numbers = [max(1, work.posts * share // 4) for share in GROWTH["posts"]]
+    return {
+        "batch": {str(size): rate(posts[:32], size) for size in GROWTH["batch"]},
+        "length": {str(n): rate([longer(p, n) for p in few]) for n in GROWTH["length"]},
+        "posts": {str(number): rate(posts[:number]) for number in numbers},
+    }
+
+
+def _training(work: Work, precision: Precision, moments: str) -> dict[str, Any]:
+    """Posts a second and memory, with the optimisers of both tasks."""
+    rates: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, tasks = work.trainer(precision, moments, folder)
+        for task in tasks:
+            groups = trainer.schedule.batches(task, 1)[: work.repeats + 1]
+            batches = [trainer.collator.with_gold(group) for group in groups]
+            with repeatable(torch.device(work.device)):
+                trainer.step(task, batches[0])
+                times = [seconds(trainer.step, task, batch) for batch in batches[1:]]
+            rates[task.name] = spread([work.batch / taken for taken in times])
+    return {"posts_per_second": rates, "peak_gib": peak_gib(work.device), "moments": moments}
+
+
+def _operations(work: Work) -> dict[str, float]:
+    """GFLOP of a post in a training step of each task, by plain layers: as in `_inference`.
+
+    Less those of an LSTM whose kernel is fused, which shows no products: not a hundredth.
+    """
+    counted = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, tasks = work.trainer("fp32", "task", folder)
+        for task in tasks:
+            posts = task.posts[:COUNTED]
+            with counting() as counter:
+                for post in posts:
+                    batch = trainer.collator.with_gold([post]).to(work.device)
+                    torch.autograd.backward(task.losses(trainer.system, batch).sum())
+            counted[task.name] = counter.get_total_flops() / len(posts) / 1e9
+    return counted
+
+
+def _first_prediction(work: Work, folder: str, precision: Precision) -> None:
+    """What a user of a saved model waits for; the time is taken outside."""
+    tagger = Tagger.from_pretrained(folder, work.device, precision, backend=work.backend)
+    tagger.predict("Nice image of Kevin Love at the Finals")
+
+
+def _profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
+    """Where the time goes: the operations that take most time by themselves, on a second call."""
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    with tempfile.TemporaryDirectory() as folder:
+        if train:
+            trainer, tasks = work.trainer(precision, "task", folder)
+            batch = trainer.collator.with_gold(tasks[-1].posts[: work.batch])
+            call: Callable[[], object] = partial(trainer.step, tasks[-1], batch)
+            count = work.batch
+        else:
+            count = 2 * work.batch
+            tag = work.tagger(precision).predict_batch
+            call = partial(tag, work.given(0, count), work.batch)
+        call()
+        with profiler(activities=activities) as seen:
+            call()
+    # Microseconds in the operation itself, on a GPU where there is one.
+    times = [(e.self_device_time_total or e.self_cpu_time_total, e) for e in seen.key_averages()]
+    total = sum(time for time, _ in times) or 1.0
+    times.sort(key=lambda pair: -pair[0])
+    return {
+        "seconds_per_post": total / 1e6 / count,
+        "operations": [
+            {"name": event.key, "share": time / total, "calls": event.count}
+            for time, event in times[:15]
+        ],
+    }
+
+
+def _save(work: Work, folder: str) -> None:
+    """The model as `_first_prediction` reads it."""
+    work.model().save(Path(folder))
+
+
+PARTS: dict[str, Callable[..., Any]] = {
+    "machine": _machine,
+    "inference": _inference,
+    "growth": _growth,
+    "operations": _operations,
+    "training": _training,
+    "first_prediction": _first_prediction,
+    "profile": _profile,
+    "save": _save,
+}
+"""What a process is asked for: takes the work and arguments of its own, and gives JSON types."""
+
+
+def run(
+    work: Work,
+    precisions: Sequence[Precision],
+    say: Callable[[str], None],
+    *,
+    training: bool = True,
+    moments: str = "task",
+    growth: bool = True,
+    profile: bool = False,
+) -> dict[str, Any]:
+    """Measure; the result is a JSON document.
+
+    Args:
+        precisions: of inference; training is measured in those of them that it knows.
+        say: takes a line that names what is measured next.
+        moments: `training.moments`, task or shared.
+        profile: also name the operations that take the time.
+
+    Raises:
+        InputError: a part failed.
+    """
+
+    def part(name: str, **arguments: Any) -> Any:
+        shown = [str(value) for key, value in arguments.items() if key != "folder"]
+        say(" ".join([name.replace("_", " "), *shown]))
+        return _in_a_process(name, work, arguments)
+
+    found: dict[str, Any] = {"work": asdict(work), "machine": part("machine")}
+    trained = [name for name in precisions if name != "int8"] if training else []
+    found["inference"] = {name: part("inference", precision=name) for name in precisions}
+    found["training"] = {
+        name: part("training", precision=name, moments=moments) for name in trained
+    }
+    if trained:
+        found["training_gflop_per_post"] = part("operations")
+    with tempfile.TemporaryDirectory() as folder:
+        part("save", folder=f"{folder}/model")
+        for name in precisions:
+            asked = partial(part, "first_prediction", folder=f"{folder}/model", precision=name)
+            found["inference"][name]["first_prediction_seconds"] = seconds(asked)
+    if growth:
+        found["growth"] = {name: part("growth", precision=name) for name in precisions[-1:]}
+    if profile:
+        found["profile"] = {
+            f"{kind} {name}": part("profile", precision=name, train=kind == "training")
+            for kind, names in (("inference", precisions), ("training", trained))
+            for name in names
+        }
+    return found
+
+
+def _in_a_process(name: str, work: Work, arguments: dict[str, Any]) -> Any:
+    request = json.dumps({"part": name, "work": asdict(work), "arguments": arguments})
+    threads = {"OMP_NUM_THREADS": str(work.threads)} if work.threads else {}
+    done = subprocess.run(
+        [sys.executable, "-m", "rpbert.benchmark"],
+        input=request,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **threads},
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"benchmark, {name} {arguments}", lines[-1][:200], "a run to its end")
+    return json.loads(done.stdout)
+
+
+def _main() -> None:
+    """Run the part that standard input asks for; its result is JSON on standard output."""
+    request: dict[str, Any] = json.load(sys.stdin)
+    work = Work(**request["work"])
+    answer, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print is no answer
+    if work.threads:
+        torch.set_num_threads(work.threads)
+    json.dump(PARTS[request["part"]](work, **request["arguments"]), answer)
+
+
+if __name__ == "__main__":
+    _main()

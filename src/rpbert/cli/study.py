@@ -1,0 +1,147 @@
+"""`rpbert analyze`, `reproduce` and `benchmark`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from rpbert.cli.common import Backend, Json, ModelPath, Split, print_json, progress, stopped
+from rpbert.errors import InputError
+
+PRECISIONS: dict[str, tuple[Any, ...]] = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "bf16")}
+
+
+def analyze(
+    model: ModelPath,
+    data: Annotated[Path, typer.Argument(metavar="DATA")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Where tables, figures, report go.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Compare with this one, such as one of gate=none."),
+    ] = None,
+    split: Split = None,
+    posts: Annotated[int, typer.Option(metavar="N", help="Most posts in the report.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Show what a model looks at: relation score against S_TV, heat maps, one HTML report."""
+    from rich.console import Console
+    from rich.progress import SpinnerColumn, TextColumn
+
+    from rpbert.analysis.run import analyze as run
+    from rpbert.cli.show import print_analysis
+    from rpbert.training.progress import bar
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} posts"))
+    with bar(Console(stderr=True), *columns) as shown:
+        task = shown.add_task("posts", total=None)
+        found = run(model, data, output, against, split, posts, lambda n: shown.advance(task, n))
+    if as_json:
+        files = [str(found.report), *map(str, found.files)]
+        print_json({**found.summary.to_dict(), "files": files})
+    else:
+        print_analysis(found.summary.to_dict(), found.report)
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="table3 … table6, fig3, or gates.")],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Data folders.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Runs and table.")],
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each row.")] = 3,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What all rows share; else Table 2.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Changes what all rows share."),
+    ] = None,
+    relations: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Task#1's posts, such as TRC.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="ROW,...", help="Run these rows alone.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Quick pass: so many epochs.")] = None,
+    posts: Annotated[
+        int | None, typer.Option(min=1, help="Quick pass: so many posts of each split.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train and score every row of a table; stopped, it resumes."""
+    for path in (*data, *([relations] if relations else [])):
+        if not path.is_dir():
+            raise InputError(path, "no such folder", "a data folder with train, dev and test")
+    from rpbert.reproduce.make import Request
+    from rpbert.reproduce.make import reproduce as run
+    from rpbert.reproduce.settings import load_shared
+    from rpbert.reproduce.table import render
+
+    rows = [name.strip() for name in only.split(",") if name.strip()] if only else []
+    shared = load_shared(config, changes or ())
+    request = Request(table, data, output, shared, seeds, relations, rows, epochs, posts)
+    try:
+        result = run(request, progress)
+    except KeyboardInterrupt:
+        stopped(*sys.argv[1:])
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print(render(result), end="")
+    chosen = [row for found in result.data for row in found.rows if not rows or row.row in rows]
+    reasons = [row.skip_reason for row in chosen]
+    if all(reasons):
+        raise InputError(table, "no row that could run", "one at least", reasons[0])
+
+
+def benchmark(
+    system: Annotated[
+        Literal["rpbert", "bert"], typer.Option(help="With pictures, or the text alone.")
+    ] = "rpbert",
+    size: Annotated[
+        Literal["published", "tiny"], typer.Option(help="BERT-base and ResNet-152, or small.")
+    ] = "published",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,P…", help="Of fp32, bf16 and on a CPU int8.", show_default="all of them"
+        ),
+    ] = None,
+    backend: Backend = "torch",
+    batch: Annotated[int, typer.Option(min=1, help="Posts in a batch.")] = 8,
+    posts: Annotated[int, typer.Option(min=1, help="Posts tagged in a repeat.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, show_default="PyTorch's choice")] = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    training: Annotated[bool, typer.Option(help="Also measure training.")] = True,
+    moments: Annotated[Literal["task", "shared"], typer.Option(help="As training.moments.")] = (
+        "task"
+    ),
+    growth: Annotated[bool, typer.Option(help="Also let batch, length and number grow.")] = True,
+    profile: Annotated[bool, typer.Option("--profile", help="Name where the time goes.")] = False,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="An earlier benchmark's --json.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Throughput, latency and memory of training and inference: made posts, random weights."""
+    from rpbert.benchmark import Work, run
+    from rpbert.cli.show import benchmark_table, read_benchmark
+
+    names: list[Any] = precision.split(",") if precision else [*PRECISIONS[device]]
+    for name in names:
+        if name not in PRECISIONS[device]:
+            raise InputError("--precision", name, f"{', '.join(PRECISIONS[device])} on {device}")
+    if compare and as_json:
+        raise InputError("--compare", "--json beside it", "the table, which the ratios stand in")
+    earlier = read_benchmark(compare) if compare else {}
+    work = Work(system, size, batch, posts, repeats, threads, device, backend)
+    parts = {"training": training, "growth": growth, "profile": profile}
+    found = run(work, names, progress, moments=moments, **parts)
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(benchmark_table(found, earlier)).rstrip())
