@@ -57,10 +57,11 @@ def main() -> None:
         speed = [spread(each, 1), ratio(each, rates[PLAIN])]
         rows.append([name, f"{f1:.2f}", f"{f1 - plain:+.2f}", *speed])
     parameters = sum(parameter.numel() for parameter in model.system.parameters())
+    support = scores[PLAIN].strict.overall.gold
     lines = [
         f"{machine()}\n",
         f"`{model.options.system}` of {parameters / 1e6:.1f} million parameters, {len(posts):,} "
-        f"posts of {args.data.name}/{args.split} with {scores[PLAIN].strict.overall.gold:,} entities, "
+        f"posts of {args.data.name}/{args.split} with {support:,} entities, "
         f"batches of {args.batch}; medians of {args.rounds} rounds, lowest and highest.\n",
         *table(["system", "F1", "against plain", "posts/s", "× plain"], rows),
     ]

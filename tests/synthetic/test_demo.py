@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from rpbert.cli.show import print_demo, print_prediction
 from rpbert.errors import InputError
@@ -25,12 +23,9 @@ def test_the_demos_image_becomes_the_papers_grid() -> None:
     assert blocks(torch.zeros(1, 3, given["image_size"], given["image_size"])).shape[1] == 49
 
 
-def shown(width: int = 120) -> tuple[Console, io.StringIO]:
-    out = io.StringIO()
-    return Console(file=out, width=width, highlight=False), out
-
-
-def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) -> None:
+def test_the_demo_trains_scores_predicts_and_can_be_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         said: list[str] = []
         result = demo(tmp_path / "demo", posts=60, say=said.append)
@@ -44,9 +39,8 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(tmp_path: Path) ->
     assert all(example.multimodal.image == "used" for example in result.examples)
     assert all(Path(example.image).exists() for example in result.examples)
     json.dumps(result.to_dict())
-    console, out = shown()
-    print_demo(result, console)
-    assert "rpbert predict" in out.getvalue()
+    print_demo(result)
+    assert "rpbert predict" in capsys.readouterr().out
     folder = tmp_path / "demo"
     assert finished(folder, seed=0) == json.loads(json.dumps(result.to_dict()))
     assert finished(folder, seed=1) is None
@@ -73,12 +67,11 @@ def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
     ],
 )
 def test_a_prediction_shows_its_entities_in_place_and_its_image(
-    image: Any, relation: float | None, gauge: str
+    image: Any, relation: float | None, gauge: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
-    console, out = shown()
-    print_prediction(Prediction("1", "at Lake [Como] 😀", [entity], relation, image), console)
-    first, second, third = out.getvalue().splitlines()
+    print_prediction(Prediction("1", "at Lake [Como] 😀", [entity], relation, image))
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first == "at [LOC Lake [Como]] 😀"
     assert second.split() == ["LOC", "0.90", "3-14", "Lake", "[Como]"]
     assert third.endswith(f": {gauge}")
