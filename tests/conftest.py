@@ -50,7 +50,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "blocks": BLOCKS,
     "global": {"global": {"shape": RESNET, "image_size": 32}},
     "stored-vector": {"global": {}},
-    "regions": {"regions": {"shape": DETR, "image_size": 32, "most": 3}},
+    "regions": {"regions": {"shape": DETR, "image_size": 32, "max_regions": 3}},
     "stored-regions": {"regions": {}},
     "captions": {"captions": {}},
     "ocr": {"ocr": {}},

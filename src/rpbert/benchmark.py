@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rpbert.config.run import Backend, Precision, TrainingSettings
 from rpbert.errors import InputError
-from rpbert.evidence.resnet import ResNetBlocks, frozen_statistics
+from rpbert.evidence.networks import ResNetBlocks, frozen_statistics
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel

@@ -240,7 +240,7 @@ class Tagger:
         """
         model = TaggingModel.load(model_folder(name))
         chosen = device or best_device()
-        model.describers = describers(model.options, captioner, ocr, chosen)
+        model.describers = describers(model.options.evidence, captioner, ocr, chosen)
         return cls(model, chosen, precision, backend)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from rpbert.markup import prediction_html
 
@@ -215,6 +215,23 @@ class Prediction:
     def _repr_html_(self) -> str:
         """How notebooks show a prediction."""
         return prediction_html(self)
+
+
+class VisualTokens(NamedTuple):
+    """The visual tokens of each post; the real ones stand first.
+
+    Where each source of a post stands apart, an axis E follows B in all of them.
+
+    Attributes:
+        values: zeros for a post without evidence. Shape: (B, V, d_v).
+        mask: all False for a post without evidence. Shape: (B, V).
+        boxes: what a token shows of the image, ``x0, y0, x1, y1`` in [0, 1] from the upper left
+            corner; zeros where there is no token. Shape: (B, V, 4).
+    """
+
+    values: Tensor
+    mask: Tensor
+    boxes: Tensor
 
 
 @dataclass(slots=True)

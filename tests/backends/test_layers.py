@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetModel
 
 from rpbert.backends.int8 import LOWEST_GELU, Int8Linear, quantize_weight, to_bytes, weight_steps
 from rpbert.backends.int8_resnet import Int8ResNet, Spread
 from rpbert.backends.packed import PackedResNet, onednn_available
-from rpbert.evidence.resnet import ResNetBlocks
+from rpbert.evidence.networks import ResNetBlocks
 
 pytestmark = pytest.mark.skipif(not onednn_available(), reason="this PyTorch has no oneDNN")
 Matrix = NDArray[np.float64]
@@ -38,7 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def settled(shape: dict[str, Any]) -> tuple[ResNetBlocks, Tensor]:
     """A network whose statistics are those of some images, and the images."""
-    blocks = ResNetBlocks.from_config({"embedding_size": 16, **shape}, 64)
+    blocks = ResNetBlocks(ResNetModel(ResNetConfig(embedding_size=16, **shape)), 64)
     for module in blocks.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

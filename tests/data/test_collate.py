@@ -27,13 +27,14 @@ from rpbert.data.collate import (
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import MAX_WORD_LENGTH, Vocabulary, learn_wordpieces, tag_set
 from rpbert.errors import InputError
-from rpbert.evidence.readers import ImageReader, ImageStore, NoEvidence
+from rpbert.evidence.base import EvidenceReader
+from rpbert.evidence.images import ImageReader
 from rpbert.types import Post
 from tests.conftest import picture
 
 VOCABULARY = Vocabulary(tag_set(["LOC", "PER"]), tuple("abc"), ("ab", "c"))
 TOKENIZER = learn_wordpieces([["ab", "abc", "cab", "bca"]] * 4, 100)
-COLLATE = Collator(VOCABULARY, None, NoEvidence())
+COLLATE = Collator(VOCABULARY, None, EvidenceReader())
 
 
 def post(*words: str) -> Post:
@@ -112,23 +113,12 @@ def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> 
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
     posts = [post("ab").with_(image=image) for image in [*sources, None]]
-    reader = ImageReader(ImageStore(Preprocessing(32), 2**20))
+    reader = EvidenceReader([ImageReader(Preprocessing(32), 2**20)])
     batch = Collator(VOCABULARY, None, reader)(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
     (pixels,) = batch.evidence
     assert pixels.of_post.flatten().tolist() == [0, 0, -1, -1, -1]
     assert pixels.values.shape == (1, 3, 32, 32)
-
-
-def test_the_image_store_keeps_within_its_budget(tmp_path: Path) -> None:
-    one = 32 * 32 * 3 + 1024
-    store = ImageStore(Preprocessing(32), budget=2 * one)
-    for i in range(5):
-        picture(i).save(tmp_path / f"{i}.png")
-        ((_, image),) = store.load([tmp_path / f"{i}.png"])
-        assert image.status == "used"
-    assert store._held == 2 * one
-    assert len(store._kept) == 2
 
 
 @given(st.lists(st.integers(0, 30), max_size=80), st.integers(1, 9), st.text(max_size=3))
@@ -194,7 +184,7 @@ def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> 
 def test_lengths_are_what_the_encoder_reads_of_a_post() -> None:
     posts = [post("ab", "cab", "zz"), post(), post("abc")]
     subwords = TokenizerSubwords(TOKENIZER, 64)
-    counts = Collator(VOCABULARY, subwords, NoEvidence()).lengths(posts)
+    counts = Collator(VOCABULARY, subwords, EvidenceReader()).lengths(posts)
     assert counts == [len(subwords.rows(p.words)[0].ids) - 2 for p in posts]
     assert COLLATE.lengths(posts) == [3, 0, 1]
 

@@ -14,17 +14,16 @@ from transformers import (
     DetrForObjectDetection,
     ResNetConfig,
     ResNetModel,
-    YolosConfig,
     YolosForObjectDetection,
 )
 
 from rpbert.errors import InputError
-from rpbert.evidence.detector import Detector
-from rpbert.evidence.encoders import VisualTokens, gather_tokens, grid_boxes
-from rpbert.evidence.resnet import ResNetBlocks
+from rpbert.evidence.base import gather_tokens
+from rpbert.evidence.networks import ResNetBlocks
+from rpbert.evidence.regions import DetectedRegions
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
-from rpbert.types import Post, Regions
+from rpbert.types import Post, Regions, VisualTokens
 from tests.conftest import DETR, EVIDENCE, NO_EVIDENCE, RESNET, made_posts, tiny
 
 YOLOS: dict[str, Any] = {
@@ -78,18 +77,11 @@ def test_what_every_kind_gives(kind: str) -> None:
     for part in (values, mask, boxes):
         assert torch.equal(part[0], part[4])
     assert len(model.collator()(posts).evidence[0].values) == 3
+    for part in tokens_of(model, made_posts(2, images=False)):  # no token at all
+        assert part.shape[:2] == (2, 0)
     first_false = mask.int().argmin(1)  # the real ones stand first
     for row, end in zip(mask, first_false, strict=True):
         assert row.all() or not row[end:].any()
-
-
-@pytest.mark.parametrize("kind", EVIDENCE)
-def test_a_batch_without_any_evidence_has_no_token(kind: str) -> None:
-    model = model_with(kind)
-    values, mask, boxes = tokens_of(model, made_posts(2, images=False))
-    assert values.shape == (2, 0, model.system.evidence.width)  # type: ignore[union-attr]
-    assert mask.shape == (2, 0)
-    assert boxes.shape == (2, 0, 4)
 
 
 def test_blocks_and_their_cells_are_a_plain_loop_over_the_feature_map() -> None:
@@ -114,11 +106,6 @@ def test_blocks_and_their_cells_are_a_plain_loop_over_the_feature_map() -> None:
                 torch.testing.assert_close(boxes[index, token], torch.tensor(cell))
 
 
-def test_cells_of_a_grid_that_is_not_square() -> None:
-    expected = [[x / 3, y / 2, (x + 1) / 3, (y + 1) / 2] for y in range(2) for x in range(3)]
-    torch.testing.assert_close(grid_boxes(2, 3), torch.tensor(expected))
-
-
 def test_the_global_vector_is_transformers_pooled_output() -> None:
     model = model_with("global")
     posts = made_posts(2)
@@ -132,21 +119,21 @@ def test_the_global_vector_is_transformers_pooled_output() -> None:
 
 
 @pytest.mark.parametrize("shape", [DETR, YOLOS], ids=["detr", "yolos"])
+@pytest.mark.parametrize("key", ["max_regions", "most"])
 @pytest.mark.parametrize("most", [3, 100])
-def test_detected_regions_are_transformers_surest_queries(shape: dict[str, Any], most: int) -> None:
-    detector = Detector.from_config(shape, 32, most)
-    fields = {key: value for key, value in shape.items() if key != "model_type"}
-    oracle: Any = (
-        DetrForObjectDetection(detector.network.config)
-        if shape is DETR
-        else YolosForObjectDetection(YolosConfig(**fields))
-    )
-    oracle.load_state_dict(detector.network.state_dict())
-    oracle.eval()
-    pixels = torch.randn(2, 3, 32, 32)
-    features, boxes = detector.train()(pixels)
+def test_detected_regions_are_transformers_surest_queries(
+    shape: dict[str, Any], key: str, most: int
+) -> None:
+    model = tiny("rpbert", evidence={"regions": {"shape": shape, "image_size": 32, key: most}})
+    posts, network = made_posts(2), model.system.get_submodule("evidence.detector.network")
+    oracle = {"detr": DetrForObjectDetection, "yolos": YolosForObjectDetection}[shape["model_type"]]
+    detector: Any = oracle(network.config).eval()
+    detector.load_state_dict(network.state_dict())
+    batch = model.collator()(posts)
+    assert isinstance(model.system.evidence, DetectedRegions)
+    features, mask, boxes = model.system.evidence.train()(batch)
     with torch.no_grad():
-        found = oracle(pixels)
+        found = detector(batch.evidence[0].values)
     queries = found.logits.shape[1]
     hidden = found.last_hidden_state
     for image in range(2):
@@ -155,7 +142,7 @@ def test_detected_regions_are_transformers_surest_queries(shape: dict[str, Any],
             labels = torch.softmax(found.logits[image, query], 0)[:-1]
             scores.append((max(labels.tolist()), query))
         order = [query for _, query in sorted(scores, reverse=True)][:most]
-        assert features.shape[1] == len(order) == min(most, queries)
+        assert mask[image].sum() == len(order) == min(most, queries)
         for token, query in enumerate(order):
             expected = hidden[image, hidden.shape[1] - queries + query]
             torch.testing.assert_close(features[image, token], expected, atol=1e-5, rtol=1e-5)
@@ -192,14 +179,15 @@ def test_stored_regions_come_as_they_are_and_their_mean_as_one_vector() -> None:
     several, mask, boxes = tokens_of(model_with("stored-regions"), posts)
     one, _, whole = tokens_of(model_with("stored-vector"), posts)
     for i, post in enumerate(posts):
-        if post.images[0].regions is None:
+        regions = post.images[0].regions
+        if regions is None:
             continue
-        assert isinstance(post.images[0].regions, Regions)
+        assert isinstance(regions, Regions)
         count = int(mask[i].sum())
-        assert count == len(post.images[0].regions.features)
-        assert np.array_equal(several[i, :count].numpy(), post.images[0].regions.features)
-        assert np.array_equal(boxes[i, :count].numpy(), post.images[0].regions.boxes)
-        mean = sum(row.astype(np.float64) for row in post.images[0].regions.features) / count
+        assert count == len(regions.features)
+        assert np.array_equal(several[i, :count].numpy(), regions.features)
+        assert np.array_equal(boxes[i, :count].numpy(), regions.boxes)
+        mean = sum(row.astype(np.float64) for row in regions.features) / count
         np.testing.assert_allclose(one[i, 0].numpy(), mean, atol=1e-6)
         assert whole[i].tolist() == [[0, 0, 1, 1]]
 
@@ -235,10 +223,11 @@ def test_captions_are_bert_over_text_and_caption() -> None:
         torch.testing.assert_close(emissions[i, : len(words)], expected[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_caption_is_cut_to_its_longest_and_its_words_are_known() -> None:
+@pytest.mark.parametrize("key", ["max_length", "longest"])
+def test_a_caption_is_cut_to_its_longest_and_its_words_are_known(key: str) -> None:
     posts = made_posts()
     long = "tower " * 30
-    model = tiny("rpbert", posts, evidence={"captions": {"longest": 7}})
+    model = tiny("rpbert", posts, evidence={"captions": {key: 7}})
     _, mask, _ = tokens_of(model, [posts[0].with_(caption=long), posts[1]])
     assert mask.sum(1).tolist()[0] == 7
     assert model.tokenizer is not None

@@ -11,10 +11,20 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from rpbert.data.images import LoadedImage, Preprocessing, Resampling, load_image, load_regions
+from rpbert.data.images import (
+    LoadedImage,
+    Preprocessing,
+    Resampling,
+    load_image,
+    load_regions,
+    normalise_batch,
+)
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evidence.readers import CaptionReader, ImageStore, NoEvidence, RegionReader
+from rpbert.evidence.base import EvidenceReader
+from rpbert.evidence.captions import CaptionReader, CaptionSettings
+from rpbert.evidence.images import ImageReader
+from rpbert.evidence.regions import RegionReader
 from rpbert.types import Post, StoredRegions
 from tests.conftest import evidence, made_posts, picture
 from tests.data.files import folder_of, jsonl, read
@@ -35,8 +45,8 @@ def test_regions_of_a_data_folder_are_read_when_a_batch_needs_them(tmp_path: Pat
     posts, _ = read(stored(folder_of(tmp_path, {"train.txt": POSTS})), "train")
     assert [post.images[0].regions is not None for post in posts] == [True, False, True]
     posts = pickle.loads(pickle.dumps(posts))
-    (found,), status = RegionReader(4).read(posts)
-    assert status == ("used", "none", "used")
+    found, status = RegionReader(4).read(posts)
+    assert status == ["used", "none", "used"]
     assert found.of_post.tolist() == [[0], [-1], [0]]
     assert found.boxes is not None
     assert torch.equal(found.values, torch.from_numpy(FEATURES)[None])
@@ -63,7 +73,7 @@ def test_half_precision_is_widened_and_no_region_is_no_evidence(tmp_path: Path) 
     path = tmp_path / "regions.safetensors"
     assert load_regions(StoredRegions(path, "a")).features.dtype == np.float32
     post = Post.from_words("b", ("x",), regions=StoredRegions(path, "b"))
-    assert RegionReader(4).read([post])[1] == ("none",)
+    assert RegionReader(4).read([post])[1] == ["none"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
 
     captions = ["abc", "", None, "abc", "\u200d", "d", "abcdef"]
     posts = [Post.from_words(str(i), ("x",), caption=c) for i, c in enumerate(captions)]
-    reader = CaptionReader(encode, longest=4)
+    reader = EvidenceReader([CaptionReader(encode, CaptionSettings(max_length=4))])
     (found,), status = reader.read(posts)
     assert asked == ["abc", "\u200d", "d", "abcdef"]
     assert status == ("used", "none", "none", "used", "none", "used", "used")
@@ -117,7 +127,9 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
 
 def test_a_text_only_system_reads_nothing() -> None:
     posts = [Post.from_words("1", ("x",), **evidence(0))]
-    assert NoEvidence().read(posts) == ((), ("none",))
+    reader = EvidenceReader()
+    assert reader.read(posts) == ((), ("none",))
+    assert (reader.has(posts[0]), reader.split_by_source(posts[0])) == (False, posts)
 
 
 def test_images_are_decoded_side_by_side_each_once(
@@ -134,16 +146,27 @@ def test_images_are_decoded_side_by_side_each_once(
         decoded.append(source)
         return load_image(source, size, resampling)
 
-    monkeypatch.setattr("rpbert.evidence.readers.load_image", counted)
-    store = ImageStore(Preprocessing(32), 2**20)
+    monkeypatch.setattr("rpbert.evidence.images.load_image", counted)
+    reader = ImageReader(Preprocessing(32), 2**20)
+    posts = [Post.from_words("1", ("x",), image=source) for source in sources]
     for count in (6, 3):  # files are kept; both bytes and the PIL image are decoded anew
         decoded.clear()
-        found = store.load(sources)
+        found, status = reader.read(posts)
         assert len(decoded) == count
-        for source, (_, image) in zip(sources, found, strict=True):
+        for source, row, state in zip(sources, found.of_post[:, 0], status, strict=True):
             alone = load_image(source, 32)
-            assert image.status == alone.status
-            assert (image.pixels is None) == (alone.pixels is None)
-            if image.pixels is not None and alone.pixels is not None:
-                assert (image.pixels == alone.pixels).all()
-    assert [key for key, _ in found].count(None) == 1
+            assert (state, row < 0) == (alone.status, alone.pixels is None)
+            if alone.pixels is not None:
+                expected = normalise_batch([alone.pixels], Preprocessing(32))[0]
+                assert torch.equal(found.values[row], expected)
+    assert len(found.values) == 4
+
+
+def test_images_are_kept_within_a_budget(tmp_path: Path) -> None:
+    one = 32 * 32 * 3 + 1024
+    reader = ImageReader(Preprocessing(32), budget=2 * one)
+    for i in range(5):
+        picture(i).save(tmp_path / f"{i}.png")
+        post = Post.from_words("1", ("x",), image=tmp_path / f"{i}.png")
+        assert reader.read([post])[1] == ["used"]
+    assert (reader._held, len(reader._kept)) == (2 * one, 2)

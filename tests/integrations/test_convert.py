@@ -30,11 +30,11 @@ from rpbert.cli import app
 from rpbert.config.model import EncoderSettings
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.integrations.convert import convert, translate
 from rpbert.integrations.published_names import PUBLISHED
 from rpbert.models.saved import TaggingModel
 from rpbert.models.vision_language import initial
+from rpbert.types import VisualTokens
 from tests.conftest import made_posts, tiny
 
 Names = dict[str, tuple[int, ...]]

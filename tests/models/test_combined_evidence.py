@@ -7,7 +7,7 @@ import torch
 
 from rpbert.config.run import DataSettings
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import Evidence
+from rpbert.evidence.base import Evidence
 from rpbert.inference import Tagger
 from rpbert.models import SYSTEMS
 from rpbert.models.rpbert import RpBert

@@ -7,7 +7,7 @@ import torch
 
 from rpbert.config.run import Rates, TrainingSettings
 from rpbert.evaluation.evaluate import evaluate_posts
-from rpbert.evidence.encoders import side_by_side
+from rpbert.evidence.base import side_by_side
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel

@@ -12,14 +12,14 @@ from transformers import BertConfig, BertModel
 from rpbert.analysis import explain
 from rpbert.backends import system_for
 from rpbert.data.readers import open_data
-from rpbert.evidence.encoders import VisualTokens, side_by_side
+from rpbert.evidence.base import side_by_side
 from rpbert.inference import Decoder, Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
 from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import POSTS, settings_of
 from rpbert.training.train import train
-from rpbert.types import Post, PostImage, SourceScore
+from rpbert.types import Post, PostImage, SourceScore, VisualTokens
 from tests.conftest import EVIDENCE, NO_EVIDENCE, evidence, made_posts, picture, tiny
 from tests.soak import Soak
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from transformers import LxmertConfig, LxmertModel, VisualBertConfig, VisualBertModel
 
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.uniter import UnicoderVlEncoder, UniterEncoder
 from rpbert.models.vilbert import VilbertEncoder
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.models.visualbert import VisualBertEncoder
 from rpbert.models.vl_bert import VlBertEncoder
+from rpbert.types import VisualTokens
 from tests.models.plain import Vector, each, gelu, heads, linear, mean, normed, numbers, plus
 
 Region: TypeAlias = tuple[Vector, Vector]

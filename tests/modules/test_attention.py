@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.modules import attention
 from rpbert.modules.attention import (
     AdditiveAttention,
@@ -15,6 +14,7 @@ from rpbert.modules.attention import (
     masked_softmax,
     mean_token,
 )
+from rpbert.types import VisualTokens
 
 
 def cross() -> nn.Module:

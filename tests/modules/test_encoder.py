@@ -10,9 +10,9 @@ import transformers
 from transformers import BertConfig, BertModel, PreTrainedModel
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.modules.encoder import BertEncoder, ImageType, TextImageEncoder, pack, pool_words
 from rpbert.modules.families import AnyEncoder, family, published_encoder
+from rpbert.types import VisualTokens
 from tests.families import SHAPE, TEXT_FAMILIES, published
 
 WIDTH = 16

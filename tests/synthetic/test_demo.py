@@ -11,7 +11,7 @@ import torch
 
 from rpbert.cli.show import print_demo, print_prediction
 from rpbert.errors import InputError
-from rpbert.evidence.resnet import ResNetBlocks
+from rpbert.evidence.networks import random_network
 from rpbert.synthetic.demo import RESULT, demo, finished, settings_of
 from rpbert.types import Entity, Prediction
 
@@ -19,7 +19,7 @@ from rpbert.types import Entity, Prediction
 def test_the_demos_image_becomes_the_papers_grid() -> None:
     """Table 2 and Eq. 1: 49 blocks."""
     given = settings_of("rpbert", Path(), 0).model["evidence"]["blocks"]
-    blocks = ResNetBlocks.from_config(given["shape"], given["image_size"])
+    blocks, _ = random_network(given["shape"], {"size": given["image_size"]})
     assert blocks(torch.zeros(1, 3, given["image_size"], given["image_size"])).shape[1] == 49
 
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from rpbert.config.run import DataSettings, MismatchSource, Rates, RelationSources
-from rpbert.data.collate import EvidenceReader
 from rpbert.errors import InputError
-from rpbert.evidence.readers import CaptionReader
+from rpbert.evidence.base import EvidenceReader
+from rpbert.evidence.captions import CaptionReader, CaptionSettings
 from rpbert.training.relation_sources import MismatchedPairs, RelationSupply, relation_supply
 from rpbert.training.tasks import RelationTask, Schedule
 from rpbert.types import Post
 from tests.conftest import made_posts, tiny
 
-CAPTIONS: EvidenceReader = CaptionReader(lambda caption: [1] * len(caption), 64)
+CAPTIONS = EvidenceReader([CaptionReader(lambda caption: [1] * len(caption), CaptionSettings())])
 RATES = Rates(head=1e-3, encoder=1e-3, projection=1e-3, visual=1e-3)
 
 

@@ -25,12 +25,14 @@ import torch
 from torch import Tensor
 
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import CaptionPieces, ImageBlocks, VisualTokens, side_by_side
+from rpbert.evidence.base import side_by_side
+from rpbert.evidence.blocks import ImageBlocks
+from rpbert.evidence.captions import Captions
 from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
 from rpbert.modules.encoder import BertEncoder
-from rpbert.types import Batch, Post, Prediction
+from rpbert.types import Batch, Post, Prediction, VisualTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,7 +216,7 @@ def _seen(
     words = len(batch.posts[post].words)
     grid = shares[:words, :tokens].reshape(words, tokens // columns, columns)
     pieces = None
-    if isinstance(system.evidence, CaptionPieces) and tagger.model.tokenizer is not None:
+    if isinstance(system.evidence, Captions) and tagger.model.tokenizer is not None:
         ids = first.values[images][first.mask[images]].tolist()
         pieces = tuple(tagger.model.tokenizer.convert_ids_to_tokens(ids))
     return {

@@ -18,7 +18,7 @@ from rpbert.backends.int8_resnet import Int8ResNet
 from rpbert.backends.packed import PackedResNet, onednn_available
 from rpbert.config.run import Precision
 from rpbert.errors import InputError
-from rpbert.evidence.resnet import ResNetBlocks
+from rpbert.evidence.networks import ResNetBlocks
 from rpbert.models.tagger import System
 from rpbert.modules.encoder import BertEncoder, EncoderInput, TextImageEncoder
 

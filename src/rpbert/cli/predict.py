@@ -135,12 +135,12 @@ def predict(
 def _predict_one(model: str, post: dict[str, Any], chosen: dict[str, Any], as_json: bool) -> None:
     if post["image"] is not None and not post["image"].is_file():
         raise InputError("--image", f"no file {post['image']}", "an image file")
-    from rpbert.evidence.describers import need_reader
+    from rpbert.evidence.describers import need_kind
     from rpbert.inference import Tagger
 
     tagger = Tagger.from_pretrained(model, **chosen)
     if post["caption"] is not None:
-        need_reader(tagger.model.options, "captions", "--caption")
+        need_kind(tagger.model.options.evidence, "captions", "--caption")
     prediction = tagger.predict(**post)
     if as_json:
         print_json(prediction.to_dict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,8 +13,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
-    model_serializer,
     model_validator,
 )
 
@@ -62,9 +60,9 @@ class EncoderSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        _exactly_one(self, "pretrained", "shape")
+        exactly_one(self, "pretrained", "shape")
         if self.pretrained is not None:
-            _exactly_one(self, "pretrained", "vocabulary")
+            exactly_one(self, "pretrained", "vocabulary")
         return self
 
 
@@ -77,149 +75,6 @@ class TextEncoderSettings(EncoderSettings):
     """Most sub-words that are read at once; a longer post is read in windows that overlap."""
     frozen_layers: int | None = Field(None, ge=0)
     """The embeddings and so many of the lowest layers keep their weights; None: all learn."""
-
-
-class ImageSettings(Settings):
-    """The image encoder: published by name or folder, or a shape with random weights.
-
-    ResNet, ConvNeXt, ViT, DINOv2, CLIP and SigLIP are known. How images are prepared is as the
-    network was trained, unless a setting says otherwise.
-    """
-
-    pretrained: str | None = None
-    """Hub name or folder, such as ``microsoft/resnet-152`` or ``facebook/dinov2-base``."""
-    shape: str | dict[str, Any] | None = None
-    """A published shape (``resnet-18`` … ``resnet-152``), or fields of a configuration with its
-    ``model_type``; without one they are those of ``ResNetConfig``."""
-    image_size: int | None = Field(None, ge=32)
-    """Images are resized to this many pixels square; a ResNet's own are 224."""
-    mean: tuple[float, float, float] | None = None
-    """Of red, green and blue in [0, 1]."""
-    deviation: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """What values are divided by, once the mean is subtracted."""
-    resampling: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
-    """Pillow's filter that resizes an image."""
-
-
-class BlockSettings(ImageSettings):
-    """The blocks of an image, of which the network makes 7 × 7 in the paper."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _exactly_one(self, "pretrained", "shape")
-        return self
-
-
-class GlobalSettings(ImageSettings):
-    """One vector an image: the network's mean, or without one that of ``regions.safetensors``."""
-
-    width: int | None = Field(None, ge=1)
-    """Size of the file's features; None: as the training data has it."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _at_most_one(self, "pretrained", "shape", "width")
-        return self
-
-
-class RegionSettings(Settings):
-    """Regions of an image: those of ``regions.safetensors``, or those of a detector."""
-
-    pretrained: str | None = None
-    """Hub name or folder of a detector, such as ``hustvl/yolos-tiny``."""
-    shape: dict[str, Any] | None = None
-    """Fields of a detector's configuration, with its ``model_type`` (``detr`` or ``yolos``)."""
-    image_size: int = Field(512, ge=32)
-    """For a detector, images are resized to this many pixels square."""
-    most: int = Field(36, ge=1)
-    """How many regions of a detector are kept, the surest ones."""
-    width: int | None = Field(None, ge=1)
-    """Size of the file's features; None: as the training data has it."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _at_most_one(self, "pretrained", "shape", "width")
-        return self
-
-
-class CaptionSettings(Settings):
-    """The caption of an image, word piece by word piece."""
-
-    longest: int = Field(64, ge=1)
-    """Pieces of a caption that are read; a machine caption has some 15."""
-
-
-class OcrSettings(Settings):
-    """What is written in an image, word piece by word piece."""
-
-    longest: int = Field(64, ge=1)
-    """Pieces of it that are read."""
-
-
-EvidenceKind: TypeAlias = Literal["blocks", "global", "regions", "captions", "ocr"]
-SourceSettings: TypeAlias = (
-    BlockSettings | GlobalSettings | RegionSettings | CaptionSettings | OcrSettings
-)
-
-
-class EvidenceSources(Settings):
-    """Kinds of evidence with their settings: a name, or a mapping ``{kind: settings}``."""
-
-    blocks: BlockSettings | None = None
-    pooled: GlobalSettings | None = Field(None, alias="global")
-    regions: RegionSettings | None = None
-    captions: CaptionSettings | None = None
-    ocr: OcrSettings | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            given = {given: None}
-        if isinstance(given, dict):
-            given = {kind: {} if value is None else value for kind, value in given.items()}
-        return given
-
-    @model_serializer
-    def _as_mapping(self) -> dict[str, Any]:
-        return {kind: source for kind, source in self.kinds.items()}  # noqa: C416
-
-    @property
-    def kinds(self) -> dict[EvidenceKind, SourceSettings]:
-        """Those that are given."""
-        every: dict[EvidenceKind, SourceSettings | None] = {
-            "blocks": self.blocks,
-            "global": self.pooled,
-            "regions": self.regions,
-            "captions": self.captions,
-            "ocr": self.ocr,
-        }
-        return {kind: source for kind, source in every.items() if source is not None}
-
-
-class EvidenceSettings(EvidenceSources):
-    """What a system sees of an image: one kind, or several where the system combines them."""
-
-    @model_validator(mode="after")
-    def _some_kind(self) -> Self:
-        if not self.kinds:
-            raise ValueError("no kind", f"one of {', '.join(get_args(EvidenceKind))}")
-        return self
-
-    @property
-    def kind(self) -> EvidenceKind:
-        """Which kind it is, the first of several."""
-        return next(iter(self.kinds))
-
-    @property
-    def source(self) -> SourceSettings:
-        """The settings of that kind."""
-        return self.kinds[self.kind]
-
-    def with_source(self, kind: EvidenceKind, **changes: Any) -> Self:
-        """The same kinds, with some settings of one of them changed."""
-        every = {name: source.model_dump() for name, source in self.kinds.items()}
-        return type(self).model_validate({**every, kind: {**every[kind], **changes}})
 
 
 class ReaderSettings(Settings):
@@ -248,34 +103,14 @@ class TaggerSettings(ReaderSettings, DecodingSettings):
     """The biLSTM-CRF most systems end in, and the embeddings it reads (Table 2)."""
 
 
-def _refuse(value: Any) -> Any:
-    if value is not None:
-        raise ValueError("a value", "nothing: the system does not read it")
-    return value
-
-
-class SystemSettings(Settings):
-    """What every system has; one that reads `encoder` or `evidence` declares it anew."""
-
-    system: str
-    tagger: Settings
-    """What reads the words and tags them."""
-    encoder: Annotated[EncoderSettings | None, AfterValidator(_refuse)] = None
-    evidence: Annotated[EvidenceSettings | None, AfterValidator(_refuse)] = None
-
-
-class BiLstmSettings(SystemSettings):
-    """A system that ends in the biLSTM-CRF."""
-
-    tagger: TaggerSettings = TaggerSettings()
-
-
-def _exactly_one(settings: Settings, first: str, second: str) -> None:
+def exactly_one(settings: Settings, first: str, second: str) -> None:
+    """See that one of two keys is given, for a validator."""
     if (getattr(settings, first) is None) == (getattr(settings, second) is None):
         raise ValueError("both or neither", f"exactly one of {first} and {second}")
 
 
-def _at_most_one(settings: Settings, *names: str) -> None:
+def at_most_one(settings: Settings, *names: str) -> None:
+    """See that no two of these keys are given, for a validator."""
     given = [name for name in names if getattr(settings, name) is not None]
     if len(given) > 1:
         raise ValueError(" and ".join(given), f"at most one of {', '.join(names)}")

@@ -144,28 +144,19 @@ def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
 
 
 class EvidenceReader(Protocol):
-    """Reads the evidence of posts.
-
-    Attributes:
-        wanted: what it looks for in a post, for messages; empty where it looks for nothing.
-        kind: the attribute of a post that holds it.
-    """
+    """Reads what a system sees of posts: see `rpbert.evidence.base.EvidenceReader`."""
 
     wanted: str
-    kind: str
 
     @property
     def preprocessing(self) -> Preprocessing | None:
         """How images are prepared; None if it looks at no image."""
-        ...
 
     def has(self, post: Post) -> bool:
         """Whether a post comes with such evidence, readable or not."""
-        ...
 
     def split_by_source(self, post: Post) -> list[Post]:
-        """The post with each image, and each of several kinds, alone: what Task#1 learns from."""
-        ...
+        """The post with each image, and each of several kinds, alone."""
 
     def read(
         self, posts: Sequence[Post]

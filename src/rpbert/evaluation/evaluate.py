@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rpbert.config.model import BiLstmSettings, SystemSettings
 from rpbert.config.run import Backend, Precision
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
@@ -37,7 +36,7 @@ from rpbert.evaluation.scoring import (
 from rpbert.inference import Decoded, Decoder, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Builder
-from rpbert.models.tagger import WordEmbeddings
+from rpbert.models.tagger import BiLstmSettings, SystemSettings, WordEmbeddings
 from rpbert.types import Calibration, ImageStatus, Post
 
 GROUPINGS = ("relation", "type")

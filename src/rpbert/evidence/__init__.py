@@ -1,1 +1,101 @@
-"""What a system sees of an image, one file a kind: its settings, its reader, its encoder."""
+"""What a system sees of an image: every kind of evidence by name, and a model's own choice.
+
+A kind is one file with its settings, its reader and its encoder; its line in `KINDS` is all that
+the rest of the package needs of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from pydantic import create_model, model_serializer, model_validator
+
+from rpbert.config.model import Settings
+from rpbert.data.images import load_regions
+from rpbert.evidence.base import Evidence, KindSettings, TextTable
+from rpbert.evidence.blocks import BlockSettings, GlobalSettings
+from rpbert.evidence.captions import CaptionSettings, OcrSettings
+from rpbert.evidence.regions import RegionSettings
+from rpbert.types import Post, StoredRegions
+
+KINDS: dict[str, type[KindSettings]] = {
+    "blocks": BlockSettings,
+    "global": GlobalSettings,
+    "regions": RegionSettings,
+    "captions": CaptionSettings,
+    "ocr": OcrSettings,
+}
+"""By name, in the order in which a model combines them."""
+
+_fields: dict[str, Any] = {kind: (settings | None, None) for kind, settings in KINDS.items()}
+_Kinds: Any = create_model("_Kinds", __base__=Settings, **_fields)
+
+
+class EvidenceSources(_Kinds):
+    """Kinds of evidence with their settings: a name, or a mapping ``{kind: settings}``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {given: None}
+        if isinstance(given, dict):
+            given = {kind: {} if value is None else value for kind, value in given.items()}
+        return given
+
+    @model_serializer
+    def _as_mapping(self) -> dict[str, Any]:
+        return dict(self.kinds)
+
+    @property
+    def kinds(self) -> dict[str, KindSettings]:
+        """Those that are given."""
+        every = {kind: getattr(self, kind) for kind in KINDS}
+        return {kind: settings for kind, settings in every.items() if settings is not None}
+
+
+class EvidenceSettings(EvidenceSources):
+    """What a system sees of an image: one kind, or several where the system combines them."""
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Self:
+        if not self.kinds:
+            raise ValueError("no kind", f"one of {', '.join(KINDS)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which kind it is, the first of several."""
+        return next(iter(self.kinds))
+
+    def with_width(self, posts: Iterable[Post]) -> Self:
+        """With the size of the features that posts have in their file."""
+        every = (image.regions for post in posts for image in post.images)
+        found = next((regions for regions in every if regions is not None), None)
+        if found is None:
+            return self
+        regions = load_regions(found) if isinstance(found, StoredRegions) else found
+        width = regions.features.shape[1]
+        return self.model_copy(update={k: s.with_width(width) for k, s in self.kinds.items()})
+
+    def build(self, table: Callable[[], TextTable]) -> dict[str, Evidence]:
+        """The encoder of each kind, as of `KindSettings.build`."""
+        return {
+            kind: settings.build(f"model.evidence.{kind}", table)
+            for kind, settings in self.kinds.items()
+        }
+
+    def resolved(self, evidence: Evidence) -> Self:
+        """With shapes in place of names, so that loading needs no hub."""
+        kinds = zip(self.model_dump().items(), evidence.kinds(), strict=True)
+        return self.model_validate(
+            {kind: {**given, **encoder.saved_settings()} for (kind, given), encoder in kinds}
+        )
+
+    def texts(self, posts: Sequence[Post]) -> Iterator[str]:
+        """The captions and texts of images that a model reads beside the posts' own."""
+        for settings in self.kinds.values():
+            if isinstance(settings, CaptionSettings):
+                images = (image for post in posts for image in post.images)
+                yield from filter(None, (getattr(image, settings.made_from) for image in images))

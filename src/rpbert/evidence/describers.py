@@ -1,38 +1,57 @@
-"""What puts the images of a model's posts into words while they are read."""
+"""What puts images into words while posts are read: a captioner, and a finder of text."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from rpbert.config.model import EvidenceKind, SystemSettings
+import numpy as np
+import torch
+
+from rpbert.data.images import fingerprint, load_image, load_small, normalise_batch
 from rpbert.errors import InputError
-from rpbert.evidence.captioner import Captioner
-from rpbert.evidence.describing import Describer, Remembered, TextFinder
-from rpbert.storage.published import from_hub
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Describer, Source
+from rpbert.evidence.networks import CLIP, published_preprocessing
+from rpbert.storage.published import from_hub, load_published, model_type
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rpbert.data.images import Preprocessing
+
+CAPTIONERS = {
+    "blip": "BlipForConditionalGeneration",
+    "git": "GitForCausalLM",
+    "vision-encoder-decoder": "VisionEncoderDecoderModel",
+}
+"""The families known: they write a caption without being asked a question."""
 
 
-def need_reader(options: SystemSettings, kind: EvidenceKind, given: str) -> None:
+def need_kind(settings: EvidenceSettings | None, kind: str, given: str) -> None:
     """See that a model reads a kind of evidence that it was given something for.
 
     Args:
+        settings: the evidence of the model.
         given: the name of that, for the message.
 
     Raises:
         InputError: the model does not read that kind.
     """
-    read = options.evidence.kinds if options.evidence else ()
-    if kind not in read:
-        found = f"a model that reads {' and '.join(read) or 'text alone'}"
+    kinds = settings.kinds if settings else {}
+    if kind not in kinds:
+        found = f"a model that reads {' and '.join(kinds) or 'text alone'}"
         raise InputError(given, found, f"one that reads {kind}", f"leave out {given}")
 
 
 def describers(
-    options: SystemSettings, captioner: str | None, ocr: bool, device: str = "cpu"
-) -> dict[EvidenceKind, Describer]:
+    settings: EvidenceSettings | None, captioner: str | None, ocr: bool, device: str = "cpu"
+) -> dict[str, Describer]:
     """What makes the texts of a kind of evidence for posts that come with an image alone.
 
     Args:
-        options: of the model that reads them.
+        settings: the evidence of the model that reads them.
         captioner: hub name or folder of an image-to-text model, or None.
         ocr: whether text in images is looked for.
         device: where the captioner computes.
@@ -40,14 +59,136 @@ def describers(
     Raises:
         InputError: the model does not read that kind, or the captioner cannot be loaded.
     """
+    made: dict[str, Describer] = {}
     if captioner is not None:
-        need_reader(options, "captions", "captioner")
+        need_kind(settings, "captions", "captioner")
     if ocr:
-        need_reader(options, "ocr", "ocr")
-    made: dict[EvidenceKind, Describer] = {}
-    if captioner is not None:
-        load = partial(Captioner.from_pretrained, captioner, device)
-        made["captions"] = Remembered(from_hub("captioner", captioner, load))
-    if ocr:
+        need_kind(settings, "ocr", "ocr")
         made["ocr"] = Remembered(TextFinder())
+    if captioner is not None:
+        name = captioner
+        load = from_hub("captioner", name, lambda: Captioner.from_pretrained(name, device))
+        made["captions"] = Remembered(load)
     return made
+
+
+class Remembered:
+    """A describer that is asked once for each image, as long as `kept` texts are not exceeded."""
+
+    def __init__(self, describe: Describer, kept: int = 100_000) -> None:
+        self.describe = describe
+        self.kept = kept
+        self._known: dict[str, str] = {}
+
+    def __call__(self, images: Sequence[Source]) -> list[str]:
+        """As `Describer` has it."""
+        keys = [fingerprint(image) for image in images]
+        wanted = {key: image for key, image in zip(keys, images, strict=True) if key}
+        found = {key: self._known[key] for key in wanted if key in self._known}
+        new = [key for key in wanted if key not in found]
+        if new:
+            found.update(zip(new, self.describe([wanted[key] for key in new]), strict=True))
+        if len(self._known) > self.kept:
+            self._known.clear()
+        # A PIL image may change or be freed.
+        self._known |= {k: text for k, text in found.items() if not k.startswith("object:")}
+        return [found[key] if key else "" for key in keys]
+
+
+class TextFinder:
+    """Text found in images by RapidOCR (extra ``ocr``), line after line.
+
+    Raises:
+        InputError: it is not installed.
+    """
+
+    side = 1280
+    """Larger images are shrunk to this many pixels along their longer side."""
+
+    def __init__(self) -> None:
+        try:
+            from rapidocr import RapidOCR
+        except ImportError:
+            hint = "pip install 'rpbert[ocr]'"
+            raise InputError("text in images", "no RapidOCR", "the extra", hint) from None
+        self._engine = RapidOCR(params={"Global.log_level": "critical"})
+
+    def __call__(self, images: Sequence[Source]) -> list[str]:
+        """As `Describer` has it."""
+        return [self._read(image) for image in images]
+
+    def _read(self, image: Source) -> str:
+        pixels = load_small(image, self.side).pixels
+        if pixels is None:
+            return ""
+        # It takes blue, green, red, as OpenCV does.
+        found = self._engine(np.ascontiguousarray(pixels[:, :, ::-1]))
+        return " ".join(found.txts or ())
+
+
+class Captioner:
+    """Writes a caption for each image, the likeliest word after word.
+
+    Li, J.; Li, D.; Xiong, C.; and Hoi, S. 2022. BLIP: Bootstrapping Language-Image Pre-training
+    for Unified Vision-Language Understanding and Generation. In ICML, 12888-12900. Wang et al.
+    2022, "GIT: A Generative Image-to-text Transformer for Vision and Language".
+
+    Args:
+        network: a model of `CAPTIONERS`.
+        tokenizer: turns its ids into text.
+        preprocessing: how it is given images.
+        max_length: most sub-words of a caption.
+        batch_size: images that go through the network together.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        preprocessing: Preprocessing,
+        max_length: int = 40,
+        batch_size: int = 8,
+    ) -> None:
+        self.network: Any = network.eval()
+        self.tokenizer = tokenizer
+        self.preprocessing = preprocessing
+        self.max_length = max_length
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str = "cpu") -> Self:
+        """A published captioner, by hub name or folder.
+
+        Raises:
+            InputError: see `load_published`; or a family that is not known.
+        """
+        import transformers
+
+        family = model_type(source)
+        if family not in CAPTIONERS:
+            expected = f"one of {', '.join(CAPTIONERS)}"
+            raise InputError("captioner", f"model_type {family}", expected)
+        expected = f"an image-to-text model ({', '.join(CAPTIONERS)}) with safetensors weights"
+        network = load_published(getattr(transformers, CAPTIONERS[family]), source, expected)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return cls(network.to(device), tokenizer, published_preprocessing(source, CLIP))
+
+    def __call__(self, images: Sequence[Source]) -> list[str]:
+        """A caption for each image, empty for one that cannot be read."""
+        how = self.preprocessing.size, self.preprocessing.resampling
+        pixels = {index: load_image(image, *how).pixels for index, image in enumerate(images)}
+        read = [(index, found) for index, found in pixels.items() if found is not None]
+        captions = [""] * len(images)
+        for start in range(0, len(read), self.batch_size):
+            indices, batch = zip(*read[start : start + self.batch_size], strict=True)
+            with torch.inference_mode():
+                ids = self.network.generate(
+                    pixel_values=normalise_batch(batch, self.preprocessing).to(self.network.device),
+                    max_new_tokens=self.max_length,
+                    do_sample=False,
+                    num_beams=1,
+                )
+            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for index, text in zip(indices, texts, strict=True):
+                captions[index] = text.strip()
+        return captions

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from rpbert.config.model import EvidenceKind, SystemSettings
 from rpbert.config.reading import parse
 from rpbert.errors import InputError, did_you_mean
+from rpbert.evidence import KINDS
 from rpbert.models.adaptive_coattention import AdaptiveCoAttention
 from rpbert.models.bilstm_crf import BertTagger, BiLstmCrfTagger
 from rpbert.models.build import Builder
@@ -17,7 +17,7 @@ from rpbert.models.lstm_cnn import LstmCnn
 from rpbert.models.lxmert import Lxmert
 from rpbert.models.modality_attention import ModalityAttention
 from rpbert.models.rpbert import RpBert
-from rpbert.models.tagger import System
+from rpbert.models.tagger import System, SystemSettings
 from rpbert.models.umt import Umt
 from rpbert.models.uniter import UnicoderVl, Uniter
 from rpbert.models.vilbert import Vilbert
@@ -25,9 +25,9 @@ from rpbert.models.visual_attention import VisualAttention
 from rpbert.models.visualbert import VisualBert
 from rpbert.models.vl_bert import VlBert
 
-ANY: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
-REGIONS: tuple[EvidenceKind, ...] = ("regions", "blocks", "global", "captions", "ocr")
-POOLED: tuple[EvidenceKind, ...] = ("global", "blocks", "regions", "captions", "ocr")
+ANY = tuple(KINDS)
+REGIONS = ("regions", "blocks", "global", "captions", "ocr")
+POOLED = ("global", "blocks", "regions", "captions", "ocr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Registered:
     system: type[System]
     paper: str
     row: str
-    evidence: tuple[EvidenceKind, ...] = ()
+    evidence: tuple[str, ...] = ()
     combines: bool = False
 
 

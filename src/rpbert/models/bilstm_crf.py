@@ -15,9 +15,9 @@ Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of
 
 from __future__ import annotations
 
-from rpbert.config.model import BiLstmSettings, TextEncoderSettings
+from rpbert.config.model import TextEncoderSettings
 from rpbert.models.build import Builder
-from rpbert.models.tagger import BiLstmSystem, TaggerOutput
+from rpbert.models.tagger import BiLstmSettings, BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.types import Batch
 

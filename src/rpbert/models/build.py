@@ -4,46 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
 
-from rpbert.config.model import (
-    BlockSettings,
-    CaptionSettings,
-    EvidenceSettings,
-    GlobalSettings,
-    ImageSettings,
-    OcrSettings,
-    ReaderSettings,
-    RegionSettings,
-    Settings,
-    SourceSettings,
-    SystemSettings,
-    TextEncoderSettings,
-)
-from rpbert.data.images import Preprocessing
+from rpbert.config.model import ReaderSettings, Settings, TextEncoderSettings
 from rpbert.data.vocabulary import Vocabulary, learn_wordpieces
 from rpbert.errors import InputError
-from rpbert.evidence.detector import Detector
-from rpbert.evidence.encoders import (
-    CaptionPieces,
-    CaptionWords,
-    CombinedEvidence,
-    DetectedRegions,
-    Evidence,
-    ImageBlocks,
-    ImageVector,
-    PieceEmbedding,
-    StoredRegionFeatures,
-    StoredVector,
-)
-from rpbert.evidence.resnet import RESNET_SHAPES, BlockNetwork
-from rpbert.evidence.vision import published_network, random_network
-from rpbert.models.tagger import BiLstmCrf, WordEmbeddings
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import CombinedEvidence, Evidence, TextTable
+from rpbert.models.tagger import BiLstmCrf, SystemSettings, WordEmbeddings
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
-from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.encoder import SubwordEncoder, TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
 from rpbert.storage.published import checked, from_hub
 from rpbert.types import Post
@@ -152,7 +125,7 @@ class Builder:
         return encoder
 
     def evidence(
-        self, settings: EvidenceSettings, encoder: PieceEmbedding | None = None
+        self, settings: EvidenceSettings, encoder: SubwordEncoder | None = None
     ) -> Evidence:
         """What the system sees of an image.
 
@@ -160,82 +133,25 @@ class Builder:
             encoder: whose embeddings captions take, and whose width several kinds have; None: the
                 word vectors of `embeddings`, and one kind alone.
         """
-        if encoder is None or len(settings.kinds) == 1:
-            return self._evidence_of(settings.source, encoder)
-        every: dict[str, Evidence] = {
-            kind: self._evidence_of(source, encoder) for kind, source in settings.kinds.items()
-        }
-        width = encoder.input_width
-        projections = {name: self.projection(part, width) for name, part in every.items()}
-        return CombinedEvidence(every, projections, width)
 
-    def _evidence_of(self, source: SourceSettings, encoder: PieceEmbedding | None) -> Evidence:
-        """Evidence of one kind."""
-        match source:
-            case BlockSettings() as source:
-                return ImageBlocks(*_image_network("model.evidence.blocks", source))
-            case GlobalSettings() as source if source.pretrained or source.shape is not None:
-                return ImageVector(*_image_network("model.evidence.global", source))
-            case GlobalSettings() as source:
-                return StoredVector(_known_width("model.evidence.global", source.width))
-            case RegionSettings() as source if source.pretrained or source.shape is not None:
-                return DetectedRegions(_detector("model.evidence.regions", source))
-            case RegionSettings() as source:
-                return StoredRegionFeatures(_known_width("model.evidence.regions", source.width))
-            case CaptionSettings() | OcrSettings() if encoder is not None:
-                return CaptionPieces(encoder.embed, encoder.input_width)
-            case CaptionSettings() | OcrSettings():
-                vectors = self.embeddings().vectors
-                return CaptionWords(vectors.forward, vectors.width)
+        def table() -> TextTable:
+            if encoder is not None:
+                return TextTable(encoder.embed, encoder.input_width, of_pieces=True)
+            vectors = self.embeddings().vectors
+            return TextTable(vectors.forward, vectors.width, of_pieces=False)
+
+        kinds = settings.build(table)
+        if encoder is None or len(kinds) == 1:
+            return kinds[settings.kind]
+        width = encoder.input_width
+        projections = {name: self.projection(kind, width) for name, kind in kinds.items()}
+        return CombinedEvidence(kinds, projections, width)
 
     def projection(self, evidence: Evidence, width: int) -> nn.Module:
         """W^v, without bias; none for what already is of the text encoder's kind and width."""
-        alike = isinstance(evidence, CaptionPieces | CombinedEvidence)
-        if alike and evidence.width == width:
+        if evidence.in_text_space and evidence.width == width:
             return nn.Identity()
         return nn.Linear(evidence.width, width, bias=False)
-
-
-def _image_network(key: str, settings: ImageSettings) -> tuple[BlockNetwork, Preprocessing]:
-    """A network with published or random weights, and how it is given images."""
-    name, shape = settings.pretrained, settings.shape
-    given = {
-        "size": settings.image_size,
-        "mean": settings.mean,
-        "deviation": settings.deviation,
-        "resampling": settings.resampling,
-    }
-    own = {key: value for key, value in given.items() if value is not None}
-    if name is not None:
-        return from_hub(f"{key}.pretrained", name, lambda: published_network(name, own))
-    if isinstance(shape, str):
-        if shape not in RESNET_SHAPES:
-            known = ", ".join(RESNET_SHAPES)
-            raise InputError(f"{key}.shape", shape, f"one of {known}, or a mapping")
-        shape = RESNET_SHAPES[shape]
-    fields: dict[str, Any] = shape or {}
-    return checked(f"{key}.shape", lambda: random_network(fields, own))
-
-
-def _detector(key: str, settings: RegionSettings) -> Detector:
-    """An object detector with published or random weights."""
-    name, shape, size, most = (
-        settings.pretrained,
-        settings.shape or {},
-        settings.image_size,
-        settings.most,
-    )
-    if name is not None:
-        return from_hub(
-            f"{key}.pretrained", name, lambda: Detector.from_pretrained(name, size, most)
-        )
-    return checked(f"{key}.shape", lambda: Detector.from_config(shape, size, most))
-
-
-def _known_width(key: str, width: int | None) -> int:
-    if width is None:
-        raise InputError(key, "no regions in the training posts", "regions.safetensors beside them")
-    return width
 
 
 def check_vocabulary(name: str, config: PreTrainedConfig, rows: int) -> None:

@@ -21,10 +21,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import EvidenceSettings, ReaderSettings, SystemSettings
-from rpbert.evidence.encoders import Evidence
+from rpbert.config.model import ReaderSettings
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Evidence
 from rpbert.models.build import Builder
-from rpbert.models.tagger import System, TaggerOutput, build_lstm, in_float32, last_state
+from rpbert.models.tagger import (
+    System,
+    SystemSettings,
+    TaggerOutput,
+    build_lstm,
+    in_float32,
+    last_state,
+)
 from rpbert.modules.attention import mean_token
 from rpbert.types import Batch
 

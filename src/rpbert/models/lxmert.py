@@ -30,11 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere
 from rpbert.storage.published import bert_shape, load_published
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertModel, LxmertModel

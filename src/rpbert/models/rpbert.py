@@ -30,13 +30,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rpbert.config.model import BiLstmSettings, EvidenceSettings, Settings, TextEncoderSettings
-from rpbert.evidence.encoders import Evidence, VisualTokens, side_by_side
+from rpbert.config.model import Settings, TextEncoderSettings
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Evidence, side_by_side
 from rpbert.models.build import Builder
-from rpbert.models.tagger import BiLstmSystem, TaggerOutput, in_float32
+from rpbert.models.tagger import BiLstmSettings, BiLstmSystem, TaggerOutput, in_float32
 from rpbert.modules.encoder import TextImageEncoder, pool_words
 from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
-from rpbert.types import Batch, PostImage
+from rpbert.types import Batch, PostImage, VisualTokens
 
 
 class PropagationSettings(Settings):

@@ -18,13 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rpbert.config.model import (
-    EncoderSettings,
-    EvidenceKind,
-    ReaderSettings,
-    SystemSettings,
-    TextEncoderSettings,
-)
+from rpbert.config.model import EncoderSettings, ReaderSettings, TextEncoderSettings
 from rpbert.data.collate import Collator, TokenizerSubwords
 from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
@@ -36,22 +30,16 @@ from rpbert.data.vocabulary import (
 )
 from rpbert.data.words import SPLITTERS, marks_style
 from rpbert.errors import InputError
-from rpbert.evidence.describing import Describer
-from rpbert.evidence.saved import (
-    TextIds,
-    evidence_reader,
-    resolved_evidence,
-    shape_of,
-    with_width,
-)
+from rpbert.evidence.base import Describer, EvidenceReader, Reading
 from rpbert.models import build, parse_options, registered
 from rpbert.models.build import Builder, load_tokenizer, tokenizer_for
-from rpbert.models.tagger import System, WordEmbeddings
+from rpbert.models.tagger import System, SystemSettings, WordEmbeddings
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
+from rpbert.modules.families import UNLISTED
 from rpbert.storage.manifest import CARD, MANIFEST, folder_written_whole, verify
-from rpbert.storage.published import from_hub
+from rpbert.storage.published import from_hub, shape_of
 from rpbert.types import Calibration, Post
 
 if TYPE_CHECKING:
@@ -83,7 +71,7 @@ class TaggingModel:
     notes: dict[str, Any]
     card: str = ""
     calibration: Calibration = field(default_factory=Calibration)
-    describers: Mapping[EvidenceKind, Describer] = field(default_factory=dict)
+    describers: Mapping[str, Describer] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -101,7 +89,9 @@ class TaggingModel:
         types = entity_types(train)
         if not types and registered(options.system).system.tags_words:
             raise InputError("training posts", "no entity in their tags", "tagged posts")
-        options = with_width(options, train)
+        if options.evidence is not None:
+            known = options.evidence.with_width(train)
+            options = options.model_copy(update={"evidence": known})
         texts, further = _with_captions(options, train), _with_captions(options, others)
         words, matrix = _word_table(options, texts, further)
         vocabulary = Vocabulary(
@@ -125,11 +115,9 @@ class TaggingModel:
         Args:
             images_kept: bytes of decoded images that are kept for when they come again.
         """
-        encoder, settings = self.system.encoder, self.options.evidence
-        ids = TextIds(self._piece_ids, self._word_ids)
-        evidence = evidence_reader(
-            self.system.evidence, settings, ids, images_kept, self.describers
-        )
+        encoder = self.system.encoder
+        reading = Reading(self._piece_ids, self._word_ids, images_kept, self.describers)
+        evidence = EvidenceReader.of(self.system.evidence, reading)
         if self.tokenizer is None or encoder is None:
             return Collator(self.vocabulary, None, evidence)
         return Collator(
@@ -224,7 +212,8 @@ class TaggingModel:
         if isinstance(encoder, TextImageEncoder):
             # A shape without it has a vocabulary of its own making, where padding comes first.
             config = encoder.bert.config
-            shape = {"pad_token_id": config.pad_token_id, **shape_of(config)}
+            fields = shape_of(config, UNLISTED.get(config.model_type, ()))
+            shape = {"pad_token_id": config.pad_token_id, **fields}
             assert self.options.encoder is not None
             kept = {
                 **self.options.encoder.model_dump(),
@@ -235,20 +224,14 @@ class TaggingModel:
             changes["encoder"] = TextEncoderSettings(**kept)
         if isinstance(encoder, VisionLanguageEncoder):
             changes["encoder"] = EncoderSettings(shape=encoder.shape)
-        if self.options.evidence is not None:
-            changes["evidence"] = resolved_evidence(self.options.evidence, self.system.evidence)
+        if self.options.evidence is not None and self.system.evidence is not None:
+            changes["evidence"] = self.options.evidence.resolved(self.system.evidence)
         return self.options.model_copy(update=changes)
 
 
 def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
     """The posts and, for a system that reads captions, these as if they were posts."""
-    settings = options.evidence
-    every = [image for post in posts for image in post.images]
-    captions: list[str] = []
-    if settings is not None and settings.captions is not None:
-        captions += [image.caption for image in every if image.caption]
-    if settings is not None and settings.ocr is not None:
-        captions += [image.image_text for image in every if image.image_text]
+    captions = options.evidence.texts(posts) if options.evidence else ()
     return [*posts, *(Post.from_words("caption", _words_of(caption)) for caption in captions)]
 
 

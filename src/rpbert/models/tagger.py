@@ -4,17 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from rpbert.config.model import BiLstmSettings, EvidenceSettings, ReaderSettings, SystemSettings
-from rpbert.evidence.encoders import Evidence
+from rpbert.config.model import EncoderSettings, ReaderSettings, Settings, TaggerSettings
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Evidence
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import SubwordEncoder
 from rpbert.types import Batch
+
+
+def _refuse(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("a value", "nothing: the system does not read it")
+    return value
+
+
+class SystemSettings(Settings):
+    """What every system has; one that reads `encoder` or `evidence` declares it anew."""
+
+    system: str
+    tagger: Settings
+    """What reads the words and tags them."""
+    encoder: Annotated[EncoderSettings | None, AfterValidator(_refuse)] = None
+    evidence: Annotated[EvidenceSettings | None, AfterValidator(_refuse)] = None
+
+
+class BiLstmSettings(SystemSettings):
+    """A system that ends in the biLSTM-CRF."""
+
+    tagger: TaggerSettings = TaggerSettings()
 
 
 @dataclass(slots=True)

@@ -37,15 +37,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import (
-    DecodingSettings,
-    EvidenceSettings,
-    SystemSettings,
-    TextEncoderSettings,
-)
-from rpbert.evidence.encoders import Evidence
+from rpbert.config.model import DecodingSettings, TextEncoderSettings
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Evidence
 from rpbert.models.build import Builder
-from rpbert.models.tagger import System, TaggerOutput
+from rpbert.models.tagger import System, SystemSettings, TaggerOutput
 from rpbert.modules.attention import CrossAttention
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.encoder import TextImageEncoder, pool_words

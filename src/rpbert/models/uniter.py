@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import AreaRegions, OneStream, VisionLanguageTagger
 from rpbert.modules.geometry import with_sides
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig

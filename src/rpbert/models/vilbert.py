@@ -32,11 +32,11 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import AreaRegions, VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.modules.encoder import attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere, with_whole_image
 from rpbert.storage.published import bert_shape
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel

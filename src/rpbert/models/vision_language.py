@@ -18,16 +18,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rpbert.config.model import BiLstmSettings, EncoderSettings, EvidenceSettings
+from rpbert.config.model import EncoderSettings
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import Evidence, VisualTokens
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Evidence
 from rpbert.models.build import Builder, check_vocabulary
-from rpbert.models.tagger import BiLstmSystem, TaggerOutput
+from rpbert.models.tagger import BiLstmSettings, BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
 from rpbert.modules.families import random_encoder
 from rpbert.modules.geometry import with_area
 from rpbert.storage.published import bert_shape, checked, from_hub, load_published, model_type
-from rpbert.types import Batch
+from rpbert.types import Batch, VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel, PreTrainedConfig

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
 from rpbert.storage.published import bert_shape, load_published
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertModel, VisualBertModel

@@ -35,9 +35,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.models.vision_language import OneStream, VisionLanguageTagger
 from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from rpbert.evidence.encoders import VisualTokens
 from rpbert.modules.encoder import attend_if_any
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rpbert.evidence.encoders import VisualTokens
+from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertModel, PreTrainedModel

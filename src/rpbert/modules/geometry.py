@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rpbert.evidence.encoders import VisualTokens
+from rpbert.types import VisualTokens
 
 COORDINATE_WIDTH = 256
 """Wavelengths of each coordinate in `waves`, as VL-BERT was published."""

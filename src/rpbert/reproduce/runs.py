@@ -199,10 +199,9 @@ def _initial_weights(settings: RunSettings, folder: Path) -> str:
     if options.encoder is not None:
         notes = json.loads((folder / "model" / "model.json").read_text("utf-8"))["notes"]
         known["encoder"] = notes["initial_weights"] or options.encoder.pretrained or "random"
-    if options.evidence is not None:
-        source = options.evidence.source.model_dump()
-        if source.get("shape") is not None or source.get("pretrained"):
-            known[options.evidence.kind] = source["pretrained"] or "random"
+    for kind, source in options.evidence.kinds.items() if options.evidence else ():
+        if source.initial_weights:
+            known[kind] = source.initial_weights
     if "word_vectors" in type(options.tagger).model_fields:
         vectors: Path | None = options.tagger.model_dump()["word_vectors"]
         known["word vectors"] = vectors.name if vectors else "random"

@@ -8,21 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rpbert.config.model import (
-    BiLstmSettings,
-    CaptionSettings,
-    EncoderSettings,
-    EvidenceKind,
-    EvidenceSources,
-    OcrSettings,
-    Settings,
-    SourceSettings,
-    TaggerSettings,
-)
+from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
 from rpbert.config.reading import merged, parse_with_overrides, read_yaml
 from rpbert.config.run import RunSettings, TrainingSettings, fill_preset
 from rpbert.errors import InputError
+from rpbert.evidence import EvidenceSources
+from rpbert.evidence.base import KindSettings
 from rpbert.models import SYSTEMS
+from rpbert.models.tagger import BiLstmSettings
 from rpbert.reproduce.rows import Row
 from rpbert.types import Post
 
@@ -150,7 +143,7 @@ def _tagger_keys(system: str) -> list[str]:
 
 
 def _evidence(
-    taken: Sequence[EvidenceKind], shared: SharedSettings, train: Sequence[Post]
+    taken: Sequence[str], shared: SharedSettings, train: Sequence[Post]
 ) -> dict[str, Any]:
     """Of the kinds that the training posts have, the one that the system takes first."""
     there = shared.model.evidence.kinds
@@ -164,12 +157,6 @@ def _evidence(
     raise CannotRun(f"no training post has what {' or '.join(offered)} are made from")
 
 
-def has_evidence(source: SourceSettings, post: Post) -> bool:
+def has_evidence(source: KindSettings, post: Post) -> bool:
     """Whether a post comes with what some evidence is made from."""
-    if isinstance(source, CaptionSettings):
-        return bool(post.caption)
-    if isinstance(source, OcrSettings):
-        return bool(post.images[0].image_text)
-    if source.pretrained is None and source.shape is None:
-        return post.images[0].regions is not None
-    return post.image is not None
+    return bool(getattr(post.images[0], source.made_from))

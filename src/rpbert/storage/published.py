@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,6 +121,24 @@ def load_published(
     if missing := sorted(loading["missing_keys"]):
         raise InputError(source, f"no weights for {missing[0]} and so on", expected)
     return model
+
+
+def shape_of(config: Any, unlisted: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a transformers configuration that differ from its defaults.
+
+    Published files also carry fields that the configuration does not know, and where they come
+    from; neither shapes the network.
+
+    Args:
+        unlisted: fields that the configuration knows, though its defaults do not list them.
+    """
+    known = {*type(config)().to_dict(), *unlisted}
+    apart = {"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"}
+    fields: dict[str, Any] = config.to_diff_dict()
+    kept = (key for key in fields if key in known and key not in apart and key[0] != "_")
+    named = config.model_type not in ("bert", "resnet")  # the defaults of a shape
+    family = {"model_type": config.model_type} if named else {}
+    return {**family, **{key: fields[key] for key in kept}}
 
 
 # Fields by which a configuration names weights or code of elsewhere.

@@ -70,7 +70,9 @@ def prepared(
     set_seed(chosen.seed)
     posts, notes = run_posts(data, registered(options.system).system.tags_words)
     model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
-    model.describers = describers(options, data.captioner, data.ocr, str(accelerator.device))
+    model.describers = describers(
+        options.evidence, data.captioner, data.ocr, str(accelerator.device)
+    )
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     if options.encoder is not None:

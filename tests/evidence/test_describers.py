@@ -13,9 +13,9 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rpbert.errors import InputError
-from rpbert.evidence.captioner import Captioner
-from rpbert.evidence.describing import Remembered, TextFinder
-from rpbert.evidence.readers import CaptionReader
+from rpbert.evidence.base import EvidenceReader
+from rpbert.evidence.captions import CaptionReader, CaptionSettings
+from rpbert.evidence.describers import Captioner, Remembered, TextFinder
 from rpbert.inference import Tagger
 from rpbert.types import Post, PostImage
 from tests.conftest import EVIDENCE, SEEING, made_posts, picture, tiny
@@ -109,7 +109,9 @@ class Told:
 
 def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None:
     told = Told()
-    reader = CaptionReader(lambda text: [len(text)], 9, describe=Remembered(told))
+    reader = EvidenceReader(
+        [CaptionReader(lambda text: [len(text)], CaptionSettings(), Remembered(told))]
+    )
     posts = [
         Post.from_words("1", ("x",), image=b"one", caption="given"),
         Post.from_words("2", ("x",), images=(PostImage(b"two"), PostImage(b"three"))),
@@ -125,14 +127,6 @@ def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None
     alone = reader.split_by_source(posts[1])
     assert [p.caption for p in alone] == [f"a picture {len(str(i))}" for i in (b"two", b"three")]
     assert [p.image for p in alone] == [b"two", b"three"]
-
-
-def test_the_last_descriptions_are_kept() -> None:
-    told = Told()
-    remembered = Remembered(told, kept=2)
-    for image in (b"1", b"2", b"1", b"3", b"1", b"2"):
-        remembered([image])
-    assert told.asked == [b"1", b"2", b"3", b"2"]
 
 
 def test_a_tagger_makes_captions_for_a_model_that_reads_them(tmp_path: Path) -> None:
@@ -176,5 +170,5 @@ def test_image_texts_are_read_as_captions_are() -> None:
     written = tiny("rpbert", posts, evidence=EVIDENCE["ocr"])
     same = [post.with_(image_text=post.caption, caption=None) for post in posts]
     found = written.collator()(same).evidence[0].values
-    captions = CaptionReader(written._piece_ids, 64).read(posts)[0][0].values
+    captions = CaptionReader(written._piece_ids, CaptionSettings()).read(posts)[0].values
     assert torch.equal(found, captions)

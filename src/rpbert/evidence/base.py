@@ -1,0 +1,357 @@
+"""What every kind of evidence has: its settings, a reader of posts, and an encoder.
+
+All encoders give the same `VisualTokens`, so that a system takes any kind. What several posts of a
+batch share is read and encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpbert.config.model import Settings
+from rpbert.data.collate import pad
+from rpbert.data.images import Preprocessing
+from rpbert.types import Batch, EvidenceInput, ImageStatus, Post, PostImage, VisualTokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Source: TypeAlias = "Path | bytes | Image | None"
+ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
+"""Statuses of images, the best one last."""
+
+
+class Describer(Protocol):
+    """Puts images into words."""
+
+    def __call__(self, images: Sequence[Source]) -> list[str]:
+        """A text for each image; empty where it is unreadable or there is nothing to say."""
+
+
+class TextTable(NamedTuple):
+    """The embeddings that the words of a caption share with those of the text.
+
+    Attributes:
+        embed: Shape: (I, V) → (I, V, width).
+        of_pieces: whether ids are those of the text encoder's sub-words, or of the tagger's words.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    width: int
+    of_pieces: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the readers of a model are made with.
+
+    Attributes:
+        pieces: a text as ids of the text encoder's sub-words.
+        words: a text as ids of the tagger's words.
+        images_kept: bytes of decoded images that are kept for when they come again.
+        describers: by kind, what makes the texts of images that come without.
+    """
+
+    pieces: Callable[[str], Sequence[int]]
+    words: Callable[[str], Sequence[int]]
+    images_kept: int
+    describers: Mapping[str, Describer]
+
+
+class KindSettings(Settings):
+    """Settings of one kind of evidence."""
+
+    @property
+    def made_from(self) -> str:
+        """The attribute of `PostImage` that it is made from."""
+        raise NotImplementedError
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Where its network has its weights from, in words; None without a network."""
+        return None
+
+    def with_width(self, width: int) -> Self:
+        """For stored features: their size as the training data has it."""
+        return self
+
+    def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
+        """The encoder.
+
+        Args:
+            key: of these settings, for messages.
+            table: the embeddings of words.
+
+        Raises:
+            InputError: the settings describe no network, or none that can be loaded.
+        """
+        raise NotImplementedError
+
+
+class NetworkSettings(KindSettings):
+    """A kind that a network of transformers makes of pixels."""
+
+    pretrained: str | None = None
+    """Hub name or folder of a network."""
+    shape: str | dict[str, Any] | None = None
+    """Random weights of a shape: fields of a configuration, with its ``model_type``."""
+
+    @property
+    def made_from(self) -> str:
+        """Pixels."""
+        return "image"
+
+    @property
+    def initial_weights(self) -> str | None:
+        """The name of published weights, else ``random``; None without a network."""
+        return self.pretrained or (None if self.shape is None else "random")
+
+
+class Evidence(nn.Module):
+    """An encoder: turns what a batch holds of images into visual tokens.
+
+    Attributes:
+        width: size of a visual token, d_v.
+        in_text_space: whether tokens are already what the text encoder takes as input.
+    """
+
+    width: int
+    in_text_space: bool = False
+
+    def kinds(self) -> Sequence[Evidence]:
+        """The encoder of each kind, in the order in which the batch holds them."""
+        return [self]
+
+    def forward(self, batch: Batch) -> VisualTokens:
+        """The tokens of each post; V is 0 where no post of the batch has any."""
+        return side_by_side(self.by_source(batch.evidence))
+
+    def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
+        """The tokens of each image of each post apart. Shape: (B, E, V, d_v)."""
+        (found,) = evidence
+        mask = found.mask
+        if len(mask):
+            return gather_tokens(self.encode(found), found.of_post)
+        none = torch.zeros(0, 0, self.width + 4, device=mask.device)  # no network runs
+        empty = VisualTokens(none[..., 4:], mask.new_zeros(0, 0), none[..., :4])
+        return gather_tokens(empty, found.of_post)
+
+    def encode(self, found: EvidenceInput) -> VisualTokens:
+        """The tokens of each distinct piece of evidence. Shape: (I, V, d_v); I is not 0."""
+        raise NotImplementedError
+
+    def reader(self, reading: Reading) -> Reader:
+        """Reads of posts what this encodes."""
+        raise NotImplementedError
+
+    def saved_settings(self) -> dict[str, Any]:
+        """Settings with a shape in place of a name, so that loading needs no hub."""
+        return {}
+
+    def new_modules(self) -> list[nn.Module]:
+        """Modules that learn as the projection W^v does."""
+        return []
+
+    def freeze(self) -> None:
+        """Keep what is gathered in training, such as batch statistics, as it is."""
+
+
+class CombinedEvidence(Evidence):
+    """Several kinds of evidence, each a source of its own; their tokens are of one width.
+
+    Args:
+        parts: each kind by name, in the order in which the batch holds them.
+        projections: to that width, W^v of each kind, without bias.
+        width: d_v, that of the projected tokens.
+    """
+
+    in_text_space = True
+
+    def __init__(
+        self, parts: Mapping[str, Evidence], projections: Mapping[str, nn.Module], width: int
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.projections = nn.ModuleDict(projections)
+        self.width = width
+
+    def kinds(self) -> Sequence[Evidence]:
+        """Those that are combined."""
+        return [part for part in self.parts.values() if isinstance(part, Evidence)]
+
+    def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
+        """All images of the first kind, then those of the next. Shape: (B, E, V, d_v)."""
+        each = []
+        kinds = zip(self.kinds(), self.projections.values(), evidence, strict=True)
+        for part, project, found in kinds:
+            tokens = part.by_source([found])
+            each.append(tokens._replace(values=project(tokens.values)))
+        count = max(tokens.mask.shape[2] for tokens in each)
+        values, mask, boxes = zip(*(_padded(tokens, count) for tokens in each), strict=True)
+        return VisualTokens(torch.cat(values, 1), torch.cat(mask, 1), torch.cat(boxes, 1))
+
+    def new_modules(self) -> list[nn.Module]:
+        """W^v of each kind."""
+        return [self.projections]
+
+    def freeze(self) -> None:
+        """Every kind keeps what it gathered."""
+        for part in self.kinds():
+            part.freeze()
+
+
+class Reader:
+    """Reads one kind of evidence; what several images share is loaded once.
+
+    Attributes:
+        wanted: what it looks for in a post, for messages.
+        made_from: the attribute of `PostImage` that holds it.
+        preprocessing: how images are prepared; None if it looks at no image.
+    """
+
+    wanted: str
+    made_from: str
+    preprocessing: Preprocessing | None = None
+
+    def has(self, image: PostImage) -> bool:
+        """Whether an image comes with such evidence, readable or not."""
+        return getattr(image, self.made_from) is not None
+
+    def split(self, post: Post) -> list[Post]:
+        """The post with each image alone."""
+        return post.split_by_image()
+
+    def keys(self, images: Sequence[PostImage]) -> Sequence[Hashable | None]:
+        """The identity of each image's piece of evidence; None where there is none."""
+        return [getattr(image, self.made_from) for image in images]
+
+    def load(self, wanted: Mapping[Hashable, tuple[Post, PostImage]]) -> Mapping[Hashable, Any]:
+        """The piece of each identity, or a status where it is no evidence.
+
+        Args:
+            wanted: by identity, an image with it and its post.
+        """
+        raise NotImplementedError
+
+    def pack(self, pieces: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, mask and boxes, as `EvidenceInput` has them."""
+        raise NotImplementedError
+
+    def read(self, posts: Sequence[Post]) -> tuple[EvidenceInput, list[ImageStatus]]:
+        """The evidence of posts, and the best status of each post's images."""
+        images = [(post, image) for post in posts for image in post.images]
+        keys = self.keys([image for _, image in images])
+        wanted: dict[Hashable, tuple[Post, PostImage]] = {}
+        for key, image in zip(keys, images, strict=True):
+            if key is not None:
+                wanted.setdefault(key, image)
+        loaded = self.load(wanted)
+        pieces = {key: piece for key, piece in loaded.items() if not isinstance(piece, str)}
+        rows = {key: row for row, key in enumerate(pieces)}
+        states: dict[Hashable, ImageStatus] = {**loaded, **dict.fromkeys(pieces, "used")}
+        every = iter(keys)
+        by_post = [[next(every) for _ in post.images] for post in posts]
+        of_post = pad([[rows.get(key, -1) for key in each] for each in by_post], filler=-1)
+        status = [_best(states.get(key, "none") for key in each) for each in by_post]
+        return EvidenceInput(*self.pack(list(pieces.values())), of_post), status
+
+
+class EvidenceReader:
+    """Reads every kind of evidence that a model takes: none for a system of text alone."""
+
+    def __init__(self, readers: Sequence[Reader] = ()) -> None:
+        self.readers = readers
+        self.wanted = " or ".join(reader.wanted for reader in readers)
+
+    @classmethod
+    def of(cls, evidence: Evidence | None, reading: Reading) -> Self:
+        """What reads the input of an encoder; kinds share the memory for images."""
+        kinds = evidence.kinds() if evidence else []
+        share = replace(reading, images_kept=reading.images_kept // max(len(kinds), 1))
+        return cls([kind.reader(share) for kind in kinds])
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the kind with the largest images has them; None if none looks at an image."""
+        looking = [reader.preprocessing for reader in self.readers if reader.preprocessing]
+        return max(looking, key=lambda preprocessing: preprocessing.size, default=None)
+
+    def has(self, post: Post) -> bool:
+        """Whether a post comes with any of the kinds, readable or not."""
+        return any(reader.has(image) for reader in self.readers for image in post.images)
+
+    def split_by_source(self, post: Post) -> list[Post]:
+        """The post with each image, and each of several kinds, alone: what Task#1 learns from."""
+        if len(self.readers) < 2:
+            return [alone for reader in self.readers for alone in reader.split(post)] or [post]
+        split = []
+        for reader in self.readers:
+            for alone in reader.split(post):
+                image, name = alone.images[0], reader.made_from
+                only = replace(PostImage(), relation=image.relation, **{name: getattr(image, name)})
+                split.append(alone.with_(images=(only,)))
+        return [alone for alone in split if self.has(alone)]
+
+    def read(
+        self, posts: Sequence[Post]
+    ) -> tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]:
+        """The evidence of posts, kind by kind, and the best status of each post's."""
+        found = [reader.read(posts) for reader in self.readers]
+        status = zip(["none"] * len(posts), *(states for _, states in found), strict=True)
+        return tuple(evidence for evidence, _ in found), tuple(map(_best, status))
+
+
+def _best(status: Iterable[ImageStatus]) -> ImageStatus:
+    return max(status, key=ORDER.index)
+
+
+def whole_image(mask: Tensor) -> Tensor:
+    """The box of the whole image for each token. Shape: (I, V) → (I, V, 4)."""
+    corners = torch.tensor([0.0, 0.0, 1.0, 1.0], device=mask.device)
+    return corners.expand(*mask.shape, 4)
+
+
+def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
+    """Gives every image of every post the tokens of its evidence, and zeros where none is real.
+
+    Args:
+        tokens: of the distinct pieces of evidence. Shape: (I, V, d_v).
+        of_post: the row of each, -1 where there is none. Shape: (B, M).
+
+    Returns:
+        Shape: (B, M, V, d_v).
+    """
+    # A row of zeros at the end is what index -1 finds.
+    values, mask, boxes = (
+        F.pad(part, (0, 0) * (part.ndim - 1) + (0, 1))[of_post] for part in tokens
+    )
+    real = mask[..., None]
+    return VisualTokens(values * real, mask, boxes * real)
+
+
+def side_by_side(tokens: VisualTokens) -> VisualTokens:
+    """The tokens of all sources of a post in one row, in order, the real ones first.
+
+    Shape: (B, E, V, d_v) → (B, E · V, d_v).
+    """
+    sources = tokens.mask.shape[1]
+    values, mask, boxes = (part.flatten(1, 2) for part in tokens)
+    if sources == 1:
+        return VisualTokens(values, mask, boxes)
+    order = (~mask).int().argsort(dim=1, stable=True)
+    values, boxes = (part.gather(1, order[:, :, None].expand_as(part)) for part in (values, boxes))
+    return VisualTokens(values, mask.gather(1, order), boxes)
+
+
+def _padded(tokens: VisualTokens, count: int) -> VisualTokens:
+    """Padded to so many tokens a source. Shape: (B, E, V, d_v) → (B, E, count, d_v)."""
+    missing = count - tokens.mask.shape[2]
+    values, boxes = (F.pad(part, (0, 0, 0, missing)) for part in (tokens.values, tokens.boxes))
+    return VisualTokens(values, F.pad(tokens.mask, (0, missing)), boxes)

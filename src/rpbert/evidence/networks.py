@@ -1,0 +1,320 @@
+"""Image networks of transformers, and the blocks that they make of an image (Eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rpbert.data.images import Channels, Preprocessing, Resampling
+from rpbert.errors import InputError
+from rpbert.storage.published import load_published, model_type, refuse_elsewhere
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ResNetModel
+
+RESNET_SHAPES: dict[str, dict[str, Any]] = {
+    name: {"layer_type": kind, "depths": depths, "hidden_sizes": widths, "embedding_size": 64}
+    for name, kind, depths, widths in (
+        ("resnet-18", "basic", [2, 2, 2, 2], [64, 128, 256, 512]),
+        ("resnet-34", "basic", [3, 4, 6, 3], [64, 128, 256, 512]),
+        ("resnet-50", "bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048]),
+        ("resnet-101", "bottleneck", [3, 4, 23, 3], [256, 512, 1024, 2048]),
+        ("resnet-152", "bottleneck", [3, 8, 36, 3], [256, 512, 1024, 2048]),
+    )
+}
+"""He et al. 2016, "Deep residual learning for image recognition", Table 1."""
+
+
+IMAGENET = Preprocessing()
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture of transformers.
+
+    Attributes:
+        network: the class of the part that sees.
+        preprocessing: where the weights come without one.
+        unused: modules and parameters that no block depends on; they are left out.
+        arguments: of the class, beside its configuration.
+        fixed_size: its positions are learnt for one size of image, and interpolated for others on
+            demand.
+    """
+
+    network: str
+    preprocessing: Preprocessing = IMAGENET
+    unused: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    fixed_size: bool = False
+
+
+HALF: Channels = (0.5, 0.5, 0.5)
+CLIP = Preprocessing(
+    mean=(0.48145466, 0.4578275, 0.40821073), deviation=(0.26862954, 0.26130258, 0.27577711)
+)
+FAMILIES: dict[str, Family] = {
+    # He et al. 2016; Liu et al. 2022, "A ConvNet for the 2020s"; Woo et al. 2023.
+    "resnet": Family("ResNetModel"),
+    "convnext": Family("ConvNextModel", unused=("layernorm",)),
+    "convnextv2": Family("ConvNextV2Model", unused=("layernorm",)),
+    # Dosovitskiy et al. 2021, "An image is worth 16x16 words".
+    "vit": Family(
+        "ViTModel",
+        Preprocessing(mean=HALF, deviation=HALF, resampling="bilinear"),
+        arguments={"add_pooling_layer": False},
+        fixed_size=True,
+    ),
+    # Oquab et al. 2023; Darcet et al. 2024, "Vision transformers need registers".
+    "dinov2": Family("Dinov2Model", unused=("embeddings.mask_token",)),
+    "dinov2_with_registers": Family("Dinov2WithRegistersModel", unused=("embeddings.mask_token",)),
+    # Radford et al. 2021; Zhai et al. 2023. The part of each that sees.
+    "clip_vision_model": Family(
+        "CLIPVisionModel", CLIP, unused=("post_layernorm",), fixed_size=True
+    ),
+    "siglip_vision_model": Family(
+        "SiglipVisionModel",
+        Preprocessing(mean=HALF, deviation=HALF),
+        unused=("head",),
+        fixed_size=True,
+    ),
+}
+"""By ``model_type`` of the configuration."""
+WHOLE = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+"""Models of text and images, whose part that sees is taken."""
+
+
+class BlockNetwork(nn.Module):
+    """A network that makes a square grid of blocks of an image.
+
+    Attributes:
+        config: the configuration of the network in transformers.
+        image_size: side of the images in pixels.
+        side: blocks in a row, and in a column.
+        tokens: blocks of an image, V.
+        width: size of a block, d_v.
+    """
+
+    config: Any
+    image_size: int
+    side: int
+    tokens: int
+    width: int
+
+    def freeze(self) -> None:
+        """Keep what is gathered in training, such as batch statistics, as it is."""
+
+
+class ResNetBlocks(BlockNetwork):
+    """The blocks f_{i,j} of the last feature map of a ResNet, row by row (Eq. 1 and below it).
+
+    Block (i, j), row i and column j counted from 0, is token ``i * columns + j``: 7 × 7 = 49
+    tokens for an image of 224 × 224.
+
+    Args:
+        resnet: the network.
+        image_size: side of the images in pixels.
+        frozen: whether batch normalisation keeps its mean and variance in training, as published
+            weights need: the batches of fine-tuning (8 posts in the paper) are too small to
+            estimate what ImageNet gave. Scale and shift still learn.
+    """
+
+    def __init__(self, resnet: ResNetModel, image_size: int = 224, frozen: bool = False) -> None:
+        super().__init__()
+        self.resnet = resnet
+        self.config = config = resnet.config
+        self.image_size = image_size
+        self.frozen = frozen
+        self.width = config.hidden_sizes[-1]  # d_v
+        # Convolutions are fastest with channels last, but of fewer than 16 channels oneDNN then
+        # takes the gradient of a strided 1 × 1 convolution beyond its memory
+        # (uxlfoundation/oneDNN#6035).
+        narrow = min(config.embedding_size, *config.hidden_sizes) < 16
+        self.memory_format = torch.contiguous_format if narrow else torch.channels_last
+        # The stem halves twice, each stage after the first once; every halving rounds up.
+        self.side = image_size
+        for _ in range(len(config.depths) + 1 + config.downsample_in_first_stage):
+            self.side = (self.side + 1) // 2
+        self.tokens = self.side**2  # V
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches between training and evaluation; frozen statistics stay in evaluation."""
+        super().train(mode)
+        for module in self.modules():
+            if self.frozen and isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def freeze(self) -> None:
+        """Batch normalisation keeps its statistics from here on."""
+        self.frozen = True
+        self.train(self.training)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Shapes: (I, 3, image_size, image_size) → (I, V, d_v)."""
+        blocks = self.features(pixels.contiguous(memory_format=self.memory_format))
+        return blocks.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """The last feature map. Shapes: (I, 3, height, width) → (I, d_v, rows, columns)."""
+        found: Tensor = self.resnet(pixels).last_hidden_state
+        return found
+
+
+class VisionBlocks(BlockNetwork):
+    """The feature map of a ConvNet, or the patch tokens of a transformer, row by row.
+
+    Tokens that stand for no patch, such as [CLS] and registers, are left out.
+
+    Args:
+        network: of a family of `FAMILIES`.
+        image_size: side of the images in pixels; what is left over of a patch is not seen.
+
+    Raises:
+        InputError: an image of that size has no block.
+    """
+
+    def __init__(self, network: PreTrainedModel, image_size: int) -> None:
+        super().__init__()
+        self.config = config = network.config
+        family = FAMILIES[config.model_type]
+        for name in family.unused:
+            holder, _, last = name.rpartition(".")
+            parent = network.get_submodule(holder)
+            is_module = isinstance(getattr(parent, last), nn.Module)
+            setattr(parent, last, nn.Identity() if is_module else None)
+        self.network = network
+        self.image_size = image_size
+        stages = getattr(config, "depths", [1])  # each after the first of a ConvNet halves
+        self.side = image_size // config.patch_size // 2 ** (len(stages) - 1)
+        if not self.side:
+            raise InputError("image_size", str(image_size), "as many pixels as a block has")
+        self.tokens = self.side**2
+        sizes = getattr(config, "hidden_sizes", None) or [config.hidden_size]
+        self.width = sizes[-1]
+        other = family.fixed_size and config.image_size != image_size
+        self.options = {"interpolate_pos_encoding": True} if other else {}
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Shapes: (I, 3, image_size, image_size) → (I, V, d_v)."""
+        found: Tensor = self.network(pixels, **self.options).last_hidden_state
+        if found.ndim == 4:  # (I, d_v, rows, columns)
+            return found.flatten(2).transpose(1, 2)
+        return found[:, -self.tokens :]
+
+
+def published_network(
+    source: str | Path, own: Mapping[str, Any]
+) -> tuple[BlockNetwork, Preprocessing]:
+    """A published network of `FAMILIES`, and how its images are prepared.
+
+    Args:
+        source: hub name or folder.
+        own: attributes of `Preprocessing` in place of those it was trained with.
+
+    Raises:
+        InputError: see `load_published`; or a family that is not known.
+    """
+    import transformers
+
+    found = model_type(source)
+    family = _family(WHOLE.get(found, found))
+    expected = "an image network with safetensors weights, by hub name or folder"
+    kind = getattr(transformers, family.network)
+    network = load_published(kind, source, expected, **family.arguments)
+    usual = _of_size(family.preprocessing, network)
+    preprocessing = replace(published_preprocessing(source, usual), **own)
+    return _blocks(network, preprocessing.size, frozen=True), preprocessing
+
+
+def random_network(
+    shape: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[BlockNetwork, Preprocessing]:
+    """A network of random weights.
+
+    Args:
+        shape: fields of the configuration, with its ``model_type`` unless it is a ResNet.
+        own: as of `published_network`.
+
+    Raises:
+        InputError: a family or a field is not known, or names something to be fetched.
+    """
+    import transformers
+
+    fields = dict(shape)
+    family = _family(fields.pop("model_type", "resnet"))
+    where = "shape of the image network"
+    refuse_elsewhere(fields, where)
+    kind = getattr(transformers, family.network)
+    known = kind.config_class().to_dict()
+    for key in fields:
+        if key not in known:
+            raise InputError(where, f"key {key!r}", f"fields of {kind.config_class.__name__}")
+    config = kind.config_class(**fields)
+    # A longer list would be cut to the shorter one without a word.
+    stages = [len(getattr(config, name, ())) for name in ("depths", "hidden_sizes")]
+    if stages[0] != stages[1]:
+        found = f"{stages[0]} depths and {stages[1]} hidden_sizes"
+        raise InputError(where, found, "one of each per stage")
+    network = kind(config, **family.arguments)
+    preprocessing = replace(_of_size(family.preprocessing, network), **own)
+    return _blocks(network, preprocessing.size, frozen=False), preprocessing
+
+
+def _blocks(network: PreTrainedModel, image_size: int, frozen: bool) -> BlockNetwork:
+    if network.config.model_type == "resnet":
+        return ResNetBlocks(network, image_size, frozen)
+    return VisionBlocks(network, image_size)
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        known = ", ".join([*FAMILIES, *WHOLE])
+        raise InputError("image network", f"model_type {name}", f"one of {known}")
+    return FAMILIES[name]
+
+
+def _of_size(preprocessing: Preprocessing, network: PreTrainedModel) -> Preprocessing:
+    """For images of the size the network was made for, if it was for one."""
+    size = getattr(network.config, "image_size", preprocessing.size)
+    return replace(preprocessing, size=size if isinstance(size, int) else size[0])
+
+
+def published_preprocessing(source: str | Path, usual: Preprocessing) -> Preprocessing:
+    """What ``preprocessor_config.json`` says, and what is usual where it is silent.
+
+    The image is squeezed to the square as a whole, never cropped: what stands at its edge is
+    evidence too.
+    """
+    from PIL.Image import Resampling as Filter
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        given, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:  # there is no such file
+        return usual
+    cropped = given.get("crop_size") if given.get("do_center_crop") else None
+    size = cropped or given.get("size") or usual.size
+    if isinstance(size, Mapping):
+        size = size.get("height") or size.get("shortest_edge") or usual.size
+    resampling: Resampling = usual.resampling
+    if given.get("resample") is not None:
+        resampling = Filter(given["resample"]).name.lower()  # type: ignore[assignment]
+    mean, std = (given.get(name) for name in ("image_mean", "image_std"))
+    return Preprocessing(
+        size=int(size),
+        mean=_channels(mean) if mean else usual.mean,
+        deviation=_channels(std) if std else usual.deviation,
+        resampling=resampling,
+    )
+
+
+def _channels(values: Any) -> Channels:
+    red, green, blue = map(float, values)
+    return red, green, blue

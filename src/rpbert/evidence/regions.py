@@ -1,0 +1,251 @@
+"""Regions of an image: stored ones of ``regions.safetensors``, or those that a detector finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from pydantic import AliasChoices, Field, model_validator
+from torch import Tensor, nn
+
+from rpbert.config.model import at_most_one
+from rpbert.data.images import Preprocessing, load_regions
+from rpbert.errors import InputError
+from rpbert.evidence.base import (
+    Evidence,
+    NetworkSettings,
+    Reader,
+    Reading,
+    TextTable,
+    whole_image,
+)
+from rpbert.evidence.images import ImageReader
+from rpbert.storage.published import (
+    checked,
+    from_hub,
+    load_published,
+    model_type,
+    refuse_elsewhere,
+    shape_of,
+)
+from rpbert.types import (
+    EvidenceInput,
+    Post,
+    PostImage,
+    Regions,
+    StoredRegions,
+    VisualTokens,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DETECTORS = {"detr": "DetrForObjectDetection", "yolos": "YolosForObjectDetection"}
+"""The families known: queries, one softmax over labels and "no object", and boxes."""
+
+
+class StoredSettings(NetworkSettings):
+    """A kind that is made of ``regions.safetensors`` where no network is given."""
+
+    width: int | None = Field(None, ge=1)
+    """Size of the file's features; None: as the training data has it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        at_most_one(self, "pretrained", "shape", "width")
+        return self
+
+    @property
+    def made_from(self) -> str:
+        """Pixels with a network, else stored regions."""
+        return "image" if self.initial_weights else "regions"
+
+    def with_width(self, width: int) -> Self:
+        """For stored features, unless a width is given."""
+        fits = self.made_from == "regions" and self.width is None
+        return self.model_copy(update={"width": width}) if fits else self
+
+    def known_width(self, key: str) -> int:
+        """The size of stored features.
+
+        Raises:
+            InputError: neither settings nor training posts say it.
+        """
+        if self.width is None:
+            expected = "regions.safetensors beside them"
+            raise InputError(key, "no regions in the training posts", expected)
+        return self.width
+
+
+class RegionSettings(StoredSettings):
+    """Regions of an image: those of ``regions.safetensors``, or those of a detector.
+
+    `pretrained` is such as ``hustvl/yolos-tiny``; `shape` has the ``model_type`` ``detr`` or
+    ``yolos``.
+    """
+
+    shape: dict[str, Any] | None = None
+    image_size: int = Field(512, ge=32)
+    """For a detector, images are resized to this many pixels square."""
+    max_regions: int = Field(36, ge=1, validation_alias=AliasChoices("max_regions", "most"))
+    """How many regions of a detector are kept, the surest ones."""
+
+    def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
+        """A detector, or what hands stored regions on."""
+        name, shape = self.pretrained, self.shape
+        if name is not None:
+            network = from_hub(f"{key}.pretrained", name, lambda: _published(name))
+        elif shape is not None:
+            network = checked(f"{key}.shape", lambda: _random(shape))
+        else:
+            return StoredRegionFeatures(self.known_width(key))
+        return DetectedRegions(network, self.image_size, self.max_regions)
+
+
+class StoredRegionFeatures(Evidence):
+    """Regions that a detector found beforehand, as the batch holds them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def encode(self, found: EvidenceInput) -> VisualTokens:
+        """Shape: (I, V, d_v)."""
+        assert found.boxes is not None  # regions have boxes
+        return VisualTokens(found.values, found.mask, found.boxes)
+
+    def reader(self, reading: Reading) -> RegionReader:
+        """Features and boxes."""
+        return RegionReader(self.width)
+
+
+class StoredVector(StoredRegionFeatures):
+    """The mean of the regions as the one vector of an image (ViLBERT, Lu et al. 2019, does so)."""
+
+    def encode(self, found: EvidenceInput) -> VisualTokens:
+        """Shape: (I, 1, d_v)."""
+        real = found.mask[:, :, None]  # no image has 0 regions here
+        mean = (found.values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+        mask = found.mask.any(1, keepdim=True)
+        return VisualTokens(mean, mask, whole_image(mask))
+
+
+class RegionReader(Reader):
+    """Stored regions.
+
+    Args:
+        width: d_v, the size of a feature that the model takes.
+    """
+
+    wanted = made_from = "regions"
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def load(self, wanted: Mapping[Hashable, tuple[Post, PostImage]]) -> Mapping[Hashable, Any]:
+        """The regions; no evidence where a detector found none.
+
+        Raises:
+            InputError: regions that are malformed or of another width.
+        """
+        loaded: dict[Hashable, Any] = {}
+        for key, (post, image) in wanted.items():
+            regions = image.regions
+            if isinstance(regions, StoredRegions):
+                regions = load_regions(regions)
+            assert regions is not None  # they have a key
+            if regions.features.shape[1] != self.width:
+                found = f"regions with {regions.features.shape[1]} features"
+                raise InputError(post.origin or post.id, found, f"{self.width}, as the model takes")
+            loaded[key] = regions if len(regions.boxes) else "none"
+        return loaded
+
+    def pack(self, pieces: Sequence[Regions]) -> tuple[Tensor, Tensor, Tensor]:
+        """Features and boxes, padded to the image with most."""
+        count = max((len(piece.boxes) for piece in pieces), default=0)
+        values = torch.zeros(len(pieces), count, self.width)
+        boxes = torch.zeros(len(pieces), count, 4)
+        mask = torch.zeros(len(pieces), count, dtype=torch.bool)
+        for row, piece in enumerate(pieces):
+            real = len(piece.boxes)
+            values[row, :real] = torch.from_numpy(piece.features)
+            boxes[row, :real] = torch.from_numpy(piece.boxes)
+            mask[row, :real] = True
+        return values, mask, boxes
+
+
+class DetectedRegions(Evidence):
+    """The regions of which a detector is surest; it is not trained, as in every paper with one.
+
+    Carion, N.; Massa, F.; Synnaeve, G.; Usunier, N.; Kirillov, A.; and Zagoruyko, S. 2020.
+    End-to-End Object Detection with Transformers. In ECCV, 213-229. A region is an object query:
+    its feature the last hidden state, its box as predicted; its rank is the probability of its
+    best label that is an object.
+
+    Args:
+        network: a model of `DETECTORS`.
+        image_size: side of the images in pixels.
+        max_regions: how many regions are kept; no more than the network has queries.
+    """
+
+    def __init__(self, network: PreTrainedModel, image_size: int, max_regions: int) -> None:
+        super().__init__()
+        # Saved models know its parameters by these names.
+        self.detector = nn.ModuleDict({"network": network.requires_grad_(False)})
+        self.preprocessing = Preprocessing(image_size)
+        self.max_regions = max_regions
+        self.config = network.config
+        self.width = int(self.config.hidden_size)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches the mode of all but the network, which only ever evaluates."""
+        super().train(mode)
+        self.detector.eval()
+        return self
+
+    def encode(self, found: EvidenceInput) -> VisualTokens:
+        """Features and boxes ``x0, y0, x1, y1`` in [0, 1]. Shape: (I, V, d_v)."""
+        with torch.no_grad():
+            output = self.detector["network"](found.values)
+        queries = output.logits.shape[1]
+        labels = output.logits.softmax(-1)[:, :, :-1]  # the last one is "no object"
+        best = labels.amax(-1).topk(min(self.max_regions, queries)).indices[:, :, None]  # (I, V, 1)
+        # YOLOS has its queries behind [CLS] and the patches of the image.
+        hidden = output.last_hidden_state[:, -queries:]
+        features = hidden.gather(1, best.expand(-1, -1, hidden.shape[2]))
+        centre, size = output.pred_boxes.gather(1, best.expand(-1, -1, 4)).split(2, dim=-1)
+        corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+        return VisualTokens(features, found.mask.expand(-1, best.shape[1]), corners.clamp(0, 1))
+
+    def reader(self, reading: Reading) -> ImageReader:
+        """Pixels."""
+        return ImageReader(self.preprocessing, reading.images_kept)
+
+    def saved_settings(self) -> dict[str, Any]:
+        """The shape of the detector."""
+        return {"pretrained": None, "shape": shape_of(self.config)}
+
+
+def _published(source: str | Path) -> PreTrainedModel:
+    expected = f"a detector ({', '.join(DETECTORS)}) with safetensors weights"
+    return load_published(_class_of(model_type(source)), source, expected)
+
+
+def _random(shape: Mapping[str, Any]) -> PreTrainedModel:
+    refuse_elsewhere(shape, "shape of the detector")
+    fields = dict(shape)
+    network = _class_of(fields.pop("model_type", None))
+    return network(network.config_class(**fields))
+
+
+def _class_of(family: str | None) -> type[PreTrainedModel]:
+    import transformers
+
+    if family not in DETECTORS:
+        found = f"model_type {family}" if family else "no model_type"
+        raise InputError("detector", found, f"one of {', '.join(DETECTORS)}")
+    network: type[PreTrainedModel] = getattr(transformers, DETECTORS[family])
+    return network

@@ -1,0 +1,304 @@
+"""Image networks against transformers' own outputs and preprocessing, and published sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
+
+from rpbert.data.images import Preprocessing, load_image, normalise_batch
+from rpbert.errors import InputError
+from rpbert.evidence.networks import (
+    RESNET_SHAPES,
+    ResNetBlocks,
+    published_network,
+    random_network,
+)
+from rpbert.models.saved import TaggingModel
+from tests.conftest import FAMILIES, RESNET, SEEING, made_posts, picture, tiny
+
+PREFIX = {"vit": 1, "dinov2": 1, "dinov2_with_registers": 4, "clip_vision_model": 1}
+"""Tokens that stand for no patch: [CLS] and registers."""
+CLASSES: dict[str, str] = {
+    "convnext": "ConvNextModel",
+    "convnextv2": "ConvNextV2Model",
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+}
+RESNETS: list[dict[str, Any]] = [
+    {"layer_type": "basic", "depths": [1, 1], "hidden_sizes": [8, 12], "embedding_size": 8},
+    {"layer_type": "bottleneck", "depths": [1, 2], "hidden_sizes": [8, 16], "embedding_size": 4},
+    {
+        "layer_type": "bottleneck",
+        "depths": [1, 1, 1],
+        "hidden_sizes": [8, 16, 24],
+        "embedding_size": 4,
+        "downsample_in_first_stage": True,
+        "downsample_in_bottleneck": True,
+    },
+]
+
+
+def pixels(images: int, size: int) -> Tensor:
+    return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def resnet(shape: dict[str, Any], size: int) -> ResNetBlocks:
+    """A network whose running statistics are not the trivial ones."""
+    blocks, _ = random_network(shape, {"size": size})
+    assert isinstance(blocks, ResNetBlocks)
+    for module in blocks.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    return blocks.eval()
+
+
+def network_of(family: str, folder: Path | None = None, **changes: Any) -> Any:
+    """A whole network of transformers with random weights, saved to a folder."""
+    kind = getattr(transformers, CLASSES[family])
+    network = kind(kind.config_class(**{**FAMILIES[family], **changes})).eval()
+    if folder is not None:
+        network.save_pretrained(folder)
+    return network
+
+
+def last(network: Any, images: Tensor, **options: Any) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = network(images, **options).last_hidden_state
+    return found
+
+
+def assert_row_by_row(blocks: Any, found: Tensor, expected: Tensor, prefix: int = 0) -> None:
+    """Token ``i * columns + j`` is the feature map at (i, j), or a patch after `prefix`."""
+    assert found.shape == (len(expected), blocks.tokens, blocks.width)
+    assert blocks.tokens == blocks.side**2 > 1
+    for i in range(blocks.side):
+        for j in range(blocks.side):
+            token = i * blocks.side + j
+            own = expected[:, :, i, j] if expected.ndim == 4 else expected[:, prefix + token]
+            torch.testing.assert_close(found[:, token], own, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", RESNETS)
+@pytest.mark.parametrize("size", [33, 47, 64])
+def test_blocks_of_a_resnet_are_its_last_feature_map(shape: dict[str, Any], size: int) -> None:
+    blocks = resnet(shape, size)
+    oracle = ResNetModel(ResNetConfig(**shape)).eval()
+    oracle.load_state_dict(blocks.resnet.state_dict())
+    with torch.no_grad():
+        found = blocks(pixels(2, size))
+    assert_row_by_row(blocks, found, last(oracle, pixels(2, size)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_are_transformers_feature_map_or_patches(family: str, tmp_path: Path) -> None:
+    oracle = network_of(family, tmp_path)
+    blocks, preprocessing = published_network(tmp_path, {"size": 32})
+    assert preprocessing.size == 32
+    with torch.no_grad():
+        found = blocks.eval()(pixels(3, 32))
+    assert_row_by_row(blocks, found, last(oracle, pixels(3, 32)), PREFIX.get(family, 0))
+
+
+@pytest.mark.parametrize("narrowest", [4, 12, 16, 32])
+def test_gradients_are_transformers_own_at_any_width(narrowest: int) -> None:
+    """With two threads, where a narrow strided convolution of oneDNN leaves its memory."""
+    sizes = {"hidden_sizes": [narrowest, 2 * narrowest], "embedding_size": narrowest}
+    shape = {"layer_type": "basic", "depths": [1, 1], **sizes}
+    blocks, _ = random_network(shape, {"size": 64})
+    assert isinstance(blocks, ResNetBlocks)
+    oracle = ResNetModel(ResNetConfig(**shape)).double()
+    oracle.load_state_dict(blocks.resnet.state_dict())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for images in (5, 4, 3):
+            blocks.zero_grad()
+            oracle.zero_grad()
+            blocks(pixels(images, 64)).square().mean().backward()
+            found = oracle(pixels(images, 64).double()).last_hidden_state
+            found.square().mean().backward()
+            expected = dict(oracle.named_parameters())
+            for name, parameter in blocks.resnet.named_parameters():
+                gradient = expected[name].grad
+                assert parameter.grad is not None
+                assert gradient is not None
+                bound = 1e-4 * max(float(gradient.abs().max()), 1e-3)
+                torch.testing.assert_close(parameter.grad.double(), gradient, atol=bound, rtol=1e-3)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "classifier"),
+    [  # as torchvision documents its models; the last layer, 1000 classes, is not part of ours
+        ("resnet-18", 11_689_512, 513_000),
+        ("resnet-34", 21_797_672, 513_000),
+        ("resnet-50", 25_557_032, 2_049_000),
+        ("resnet-101", 44_549_160, 2_049_000),
+        ("resnet-152", 60_192_808, 2_049_000),
+    ],
+)
+def test_published_shapes_have_their_sizes(name: str, published: int, classifier: int) -> None:
+    with torch.device("meta"):
+        blocks, _ = random_network(RESNET_SHAPES[name], {})
+    assert sum(p.numel() for p in blocks.parameters()) == published - classifier
+    assert blocks.tokens == 49
+
+
+def test_frozen_statistics_stay_and_posts_do_not_meet() -> None:
+    blocks = resnet(RESNETS[0], 32)
+    blocks.freeze()
+    nn.Sequential(blocks).train().eval().train()
+    before = {key: value.clone() for key, value in blocks.state_dict().items()}
+    batch = blocks(pixels(4, 32))
+    assert all(torch.equal(value, before[key]) for key, value in blocks.state_dict().items())
+    single = torch.cat([blocks(one[None]) for one in pixels(4, 32)])
+    torch.testing.assert_close(batch, single, atol=1e-5, rtol=1e-5)
+    batch.sum().backward()
+    for name, parameter in blocks.named_parameters():  # scale and shift learn as well
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_without_published_weights_statistics_follow_the_images_in_training_only() -> None:
+    blocks = resnet(RESNETS[0], 32)
+    statistics = blocks.resnet.embedder.embedder.normalization
+    before = statistics.running_mean.clone()
+    batch = blocks(pixels(4, 32))
+    single = torch.cat([blocks(one[None]) for one in pixels(4, 32)])
+    torch.testing.assert_close(batch, single, atol=1e-5, rtol=1e-5)
+    assert torch.equal(statistics.running_mean, before)
+    blocks.train()(pixels(4, 32))
+    assert not torch.equal(statistics.running_mean, before)
+
+
+def test_published_weights_arrive_with_frozen_statistics(tmp_path: Path) -> None:
+    published = ResNetForImageClassification(ResNetConfig(**RESNETS[1])).eval()
+    published.save_pretrained(tmp_path)
+    blocks, preprocessing = published_network(tmp_path, {"size": 32})
+    expected = last(published.resnet, pixels(1, 32)).flatten(2).mT
+    torch.testing.assert_close(blocks.train()(pixels(1, 32)), expected, atol=1e-5, rtol=1e-5)
+    assert preprocessing == Preprocessing(32)
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip_vision_model", "siglip_vision_model"])
+def test_positions_are_interpolated_for_images_of_another_size(family: str) -> None:
+    blocks, _ = random_network({"model_type": family, **FAMILIES[family]}, {"size": 48})
+    oracle = network_of(family)
+    oracle.load_state_dict(blocks.get_submodule("network").state_dict(), strict=False)
+    options = {} if family == "dinov2" else {"interpolate_pos_encoding": True}
+    expected = last(oracle, pixels(2, 48), **options)
+    with torch.no_grad():
+        found = blocks.eval()(pixels(2, 48))
+    torch.testing.assert_close(found, expected[:, PREFIX.get(family, 0) :], atol=1e-5, rtol=1e-5)
+    assert found.shape[1] == 9
+
+
+@pytest.mark.parametrize("whole", [transformers.CLIPModel, transformers.SiglipModel])
+def test_of_a_model_of_text_and_images_the_part_that_sees_is_taken(
+    whole: Any, tmp_path: Path
+) -> None:
+    text = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
+    text = {**text, "intermediate_size": 16, "vocab_size": 99}
+    model = whole(whole.config_class(text_config=text, vision_config=SEEING)).eval()
+    model.save_pretrained(tmp_path)
+    blocks, _ = published_network(tmp_path, {})
+    with torch.no_grad():
+        found = blocks.eval()(pixels(2, 32))
+    torch.testing.assert_close(found, last(model.vision_model, pixels(2, 32))[:, -4:])
+
+
+def test_weights_come_with_their_own_preprocessing(tmp_path: Path) -> None:
+    network_of("vit", tmp_path, image_size=64)
+    half = (0.5,) * 3
+    assert published_network(tmp_path, {})[1] == Preprocessing(64, half, half, "bilinear")
+    given = {
+        "do_center_crop": True,
+        "crop_size": {"height": 48, "width": 48},
+        "size": {"shortest_edge": 55},
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.4, 0.5, 0.6],
+        "resample": 1,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    own = Preprocessing(48, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "lanczos")
+    assert published_network(tmp_path, {})[1] == own
+    given["do_center_crop"] = False
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    assert published_network(tmp_path, {})[1].size == 55
+    chosen = published_network(tmp_path, {"size": 32, "mean": (0.0,) * 3})[1]
+    assert chosen == Preprocessing(32, (0.0,) * 3, (0.4, 0.5, 0.6), "lanczos")
+
+
+def test_the_image_is_resized_and_scaled_as_asked_for() -> None:
+    image, mean, std = picture(3, 90), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    loaded = load_image(image, 30, "nearest")
+    assert loaded.pixels is not None
+    plain = np.asarray(image.resize((30, 30), Image.Resampling.NEAREST))
+    assert (loaded.pixels == plain).all()
+    values = normalise_batch([loaded.pixels], Preprocessing(30, mean, std, "nearest"))[0]
+    expected = (plain / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(values.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("std", ["std", "deviation"])
+def test_a_saved_model_keeps_how_its_images_are_prepared(std: str, tmp_path: Path) -> None:
+    network_of("vit", tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "resample": 0, "size": 48})
+    )
+    blocks = {"pretrained": str(tmp_path / "vit"), std: [0.3, 0.4, 0.5]}
+    model = tiny("rpbert", evidence={"blocks": blocks})
+    model.save(tmp_path / "model")
+    loaded = TaggingModel.load(tmp_path / "model")
+    kept = [m.collator().evidence.preprocessing for m in (model, loaded)]
+    assert kept == [Preprocessing(48, (0.1, 0.2, 0.3), (0.3, 0.4, 0.5), "nearest")] * 2
+    before, after = (m.system(m.collator()(made_posts())).emissions for m in (model, loaded))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({"model_type": "bert"}, "model_type bert; expected one of resnet, convnext"),
+        ({"model_type": "vit", "patches": 3}, "key 'patches'"),
+        ({"model_type": "vit", **SEEING, "patch_size": 64}, "image_size"),
+        ({**RESNET, "depth": [1, 1]}, "depth"),
+        ({**RESNET, "layer_type": "round"}, "layer_type"),
+        ({**RESNET, "depths": "deep"}, "depths"),
+        ({**RESNET, "depths": [1, 1, 1]}, "3 depths and 2 hidden_sizes"),
+    ],
+)
+def test_what_is_no_image_network_is_refused(shape: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tiny("rpbert", evidence={"blocks": {"shape": shape}})
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [("bert", "model_type bert"), ("mixed", "no weights"), ("pickle", "safetensors")],
+)
+def test_what_are_no_weights_of_one_is_refused(case: str, words: str, tmp_path: Path) -> None:
+    network = ResNetModel(ResNetConfig(**RESNETS[0]))
+    if case != "pickle":
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        config = transformers.BertConfig(**sizes, intermediate_size=8, vocab_size=9)
+        transformers.BertModel(config).save_pretrained(tmp_path)
+    if case != "bert":
+        network.config.save_pretrained(tmp_path)
+        torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=rf"model\.evidence\.blocks\.pretrained: .*{words}"):
+        tiny("rpbert", evidence={"blocks": {"pretrained": str(tmp_path)}})
