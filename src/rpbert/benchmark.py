@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rpbert.config.run import Backend, Precision, TrainingSettings
 from rpbert.errors import InputError
-from rpbert.evidence.networks import ResNetBlocks, frozen_statistics
+from rpbert.evidence.networks import ResNetBlocks
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
@@ -101,7 +101,7 @@ class Work:
         known = self.texts(0, 512)
         model = TaggingModel.create(parse_options(settings), [*known, *known])
         for blocks in (m for m in model.system.modules() if isinstance(m, ResNetBlocks)):
-            blocks.statistics = frozen_statistics  # what published weights are trained with
+            blocks.frozen = True  # what published weights are trained with
             for layer in (one for stage in blocks.resnet.encoder.stages for one in stage.layers):
                 # Branches weigh less than what goes around them: numbers do not grow with depth.
                 nn.init.constant_(layer.layer[-1].normalization.weight, 0.25)
