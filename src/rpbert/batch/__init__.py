@@ -39,15 +39,9 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is the same for all shards of a run.
+    """What is the same for all shards of a run; `digest` is that of the model's manifest.
 
-    Attributes:
-        digest: SHA-256 of the model's manifest, which lists the SHA-256 of all its files.
-        batch_size: posts that go through the model together.
-        lenient: whether a faulty row is set aside; else it stops the run.
-        captioner: captions images that come without a caption.
-        ocr: whether to look for text in images.
-        backend: computes the model.
+    A faulty row is set aside if the job is lenient, else it stops the run.
     """
 
     model: Path
@@ -70,38 +64,23 @@ class Job:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one shard.
+    """Counts of one shard."""
 
-    Attributes:
-        rows: predictions.
-        errors: posts that failed.
-        images: posts by image status.
-        broken: why the input could not be read to its end; empty if it could.
-    """
-
-    rows: int = 0
-    errors: int = 0
-    images: Counter[str] = field(default_factory=Counter)
-    broken: str = ""
+    rows: int = 0  # predictions
+    errors: int = 0  # posts that failed
+    images: Counter[str] = field(default_factory=Counter)  # posts by image status
+    broken: str = ""  # why the input could not be read to its end
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Progress of one shard.
+    """Progress of one shard."""
 
-    Attributes:
-        shard: its number in the run.
-        posts: how many more are tagged.
-        share: how much more of the shard is done, in [0, 1].
-        tally: its counts, once its files are in place.
-        lost: why it was given up, with nothing of it written; else empty.
-    """
-
-    shard: int
-    posts: int = 0
-    share: float = 0.0
-    tally: Tally | None = None
-    lost: str = ""
+    shard: int  # its number in the run
+    posts: int = 0  # how many more are tagged
+    share: float = 0.0  # how much more of the shard is done, in [0, 1]
+    tally: Tally | None = None  # its counts, once its files are in place
+    lost: str = ""  # why it was given up, with nothing of it written
 
 
 Engine: TypeAlias = Callable[[Job, Sequence[Shard]], Iterator[Event]]
@@ -110,22 +89,15 @@ Engine: TypeAlias = Callable[[Job, Sequence[Shard]], Iterator[Event]]
 
 @dataclass
 class Summary:
-    """Counts of a run, over the shards finished now and before.
+    """Counts of a run, over the shards finished now and before."""
 
-    Attributes:
-        shards: finished now.
-        skipped: finished before.
-        broken: shards whose input breaks off, with the reason.
-        lost: shards that were given up, with the reason.
-    """
-
-    shards: int = 0
-    skipped: int = 0
+    shards: int = 0  # finished now
+    skipped: int = 0  # finished before
     rows: int = 0
     errors: int = 0
     images: Counter[str] = field(default_factory=Counter)
-    broken: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)  # whose input breaks off, and why
+    lost: dict[str, str] = field(default_factory=dict)  # that were given up, and why
 
     @property
     def whole(self) -> bool:

@@ -22,18 +22,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file as it was when its reading began.
+    """A file as it was when its reading began."""
 
-    Attributes:
-        size: in bytes.
-        changed: when it was last written, in nanoseconds.
-        rows: lines or rows, about, for the progress; 0 where that is not known.
-    """
-
-    size: int = 0
-    changed: int = 0
+    size: int = 0  # bytes
+    changed: int = 0  # when it was last written, in nanoseconds
     sha256: str = ""
-    rows: int = 0
+    rows: int = 0  # about, for the progress; 0 where that is not known
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -54,10 +48,6 @@ class Source:
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == (self.size, self.changed)
-
-    def facts(self, path: Path) -> dict[str, Any]:
-        """What a side file says of it."""
-        return {"name": path.name, "bytes": self.size, "sha256": self.sha256}
 
 
 def _parquet_rows(path: Path) -> int:
@@ -92,14 +82,14 @@ class _Side(BaseModel):
 
 def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
     """Write the side file; all other files of the shard are in place."""
+    files = {"input": (shard.source, source), "output": (shard.output, Source.of(shard.output))}
     content = {
         "format": FORMAT,
-        "input": source.facts(shard.source),
-        "output": Source.of(shard.output).facts(shard.output),
-        "rows": tally.rows,
-        "errors": tally.errors,
-        "images": tally.images,
-        "broken": tally.broken,
+        **{
+            key: {"name": path.name, "bytes": file.size, "sha256": file.sha256}
+            for key, (path, file) in files.items()
+        },
+        **{key: getattr(tally, key) for key in ("rows", "errors", "images", "broken")},
         "model": job.digest,
         "settings": job.settings(),
         "rpbert": __version__,
@@ -145,11 +135,7 @@ def _changed(path: Path, found: str, expected: str) -> InputError:
 
 
 def digest_of(model: Path) -> str:
-    """The SHA-256 of a model's manifest, which lists those of all its files.
-
-    Raises:
-        InputError: there is no manifest.
-    """
+    """The SHA-256 of a model's manifest, which lists those of all its files."""
     manifest = model / MANIFEST
     if not manifest.is_file():
         hint = "give the RUN or RUN/model folder that `rpbert train` wrote"

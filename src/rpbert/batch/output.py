@@ -13,13 +13,10 @@ from rpbert.errors import InputError
 from rpbert.storage.writing import bytes_written_whole, written_whole
 from rpbert.types import Prediction
 
-Write: TypeAlias = "Callable[[dict[str, Any]], object]"
-"""Adds a row."""
+Write: TypeAlias = "Callable[[dict[str, Any]], object]"  # adds a row
 
-GROUP_ROWS = 4096
-"""Rows of a Parquet row group."""
-GROUP_CHARACTERS = 32 * 2**20
-"""A row group is written once its texts hold so many characters."""
+GROUP_ROWS = 4096  # of a Parquet row group
+GROUP_CHARACTERS = 32 * 2**20  # of its texts; whichever comes first
 
 
 @contextmanager
@@ -71,12 +68,7 @@ FORMATS: dict[Format, Callable[[BinaryIO], AbstractContextManager[Write]]] = {
 
 
 class Output:
-    """Takes the predictions and faults of one input, and counts them.
-
-    Args:
-        write: adds the row of a prediction.
-        open_errors: opens the file of faults, at the first of them.
-    """
+    """Takes the predictions and faults of one input; the file of faults is opened at the first."""
 
     def __init__(self, source: Path, write: Write, open_errors: Callable[[], TextIO]) -> None:
         self.tally = Tally()

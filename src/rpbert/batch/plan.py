@@ -13,10 +13,7 @@ from rpbert.errors import InputError
 
 
 def find(pattern: str) -> tuple[Path, list[Path]]:
-    """The shards that a file, a folder or a glob names, in the order of their names.
-
-    Returns:
-        the folder that their names are kept below, and the shards.
+    """The shards that a file, a folder or a glob names, in order, behind the folder above them.
 
     Raises:
         InputError: there are none.
@@ -45,7 +42,7 @@ def _is_shard(path: Path) -> bool:
 
 
 def plan(base: Path, sources: Sequence[Path], folder: Path, format: Format) -> list[Shard]:
-    """Where the answers to each shard go: below `folder` under the shard's name.
+    """The output of each shard: below `folder` under the shard's name.
 
     Raises:
         InputError: two shards have the same name, or the output would lie among the input.

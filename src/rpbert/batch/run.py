@@ -18,10 +18,7 @@ STEP = 64
 
 
 def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summary, list[Shard]]:
-    """The counts of finished shards, and the shards that are still to be tagged.
-
-    Args:
-        resume: leave finished shards as they are; else there must be none.
+    """The counts of finished shards, of which there are none without `resume`, and the others.
 
     Raises:
         InputError: the output holds earlier files, what is finished has changed since, or the
@@ -62,11 +59,7 @@ def tag(
     summary: Summary,
     tell: Callable[[Shard, Event], None] = lambda shard, event: None,
 ) -> Summary:
-    """Tag shards, each to its own files, and add their counts to `summary`.
-
-    Raises:
-        InputError: a row is at fault and the job not lenient, or the output cannot be written.
-    """
+    """Tag shards, each to its own files, and add their counts to `summary`."""
     for event in engine(job, shards) if shards else ():
         shard = shards[event.shard]
         if event.tally is not None:

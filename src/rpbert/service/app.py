@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
+from prometheus_client import generate_latest
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -21,25 +22,16 @@ from rpbert.analysis import explain
 from rpbert.inference import Tagger
 from rpbert.models import registered
 from rpbert.models.rpbert import RpBert
+from rpbert.service import schema
 from rpbert.service.batching import Batcher, Work
 from rpbert.service.guard import Guard, Metrics
 from rpbert.service.intake import Intake, Ready, Sent
 from rpbert.service.limits import Failure, Keys, ServiceSettings, deadline, internal, invalid
 from rpbert.service.pages import FOLDER, PAGE, Example
-from rpbert.service.schema import (
-    ExampleOut,
-    ExplainIn,
-    ExplanationOut,
-    FailureOut,
-    ModelOut,
-    PostFailureOut,
-    PostIn,
-    explanation_out,
-    request_body,
-)
 from rpbert.types import Post, Prediction
 
 Answer = TypeVar("Answer")
+Listed: TypeAlias = Prediction | schema.PostFailureOut
 
 OPEN = frozenset(PAGE) | {"/healthz", "/readyz", "/openapi.json"}
 """Paths that need no key: they tell of no post, and a page must load to ask for the key."""
@@ -64,11 +56,12 @@ class Service:
         self.intake = Intake(tagger, settings)
         self.metrics = Metrics(lambda: len(self.batcher))
         self.batcher = Batcher(settings.batch_wait / 1000, settings.queue, self.metrics.batch)
-        self.work = Work("predict", self._run, settings.batch_size)
+        self.work = Work("predict", self.run, settings.batch_size)
         # Bodies are parsed and images decoded here; more threads than cores only cost memory.
         self.readers = ThreadPoolExecutor(os.cpu_count(), "intake")
 
-    def _run(self, posts: Sequence[Post]) -> Sequence[Prediction]:
+    def run(self, posts: Sequence[Post]) -> Sequence[Prediction]:
+        """Tag a batch."""
         return self.tagger.predict_batch(posts, len(posts))
 
     @asynccontextmanager
@@ -79,12 +72,8 @@ class Service:
         await asyncio.to_thread(self.batcher.close)
         self.readers.shutdown()
 
-    async def predict(self, request: Request) -> Prediction | list[Prediction | PostFailureOut]:
-        """Tag a post, or a list of posts: a list in, a list out, in its order.
-
-        In a list a post that fails gets an `error` in place of its prediction, and the others
-        are tagged.
-        """
+    async def predict(self, request: Request) -> Prediction | list[Listed]:
+        """Tag a post, or a list of posts in its order; in it, a post that fails gets an `error`."""
         self.batcher.check()  # before anything is decoded
         async with deadline(self.settings.deadline):
             sent = await self._sent(request)
@@ -97,12 +86,12 @@ class Service:
             pairs = zip(await self._tag(ready), ready, strict=True)
             return [_in_list(*pair, index) for index, pair in enumerate(pairs)]
 
-    async def explain(self, request: Request) -> ExplanationOut:
+    async def explain(self, request: Request) -> schema.ExplanationOut:
         """Tag one post and show where on its image the words look; r may be set by hand."""
         self.batcher.check()
         async with deadline(self.settings.deadline):
             sent = await self._sent(request)
-            ready = await self._read(self.intake.post, sent, ExplainIn)
+            ready = await self._read(self.intake.post, sent, schema.ExplainIn)
             look = Work("explain", lambda p: [explain(self.tagger, p[0], ready.relation)], 1)
             (found,) = await self.batcher.answers(look, [ready.post])
             self.metrics.post(found if isinstance(found, Failure) else found.prediction)
@@ -110,12 +99,12 @@ class Service:
             if _raised(found).prediction.image == "used":
                 blind = ready.post.with_(image=None, caption=None)
                 (text_only,) = await self.batcher.answers(self.work, [blind])
-            return explanation_out(found, _raised(text_only), ready.image_reason)
+            return schema.explanation_out(found, _raised(text_only), ready.image_reason)
 
-    async def model(self) -> ModelOut:
+    async def model(self) -> schema.ModelOut:
         """The model that answers, and the limits of the service."""
         model = self.tagger.model
-        return ModelOut(
+        return schema.ModelOut(
             name=self.name,
             version=rpbert.__version__,
             system=model.options.system,
@@ -127,12 +116,12 @@ class Service:
             limits=self.settings.limits(),
         )
 
-    async def list_examples(self) -> list[ExampleOut]:
+    async def list_examples(self) -> list[schema.ExampleOut]:
         """Posts to try."""
         found = []
         for i, one in enumerate(self.examples):
             image = f"/v1/examples/{i}/image" if one.image else None
-            found.append(ExampleOut(text=one.text, image=image, caption=one.caption))
+            found.append(schema.ExampleOut(text=one.text, image=image, caption=one.caption))
         return found
 
     async def example_image(self, number: int) -> Response:
@@ -185,11 +174,11 @@ def _raised(answer: Answer | Failure) -> Answer:
 
 def _in_list(
     answer: Prediction | Failure, ready: Ready | Failure, index: int
-) -> Prediction | PostFailureOut:
+) -> Prediction | schema.PostFailureOut:
     if isinstance(answer, Prediction):
         return answer
     id = ready.post.id if isinstance(ready, Ready) else str(index)
-    return PostFailureOut(id=id, **answer.to_dict())
+    return schema.PostFailureOut(id=id, **answer.to_dict())
 
 
 def create_app(service: Service, keys: Keys) -> Guard:
@@ -210,9 +199,9 @@ def create_app(service: Service, keys: Keys) -> Guard:
         "responses": _failures(400, 401, 408, 413, 415, 422, 500, 503, 504),
         "response_model_exclude_defaults": True,  # `sources`, where there is one
     }
-    body = request_body(PostIn, many=True)
-    app.post("/v1/predict", openapi_extra=body, **posts)(service.predict)
-    app.post("/v1/explain", openapi_extra=request_body(ExplainIn), **posts)(service.explain)
+    post, look = schema.request_body(schema.PostIn), schema.request_body(schema.ExplainIn)
+    app.post("/v1/predict", openapi_extra=post, **posts)(service.predict)
+    app.post("/v1/explain", openapi_extra=look, **posts)(service.explain)
     app.get("/v1/model", responses=_failures(401))(service.model)
     app.get("/v1/examples", responses=_failures(401))(service.list_examples)
     image = _failures(401, 404) | {200: {"content": {"image/*": {}}}}
@@ -224,7 +213,7 @@ def create_app(service: Service, keys: Keys) -> Guard:
 
 
 def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": FailureOut} for status in statuses}
+    return {status: {"model": schema.FailureOut} for status in statuses}
 
 
 def _answer_probes(app: FastAPI, service: Service, guard: Guard) -> None:
@@ -243,7 +232,8 @@ def _answer_probes(app: FastAPI, service: Service, guard: Guard) -> None:
     @app.get("/metrics", responses=_failures(401) | {200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Counts for Prometheus."""
-        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
+        content = generate_latest(service.metrics.registry)
+        return Response(content, media_type="text/plain; version=0.0.4")
 
 
 async def _file(name: str) -> FileResponse:

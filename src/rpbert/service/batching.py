@@ -20,10 +20,8 @@ from rpbert.errors import InputError
 from rpbert.service.limits import busy, internal, invalid
 from rpbert.types import Post
 
-PADDED_WORDS = 8192
-"""Most words of a batch, padding included, where it has more than one post."""
-PADDED_CHARACTERS = 2_000_000
-"""Likewise of the characters of its words, each padded to the longest."""
+PADDED_WORDS = 8192  # most of a batch with its padding, where it has more than one post
+PADDED_CHARACTERS = 2_000_000  # likewise, each word padded to the longest
 
 log = logging.getLogger("rpbert.service")
 
@@ -57,7 +55,7 @@ class Batcher:
     Args:
         wait: seconds that a post waits for others to join it, while the model is free.
         queue: most posts that wait.
-        observe: called in the model's thread with the work, posts and seconds of each batch.
+        observe: called with the name of the work, the posts and the seconds of each batch.
     """
 
     def __init__(

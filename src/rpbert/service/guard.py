@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.responses import JSONResponse
 
 from rpbert.service.limits import MEBI, Failure, Keys, ServiceSettings, busy, too_large
@@ -37,9 +37,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 POSTS = (1, 2, 4, 8, 16, 32, 64, 128)
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
-DISCARDED = 4
-"""A refused body up to so many times the limit is still read: a client whose connection is cut
-while it sends often does not read why."""
+DISCARDED = 4  # times the limit: a refused body is read so far, or the client does not read why
 
 
 class Metrics:
@@ -82,19 +80,9 @@ class Metrics:
         self._batches.labels(work).observe(posts)
         self._model.labels(work).observe(seconds)
 
-    def render(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
-
 
 class Guard:
-    """The service as an ASGI application; `open_paths` need no key.
-
-    Attributes:
-        draining: the service is being stopped: connections end with their answer.
-        accepted: requests whose head was read.
-        answered: requests whose answer was sent to the end.
-    """
+    """The service as an ASGI application; `open_paths` need no key."""
 
     def __init__(
         self,
@@ -106,8 +94,8 @@ class Guard:
     ) -> None:
         self.app, self.settings, self.keys, self.metrics = app, settings, keys, metrics
         self.open_paths = open_paths
-        self.draining = False
-        self.accepted = self.answered = 0
+        self.draining = False  # the service is being stopped: connections end with their answer
+        self.accepted = self.answered = 0  # heads that were read, answers sent to the end
         self._held = 0  # bytes of all bodies
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -194,8 +182,7 @@ class _Body:
         self.guard, self._receive = guard, receive
         self.limit = guard.settings.limits()["body_bytes"]
         self.seconds = guard.settings.slow_client
-        length = headers.get(b"content-length", b"")
-        self.claimed = int(length) if length.isdigit() else 0
+        self.claimed = int(headers.get(b"content-length", b"0"))  # h11 takes digits only
         # A client that waits to be asked for the body has sent none that must be discarded.
         self.complete = headers.get(b"expect", b"").lower() == b"100-continue"
         self._content, self._given = bytearray(), False

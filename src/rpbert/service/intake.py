@@ -38,16 +38,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A post to be tagged.
-
-    Attributes:
-        relation: r that the client set, None for the model's own.
-        image_reason: why its image is unreadable, else empty.
-    """
+    """A post to be tagged."""
 
     post: Post
-    relation: float | None
-    image_reason: str
+    relation: float | None  # r that the client set, None for the model's own
+    image_reason: str  # why its image is unreadable, else empty
 
 
 class Intake:

@@ -25,11 +25,7 @@ def _option(default: float, least: float, help: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """The options of `rpbert serve`.
-
-    Raises:
-        InputError: a value is too small, or two of them contradict each other.
-    """
+    """The options of `rpbert serve`; raises `InputError` where a value cannot be."""
 
     batch_size: int = _option(32, 1, "Most posts that go through the model together.")
     batch_wait: float = _option(2.0, 0, "Milliseconds that a post waits for others to join it.")
@@ -71,13 +67,7 @@ def option_name(field_name: str) -> str:
 
 
 class Failure(Exception):
-    """A request, or one post of it, that cannot be answered.
-
-    Args:
-        code: one word for programs.
-        reason: a sentence for people.
-        headers: of the answer.
-    """
+    """A request, or one post of it, that cannot be answered: `code` is for programs."""
 
     def __init__(
         self, status: int, code: str, reason: str, headers: Mapping[str, str] | None = None
@@ -123,11 +113,7 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
 
 
 class Keys:
-    """API keys, kept as digests; without any, the service is open to all.
-
-    Raises:
-        InputError: a key is so short that it could be guessed, or holds what no header can.
-    """
+    """API keys, kept as digests; without any, the service is open to all."""
 
     def __init__(self, keys: Iterable[str], where: object = KEYS_VARIABLE) -> None:
         self._digests = []
@@ -139,11 +125,7 @@ class Keys:
 
     @classmethod
     def read(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Keys:
-        """The keys of a file, one a line, ``#`` comments; or else of ``RPBERT_API_KEYS``.
-
-        Raises:
-            InputError: the file cannot be read or has no key, or a key is unfit.
-        """
+        """The keys of a file, one a line, ``#`` comments; or else of ``RPBERT_API_KEYS``."""
         if file is None:
             return cls(environment.get(KEYS_VARIABLE, "").replace(",", " ").split())
         try:

@@ -26,18 +26,12 @@ MOST_EXAMPLES = 12
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A post to try.
-
-    Attributes:
-        image: an encoded picture, None without one.
-        media: its media type.
-        caption: what it shows, for those who do not see it.
-    """
+    """A post to try."""
 
     text: str
-    image: bytes | None = None
-    media: str = ""
-    caption: str = ""
+    image: bytes | None = None  # a file
+    media: str = ""  # its type
+    caption: str = ""  # what it shows, for those who do not see it
 
 
 def made_examples() -> list[Example]:
@@ -56,11 +50,7 @@ def _made(text: str, shows: str | None, seed: int) -> Example:
 
 
 def read_examples(path: Path, splitter: WordSplitter) -> list[Example]:
-    """The first posts of a ``.jsonl`` or ``.parquet`` file; unreadable images are left out.
-
-    Raises:
-        InputError: it is no such file, or a row is no post.
-    """
+    """The first posts of a ``.jsonl`` or ``.parquet`` file; unreadable images are left out."""
     found = []
     for post in islice(read_shard(path, splitter), MOST_EXAMPLES):
         content, media = _image(post.image)

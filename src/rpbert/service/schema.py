@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,9 +15,7 @@ DECIMALS = 6
 
 def _clean(value: Any) -> Any:
     """A lone surrogate, which JSON can hold and no encoder takes, as U+FFFD; offsets stay."""
-    if not isinstance(value, str):
-        return value
-    return "".join("\ufffd" if "\ud800" <= sign <= "\udfff" else sign for sign in value)
+    return re.sub("[\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value
 
 
 Text = Annotated[str, BeforeValidator(_clean)]
@@ -46,15 +45,12 @@ class ExplainIn(PostIn):
     """r to read the image with, in place of the model's own."""
 
 
-def request_body(model: type[PostIn], *, many: bool = False) -> dict[str, Any]:
-    """The body of a request in OpenAPI: a post, or a list of posts, as JSON; or a post as a form.
-
-    The intake reads the body itself, after the limits on it, so FastAPI cannot know its types.
-    """
+def request_body(model: type[PostIn]) -> dict[str, Any]:
+    """The body of a request in OpenAPI; FastAPI cannot know it, since the intake reads it."""
     post = model.model_json_schema()
     form = {**post["properties"], "image": {"type": "string", "format": "binary"}}
     del form["tokens"]
-    json = {"anyOf": [post, {"type": "array", "items": post}]} if many else post
+    json = {"anyOf": [post, {"type": "array", "items": post}]} if model is PostIn else post
     content = {
         "application/json": {"schema": json},
         "multipart/form-data": {"schema": {**post, "properties": form, "required": ["text"]}},

@@ -100,21 +100,15 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that waits for clients; port 0 takes any that is free.
-
-    Raises:
-        InputError: the address is not of this machine, or is taken.
-    """
+    """A socket that waits for clients; `InputError` if the address is taken or not ours."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        where, hint = "--host and --port", ""
-        if taken:
-            where, hint = "--port", "--port 0 takes any that is free"
-        # Python adds in brackets what it was trying, which the line says anyway.
-        found = f"{host}:{port} ({reason_of(error).partition(' (while ')[0]})"
+        where = "--port" if taken else "--host and --port"
+        hint = "--port 0 takes any that is free" if taken else ""
+        found = f"{host}:{port} ({reason_of(error)})"
         raise InputError(where, found, "a free address of this machine", hint) from None
 
 
