@@ -128,8 +128,7 @@ def test_words_with_surrogates_are_kept_as_they_are_given() -> None:
     post = Post.from_words("1", ("\ud83d", "Ada", "\0", "", "\udc00x"))
     (prediction,) = finder("rpbert", "joined").predict_batch([post])
     assert prediction.text == post.text
-    for entity in prediction.entities:
-        assert post.text[entity.start : entity.end] == entity.text
+    assert all(post.text[e.start : e.end] == e.text for e in prediction.entities)
 
 
 def test_a_fault_never_steers_the_terminal() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data.readers import open_data, read_shard
-from rpbert.data.reading import LINE_LIMIT, Quirk, ReadLog, lines_of
+from rpbert.data.reading import LINE_LIMIT, LeftOut, Quirk, ReadLog, lines_of
 from rpbert.data.tables import read_table
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
@@ -30,44 +30,36 @@ FULL_ROWS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def check_full_rows(path: Path) -> None:
+PARQUET = pa.schema(
+    {
+        **dict.fromkeys(("id", "text", "image", "caption"), pa.string()),
+        **dict.fromkeys(("tokens", "tags"), pa.list_(pa.string())),
+        "entities": pa.list_(
+            pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()})
+        ),
+        "relation": pa.float64(),
+    }
+)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_what_rows_mean(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"posts{suffix}"
+    if suffix == ".jsonl":
+        jsonl(path, FULL_ROWS)
+    else:
+        pq.write_table(pa.Table.from_pylist(FULL_ROWS, schema=PARQUET), path)
     posts, quirks = read(path)
     assert posts == [
         Post("1", ("Hi", "Anna", "Lee", "!"), "Hi  Anna Lee!",
              ((0, 2), (4, 8), (9, 12), (12, 13)), ("O", "B-PER", "I-PER", "O"),
-             (PostImage(None, "a cat", 1.0),),             f"{path}:1"),
+             (PostImage(None, "a cat", 1.0),), f"{path}:1"),
         Post("2", ("😀", "Rome"), "😀 Rome", ((0, 1), (2, 6)), ("O", "B-LOC"),
-             (PostImage(relation=0.25),),             f"{path}:2"),
+             (PostImage(relation=0.25),), f"{path}:2"),
         Post("3", ("x", "", "y"), "x  y", ((0, 1), (2, 2), (3, 4)), None,
              (PostImage(path.parent / "pictures" / "3.png"),), f"{path}:3"),
     ]  # fmt: skip
     assert kinds(quirks) == [(3, "empty word")]
-
-
-def test_json_lines(tmp_path: Path) -> None:
-    check_full_rows(jsonl(tmp_path / "posts.jsonl", FULL_ROWS))
-
-
-def test_parquet(tmp_path: Path) -> None:
-    path = tmp_path / "posts.parquet"
-    pq.write_table(pa.Table.from_pylist(FULL_ROWS, schema=PARQUET), path)
-    check_full_rows(path)
-
-
-PARQUET = pa.schema(
-    {
-        "id": pa.string(),
-        "text": pa.string(),
-        "tokens": pa.list_(pa.string()),
-        "tags": pa.list_(pa.string()),
-        "entities": pa.list_(
-            pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()})
-        ),
-        "image": pa.string(),
-        "caption": pa.string(),
-        "relation": pa.float64(),
-    }
-)
 
 
 def test_parquet_may_carry_the_bytes_of_images(tmp_path: Path) -> None:
@@ -175,12 +167,6 @@ def test_a_line_up_to_the_limit_is_read(tmp_path: Path, length: int, end: bytes)
     assert len(faults) == (length > LINE_LIMIT)
 
 
-def test_a_parquet_without_rows(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="found no rows"):
-        read(tmp_path / "x.parquet")
-
-
 @pytest.mark.parametrize(
     ("name", "split"),
     [("train", "train"), ("valid", "dev"), ("dev", "dev"), ("test", "test"), ("posts", "all")],
@@ -251,78 +237,72 @@ def test_tags_and_entities_may_come_together_where_they_agree(tmp_path: Path) ->
         read(jsonl(path, [row | {"entities": [entity | {"label": "LOC"}]}]))
 
 
-def with_(**changes: object) -> str:
-    return json.dumps({"id": "1", "text": "in New York"} | changes)
+def span(start: object, end: object, label: object = "LOC") -> dict[str, object]:
+    return {"start": start, "end": end, "label": label}
+
+
+WORDS = ["in", "New", "York"]
+BAD_LINES = {
+    "{": "found no JSON",
+    "[" * 100_000: "found no JSON",
+    '{"id": ' + "1" * 5000 + "}": "found no JSON",
+    "[1]": "expected one JSON object",
+    '{"text": "x"}': "found no id",
+}
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"id": ""}, "found id ''"),
+    ({"id": 1.5}, "found id 1.5"),
+    ({"id": True}, "found id True"),
+    ({"text": None}, "found neither text nor tokens"),
+    ({"text": 5}, "found text 5"),
+    ({"tokens": "in"}, "found tokens 'in'"),
+    ({"tokens": ["in", 5]}, "found tokens"),
+    ({"tokens": ["in", "York", "New"]}, "found token 3, 'New', not in the text"),
+    ({"tags": ["O"]}, "found 1 tags for 3 words"),
+    ({"tags": ["O", "LOC", "O"]}, "found the tag 'LOC'"),
+    ({"entities": {}}, "found entities {}"),
+    ({"entities": [5]}, "found the entity 5"),
+    ({"entities": [{"start": 3, "end": 6}]}, "found the entity"),
+    ({"entities": [span(3, 99)]}, "offsets from 0 to 11"),
+    ({"entities": [span(6, 6)]}, "found the entity"),
+    ({"entities": [span([0], {})]}, "found the entity"),
+    ({"entities": [span(3, 5)], "tokens": WORDS}, "'Ne' at 3 to 5, which cuts a"),
+    ({"entities": [span(4, 6)], "tokens": WORDS}, "'ew' at 4 to 6, which cuts a"),
+    ({"entities": [span(2, 6)]}, "' New' at 2 to 6, which cuts"),
+    ({"entities": [span(3, 11), span(7, 11)]}, "found two entities that overlap"),
+    ({"relation": 2}, "found the relation 2"),
+    ({"relation": "1"}, "found the relation '1'"),
+    ({"relation": True}, "found the relation True"),
+    ({"relation": float("nan")}, "found the relation nan"),
+    ({"relation": 10**400}, "found the relation 1000"),
+    ({"relation": [0, 2]}, "found the relation 2"),
+    ({"caption": 5}, "found caption 5"),
+    ({"image": 5}, "found image 5"),
+    ({"image": ["a.jpg", 5]}, "found image 5"),
+    ({"image": ["a.jpg", ["b.jpg"]]}, "found image ['b.jpg']"),
+    ({"image": ["a.jpg"] * 17}, "found 17 images; expected 16 at most"),
+    ({"image": ["a", "b", "c"], "relation": [0, 1]}, "relation as a list of 2 beside one of 3"),
+    ({"image": {"url": "x.jpg"}}, "found image {'url'"),
+    ({"image": {}}, "found image {}"),
+    ({"image": {"bytes": None}}, "found image {'bytes'"),
+    ({"image": {"bytes": "a.jpg", "path": None}}, "found image bytes 'a.jpg'"),
+    *(
+        ({"image": path}, "found the image")
+        for path in ("../x", "a/../../x", "/etc/x", "..\\x", "C:\\x", "http://t.co/x", "a\0b")
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [
-        ("{", "found no JSON"),
-        ("[" * 100_000, "found no JSON"),
-        ('{"id": ' + "1" * 5000 + "}", "found no JSON"),
-        ("[1]", "expected one JSON object"),
-        ('{"text": "x"}', "found no id"),
-        (with_(id=""), "found id ''"),
-        (with_(id=1.5), "found id 1.5"),
-        (with_(id=True), "found id True"),
-        (with_(text=None), "found neither text nor tokens"),
-        (with_(text=5), "found text 5"),
-        (with_(tokens="in"), "found tokens 'in'"),
-        (with_(tokens=["in", 5]), "found tokens"),
-        (with_(tokens=["in", "York", "New"]), "found token 3, 'New', not in the text"),
-        (with_(tags=["O"]), "found 1 tags for 3 words"),
-        (with_(tags=["O", "LOC", "O"]), "found the tag 'LOC'"),
-        (with_(entities={}), "found entities {}"),
-        (with_(entities=[5]), "found the entity 5"),
-        (with_(entities=[{"start": 3, "end": 6}]), "found the entity"),
-        (with_(entities=[{"start": 3, "end": 99, "label": "LOC"}]), "offsets from 0 to 11"),
-        (with_(entities=[{"start": 6, "end": 6, "label": "LOC"}]), "found the entity"),
-        (
-            with_(entities=[{"start": 3, "end": 5, "label": "LOC"}], tokens=["in", "New", "York"]),
-            "'Ne' at 3 to 5, which cuts a",
-        ),
-        (
-            with_(entities=[{"start": 4, "end": 6, "label": "LOC"}], tokens=["in", "New", "York"]),
-            "'ew' at 4 to 6, which cuts a",
-        ),
-        (with_(entities=[{"start": 2, "end": 6, "label": "LOC"}]), "' New' at 2 to 6, which cuts"),
-        (
-            with_(entities=[{"start": s, "end": e, "label": "LOC"} for s, e in ((3, 11), (7, 11))]),
-            "found two entities that overlap",
-        ),
-        (with_(relation=2), "found the relation 2"),
-        (with_(relation="1"), "found the relation '1'"),
-        (with_(relation=True), "found the relation True"),
-        (with_(relation=float("nan")), "found the relation nan"),
-        (with_(relation=10**400), "found the relation 1000"),
-        (with_(caption=5), "found caption 5"),
-        (with_(image=5), "found image 5"),
-        (with_(image=["a.jpg", 5]), "found image 5"),
-        (with_(image=["a.jpg", ["b.jpg"]]), "found image ['b.jpg']"),
-        (with_(image=["a.jpg"] * 17), "found 17 images; expected 16 at most"),
-        (with_(image=["a", "b", "c"], relation=[0, 1]), "relation as a list of 2 beside one of 3"),
-        (with_(relation=[0, 2]), "found the relation 2"),
-        (with_(image={"url": "x.jpg"}), "found image {'url'"),
-        (with_(image={}), "found image {}"),
-        (with_(image={"bytes": None}), "found image {'bytes'"),
-        (with_(image={"bytes": "a.jpg", "path": None}), "found image bytes 'a.jpg'"),
-        (with_(entities=[{"start": [0], "end": {}, "label": "LOC"}]), "found the entity"),
-        (with_(image="../x.jpg"), "found the image '../x.jpg'"),
-        (with_(image="a/../../x.jpg"), "found the image"),
-        (with_(image="/etc/x.jpg"), "found the image"),
-        (with_(image="..\\x.jpg"), "found the image"),
-        (with_(image="C:\\x.jpg"), "found the image"),
-        (with_(image="http://t.co/x.jpg"), "found the image"),
-        (with_(image="a\0b"), "found the image"),
-    ],
+    [*BAD_LINES.items()]
+    + [(json.dumps({"id": "1", "text": "in New York"} | row), told) for row, told in BAD_ROWS],
 )
 def test_malformed_rows(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "posts.jsonl"
     path.write_text('{"id": "0", "text": "fine"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"posts\.jsonl:2: .*{re.escape(message)}") as error:
         read(path)
-    assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400 + len(str(path))
 
 
@@ -356,6 +336,16 @@ def test_a_text_is_cut_into_words_where_an_entity_is_part_of_one(tmp_path: Path)
     assert post.words == ("go", "#", "NBA", "Finals", "!")
     assert post.tags == ("O", "O", "B-ORG", "B-MISC", "O")
     assert [quirk.kind for quirk in quirks] == ["entity inside a word"]
+
+
+def test_what_was_left_out_is_one_line() -> None:
+    left_out = LeftOut()
+    for number in range(5):
+        left_out(InputError(f"a.txt:{number}", "x", "y"))
+    line = str(left_out)
+    assert line.startswith("5 faulty rows")
+    assert [f"a.txt:{number}: found x" in line for number in range(5)] == [True] * 3 + [False] * 2
+    assert line.endswith("…")
 
 
 def test_to_be_tagged_a_post_needs_no_usable_gold(tmp_path: Path) -> None:
@@ -405,11 +395,13 @@ def test_what_is_given_once_is_of_the_first_image(tmp_path: Path) -> None:
     assert post.images[1:] == (PostImage(tmp_path / "b.jpg"),)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_json_lines_without_rows(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.jsonl").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.jsonl: found no rows"):
-        read(tmp_path / "x.jsonl")
+def test_files_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "b.jsonl").write_bytes(b"\n \n")
+    pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "c.parquet")
+    for file in tmp_path.iterdir():
+        with pytest.raises(InputError, match=f"{file.name}: found no rows"):
+            read(file)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
