@@ -55,7 +55,7 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaggingMode
     return folder, TaggingModel.load(train(settings, folder / "run").model)
 
 
-def test_a_character_is_a_word_where_a_script_has_no_spaces(
+def test_raw_chinese_is_tagged_by_characters_at_exact_offsets(
     chinese: tuple[Path, TaggingModel],
 ) -> None:
     folder, model = chinese
@@ -63,25 +63,18 @@ def test_a_character_is_a_word_where_a_script_has_no_spaces(
     assert posts[0].words == tuple("今天北京和王小明都很好")
     assert posts[6].words == (*"我在北京看", "iPhone", *"，王小明不在")
     assert model.vocabulary.marks == "joined"
-
-
-def test_raw_chinese_is_tagged_at_exact_offsets(chinese: tuple[Path, TaggingModel]) -> None:
-    tagger = Tagger(chinese[1], "cpu")
     rows = chinese_rows()
-    found = tagger.predict_batch([str(row["text"]) for row in rows])
+    found = Tagger(model, "cpu").predict_batch([str(row["text"]) for row in rows])
     for row, prediction in zip(rows, found, strict=True):
         spans = [{"start": e.start, "end": e.end, "label": e.label} for e in prediction.entities]
         assert sorted(spans, key=str) == sorted(row["entities"], key=str)
 
 
 def test_a_character_per_word_file_trains_the_same_words(tmp_path: Path) -> None:
-    post = Post.from_words("1", tuple("今天在北京"), tags=("O", "O", "O", "B-LOC", "I-LOC"))
-    (tmp_path / "train.txt").write_text(
-        "IMGID:1\n"
-        + "".join(f"{w}\t{t}\n" for w, t in zip(post.words, post.tags or (), strict=True))
-    )
+    lines = ["IMGID:1", "今\tO", "天\tO", "在\tO", "北\tB-LOC", "京\tI-LOC", ""]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
     (read,) = open_data(tmp_path).read("train")
-    assert (read.words, read.tags) == (post.words, post.tags)
+    assert (read.words, read.tags) == (tuple("今天在北京"), ("O", "O", "O", "B-LOC", "I-LOC"))
     tagger = Tagger(tiny("bert", [read]), "cpu")
     assert tagger.as_post("在北京").words == ("在", "北", "京")
 
@@ -96,8 +89,7 @@ def test_text_from_right_to_left_keeps_its_offsets() -> None:
     covered = "".join(entity.text for entity in prediction.entities)
     assert "עולם" in covered
     assert "مرحبا" in covered
-    for entity in prediction.entities:
-        assert text[entity.start : entity.end] == entity.text
+    assert all(text[e.start : e.end] == e.text for e in prediction.entities)
 
 
 def test_a_tag_set_of_any_size_is_read_from_the_data() -> None:

@@ -244,12 +244,9 @@ def test_a_bomb_is_refused_before_it_is_decoded(
     reason = refused(load_image(png(*size, zlib.compress(bytes(1000)))))
     assert "decoded" not in reason
     assert "pixels" in reason
+    assert "pixels" in refused(load_image(Image.new("1", (8_001, 8_000))))
     # The guard above does fire when decoding starts.
     assert "decoded" in refused(load_image(png(10, 10, zlib.compress(bytes(1000)))))
-
-
-def test_a_large_pil_image_is_refused() -> None:
-    assert "pixels" in refused(load_image(Image.new("1", (8_001, 8_000))))
 
 
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
@@ -277,16 +274,10 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
     for name in ("gone.jpg", "no/such/folder.jpg", "file/below.jpg", "dangling", "nul\0.jpg"):
         refused(load_image(tmp_path / name), "missing")
-
-
-def test_paths_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     os.mkfifo(tmp_path / "pipe")
-    refused(load_image(tmp_path))
-    refused(load_image(tmp_path / "loop"))
-    refused(load_image(tmp_path / "pipe"))
-    refused(load_image(tmp_path / ("long" * 1000)))
-    refused(load_image(Path("/dev/null")))
+    for name in ("", "loop", "pipe", "long" * 1000, "/dev/null"):
+        refused(load_image(tmp_path / name))
 
 
 def test_a_file_one_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

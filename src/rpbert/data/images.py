@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -90,18 +90,6 @@ class LoadedImage:
     reason: str = ""
 
 
-class Claim(NamedTuple):
-    """What an encoded image says of itself before it is decoded.
-
-    Attributes:
-        scans: how often all pixels are passed over; 1 but for a progressive JPEG.
-    """
-
-    width: int
-    height: int
-    scans: int
-
-
 def load_image(source: Source, size: int = 224, resampling: Resampling = "bicubic") -> LoadedImage:
     """Decodes an image to RGB of `size` × `size`.
 
@@ -129,13 +117,16 @@ def load_small(source: Source, side: int) -> LoadedImage:
     return _load(source, within, "bicubic")
 
 
-def claim(content: bytes) -> Claim | None:
-    """The size of an encoded image by its header, None where it is none that is read."""
+def claim(content: bytes) -> tuple[int, int, int] | None:
+    """Width, height and scans of an encoded image by its header, None where it is none.
+
+    All pixels are passed over once a scan; there are several in a progressive JPEG.
+    """
     from PIL import Image as pil
 
     try:
         with pil.open(io.BytesIO(content), formats=FORMATS) as image:
-            return Claim(*image.size, _scans(image, content))
+            return *image.size, _scans(image, content)
     except Exception:  # as in `_load`, which puts it in words
         return None
 

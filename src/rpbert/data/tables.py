@@ -16,15 +16,7 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rpbert.data.labels import (
-    Span,
-    is_tag,
-    lenient_spans,
-    normalise,
-    normalise_label,
-    strict_spans,
-    tags_of,
-)
+from rpbert.data import labels
 from rpbert.data.reading import (
     SILENT,
     ReadLog,
@@ -275,8 +267,8 @@ def _words(row: _Row, splitter: WordSplitter) -> Post:
         lost = len(spans)
         found = f"token {lost + 1}, {quoted(words[lost])}, not in the text behind the one before"
         raise row.refuse(found, "tokens that occur in the text, in order", "leave one of both out")
-    ends, starts = [0, *(end for _, end in spans)], [*(start for start, _ in spans), len(text)]
-    if any(text[end:start].strip() for end, start in zip(ends, starts, strict=True)):
+    edges = pairwise([(0, 0), *spans, (len(text), len(text))])
+    if any(text[end:start].strip() for (_, end), (start, _) in edges):
         row.note("text between tokens", "belongs to no token, so it is never tagged")
     return Post("", words, text, tuple(spans))
 
@@ -302,22 +294,25 @@ def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
     if given is not None:
         if len(given) != len(post.words):
             raise row.refuse(f"{len(given)} tags for {len(post.words)} words", "one tag a word")
-        if wrong := [tag for tag in given if not is_tag(tag)]:
+        if wrong := [tag for tag in given if not labels.is_tag(tag)]:
             raise row.refuse(f"the tag {quoted(wrong[0])}", "O, B-<type> or I-<type>")
-        if any(normalise(tag) != tag for tag in given):
+        if any(labels.normalise(tag) != tag for tag in given):
             row.note("OTHER for MISC", "read as MISC")
-        given = tuple(normalise(tag) for tag in given)
+        given = tuple(labels.normalise(tag) for tag in given)
     if row.values.get("entities") is None:
         return given
     entities = _entities(row, post)
     if given is None:
-        return tuple(tags_of(entities, len(post.words)))
-    if sorted(entities) not in (sorted(strict_spans(given)), sorted(lenient_spans(given))):
+        return tuple(labels.tags_of(entities, len(post.words)))
+    if sorted(entities) not in (
+        sorted(labels.strict_spans(given)),
+        sorted(labels.lenient_spans(given)),
+    ):
         raise row.refuse("entities that differ from the tags", "one of the two, or both alike")
     return given
 
 
-def _entities(row: _Row, post: Post) -> list[Span]:
+def _entities(row: _Row, post: Post) -> list[labels.Span]:
     """The entities of a row, their character offsets turned into words."""
     given = row.values["entities"]
     if not isinstance(given, list):
@@ -325,7 +320,7 @@ def _entities(row: _Row, post: Post) -> list[Span]:
     # Empty words are left out: they begin and end nothing.
     first = {start: i for i, (start, end) in enumerate(post.spans) if start < end}
     last = {end: i for i, (start, end) in enumerate(post.spans) if start < end}
-    found: list[Span] = []
+    found: list[labels.Span] = []
     for entity in given:
         label, start, end = _entity(row, entity, len(post.text))
         if start not in first or end not in last:
@@ -341,21 +336,18 @@ def _entities(row: _Row, post: Post) -> list[Span]:
     return found
 
 
-def _entity(row: _Row, entity: object, length: int) -> Span:
+def _entity(row: _Row, entity: object, length: int) -> labels.Span:
     """The label of an entity and its character offsets, in a text of `length`."""
     values = entity if isinstance(entity, dict) else {}
     label, start, end = (values.get(key) for key in ("label", "start", "end"))
-    if not (
-        isinstance(label, str)
-        and is_tag("B-" + label)
-        and type(start) is type(end) is int
-        and 0 <= start < end <= length
-    ):
+    valid = isinstance(label, str) and labels.is_tag("B-" + label)
+    if not valid or not type(start) is type(end) is int or not 0 <= start < end <= length:
         expected = f'{{"start", "end", "label"}} with offsets from 0 to {length}'
         raise row.refuse(f"the entity {quoted(entity)}", expected)
-    if normalise_label(label) != label:
+    name = labels.normalise_label(str(label))
+    if name != label:
         row.note("OTHER for MISC", "read as MISC")
-    return normalise_label(label), start, end
+    return name, start, end
 
 
 def _images(row: _Row) -> tuple[PostImage, ...]:

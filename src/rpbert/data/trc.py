@@ -9,8 +9,8 @@ are found and agree. Each is listed as a quirk.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rpbert.data.reading import SILENT, ImageFolder, ReadLog, lines_of, quoted
 from rpbert.data.tables import read_table
@@ -31,13 +31,11 @@ _CLASSES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TrcLabel:
+class TrcLabel(NamedTuple):
     """The label of one tweet: `relation` is 1.0 where the image adds to the meaning."""
 
     id: str
     relation: float
-    split: str
     line: int
 
 
@@ -73,7 +71,7 @@ def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[Trc
             if len(cells) > len(names):
                 detail = f"id {cells[0]}, labels read from the last columns"
                 log.note(path, line, "row shifted by commas, recovered", detail)
-            yield TrcLabel(cells[0], float(labels[_ADDS]), split, line)
+            yield TrcLabel(cells[0], float(labels[_ADDS]), line)
 
 
 def read_trc(
