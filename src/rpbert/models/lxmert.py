@@ -14,9 +14,7 @@ as shares of the image, enters as the mean of LayerNorm(W^f f) and LayerNorm(W^b
 
 These are the modules of transformers' `LxmertModel`, which also loads its published weights.
 
-Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
-pooler and the last layer's regions. Text without an image attends to nothing: that attention gives
-zeros. From a plain BERT of N layers the text has all N, the last x of them inside the
+Deviations: from a plain BERT of N layers the text has all N, the last x of them inside the
 cross-modality layers, in the published proportion of 9 : 5 (and r = x); the authors trained from
 scratch.
 """

@@ -21,9 +21,6 @@ these equations, the numbers of a box, the names and shapes of the weights
 (`rpbert.integrations.published_names`); the weights were not at hand. Of Unicoder-VL nothing was:
 its linear maps into one normalised space are known at second hand, the segment inside the LayerNorm
 is a reading, and a run starts from a BERT.
-
-Deviations: regions may be blocks of a grid (see `evidence`), where the authors take Faster R-CNN's;
-what only pre-training used is left out (the mask of a region, its predicted class, the pooler).
 """
 
 from __future__ import annotations

@@ -18,10 +18,8 @@ Verified against the authors' code (facebookresearch/vilbert-multi-task, `vilber
 equations, the order of the layers, the published sizes, the names and shapes of the weights
 (`rpbert.integrations.published_names`). The weights themselves were not at hand.
 
-Deviations: regions may be blocks of a grid (see `evidence`). What nothing reads is left out: the
-poolers, and the regions after the text last attended to them. Text without an image attends to
-nothing: that attention gives zeros. Beside another BERT than BERT-base the image's stream is as
-wide as the text's, and C is half of its layers, as published.
+Deviations: beside another BERT than BERT-base the image's stream is as wide as the text's, and C is
+half of its layers, as published.
 """
 
 from __future__ import annotations

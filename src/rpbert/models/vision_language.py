@@ -3,7 +3,11 @@
 The encoder reads a post's text together with its image; its vector of a word, the mean of the
 word's sub-words, stands beside e_k at the input of the biLSTM: [e_k; e_k^VL]. One-stream models
 (`OneStream`) read text and regions as one sequence; two-stream models (`vilbert`, `lxmert`) read
-each alone and let them attend to each other. A post without an image is read as text alone.
+each alone and let them attend to each other.
+
+Deviations of all six: regions may be blocks of a grid or other evidence; what nothing reads is left
+out (poolers, what only pre-training used, regions after the text last attended to them); a post
+without an image is read as text alone, and an attention that finds nothing gives zeros.
 """
 
 from __future__ import annotations

@@ -10,10 +10,8 @@ Text and regions are one sequence for one BERT. A region with feature f enters a
 where B' and 0' are tables of the image's own, and a sub-word as in BERT. A region's place in the
 image is not read.
 
-This is transformers' `VisualBertModel`, which also loads its published weights.
-
-Deviations: regions may be blocks of a grid (see `evidence`). Starting from a plain BERT, the
-image's segments and positions start from the text's, as the authors' did.
+This is transformers' `VisualBertModel`, which also loads its published weights. From a plain BERT,
+the image's segments and positions start from the text's, as the authors' did.
 """
 
 from __future__ import annotations

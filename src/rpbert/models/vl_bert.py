@@ -21,10 +21,9 @@ Verified against the authors' code (jackroos/VL-BERT, `common/visual_linguistic_
 the weights (`rpbert.integrations.published_names`). The published weights were not at hand.
 
 Deviations: the feature of the whole image is the mean of its regions, where the authors pool it
-from its own box; regions may be blocks of a grid (see `evidence`). A post without an image has
-neither visual feature embeddings nor [END]; the authors give text-only posts a learnt one. Without
-the authors' weights the two LayerNorms start at BERT's own scale of 0.02; from the authors' zero
-the map W would get no gradient at first.
+from its own box. A post without an image has neither visual feature embeddings nor [END]; the
+authors give text-only posts a learnt one. Without the authors' weights the two LayerNorms start at
+BERT's own scale of 0.02; from the authors' zero the map W would get no gradient at first.
 """
 
 from __future__ import annotations
