@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -22,24 +21,29 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import pytest
+import torch
+import transformers.models.bert.modeling_bert
+import transformers.models.resnet.modeling_resnet  # noqa: F401 - before the forks
 from safetensors.torch import save
 from torch import Tensor
 
+import rpbert.training.train  # noqa: F401
+from rpbert import cli
 from rpbert.errors import InputError
 from rpbert.training.checkpoint import Checkpoints
+from tests.training_runs import records
 
 SAVED, REFUSED, KILLED, STOPPED = 0, 2, -signal.SIGKILL, 130
-MOST_ENDS = 5
-"""Of one run, before it may finish."""
-_MODELS = ("bert.modeling_bert", "resnet.modeling_resnet")
+MOST_ENDS = 5  # of one run, before it may finish
 
 Fault: TypeAlias = Literal["full", "broken", "kill", "power"]
-FAULTS: tuple[Fault, ...] = ("full", "broken", "kill", "power")
 """No space left; an I/O error; SIGKILL; SIGKILL and what was not synced is cut."""
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
 def forked(work: Callable[[], int], log: Path | None = None) -> int:
@@ -81,11 +85,9 @@ def outcome(work: Callable[[], None]) -> int:
 
 
 class FaultyDisk:
-    """Counts operations (opening to write, writing, syncing, renaming) and fails at one of them.
+    """Counts operations (opening to write, writing, syncing, renaming) and fails at the `at`-th.
 
-    Args:
-        below: the folder in which files are lost where the power fails.
-        at: the operation that fails, from 0.
+    Where the power fails, what was not synced is lost in the folder `below`.
     """
 
     def __init__(self, below: Path, at: int, fault: Fault) -> None:
@@ -100,8 +102,8 @@ class FaultyDisk:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(io, "open", self._open_file)
             patch.setattr(os, "fsync", self._sync)
-            patch.setattr(os, "rename", self._moving(os.rename))
-            patch.setattr(os, "replace", self._moving(os.replace))
+            patch.setattr(os, "rename", partial(self._moving, os.rename))
+            patch.setattr(os, "replace", partial(self._moving, os.replace))
             for module in ("rpbert.training.checkpoint", "rpbert.models.saved"):
                 patch.setattr(f"{module}.save_file", _save_file)
             yield self
@@ -135,12 +137,9 @@ class FaultyDisk:
         self._fsync(handle)
         self.unsynced.discard(os.fstat(handle).st_ino)
 
-    def _moving(self, move: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-        def moved(source: Any, target: Any) -> None:
-            self.fails()
-            move(source, target)
-
-        return moved
+    def _moving(self, move: Callable[[Any, Any], None], source: Any, target: Any) -> None:
+        self.fails()
+        move(source, target)
 
 
 class _File(io.FileIO):
@@ -166,17 +165,12 @@ def left_by(run: Path) -> dict[str, str]:
         path.relative_to(run).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in filter(Path.is_file, files)
     }
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        record = {key: value for key, value in json.loads(line).items() if key != "seconds"}
-        found[f"epoch {record['epoch']}"] = json.dumps(record)
-    return found
+    scores = [json.dumps({**record, "seconds": 0}) for record in records(run)]
+    return {**found, **{f"epoch {number}": line for number, line in enumerate(scores, 1)}}
 
 
 def trained(config: Path, run: Path) -> int:
     """The process of a run, begun or resumed; what it prints goes to a file beside RUN."""
-    import torch
-
-    from rpbert import cli
 
     def work() -> int:
         torch.set_num_threads(1)
@@ -201,20 +195,14 @@ def loop_began(run: Path, told: int) -> None:
 def disturbed(
     config: Path, run: Path, signals: list[signal.Signals], most: int, seconds: float
 ) -> Counter[str]:
-    """One run ended at random moments; counts the ends within its loop and before.
-
-    Args:
-        seconds: of the loop of an undisturbed run.
-    """
+    """One run ended at random moments of a loop of `seconds`; counts the ends in it and before."""
     happened: Counter[str] = Counter()
-    log = run.with_suffix(".log")
-    log.touch()
+    (log := run.with_suffix(".log")).touch()
     for ends in range(most + 1):
         told = log.stat().st_size
         child, end = trained(config, run), random.choice(signals)
         if ends < most:
-            within = random.random() < 0.8
-            if within:
+            if within := random.random() < 0.8:
                 loop_began(run, told)
             # A resumed run is shorter; and its set-up is shorter than its loop.
             time.sleep(random.uniform(0, seconds / 2 if within else 0.1))
@@ -238,8 +226,6 @@ def main(config: Path, folder: Path, names: str, ends: int, seed: int) -> dict[s
         names: of the signals, comma-separated.
         ends: how often a run must have been ended within its loop; every fifth end comes earlier.
     """
-    for name in ("rpbert.training.train", *(f"transformers.models.{m}" for m in _MODELS)):
-        importlib.import_module(name)
     random.seed(seed)
     signals = [signal.Signals[name] for name in names.split(",")]
     calm = folder / "undisturbed"
@@ -251,12 +237,11 @@ def main(config: Path, folder: Path, names: str, ends: int, seed: int) -> dict[s
     happened: Counter[str] = Counter(runs=0)
     differences: list[str] = []
     while happened["within"] < ends:
-        run = folder / f"run{happened['runs']}"
-        most = min(MOST_ENDS, ends - happened["within"])
+        run, most = folder / f"run{happened['runs']}", min(MOST_ENDS, ends - happened["within"])
         happened += disturbed(config, run, signals, most, seconds) + Counter(runs=1)
-        found = left_by(run)
-        every = sorted(expected.keys() | found.keys())
-        differences += [f"{run.name}: {n}" for n in every if expected.get(n) != found.get(n)]
+        differences += [
+            f"{run.name}: {n}" for n, _ in set(expected.items()) ^ set(left_by(run).items())
+        ]
     return {"differences": differences, **happened}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import evaluate_model, evaluate_posts, only, render
-from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD
+from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.inference import Decoded, Tagger
 from rpbert.types import ImageStatus, Post
 from tests.conftest import tiny
@@ -39,15 +39,21 @@ def answer(tag: str, r: float | None, image: ImageStatus = "used") -> Decoded:
 TRAINED_ON = [post(0, "B-PER", None), post(1, "B-LOC", None, "Como")]
 
 
+def by_group(evaluation: Evaluation) -> dict[str, tuple[int, int, int]]:
+    """Of each group its posts, gold entities and correct ones."""
+    assert evaluation.tags is not None
+    return {
+        name: (scores.posts, scores.strict.overall.gold, scores.strict.overall.correct)
+        for name, scores in evaluation.tags.by_group.items()
+    }
+
+
 def test_posts_are_grouped_by_the_labels_of_the_data() -> None:
     # Two posts whose image adds, one of them found; one whose image does not, found; r is wrong.
     posts = [post(0, "B-PER", 1), post(1, "B-PER", 1), post(2, "B-PER", 0)]
     answers = [answer("B-PER", 0.1), answer("O", 0.2), answer("B-PER", 0.9)]
     found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
-    assert found.tags is not None
-    assert found.tags.by_group[ADDS].strict.overall.gold == 2
-    assert found.tags.by_group[ADDS].strict.overall.correct == 1
-    assert found.tags.by_group[DOES_NOT_ADD].strict.overall.gold == 1
+    assert by_group(found) == {ADDS: (2, 2, 1), DOES_NOT_ADD: (1, 1, 1)}
     assert found.relation is not None
     assert found.relation.accuracy == 0
 
@@ -56,10 +62,7 @@ def test_without_labels_posts_are_grouped_by_the_models_r() -> None:
     posts = [post(0, "B-PER", None), post(1, "B-PER", None), post(2, "B-PER", None)]
     answers = [answer("B-PER", 0.9), answer("O", 0.5), answer("O", 0.1)]
     found = evaluate_posts(Answers(answers, TRAINED_ON), posts)
-    assert found.tags is not None
-    assert found.tags.by_group[ADDS].posts == 1
-    assert found.tags.by_group[ADDS].strict.f1 == 1
-    assert found.tags.by_group[DOES_NOT_ADD].posts == 2
+    assert by_group(found) == {ADDS: (1, 1, 1), DOES_NOT_ADD: (2, 2, 0)}
     assert found.relation is None
 
 

@@ -61,11 +61,8 @@ class Task(ABC):
                 groups.append({"params": learning, "lr": self.rates[group]})
         if not groups:
             raise InputError(f"training.{self.name}", "rates of 0 only", "a rate above 0")
-        kinds: dict[str, type[torch.optim.Adam]] = {
-            "adam": torch.optim.Adam,
-            "adamw": torch.optim.AdamW,
-        }
-        return kinds[settings.optimizer](groups, fused=True)
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        return kind(groups, fused=True)
 
 
 class RelationTask(Task):

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -40,8 +40,6 @@ from rpbert.training.progress import Reporter
 from rpbert.training.tasks import Schedule, Task, rate_factor, share_moments
 from rpbert.types import Batch, Post
 
-Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
-
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -70,7 +68,7 @@ class Average:
     """
 
     def __init__(self, system: System, settings: AverageSettings, epochs: int) -> None:
-        def follow(means: Tensors, values: Tensors, steps: Tensor | int) -> None:
+        def follow(means: Any, values: Any, steps: Tensor | int) -> None:
             share = min(settings.ema or 0.0, (1 + int(steps)) / (10 + int(steps)))
             torch._foreach_lerp_(means, values, 1 - share)
 
