@@ -18,8 +18,8 @@ from rpbert.config.run import Backend, Precision
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
 from rpbert.evaluation.scoring import TagScores, score_tags
-from rpbert.inference import model_folder
 from rpbert.models.saved import TaggingModel
+from rpbert.storage.published import model_folder
 
 PLAIN = "fp32, torch"
 WAYS: dict[str, tuple[Precision, Backend]] = {

@@ -66,7 +66,7 @@ def test_the_offsets_of_an_entity_are_those_of_its_words() -> None:
 def test_predictions_hold_the_entities_that_seqeval_reads_from_the_tags() -> None:
     """Of a model whose weights find something: names of several words are among it."""
     posts = made_posts(24, images=False)
-    decoded = list(FINDER.decode(posts))
+    decoded = FINDER.decoder.decode(posts)
     found = FINDER.predict_batch([{"tokens": list(post.words)} for post in posts])
     words_found = 0
     for post, answer, prediction in zip(posts, decoded, found, strict=True):

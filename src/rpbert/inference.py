@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
@@ -14,15 +15,16 @@ from torch import Tensor
 from rpbert.backends import system_for
 from rpbert.config.model import DecodingSettings
 from rpbert.config.run import Backend, Precision
-from rpbert.data.collate import Collator, ahead, batches, by_length, windows
+from rpbert.data.collate import Collator, ahead, by_length, windows
 from rpbert.data.labels import strict_spans
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
-from rpbert.errors import InputError, reason_of
+from rpbert.errors import InputError
 from rpbert.evidence.describers import describers
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
+from rpbert.storage.published import model_folder
 from rpbert.types import Batch, Entity, ImageStatus, Post, PostImage, Prediction, SourceScore
 
 if TYPE_CHECKING:
@@ -33,36 +35,23 @@ if TYPE_CHECKING:
     ImageLike: TypeAlias = "str | Path | bytes | Image | None"
 
 
-_READ = {"id", "text", "tokens", "caption", "image_text"}
-"""Keys of a mapping that tagging reads, beside `image`."""
-
-
-_KINDS = ["*.json", "*.safetensors", "*.txt", "*.codes", "README.md"]
-"""Files that a model has."""
-
+Tags: TypeAlias = tuple[str, ...]
+_READ = {"id", "text", "tokens", "caption", "image_text"}  # keys of a mapping, beside `image`
 _IMAGES_KEPT = 2**26  # bytes: a stream of posts hardly shows an image again
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The best tags of a post, the score of each span they hold, r, and the image's status.
+    """The best tags of a post, the score of each span they hold, r (also of each source)."""
 
-    Attributes:
-        sources: r of each source of the post; empty without a gate.
-    """
-
-    tags: tuple[str, ...]
+    tags: Tags
     scores: tuple[float, ...]
     relation: float | None
     image: ImageStatus
     sources: tuple[SourceScore, ...] = ()
 
     def known(self, post: Post) -> list[tuple[float, float]]:
-        """The relation that is known of each image of the post that was used, and its r."""
-        if len(post.images) == 1:
-            if post.relation is None or self.relation is None or self.image != "used":
-                return []
-            return [(post.relation, self.relation)]
+        """The known relation of each image of the post that was used, and its r."""
         pairs = []
         for index, image in enumerate(post.images):
             scores = [source.relation for source in self.sources if source.image == index]
@@ -75,10 +64,9 @@ class Decoder:
     """Runs a model without gradients and reads tags, span scores and r from its output.
 
     Args:
-        model: put in evaluation mode for each batch, and back in the mode it was in.
-        collator: packs posts for the model.
-        device: where the model is.
-        system: computes in the place of the model's own system, such as a fast one.
+        device: where the system is.
+        system: computes in place of the model's own system; in evaluation mode for each batch,
+            then back in the mode it was in.
     """
 
     def __init__(
@@ -92,10 +80,10 @@ class Decoder:
         self.system = system or model.system
         self.collator = collator
         self.device = device
-        tags = model.vocabulary.tags
+        self.constraint: TagConstraint | None = None
         settings = model.options.tagger
-        strict = isinstance(settings, DecodingSettings) and settings.iob2_decoding
-        self.constraint: TagConstraint | None = iob2_constraint(tags) if strict else None
+        if isinstance(settings, DecodingSettings) and settings.iob2_decoding:
+            self.constraint = iob2_constraint(model.vocabulary.tags)
         self.marks = MarksWatch(SPLITTERS[model.vocabulary.marks].name)
         self.calibration = model.calibration
 
@@ -110,7 +98,7 @@ class Decoder:
         return [decoded[i] for i in range(len(posts))]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
-        """Decode one batch; warns of posts that are split in another way than the model's own."""
+        """Decode one batch; warns where posts are not split as those of the training data."""
         self.marks.see(batch.posts)
         was_training = self.system.training
         if was_training:
@@ -123,49 +111,36 @@ class Decoder:
         return decoded
 
     def read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
-        """What a system's output says of each post of its batch."""
-        if output.emissions is None:
-            tags: list[tuple[str, ...]] = [("O",) * len(post.words) for post in batch.posts]
-            scores: list[list[float]] = [[] for _ in tags]
-        else:
+        """A system's output, post by post."""
+        tags: list[Tags] = [("O",) * len(post.words) for post in batch.posts]
+        scores: list[list[float]] = [[] for _ in tags]
+        if output.emissions is not None:
             tags, scores = self._tags(output.emissions, batch.word_mask)
         relation: list[float | None] = [None] * len(batch)
         if output.relation_score is not None:
-            relation = [float(r) for r in output.relation_score.tolist()]
-        sources = self._sources(batch, output)
-        return [
-            Decoded(t, tuple(s), r, status, of_post)
-            for t, s, r, status, of_post in zip(
-                tags, scores, relation, batch.image_status, sources, strict=True
-            )
-        ]
+            relation = output.relation_score.tolist()
+        fields = (tags, map(tuple, scores), relation, batch.image_status)
+        return list(map(Decoded, *fields, self._sources(batch, output)))
 
     def _sources(self, batch: Batch, output: TaggerOutput) -> list[tuple[SourceScore, ...]]:
         """r of each source of each post, of what could be used."""
         settings = self.model.options.evidence
         if output.relation_score is None or settings is None:
             return [()] * len(batch)
-        kinds = list(zip(settings.kinds, batch.evidence, strict=True))
         if output.source_scores is None:  # a system that looks at all images together
             names = [(settings.kind, 0)]
-            used = batch.has_evidence[:, None].tolist()
-            scores = output.relation_score[:, None].tolist()
+            used, scores = batch.has_evidence[:, None], output.relation_score[:, None]
         else:
-            names = [(kind, i) for kind, part in kinds for i in range(part.of_post.shape[1])]
-            used = torch.cat([part.of_post >= 0 for _, part in kinds], dim=1).tolist()
-            scores = output.source_scores.tolist()
+            of_posts = [part.of_post for part in batch.evidence]  # (B, M) each
+            pairs = zip(settings.kinds, of_posts, strict=True)
+            names = [(kind, i) for kind, of_post in pairs for i in range(of_post.shape[1])]
+            used, scores = torch.cat(of_posts, dim=1) >= 0, output.source_scores
         return [
-            tuple(
-                SourceScore(*name, r)
-                for name, is_used, r in zip(names, *of_post, strict=True)
-                if is_used
-            )
-            for of_post in zip(used, scores, strict=True)
+            tuple(SourceScore(*n, r) for n, is_used, r in zip(names, *row, strict=True) if is_used)
+            for row in zip(used.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _tags(
-        self, emissions: Tensor, mask: Tensor
-    ) -> tuple[list[tuple[str, ...]], list[list[float]]]:
+    def _tags(self, emissions: Tensor, mask: Tensor) -> tuple[list[Tags], list[list[float]]]:
         """The best tags of each post, and the probability of each span they hold."""
         crf, names = self.system.crf, self.model.vocabulary.tags
         paths = crf.decode(emissions, mask, self.constraint)
@@ -178,7 +153,7 @@ class Decoder:
                 scores[query.post].append(min(max(score, 0.0), 1.0))
         return tags, scores
 
-    def queries(self, tags: Sequence[tuple[str, ...]]) -> list[SpanQuery]:
+    def queries(self, tags: Sequence[Tags]) -> list[SpanQuery]:
         """The spans that the tags of a batch hold, in their order."""
         rows = self.model.vocabulary.tag_rows
         return [
@@ -225,18 +200,14 @@ class Tagger:
 
         Args:
             device: ``cpu`` or ``cuda``; None: a GPU if there is one.
-            precision: of the heavy parts. ``fp32`` gives what training saw; ``bf16`` is faster,
-                and scores differ from the second or third digit on; ``auto`` is ``bf16`` where
-                the device multiplies it; ``int8`` needs the kernels and takes them.
-            captioner: hub name or folder of an image-to-text model that makes the captions of
-                images that come without, for a model that reads captions.
-            ocr: look for text in images that come without, for a model that reads it.
-            backend: ``torch`` runs the model itself; ``kernels`` a copy of it for a CPU, which is
-                faster and differs in rounding.
+            precision: of the heavy parts. ``bf16`` and ``int8``, which takes the kernels, are
+                faster, and scores differ from the second or third digit on.
+            captioner: hub name or folder of an image-to-text model for images without a caption.
+            ocr: look for text in images, for a model that reads it.
+            backend: ``torch`` runs the model itself, ``kernels`` a copy that is rebuilt for a CPU.
 
         Raises:
-            InputError: nothing is there, or it is not a whole, unchanged model; or it does not read
-                what a captioner or OCR would make.
+            InputError: there is no whole, unchanged model, or it reads no captions or text.
         """
         model = TaggingModel.load(model_folder(name))
         chosen = device or best_device()
@@ -248,17 +219,12 @@ class Tagger:
         self.model.save(Path(folder))
 
     def push_to_hub(self, name: str, private: bool = False) -> str:
-        """Upload the model, with its card, under a hub id such as ``you/rpbert-news``.
-
-        Returns its address.
-        """
-        import tempfile
-
+        """Upload the model and its card under a hub id such as ``you/name``; returns the URL."""
         from huggingface_hub import HfApi
 
         api = HfApi()
         url = api.create_repo(name, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             self.model.save(Path(folder) / "model")
             api.upload_folder(repo_id=name, folder_path=Path(folder) / "model")
         return str(url)
@@ -269,13 +235,8 @@ class Tagger:
         image: ImageLike | Sequence[ImageLike] = None,
         caption: str | Sequence[str | None] | None = None,
     ) -> Prediction:
-        """Tag one post.
-
-        Args:
-            text: raw text; its words are split as those of the training data were.
-            image: a path, the bytes of an image file, a PIL image, None, or a list of them.
-            caption: a sentence that describes the image, for a model that reads captions; or one
-                for each image.
+        """Tag one post: raw text; a path, bytes or a PIL image, or a list of them; and for a model
+        that reads captions a sentence about the image, or one about each.
         """
         post = {"id": "0", "text": text, "image": image, "caption": caption}
         return self.predict_batch([post])[0]
@@ -299,18 +260,13 @@ class Tagger:
     def predict_frame(
         self, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
     ) -> pd.DataFrame:
-        """Tag the rows of a pandas frame; see `rpbert.integrations.frames.predict_frame`."""
-        from rpbert.integrations.frames import predict_frame
+        """Tag the rows of a pandas frame; see `rpbert.data.frames.predict_frame`."""
+        from rpbert.data.frames import predict_frame
 
         return predict_frame(self, frame, prefix, batch_size)
 
-    def decode(self, posts: Iterable[Post], batch_size: int = 32) -> Iterator[Decoded]:
-        """The tags of posts that are given as words, in their order."""
-        for chunk in batches(posts, 64 * batch_size):
-            yield from self.decoder.decode(chunk, batch_size)
-
     def as_post(self, given: PostLike, index: int = 0) -> Post:
-        """A `Post`, a text or a mapping as a post, its words split as the model knows them.
+        """A `Post`, a text or a mapping as a post, its words split as those of the training data.
 
         Args:
             index: names the post in messages, and is its id where it has none.
@@ -328,14 +284,14 @@ class Tagger:
         for key in ("tokens", "caption", "image_text"):
             if isinstance(values.get(key), tuple):
                 values[key] = list(values[key])
-        given_images = given.get("image")
-        sources = given_images if isinstance(given_images, list | tuple) else [given_images]
         post = post_of_values(values, Path("posts"), index, self.splitter)
-        pairs = zip_longest(post.images, sources, fillvalue=None)
-        images = (
-            replace(known or PostImage(), image=Path(source) if isinstance(source, str) else source)
-            for known, source in pairs
-        )
+        sources = given.get("image")
+        if not isinstance(sources, list | tuple):
+            sources = [sources]
+        images = [
+            replace(known or PostImage(), image=Path(of) if isinstance(of, str) else of)
+            for known, of in zip_longest(post.images, sources)
+        ]
         return post.with_(images=tuple(images))
 
 
@@ -353,28 +309,3 @@ def prediction_of(post: Post, decoded: Decoded) -> Prediction:
 def best_device() -> str:
     """A GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def model_folder(name: str | Path) -> Path:
-    """Where a model lies: RUN, RUN/model or a hub id, which is fetched.
-
-    Raises:
-        InputError: there is no such folder, and no model of that hub id.
-    """
-    folder = Path(name)
-    if not folder.exists():
-        return _download(str(name))
-    inner = folder / "model"
-    return inner if not (folder / "manifest.json").is_file() and inner.is_dir() else folder
-
-
-def _download(name: str) -> Path:
-    """Fetch a model by its hub id; only the kinds of file a model has."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_KINDS))
-    except (OSError, HFValidationError) as error:
-        found = f"no such folder, and no model of that hub id ({reason_of(error)})"
-        raise InputError(name, found, "RUN or a hub id") from error

@@ -161,7 +161,7 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
     apart = [
         alone for post in several for alone in post.split_by_image() if alone.relation is not None
     ]
-    scores = [answer.relation for answer in tagger.decode(apart)]
+    scores = [answer.relation for answer in tagger.decoder.decode(apart)]
     expected = [(post.relation, r) for r, post in zip(scores, apart, strict=True)]
     assert len(found) == 5
     torch.testing.assert_close(torch.tensor(sorted(found)), torch.tensor(sorted(expected)))

@@ -22,10 +22,7 @@ class Answers(Tagger):
 
     def __init__(self, answers: list[Decoded], trained_on: list[Post]) -> None:
         super().__init__(tiny("rpbert", trained_on), "cpu")
-        self.answers = answers
-
-    def decode(self, posts: object, batch_size: int = 32) -> object:  # type: ignore[override]
-        return iter(self.answers)
+        self.decoder.decode = lambda posts, batch_size=32: answers  # type: ignore[method-assign]
 
 
 def post(number: int, tag: str, relation: float | None, name: str = "Ada") -> Post:

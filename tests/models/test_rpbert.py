@@ -160,7 +160,7 @@ def test_the_oracle_lets_through_what_the_labels_say() -> None:
         torch.testing.assert_close(output.emissions[rows], emissions[rows], atol=1e-6, rtol=1e-6)
     assert not model.system.has_relation  # nothing is left for Task#1 to learn
     tagger = Tagger(model, "cpu")
-    decoded = tagger.decode(posts)
+    decoded = tagger.decoder.decode(posts)
     assert [answer.relation for answer in decoded] == output.relation_score.tolist()
     scored = evaluate_posts(tagger, posts)
     assert scored.relation is None  # no classifier, and so no score of one

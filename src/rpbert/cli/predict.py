@@ -262,7 +262,8 @@ def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenien
     from rpbert.backends import resolved
     from rpbert.batch import Job
     from rpbert.batch.finished import digest_of
-    from rpbert.inference import best_device, model_folder
+    from rpbert.inference import best_device
+    from rpbert.storage.published import model_folder
 
     elsewhere = shards.engine == "ray" and "RAY_ADDRESS" in os.environ  # Ray knows its GPUs
     if shards.gpus and not elsewhere and shards.gpus > device_count():

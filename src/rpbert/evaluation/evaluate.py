@@ -91,7 +91,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
     if tagged and bare:
         where = bare[0].origin or bare[0].id
         raise InputError(where, "no tags", "tags or entities, as other posts have")
-    decoded = list(tagger.decode(posts))
+    decoded = tagger.decoder.decode(posts)
     pairs = list(zip(posts, decoded, strict=True))
     # Of a system without a classifier r is an oracle's, the label itself.
     known = [k for post, answer in pairs for k in answer.known(post)] if system.has_relation else []

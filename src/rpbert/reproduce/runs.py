@@ -57,7 +57,7 @@ class PostScores:
         if attention:
             explained = (explain_batch(tagger, batch) for batch in batches(posts, 16))
             s_tv = [found.s_tv_per_word for batch in explained for found in batch]
-        decoded = list(tagger.decode(posts))
+        decoded = tagger.decoder.decode(posts)
         return cls(
             [_entities(post.tags or (), d.tags) for post, d in zip(posts, decoded, strict=True)],
             [post.relation for post in posts],

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from rpbert.errors import InputError, reason_of
+from rpbert.storage.manifest import MANIFEST
 from rpbert.storage.writing import stays_below
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def shape_of(config: Any, unlisted: Collection[str] = ()) -> dict[str, Any]:
     return {**family, **{key: fields[key] for key in kept}}
 
 
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.codes", "README.md"]
+
 # Fields by which a configuration names weights or code of elsewhere.
 _ELSEWHERE = ("attn_implementation", "experts_implementation", "auto_map", "backbone")
 
@@ -225,3 +228,23 @@ def _quiet() -> Iterator[None]:
         hub.set_verbosity(hub_verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model: RUN, RUN/model, or that of a hub id, which is fetched.
+
+    Raises:
+        InputError: there is no such folder, and no model of that hub id.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(name)
+    if folder.exists():
+        inner = folder / "model"
+        return inner if not (folder / MANIFEST).is_file() and inner.is_dir() else folder
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=MODEL_FILES))
+    except (OSError, HFValidationError) as error:
+        found = f"no such folder, and no model of that hub id ({reason_of(error)})"
+        raise InputError(name, found, "RUN or a hub id") from error

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from rpbert.errors import InputError
 from rpbert.types import Post, Prediction
 
-if TYPE_CHECKING:
-    from rpbert.inference import Tagger
-
 READ = ("id", "text", "tokens", "image", "caption")
 """Columns that tagging reads."""
 
 
+class FrameTagger(Protocol):
+    """What tags the rows: see `rpbert.inference.Tagger`."""
+
+    def as_post(self, given: Any, index: int = 0) -> Post:
+        """A row as a post."""
+
+    def predict_stream(self, posts: Iterable[Any], batch_size: int) -> Iterator[Prediction]:
+        """Tag posts in their order."""
+
+
 def predict_frame(
-    tagger: Tagger, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
+    tagger: FrameTagger, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
 ) -> pd.DataFrame:
     """The rows of a frame with what the tagger says of them beside.
 
@@ -47,7 +54,7 @@ def predict_frame(
     return frame.assign(**dict(zip(columns, _values(found, frame.index), strict=True)))
 
 
-def _posts(tagger: Tagger, frame: pd.DataFrame) -> Iterator[Post]:
+def _posts(tagger: FrameTagger, frame: pd.DataFrame) -> Iterator[Post]:
     read = [name for name in READ if name in frame.columns]
     rows = zip(frame.index, *(frame[name] for name in read), strict=True)
     for number, (label, *cells) in enumerate(rows):
