@@ -95,7 +95,7 @@ class Int8Encoder(BertEncoder):
         return self.int8_layers
 
     def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
-        """See `LayeredEncoder.compute`."""
+        """See `BertEncoder.compute`."""
         found: Tensor = layer(read.hidden[:, :rows], read.hidden, read.mask)
         return found
 

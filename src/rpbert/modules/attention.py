@@ -1,7 +1,4 @@
-"""Attention that the fusion systems share: what attends to nothing receives zeros.
-
-A post may have no visual token, so every block here takes a mask and gives exact zeros where
-nothing is real; a visual token that is not real changes nothing.
+"""Attention that the fusion systems share, with exact zeros where nothing is real to attend to.
 
 The additive blocks hold a number for each query, key and hidden unit at once. Queries therefore go
 through in pieces, so that a post of thousands of words takes time and not memory.
@@ -25,12 +22,7 @@ PIECE = 1 << 24  # numbers that an additive block holds at a time, 64 MB
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over what is real; zeros where nothing is.
-
-    Args:
-        scores: Shape: (…).
-        mask: real entries; it broadcasts to `scores`.
-    """
+    """Softmax over what is real, zeros where nothing is; `mask` broadcasts to `scores`."""
     lowest = torch.finfo(scores.dtype).min  # finite, for a softmax of infinities only is NaN
     return scores.masked_fill(~mask, lowest).softmax(dim) * mask
 
@@ -48,9 +40,7 @@ class AdditiveAttention(nn.Module):
     """α_i = softmax_i(w · tanh(W_q q + W_k k_i + b)) (Bahdanau, Cho and Bengio 2015).
 
     Args:
-        query: width of a query q.
-        key: width of a key k_i.
-        hidden: width inside the tanh.
+        query, key, hidden: widths of q, of k_i and inside the tanh.
     """
 
     def __init__(self, query: int, key: int, hidden: int) -> None:
@@ -78,11 +68,7 @@ class FeaturewiseAttention(nn.Module):
 
     P_i = softmax_i(W tanh(W_q q + W_k k_i + b)), a vector as wide as a key; the result is
     Σ_i P_i ⊙ k_i (Shen et al. 2018, "DiSAN", Eq. 6 and 7; the bias outside the tanh cancels in the
-    softmax).
-
-    Args:
-        query: width of a query q.
-        key: width of a key k_i, and inside the tanh.
+    softmax). `query` and `key` are widths.
     """
 
     def __init__(self, query: int, key: int) -> None:
@@ -112,12 +98,7 @@ def in_pieces(queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
 class CrossAttention(nn.Module):
     """A layer of BERT whose queries are of one kind and whose keys and values of another.
 
-    Multi-head attention, then a feed-forward network, each followed by dropout, the sum with what
-    went in, and layer normalisation (Vaswani et al. 2017; Devlin et al. 2019). With itself as
-    context it is BERT's own layer.
-
-    Args:
-        config: width, heads, feed-forward width, dropout.
+    With itself as context it is BERT's own layer (Vaswani et al. 2017; Devlin et al. 2019).
     """
 
     def __init__(self, config: BertConfig) -> None:

@@ -7,16 +7,14 @@ and 9 of the RpBERT paper. A sequence y of a post with emissions e scores
 
 and has probability exp(s(y)) / Z, where Z sums exp(s) over all sequences.
 
-Inside, tensors are laid out (W, K, B): the loop over words walks the first axis, and the posts,
-innermost, are what the processor's vector units run over. Messages are logarithms, rescaled at
-every word, and each word's emissions are shifted to a maximum of 0, which changes no probability;
-so neither long posts nor large emissions cost precision.
+Inside, tensors are laid out (W, K, B), so that vector units run over the posts. Messages are
+logarithms, rescaled at every word, and each word's emissions are shifted to a maximum of 0, which
+changes no probability: neither long posts nor large emissions cost precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,32 +26,21 @@ from torch.nn.functional import pad
 
 from rpbert.errors import InputError
 
-# Added to the score of a forbidden step. Finite, because a difference of infinities is NaN;
-# below anything that scores can make up for.
-FORBIDDEN = -1e9
+FORBIDDEN = -1e9  # finite, because a difference of infinities is NaN
 
 
-@dataclass(frozen=True, slots=True)
-class TagConstraint:
-    """Penalties added to the scores when a post is decoded, never when it is learnt from.
+class TagConstraint(NamedTuple):
+    """Penalties added to the scores when a post is decoded, never in training."""
 
-    Attributes:
-        transitions: penalty of the step from one tag to the next. Shape: (K, K), [from, to].
-        start: penalty of starting with a tag. Shape: (K,).
-    """
-
-    transitions: Tensor
-    start: Tensor
+    transitions: Tensor  # (K, K), [from, to]
+    start: Tensor  # (K,)
 
 
 def iob2_constraint(tags: Sequence[str]) -> TagConstraint:
     """The constraint that an entity opens with B-: I-X follows only B-X or I-X.
 
-    Args:
-        tags: the names of the K tags: ``O``, ``B-X``, ``I-X``.
-
     Raises:
-        InputError: a name is none of these.
+        InputError: a tag is not ``O``, ``B-X`` or ``I-X``.
     """
     for tag in tags:
         if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
@@ -66,28 +53,19 @@ def iob2_constraint(tags: Sequence[str]) -> TagConstraint:
     return TagConstraint(torch.tensor(transitions), torch.tensor(start))
 
 
-@dataclass(frozen=True, slots=True)
-class SpanQuery:
-    """A span whose probability is asked for.
+class SpanQuery(NamedTuple):
+    """A span whose probability is asked for."""
 
-    Attributes:
-        post: row of the post in the batch.
-        start: first word of the span.
-        tags: the tag of each word of the span, for an entity B-X I-X I-X …
-        continuation: the tag that must not follow (I-X, with which the span would be longer).
-    """
-
-    post: int
-    start: int
-    tags: tuple[int, ...]
-    continuation: int | None = None
+    post: int  # row in the batch
+    start: int  # first word
+    tags: tuple[int, ...]  # of each word, for an entity B-X I-X I-X …
+    continuation: int | None = None  # must not follow: I-X, with which the span would be longer
 
 
 class _Scores(NamedTuple):
-    """What the chain adds up, ready for the loop over words."""
+    """What the chain adds up."""
 
     emissions: Tensor  # (W, K, B), 0 on padding, elsewhere at most 0
-    peaks: Tensor  # (W, B), what was subtracted from the emissions
     transitions: Tensor  # (K, K)
     start: Tensor  # (K,)
     end: Tensor  # (K,)
@@ -96,7 +74,7 @@ class _Scores(NamedTuple):
 
 
 class _Messages(NamedTuple):
-    """What the words before and after a position say of its tag; each up to a constant a word."""
+    """What the words before and after a position say of its tag, up to a constant a word."""
 
     arriving: Tensor  # (W, K, B): from the words before, without this word's emission
     forward: Tensor  # (W, K, B): α, from the words before and this one; its maximum is 0
@@ -107,9 +85,9 @@ class _Messages(NamedTuple):
 class LinearChainCRF(nn.Module):
     """Conditional random field over tag sequences.
 
-    Emissions have shape (B, W, K) and any floating type; scores are float32, also under autocast
+    Emissions have shape (B, W, K) and any floating dtype; scores are float32, also under autocast
     (float64 where the emissions are). Masks have shape (B, W) and mark the real words, which come
-    first in their row; what stands on padding is never looked at. A post may have no words.
+    first in their row; values on padding are not read. A post may have no words.
 
     Attributes:
         transitions: score of the step from one tag to the next. Shape: (K, K), [from, to].
@@ -124,25 +102,14 @@ class LinearChainCRF(nn.Module):
         self.end = nn.Parameter(torch.empty(tags).uniform_(-0.1, 0.1))
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Log-probability of the given tags (Eq. 8); 0 for a post without words.
+        """Log-probability of the gold tags (Eq. 8); 0 for a post without words.
 
-        Args:
-            emissions: Shape: (B, W, K).
-            tags: gold tags, any values on padding. Shape: (B, W), integer.
-            mask: Shape: (B, W).
-
-        Returns:
-            Shape: (B,).
+        Shapes: (B, W, K), (B, W), (B, W) → (B,).
         """
         with torch.autocast(emissions.device.type, enabled=False):
             scores = self._scores(emissions, mask)
-            return _path_score(scores, tags) - _log_partition(scores)
-
-    def log_partition(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """log Z, the denominator of Eq. 8; 0 for a post without words. Shape: (B,)."""
-        with torch.autocast(emissions.device.type, enabled=False):
-            scores = self._scores(emissions, mask)
-            return _log_partition(scores) + scores.peaks.sum(0)
+            log_partition: Tensor = _LogPartition.apply(*scores)  # type: ignore[no-untyped-call]
+            return _path_score(scores, tags) - log_partition
 
     @torch.no_grad()
     def decode(
@@ -150,33 +117,18 @@ class LinearChainCRF(nn.Module):
     ) -> list[list[int]]:
         """The most probable sequence of each post (Eq. 9; Viterbi 1967).
 
-        Of equally good sequences the one with the lowest last tag is taken, then with the lowest
-        tag before it, and so on.
-
-        Returns:
-            A list of tags for each post, as long as the post.
+        Of equally good ones that with the lowest last tag, then the lowest one before it, etc.
         """
         with torch.autocast(emissions.device.type, enabled=False):
             scores = self._scores(emissions, mask, constraint)
             last, origins = _viterbi(scores)
-        # One copy to the CPU, where a chain of look-ups costs less than as many kernels.
+        # On the CPU, where a chain of look-ups costs less than as many kernels.
         tag, posts = last.cpu().numpy(), np.arange(len(last))
         path = [tag]
         for origin in origins.cpu().numpy()[::-1]:
             path.append(tag := origin[tag, posts])
         rows = np.stack(path[::-1], axis=1).tolist()
         return [row[:length] for row, length in zip(rows, scores.lengths.tolist(), strict=True)]
-
-    @torch.no_grad()
-    def marginals(
-        self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
-    ) -> Tensor:
-        """Posterior probability of each tag at each word, 0 on padding. Shape: (B, W, K)."""
-        with torch.autocast(emissions.device.type, enabled=False):
-            scores = self._scores(emissions, mask, constraint)
-            messages = _messages(scores)
-            posteriors = _posteriors(messages.arriving, messages.backward, scores.mask)
-        return posteriors.permute(2, 0, 1)[:, : mask.shape[1]]
 
     @torch.no_grad()
     def span_marginals(
@@ -190,23 +142,14 @@ class LinearChainCRF(nn.Module):
         """Posterior probability of exactly these spans, in [0, 1].
 
         A span is there when its words have its tags and the word after it, if there is one, does
-        not have its continuation tag. Given all emissions, the tags form a Markov chain, so the
-        probability is that of the first tag times that of each step
-        (Culotta and McCallum 2004 constrain the forward recursion to the same end).
-
-        Args:
-            temperature: T, where sequences have p(y) ∝ exp(s(y) / T).
-
-        Returns:
-            Shape: (number of spans,).
-
-        Raises:
-            ValueError: a span is empty or leaves its post.
+        not have its continuation tag. Given the emissions the tags form a Markov chain: the
+        probability is that of the first tag times that of each step (Culotta and McCallum 2004
+        constrain the forward recursion to the same end). With a temperature T p(y) ∝ exp(s(y) / T).
         """
         with torch.autocast(emissions.device.type, enabled=False):
-            scores = self._scores(emissions, mask, constraint, temperature)
-            messages = _messages(scores)
-            return _span_probabilities(scores, messages, spans)
+            return _span_probabilities(
+                self._scores(emissions, mask, constraint, temperature), spans
+            )
 
     def _scores(
         self,
@@ -217,33 +160,25 @@ class LinearChainCRF(nn.Module):
     ) -> _Scores:
         dtype = torch.promote_types(emissions.dtype, torch.float32)
         lengths = mask.sum(1)
-        if not emissions.shape[
-            1
-        ]:  # every post is empty: one word of padding gives the loop a start
+        if not emissions.shape[1]:  # one word of padding gives the loop a start
             emissions, mask = pad(emissions, (0, 0, 0, 1)), pad(mask, (0, 1))
         mask = mask.T
-        emissions = emissions.to(dtype).permute(1, 2, 0)  # (B, W, K) → (W, K, B)
+        every = (emissions, self.transitions, self.start, self.end)
+        emissions, transitions, start, end = (part.to(dtype) / temperature for part in every)
+        emissions = emissions.permute(1, 2, 0)  # (B, W, K) → (W, K, B)
         emissions = emissions.where(mask.unsqueeze(1), emissions.new_zeros(())).contiguous()
-        transitions, start, end = (
-            part.to(dtype) for part in (self.transitions, self.start, self.end)
-        )
-        if temperature != 1:
-            emissions, transitions, start, end = (
-                part / temperature for part in (emissions, transitions, start, end)
-            )
-        peaks = emissions.detach().amax(1)
         if constraint is not None:
             transitions = transitions + constraint.transitions.to(transitions)
             start = start + constraint.start.to(start)
-        emissions = emissions - peaks.unsqueeze(1)
-        return _Scores(emissions, peaks, transitions, start, end, mask, lengths)
+        emissions = emissions - emissions.detach().amax(1, keepdim=True)
+        return _Scores(emissions, transitions, start, end, mask, lengths)
 
 
 def _messages(scores: _Scores) -> _Messages:
     """Forward and backward messages of all posts, in one loop over words.
 
-    The backward recursion is the forward recursion over the post read from its end, with the
-    transitions transposed; both directions run side by side on an axis of 2.
+    Backwards is forwards over the post read from its end, with the transitions transposed; both
+    directions run side by side on an axis of 2.
     """
     emissions, transitions, lengths = scores.emissions, scores.transitions, scores.lengths
     from_end = lengths - 1 - torch.arange(len(emissions), device=lengths.device).unsqueeze(1)
@@ -298,8 +233,8 @@ class _LogPartition(torch.autograd.Function):
         of_steps = origins.mul_(expected[1:].unsqueeze(1)).sum((0, 3))
         last = _last(lengths).expand(1, len(transitions), -1)
         of_end = expected.gather(0, last).sum((0, 2))
-        # In the order of _Scores; peaks, mask and lengths have no gradient.
-        return expected, None, of_steps, expected[0].sum(1), of_end, None, None
+        # In the order of _Scores; mask and lengths have no gradient.
+        return expected, of_steps, expected[0].sum(1), of_end, None, None
 
 
 def _posteriors(arriving: Tensor, backward: Tensor, mask: Tensor) -> Tensor:
@@ -310,12 +245,6 @@ def _posteriors(arriving: Tensor, backward: Tensor, mask: Tensor) -> Tensor:
 def _last(lengths: Tensor) -> Tensor:
     """The last word of each post, 0 for a post without words."""
     return (lengths - 1).clamp(min=0)
-
-
-def _log_partition(scores: _Scores) -> Tensor:
-    """log Z of the shifted emissions, 0 for a post without words. Shape: (B,)."""
-    log_partition: Tensor = _LogPartition.apply(*scores)  # type: ignore[no-untyped-call]
-    return log_partition
 
 
 def _path_score(scores: _Scores, tags: Tensor) -> Tensor:
@@ -330,11 +259,10 @@ def _path_score(scores: _Scores, tags: Tensor) -> Tensor:
 
 
 def _viterbi(scores: _Scores) -> tuple[Tensor, Tensor]:
-    """The best last tag of each post, and for each later word the best tag before each tag.
+    """The best last tag of each post (B,), and for each later word the best tag before each tag.
 
-    Returns:
-        The last tags, shape (B,), and the tags stepped from, shape (W - 1, K, B); a step into
-        padding stays on its tag, so that every path can be read from the last row.
+    The latter has shape (W - 1, K, B); a step into padding stays on its tag, so that every path
+    can be read from the last row.
     """
     state = scores.start.unsqueeze(1) + scores.emissions[0]  # (K, B)
     steps = scores.transitions.unsqueeze(2)  # (from, to, 1)
@@ -351,14 +279,12 @@ def _viterbi(scores: _Scores) -> tuple[Tensor, Tensor]:
     return at_last.argmax(0), stacked.where(scores.mask[1:].unsqueeze(1), stay)
 
 
-def _span_probabilities(scores: _Scores, messages: _Messages, spans: Sequence[SpanQuery]) -> Tensor:
+def _span_probabilities(scores: _Scores, spans: Sequence[SpanQuery]) -> Tensor:
     """See `LinearChainCRF.span_marginals`; the steps of all spans are looked up at once."""
-    lengths, device = scores.lengths.tolist(), scores.start.device
+    messages, lengths, device = _messages(scores), scores.lengths.tolist(), scores.start.device
     firsts, steps, closings = [], [], []
     for number, span in enumerate(spans):
         end = span.start + len(span.tags)
-        if not span.tags or span.start < 0 or end > lengths[span.post]:
-            raise ValueError(f"{span} is not within its post of {lengths[span.post]} words")
         firsts.append((span.start, span.tags[0], span.post))
         for at, step in enumerate(pairwise(span.tags), start=span.start + 1):
             steps.append((number, at, *step, span.post))
@@ -378,13 +304,9 @@ def _span_probabilities(scores: _Scores, messages: _Messages, spans: Sequence[Sp
 def _step_log_probability(
     scores: _Scores, messages: _Messages, steps: list[tuple[int, int, int, int, int]]
 ) -> tuple[Tensor, Tensor]:
-    """log P(tag of a word | tag of the word before, all emissions).
+    """Number of the span and log P(tag | tag before, all emissions) of each step.
 
-    Args:
-        steps: number of the span, word stepped to, tag stepped from, tag stepped to, post.
-
-    Returns:
-        The number of the span and the log-probability of each step.
+    A step is the number of the span, word stepped to, tag stepped from, tag stepped to, and post.
     """
     table = torch.tensor(steps, device=scores.start.device, dtype=torch.long).view(-1, 5)
     of_span, word, origin, to, post = table.unbind(1)

@@ -29,9 +29,8 @@ class WordVectors(nn.Module):
 
     Args:
         words: words of the vocabulary, special rows left out.
-        width: size of a vector.
-        initial: where the words start, for example fastText's vectors; without it at random.
-            An unknown word starts at their mean. Shape: (words, width).
+        initial: their first vectors, else random; an unknown word starts at their mean.
+            Shape: (words, width).
     """
 
     def __init__(self, words: int, width: int, initial: NDArray[np.float32] | None = None) -> None:
@@ -52,9 +51,7 @@ class WordVectors(nn.Module):
 
 
 class CharacterEncoder(nn.Module):
-    """Reads a word letter by letter in both directions (Lample et al. 2016, section 4.1).
-
-    A word is the last state of each direction of a biLSTM over its characters.
+    """A word as the last states of a biLSTM over its characters (Lample et al. 2016, section 4.1).
 
     Args:
         characters: characters of the alphabet, special rows left out.
@@ -72,10 +69,7 @@ class CharacterEncoder(nn.Module):
     def forward(self, characters: Tensor) -> Tensor:
         """Distinct words to their vectors; a word without any character is all zeros.
 
-        Args:
-            characters: rows of each word's characters, padding after them. Shape: (U, C).
-
-        Shape: (U, 2 * hidden).
+        Shape: (U, C), padding last → (U, 2 * hidden).
         """
         if not characters.numel():
             return self.table.weight.new_zeros(len(characters), self.width)
@@ -92,28 +86,25 @@ class CharacterEncoder(nn.Module):
 
 
 def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.float32]]:
-    """Reads the needed words of a fastText ``.vec`` or ``.vec.gz`` file.
+    """Reads the needed words of a fastText ``.vec`` or ``.vec.gz`` file: a first line with the
+    number of words and the size of a vector, then a word and its numbers a line.
 
     The file is streamed, and memory grows with the needed words only. A word that the file lacks
-    takes the vector of its lower-case form, if there is one. Of a word that occurs twice the
-    first occurrence counts: the file is sorted by frequency. Lines of other words are not parsed.
-
-    Args:
-        path: a text file; the first line gives the number of words and the size of a vector, each
-            further one a word and its numbers, separated by single spaces.
-        needed: words to look for.
-
-    Returns:
-        The vector of each needed word that was found, shape (size,).
+    takes the vector of its lower-case form. Of a word that occurs twice the first occurrence
+    counts, as the file is sorted by frequency. Lines of other words are not parsed.
 
     Raises:
         InputError: the file cannot be read, or a line is not of this form.
     """
-    forms = {word: (_encoded(word), _encoded(word.lower())) for word in needed}
+    # A file has no half of a surrogate pair, which so finds nothing.
+    forms = {
+        word: (word.encode(errors="surrogatepass"), word.lower().encode(errors="surrogatepass"))
+        for word in needed
+    }
     wanted = {form for pair in forms.values() for form in pair}
     found: dict[bytes, NDArray[np.float32]] = {}
     try:
-        with _open(path) as file:
+        with cast(IO[bytes], (gzip.open if path.suffix == ".gz" else open)(path, "rb")) as file:
             for word, vector in _matches(path, file, wanted):
                 found.setdefault(word, vector)
     except (OSError, EOFError, zlib.error) as error:
@@ -130,9 +121,14 @@ def _matches(
     path: Path, file: IO[bytes], wanted: set[bytes]
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
     """The wanted words of an open file with their vectors, as they come."""
-    count, width = _header(path, file.readline(1000))
-    # Only bytes are compared, and only up to the first space, until a line is known to matter:
-    # a published file has millions of lines, of which a data set needs one in a hundred.
+    line = file.readline(1000)
+    head = line.split()
+    if len(head) != 2 or not all(field.isdigit() for field in head) or int(head[1]) == 0:
+        text = repr(line[:40].decode(errors="replace"))
+        raise InputError(f"{path}:1", text, "the number of words and the size of a vector")
+    count, width = map(int, head)
+    # Only bytes up to the first space are compared until a line is known to matter: a published
+    # file has millions of lines, of which a data set needs one in a hundred.
     starts = {word.split(b" ", 1)[0] for word in wanted}
     number = 1
     for number, line in enumerate(file, start=2):
@@ -145,21 +141,12 @@ def _matches(
         word, *fields = line.rstrip().rsplit(b" ", width)
         numbers, inside = _numbers(fields), word.split(b" ")[1:]
         if numbers is None or len(numbers) != width or (inside and _numbers(inside) is not None):
-            found = f"{len(line.split(b' ')) - 1} fields after the word"
-            raise InputError(f"{path}:{number}", found, f"{width} finite numbers")
+            text = f"{len(line.split(b' ')) - 1} fields after the word"
+            raise InputError(f"{path}:{number}", text, f"{width} finite numbers")
         if word in wanted:
             yield word, numbers
     if number - 1 < count:
         raise InputError(path, f"{number - 1} words", f"{count}, as the first line says")
-
-
-def _header(path: Path, line: bytes) -> tuple[int, int]:
-    """Number of words and size of a vector, from the first line."""
-    fields = line.split()
-    if len(fields) != 2 or not all(field.isdigit() for field in fields) or int(fields[1]) == 0:
-        found = repr(line[:40].decode(errors="replace"))
-        raise InputError(f"{path}:1", found, "the number of words and the size of a vector")
-    return int(fields[0]), int(fields[1])
 
 
 def _numbers(fields: list[bytes]) -> NDArray[np.float32] | None:
@@ -169,15 +156,6 @@ def _numbers(fields: list[bytes]) -> NDArray[np.float32] | None:
     except ValueError:
         return None
     return values if np.isfinite(values).all() else None
-
-
-def _encoded(word: str) -> bytes:
-    """A word as the file has it; half a surrogate pair, which no file has, finds nothing."""
-    return word.encode(errors="surrogatepass")
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _draw(weight: Tensor) -> None:

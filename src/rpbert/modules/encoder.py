@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rpbert.errors import InputError
 from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
@@ -17,34 +17,20 @@ if TYPE_CHECKING:
 
 
 class EncoderInput(NamedTuple):
-    """What the layers of an encoder read, text and image.
+    """What the layers of an encoder read, text and image."""
 
-    Attributes:
-        hidden: embedded tokens, or the output of a layer. Shape: (S, N, H).
-        mask: real tokens. Shape: (S, N).
-        positions: position of each token in its row from 0 on; visual tokens share the one after
-            the text. Shape: (S, N).
-    """
-
-    hidden: Tensor
-    mask: Tensor
-    positions: Tensor
+    hidden: Tensor  # embedded tokens, or the output of a layer (S, N, H)
+    mask: Tensor  # real tokens (S, N)
+    positions: Tensor  # of each token in its row; visual tokens share the one after the text (S, N)
 
 
 class SubwordEncoder(nn.Module):
-    """What reads the sub-words of a post: a text encoder, or one of vision and language.
+    """What reads the sub-words of a post: a text encoder, or one of vision and language."""
 
-    Attributes:
-        width: size of a hidden state, H.
-        input_width: size of an embedded sub-word, E; H but for few.
-        max_length: most sub-words of a row.
-        initial_weights: source of the weights, in words.
-    """
-
-    width: int
-    input_width: int
-    max_length: int
-    initial_weights: str = "random"
+    width: int  # of a hidden state, H
+    input_width: int  # of an embedded sub-word, E; H but for few
+    max_length: int  # sub-words of a row
+    initial_weights: str = "random"  # where they are from, in words
 
     def embed(self, subwords: Tensor) -> Tensor:
         """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
@@ -56,16 +42,13 @@ class SubwordEncoder(nn.Module):
 
 
 class TextImageEncoder(SubwordEncoder, ABC):
-    """A published text encoder over its own sub-words and visual tokens.
+    """A published text encoder over its own sub-words and visual tokens ("Model Design", Eq. 1).
 
     All visual tokens of a post share the position after its last text token. Rows are packed so
     that the image follows the text at once and padding comes last; with no visual token the result
     is that of the published encoder. Subclasses say how a family tells segments and positions.
 
-    Source: "Model Design", Eq. 1.
-
     Args:
-        bert: an encoder of transformers.
         max_length: most tokens of a row, as far as the encoder has positions for them.
         sees_images: whether visual tokens will come.
     """
@@ -104,22 +87,24 @@ class TextImageEncoder(SubwordEncoder, ABC):
         return int(getattr(self.bert.config, "type_vocab_size", 0)) > 1
 
     @property
-    @abstractmethod
     def blocks(self) -> nn.ModuleList:
-        """The layers, the lowest first."""
+        """The layers, the lowest first.
+
+        Raises:
+            InputError: they share their weights.
+        """
+        config = self.bert.config
+        for module in self.bert.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+                return module
+        found = f"{config.model_type}, whose layers share their weights"
+        raise InputError("model.encoder", found, "layers")
 
     @abstractmethod
     def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
-        """The input of the first layer.
+        """The input of the first layer, of tokens in segments 0 for text and 1 for image.
 
-        Args:
-            tokens: sub-word embeddings and visual tokens. Shape: (S, N, E).
-            mask: real tokens. Shape: (S, N).
-            segments: 0 for text, 1 for image. Shape: (S, N).
-            positions: Shape: (S, N).
-
-        Returns:
-            Shape: (S, N, H).
+        Shape: (S, N, E), 3 × (S, N) → (S, N, H).
         """
 
     @abstractmethod
@@ -136,7 +121,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
         return [self.image_type]
 
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
-        """Encode text and image together.
+        """The hidden states of the text tokens: row 0 is [CLS], padding is meaningless.
 
         Args:
             text: sub-word embeddings. Shape: (S, L, E).
@@ -145,8 +130,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
                 Shape: (S, V, E).
 
         Returns:
-            The hidden states of the text tokens, of which row 0 is [CLS] and padding is
-            meaningless. Shape: (S, L, H).
+            Shape: (S, L, H).
         """
         return self.layers(self.embedded(text, text_mask, image), text.shape[1])
 
@@ -167,16 +151,6 @@ class TextImageEncoder(SubwordEncoder, ABC):
             tokens, mask, segments, positions = pack(text, text_mask, image)
         return EncoderInput(self.first(tokens, mask, segments, positions), mask, positions)
 
-    def heights(self) -> Iterator[tuple[nn.Parameter, int]]:
-        """The published parameters, each with the number of layers above it."""
-        above = {
-            id(parameter): len(self.blocks) - depth
-            for depth, layer in enumerate(self.blocks, start=1)
-            for parameter in layer.parameters()
-        }
-        for parameter in self.bert.parameters():
-            yield parameter, above.get(id(parameter), len(self.blocks))
-
     def freeze_lowest(self, layers: int) -> None:
         """Keep the weights of so many of the lowest layers, and of what is below or beside."""
         learning: list[nn.Module] = list(self.blocks[layers:])
@@ -188,10 +162,8 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
 
 class ImageType(nn.Module):
-    """Tells visual tokens from text where an encoder has no second segment.
-
-    One vector is added to each, as the embedding of BERT's segment B would be; it starts at zero,
-    which leaves the published encoder as it is.
+    """One vector added to each visual token where an encoder has no second segment to tell it from
+    text; it starts at zero, which leaves the published encoder as it is.
     """
 
     def __init__(self, width: int) -> None:
@@ -203,35 +175,15 @@ class ImageType(nn.Module):
         return values + self.vector
 
 
-class LayeredEncoder(TextImageEncoder):
-    """An encoder that is computed layer by layer here, of the last one only the rows asked for."""
-
-    @abstractmethod
-    def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
-        """The first rows of a layer's output. Shape: (S, rows, H)."""
-
-    def layers(self, read: EncoderInput, rows: int) -> Tensor:
-        """See `TextImageEncoder.layers`."""
-        *lower, last = self.blocks
-        for layer in lower:
-            read = read._replace(hidden=self.compute(layer, read.hidden.shape[1], read))
-        return self.compute(last, rows, read)
-
-
-class BertEncoder(LayeredEncoder):
+class BertEncoder(TextImageEncoder):
     """BERT, RoBERTa and their kin: absolute positions, layers as Devlin et al. 2019 have them.
 
     Text is segment A and the image segment B. RoBERTa has one segment (Liu et al. 2019), where
-    `ImageType` stands for the second, and counts positions from the one after its padding.
+    `ImageType` stands for the second, and counts positions from the one after its padding. Layers
+    are called one by one, of the last one only the rows that are asked for.
     """
 
     bert: BertModel
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The layers, the lowest first."""
-        layers: nn.ModuleList = self.bert.encoder.layer
-        return layers
 
     def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
         """See `TextImageEncoder.first`."""
@@ -242,8 +194,15 @@ class BertEncoder(LayeredEncoder):
         )
         return embedded
 
+    def layers(self, read: EncoderInput, rows: int) -> Tensor:
+        """See `TextImageEncoder.layers`."""
+        *lower, last = self.blocks
+        for layer in lower:
+            read = read._replace(hidden=self.compute(layer, read.hidden.shape[1], read))
+        return self.compute(last, rows, read)
+
     def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
-        """See `LayeredEncoder.compute`."""
+        """The first rows of a layer's output. Shape: (S, rows, H)."""
         return bert_layer(layer, read.hidden[:, :rows], read.hidden, read.mask)
 
 

@@ -1,8 +1,8 @@
-"""Probability gates G: from relation logits to [π_0, π_1] (Eq. 4, 5, 6).
+"""Probability gates G: from relation logits to [π_0, π_1] (Eq. 4, 5, 6), and R of r (Eq. 3).
 
-Each maps logits x of shape (B, 2) to probabilities of shape (B, 2), of which the second column is
-the relation score r (Eq. 2). Probabilities are float32 or wider, also under mixed precision.
-`OracleGate` reads no logits but the truth. What R is made of r, `Propagation` says (Eq. 3).
+Each gate maps logits x of shape (B, 2) to probabilities of shape (B, 2), of which the second column
+is the relation score r (Eq. 2), in float32 or wider also under mixed precision. `OracleGate` reads
+labels in place of logits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rpbert.types import PostImage
 
 
 class Gate(nn.Module):
-    """A probability gate. Training tells it how far it is; most gates do not mind."""
+    """A probability gate."""
 
     def anneal(self, progress: float) -> None:
         """Called during training with the share of it that is done, in [0, 1]."""
@@ -33,25 +33,23 @@ class SoftGate(Gate):
 class StraightThroughGate(Gate):
     """G_h1 = [softmax(x) > 0.5] (Eq. 5), with the gradient of the softmax.
 
-    A tie is no "image adds": both probabilities are 0 then, as the equation has it. The gradient
-    passes as in Bengio, Léonard and Courville (2013), "Estimating or propagating gradients
-    through stochastic neurons".
+    Of a tie both probabilities are 0, as the equation has it. The gradient passes as in Bengio,
+    Léonard and Courville (2013), "Estimating or propagating gradients through stochastic neurons".
     """
 
     def forward(self, logits: Tensor) -> Tensor:
         """Shapes: (B, 2) → (B, 2), each value 0 or 1."""
         soft = _wide(logits).softmax(-1)
         hard = (soft > 0.5).to(soft.dtype)
-        # The bracket is exactly 0, so that the sum is exactly 0 or 1.
-        return hard + (soft - soft.detach())
+        return hard + (soft - soft.detach())  # the bracket is exactly 0
 
 
 class GumbelGate(Gate):
     """G_h2 = softmax((x + g) / τ) (Eq. 6), g drawn from the Gumbel distribution.
 
-    τ falls from 1 to 0.1 over training, exponentially as in Jang, Gu and Poole (2017),
-    "Categorical reparameterization with Gumbel-softmax"; the paper gives the ends only. Outside
-    training there is no noise, and the same post always gets the same score.
+    τ falls from 1 to 0.1 over training, exponentially as in Jang, Gu and Poole (2017), "Categorical
+    reparameterization with Gumbel-softmax"; the paper gives the ends only. Outside training there
+    is no noise: the same post always gets the same score.
 
     Attributes:
         temperature: τ, saved with the weights. Shape: ().
@@ -67,11 +65,7 @@ class GumbelGate(Gate):
         self.register_buffer("temperature", torch.tensor(self.START))
 
     def anneal(self, progress: float) -> None:
-        """Sets τ.
-
-        Raises:
-            ValueError: `progress` is outside [0, 1].
-        """
+        """Sets τ."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress is {progress}, not in [0, 1]")
         self.temperature.fill_(self.START * (self.END / self.START) ** progress)
@@ -96,29 +90,24 @@ class OpenGate(Gate):
 
 
 class OracleGate(Gate):
-    """The relation that a post comes with, in training and in test: the most a gate can give.
+    """The relation label of a post, the most that a gate can give; for studies alone.
 
-    For studies alone, as it reads the label that others predict. A post without a label shows
-    its whole image.
+    A post without a label shows its whole image.
     """
 
     def forward(self, images: Sequence[PostImage]) -> Tensor:
         """Shape: (B, 2), as for other gates."""
-        known = [1.0 if image.relation is None else image.relation for image in images]
-        r = torch.tensor(known, dtype=torch.float32)
+        r = torch.tensor([1.0 if i.relation is None else float(i.relation) for i in images])
         return torch.stack([1 - r, r], dim=-1)
 
 
 class Propagation(nn.Module):
-    """What share of the image r lets through: R of Eq. 3, with a floor and a start of its gradient.
+    """The share R of the image that r lets through (Eq. 3), with a floor.
 
     Args:
         floor: the share that r = 0 lets through; R = floor + (1 - floor) r. Eq. 3 has 0.
         gradient_from: share of training after which Task#2's gradient passes through r; before, r
             is a constant to it. 0 is from the start on, 1 never.
-
-    Attributes:
-        passes: whether the gradient passes now.
     """
 
     def __init__(self, floor: float = 0.0, gradient_from: float = 0.0) -> None:

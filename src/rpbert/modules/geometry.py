@@ -1,7 +1,6 @@
 """Where a region lies in its image, in the forms that vision-and-language BERTs read.
 
-A box is ``x0, y0, x1, y1`` as shares of the image's width and height, so each form is free of
-the image's size.
+A box is ``x0, y0, x1, y1`` as shares of the image's width and height.
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ COORDINATE_WIDTH = 256
 
 
 def with_area(boxes: Tensor) -> Tensor:
-    """``(x0, y0, x1, y1, share of the image's area)``. Shape: (…, 4) → (…, 5).
-
-    Source: Lu et al. 2019 (ViLBERT), section 2.2; Li et al. 2020 (Unicoder-VL).
+    """``(x0, y0, x1, y1, area)`` (Lu et al. 2019, ViLBERT, section 2.2; Li et al. 2020,
+    Unicoder-VL). Shape: (…, 4) → (…, 5).
     """
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([x0, y0, x1, y1, (x1 - x0) * (y1 - y0)], dim=-1)
 
 
 def with_sides(boxes: Tensor) -> Tensor:
-    """``(x0, y0, x1, y1, width, height, width · height)``. Shape: (…, 4) → (…, 7).
+    """``(x0, y0, x1, y1, width, height, width · height)`` (Chen et al. 2020, UNITER, section 3.1).
 
-    Source: Chen et al. 2020 (UNITER), section 3.1.
+    Shape: (…, 4) → (…, 7).
     """
     x0, y0, x1, y1 = boxes.unbind(-1)
     width, height = x1 - x0, y1 - y0
@@ -38,11 +36,8 @@ def waves(boxes: Tensor, width: int = COORDINATE_WIDTH) -> Tensor:
     """Sines and cosines of a box's centre and sides at many wavelengths.
 
     For each c of (x centre, y centre, width, height), in hundredths of the image:
-    ``sin(c / 1000^(k / width))`` for k = 0 … width - 1, then the cosines.
-    Shape: (…, 4) → (…, 8 · width).
-
-    Source: Su et al. 2020 (VL-BERT), section 3.2, "visual geometry embedding", with the
-    wavelengths of the authors' code.
+    ``sin(c / 1000^(k / width))`` for k = 0 … width - 1, then the cosines (Su et al. 2020, VL-BERT,
+    section 3.2, with the wavelengths of the authors' code). Shape: (…, 4) → (…, 8 · width).
     """
     x0, y0, x1, y1 = boxes.unbind(-1)
     percent = 100 * torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
@@ -52,9 +47,9 @@ def waves(boxes: Tensor, width: int = COORDINATE_WIDTH) -> Tensor:
 
 
 def with_whole_image(image: VisualTokens) -> VisualTokens:
-    """Puts a token of the whole image first: the mean of its regions, in a box of all of it.
+    """Puts the mean of an image's regions first, in a box of all of it; nothing without an image.
 
-    A post without an image has none of this either. Shape: (S, V, d_v) → (S, 1 + V, d_v).
+    Shape: (S, V, d_v) → (S, 1 + V, d_v).
     """
     real = image.mask[:, :, None].to(image.values.dtype)
     mean = (image.values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
@@ -67,9 +62,8 @@ def with_whole_image(image: VisualTokens) -> VisualTokens:
 
 
 def somewhere(mask: Tensor) -> Tensor:
-    """A mask with something real in every row: where there was nothing, everything is.
+    """The mask with everything real where nothing was, so that no softmax gives NaN.
 
-    For attention inside an image that is not there: its result is no number otherwise, and
-    nobody reads it. Shape: (S, V) → (S, V).
+    Shape: (S, V) → (S, V).
     """
     return mask | ~mask.any(1, keepdim=True)
