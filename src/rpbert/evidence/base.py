@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,28 +24,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Source: TypeAlias = "Path | bytes | Image | None"
+Describer: TypeAlias = Callable[[Sequence[Source]], list[str]]
+"""A text for each image; empty where it is unreadable or there is nothing to say."""
 ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
 """Statuses of images, the best one last."""
 
 
-class Describer(Protocol):
-    """Puts images into words."""
-
-    def __call__(self, images: Sequence[Source]) -> list[str]:
-        """A text for each image; empty where it is unreadable or there is nothing to say."""
-
-
 class TextTable(NamedTuple):
-    """The embeddings that the words of a caption share with those of the text.
-
-    Attributes:
-        embed: Shape: (I, V) → (I, V, width).
-        of_pieces: whether ids are those of the text encoder's sub-words, or of the tagger's words.
-    """
+    """The embeddings that the words of a caption share with those of the text."""
 
     embed: Callable[[Tensor], Tensor]
+    """Shape: (I, V) → (I, V, width)."""
     width: int
     of_pieces: bool
+    """Whether ids are those of the text encoder's sub-words, or of the tagger's words."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +75,7 @@ class KindSettings(Settings):
         return self
 
     def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
-        """The encoder.
-
-        Args:
-            key: of these settings, for messages.
-            table: the embeddings of words.
-
-        Raises:
-            InputError: the settings describe no network, or none that can be loaded.
-        """
+        """The encoder; `key` names the settings in an `InputError`, `table` embeds words."""
         raise NotImplementedError
 
 
@@ -233,11 +217,7 @@ class Reader:
         return [getattr(image, self.made_from) for image in images]
 
     def load(self, wanted: Mapping[Hashable, tuple[Post, PostImage]]) -> Mapping[Hashable, Any]:
-        """The piece of each identity, or a status where it is no evidence.
-
-        Args:
-            wanted: by identity, an image with it and its post.
-        """
+        """Of each identity, known by an image with it, the piece; or a status: no evidence."""
         raise NotImplementedError
 
     def pack(self, pieces: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -321,12 +301,7 @@ def whole_image(mask: Tensor) -> Tensor:
 def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
     """Gives every image of every post the tokens of its evidence, and zeros where none is real.
 
-    Args:
-        tokens: of the distinct pieces of evidence. Shape: (I, V, d_v).
-        of_post: the row of each, -1 where there is none. Shape: (B, M).
-
-    Returns:
-        Shape: (B, M, V, d_v).
+    Shape: (I, V, d_v), (B, M) → (B, M, V, d_v).
     """
     # A row of zeros at the end is what index -1 finds.
     values, mask, boxes = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,7 @@ from rpbert.evidence.networks import CLIP, published_preprocessing
 from rpbert.storage.published import from_hub, load_published, model_type
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from rpbert.data.images import Preprocessing
 
@@ -30,14 +31,10 @@ CAPTIONERS = {
 
 
 def need_kind(settings: EvidenceSettings | None, kind: str, given: str) -> None:
-    """See that a model reads a kind of evidence that it was given something for.
-
-    Args:
-        settings: the evidence of the model.
-        given: the name of that, for the message.
+    """Refuse what is given for a kind of evidence that a model does not read.
 
     Raises:
-        InputError: the model does not read that kind.
+        InputError: it does not.
     """
     kinds = settings.kinds if settings else {}
     if kind not in kinds:
@@ -48,13 +45,11 @@ def need_kind(settings: EvidenceSettings | None, kind: str, given: str) -> None:
 def describers(
     settings: EvidenceSettings | None, captioner: str | None, ocr: bool, device: str = "cpu"
 ) -> dict[str, Describer]:
-    """What makes the texts of a kind of evidence for posts that come with an image alone.
+    """By kind of evidence, what makes its texts for posts that come with an image alone.
 
     Args:
-        settings: the evidence of the model that reads them.
         captioner: hub name or folder of an image-to-text model, or None.
         ocr: whether text in images is looked for.
-        device: where the captioner computes.
 
     Raises:
         InputError: the model does not read that kind, or the captioner cannot be loaded.
@@ -126,6 +121,7 @@ class TextFinder:
         return " ".join(found.txts or ())
 
 
+@dataclass
 class Captioner:
     """Writes a caption for each image, the likeliest word after word.
 
@@ -133,27 +129,16 @@ class Captioner:
     for Unified Vision-Language Understanding and Generation. In ICML, 12888-12900. Wang et al.
     2022, "GIT: A Generative Image-to-text Transformer for Vision and Language".
 
-    Args:
+    Attributes:
         network: a model of `CAPTIONERS`.
-        tokenizer: turns its ids into text.
-        preprocessing: how it is given images.
         max_length: most sub-words of a caption.
-        batch_size: images that go through the network together.
     """
 
-    def __init__(
-        self,
-        network: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        preprocessing: Preprocessing,
-        max_length: int = 40,
-        batch_size: int = 8,
-    ) -> None:
-        self.network: Any = network.eval()
-        self.tokenizer = tokenizer
-        self.preprocessing = preprocessing
-        self.max_length = max_length
-        self.batch_size = batch_size
+    network: Any
+    tokenizer: PreTrainedTokenizerBase
+    preprocessing: Preprocessing
+    max_length: int = 40
+    batch_size: int = 8
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str = "cpu") -> Self:
@@ -171,10 +156,10 @@ class Captioner:
         expected = f"an image-to-text model ({', '.join(CAPTIONERS)}) with safetensors weights"
         network = load_published(getattr(transformers, CAPTIONERS[family]), source, expected)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        return cls(network.to(device), tokenizer, published_preprocessing(source, CLIP))
+        return cls(network.eval().to(device), tokenizer, published_preprocessing(source, CLIP))
 
     def __call__(self, images: Sequence[Source]) -> list[str]:
-        """A caption for each image, empty for one that cannot be read."""
+        """As `Describer` has it."""
         how = self.preprocessing.size, self.preprocessing.resampling
         pixels = {index: load_image(image, *how).pixels for index, image in enumerate(images)}
         read = [(index, found) for index, found in pixels.items() if found is not None]

@@ -36,22 +36,16 @@ IMAGENET = Preprocessing()
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture of transformers.
-
-    Attributes:
-        network: the class of the part that sees.
-        preprocessing: where the weights come without one.
-        unused: modules and parameters that no block depends on; they are left out.
-        arguments: of the class, beside its configuration.
-        fixed_size: its positions are learnt for one size of image, and interpolated for others on
-            demand.
-    """
+    """An architecture of transformers: the class of the part that sees, and what it needs."""
 
     network: str
     preprocessing: Preprocessing = IMAGENET
+    """Where the weights come without one."""
     unused: tuple[str, ...] = ()
+    """Modules and parameters that no block depends on; they are left out."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     fixed_size: bool = False
+    """Positions are learnt for one size of image, and interpolated for others on demand."""
 
 
 HALF: Channels = (0.5, 0.5, 0.5)
@@ -93,8 +87,6 @@ class BlockNetwork(nn.Module):
     """A network that makes a square grid of blocks of an image.
 
     Attributes:
-        config: the configuration of the network in transformers.
-        image_size: side of the images in pixels.
         side: blocks in a row, and in a column.
         tokens: blocks of an image, V.
         width: size of a block, d_v.
@@ -117,8 +109,6 @@ class ResNetBlocks(BlockNetwork):
     tokens for an image of 224 × 224.
 
     Args:
-        resnet: the network.
-        image_size: side of the images in pixels.
         frozen: whether batch normalisation keeps its mean and variance in training, as published
             weights need: the batches of fine-tuning (8 posts in the paper) are too small to
             estimate what ImageNet gave. Scale and shift still learn.
@@ -212,10 +202,9 @@ class VisionBlocks(BlockNetwork):
 def published_network(
     source: str | Path, own: Mapping[str, Any]
 ) -> tuple[BlockNetwork, Preprocessing]:
-    """A published network of `FAMILIES`, and how its images are prepared.
+    """A network of `FAMILIES` by hub name or folder, and how its images are prepared.
 
     Args:
-        source: hub name or folder.
         own: attributes of `Preprocessing` in place of those it was trained with.
 
     Raises:
@@ -236,11 +225,7 @@ def published_network(
 def random_network(
     shape: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[BlockNetwork, Preprocessing]:
-    """A network of random weights.
-
-    Args:
-        shape: fields of the configuration, with its ``model_type`` unless it is a ResNet.
-        own: as of `published_network`.
+    """A network of random weights; `shape` has its ``model_type`` unless it is a ResNet.
 
     Raises:
         InputError: a family or a field is not known, or names something to be fetched.
