@@ -16,10 +16,9 @@ import hashlib
 import json
 import pickle
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +38,11 @@ from rpbert.integrations.published_names import (
 )
 from rpbert.models.build import load_tokenizer
 from rpbert.models.vision_language import CONVERTED, WEIGHTS
+from rpbert.storage.manifest import folder_written_whole
 from rpbert.storage.published import from_hub
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 PADDING = 64
 """Sub-word tables may be filled up to a multiple of this."""
@@ -60,16 +60,11 @@ class Conversion:
     system: str
     folder: Path
     filled: int
-    left_out: tuple[str, ...]
+    left_out: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """The conversion as JSON types."""
-        return {
-            "system": self.system,
-            "folder": str(self.folder),
-            "filled": self.filled,
-            "left_out": list(self.left_out),
-        }
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def convert(
@@ -101,15 +96,20 @@ def convert(
     if not 0 <= rows - len(pieces) < PADDING:
         found = f"{len(pieces)} sub-words for {rows} embeddings"
         raise InputError(name, found, "the tokenizer the weights were trained with")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     described = {
         "system": system,
         "encoder": rules.encoder.__name__,
         "shape": ours.shape,
         "region_width": ours.region_width,
         "checkpoint": path.name,
-        "sha256": _sha256(path),
+        "sha256": sha256,
     }
-    _write(folder, ours.tensors, pieces, described)
+    with folder_written_whole(folder) as new:
+        save_file(ours.tensors, new / WEIGHTS)
+        pieces.save_pretrained(new)
+        (new / CONVERTED).write_text(json.dumps(described, indent=1), encoding="utf-8")
     return Conversion(system, folder, len(ours.tensors), ours.left_out)
 
 
@@ -151,7 +151,7 @@ class Translated:
     tensors: dict[str, Tensor]
     shape: Shape
     region_width: int
-    left_out: tuple[str, ...]
+    left_out: list[str]
 
 
 def translate(rules: Published, published: Tensors, where: object) -> Translated:
@@ -180,7 +180,7 @@ def translate(rules: Published, published: Tensors, where: object) -> Translated
         raise InputError(where, found, "a value for every parameter, and a place for every value")
     # Copies: published files share memory between names, and some hold half precision.
     tensors = {name: renamed[name].detach().float().clone() for name in places}
-    return Translated(tensors, shape, region_width, tuple(sorted([*left_out, *unread])))
+    return Translated(tensors, shape, region_width, sorted([*left_out, *unread]))
 
 
 def collapsed(names: Iterable[str]) -> list[str]:
@@ -205,14 +205,14 @@ def _rename(
     """The tensors by our names, and the names of those that no encoder here has a part for."""
     renamed: dict[str, Tensor] = {}
     left_out, unknown = [], []
-    same = [(re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.", r"\g<0>")]
+    same = {re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.": r"\g<0>"}
     for name, tensor in published.items():
         plain = re.sub(r"^module\.", "", name)  # of training on several devices
         plain = plain.replace(".gamma", ".weight").replace(".beta", ".bias")  # of old BERTs
         if any(re.match(pattern, plain) for pattern in rules.left_out):
             left_out.append(name)
             continue
-        for pattern, ours in (*rules.names, *same):
+        for pattern, ours in {**rules.names, **same}.items():
             if match := re.match(pattern, plain):
                 place = match.expand(ours) + plain[match.end() :]
                 break
@@ -232,39 +232,17 @@ def _shape_of(rules: Published, tensors: Tensors, where: object) -> tuple[Shape,
     """The shape of the encoder and d_v, from the sizes of the tensors."""
     tables, layers = f"{rules.bert}embeddings.", f"{rules.bert}encoder.layer."
     try:
-        vocabulary, width = tensors[f"{tables}word_embeddings.weight"].shape
+        vocabulary, hidden = tensors[f"{tables}word_embeddings.weight"].shape
         shape = {
             "vocab_size": vocabulary,
-            "hidden_size": width,
+            "hidden_size": hidden,
             "num_hidden_layers": layers_of(tensors, layers),
-            "num_attention_heads": max(1, width // HEAD),
+            "num_attention_heads": max(1, hidden // HEAD),
             "intermediate_size": len(tensors[f"{layers}0.intermediate.dense.weight"]),
             "max_position_embeddings": len(tensors[f"{tables}position_embeddings.weight"]),
             "type_vocab_size": len(tensors[f"{tables}token_type_embeddings.weight"]),
         }
-        return {**shape, **rules.beyond_bert(tensors)}, rules.region_width(tensors)
+        width = tensors[rules.regions].shape[1] - rules.beside
+        return {**shape, **rules.beyond_bert(tensors)}, width
     except KeyError as missing:
         raise InputError(where, f"unfilled: {missing.args[0]}", "a value for it") from None
-
-
-def _write(
-    folder: Path,
-    tensors: dict[str, Tensor],
-    tokenizer: PreTrainedTokenizerBase,
-    described: dict[str, Any],
-) -> None:
-    """Write the folder whole or not at all; what was there of an earlier conversion goes."""
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    save_file(tensors, new / WEIGHTS)
-    tokenizer.save_pretrained(new)
-    (new / CONVERTED).write_text(json.dumps(described, indent=1), encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    new.rename(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

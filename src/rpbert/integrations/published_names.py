@@ -1,7 +1,6 @@
-"""How the authors of published weights name their parameters, and where each has its place here.
+"""How published weights name the parameters of our encoders: `published_names.yaml` with its code.
 
-These are facts about files that were published once, so they do not change; each table names the
-code they were read from. The files themselves were not at hand.
+What a table cannot say is here: sizes that only the tensors of a checkpoint tell.
 """
 
 from __future__ import annotations
@@ -9,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import yaml
 from torch import Tensor
 
 from rpbert.models.lxmert import LxmertEncoder
@@ -28,6 +29,8 @@ HEAD = 64
 """Width of an attention head of BERT; how many heads there are, no tensor of a checkpoint says."""
 VILBERT_HEAD = 128
 """Width of a head of ViLBERT's image stream and co-attention (bert_base_6layer_6conect.json)."""
+NO_WEIGHTS = "unicoder_vl"
+"""The system of which no published weights could be found."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,25 @@ class Published:
     """How a published checkpoint names the parameters of one of our encoders.
 
     Attributes:
-        tokenizer: hub name of the tokenizer the weights were trained with.
-        names: pattern of a published name and what takes its place; the first that matches.
-        left_out: patterns of published names that no encoder here has a part for.
-        bert: what the names of the text's BERT begin with, after renaming.
-        region_width: d_v, from the renamed tensors.
+        regions: the name, after renaming, of the weight that reads features of regions.
+        beside: how much wider its input is than the features.
         beyond_bert: fields of the shape that BertConfig has not, from the renamed tensors.
         unread: of the renamed names, those that nothing reads in an encoder of a shape.
+        tokenizer: hub name of the tokenizer the weights were trained with.
+        bert: what the names of the text's BERT begin with, after renaming.
+        names: pattern of a published name and what takes its place; the first that matches.
+        left_out: patterns of published names that no encoder here has a part for.
     """
 
     encoder: type[VisionLanguageEncoder]
+    regions: str
     tokenizer: str
-    names: tuple[tuple[str, str], ...]
-    left_out: tuple[str, ...]
     bert: str
-    region_width: Callable[[Tensors], int]
+    names: dict[str, str]
+    left_out: list[str]
+    beside: int = 0
     beyond_bert: Callable[[Tensors], Shape] = lambda tensors: {}
-    unread: Callable[[Shape], tuple[str, ...]] = lambda shape: ()
+    unread: Callable[[Shape], list[str]] = lambda shape: []
 
 
 def layers_of(tensors: Tensors, prefix: str) -> int:
@@ -81,102 +86,32 @@ def _vilbert_stream(tensors: Tensors) -> Shape:
     }
 
 
+_NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 PUBLISHED: dict[str, Published] = {
-    # ChenRocks/UNITER, model/model.py and model/pretrain.py (class UniterForPretraining)
-    "uniter": Published(
-        encoder=UniterEncoder,
-        tokenizer="bert-base-cased",
-        names=(
-            (r"(uniter|bert)\.img_embeddings\.img_linear\.", "regions.feature."),
-            (r"(uniter|bert)\.img_embeddings\.img_layer_norm\.", "regions.feature_norm."),
-            (r"(uniter|bert)\.img_embeddings\.pos_linear\.", "regions.box."),
-            (r"(uniter|bert)\.img_embeddings\.pos_layer_norm\.", "regions.box_norm."),
-            (r"(uniter|bert)\.img_embeddings\.LayerNorm\.", "regions.norm."),
-            (r"(uniter|bert)\.(embeddings|encoder)\.", r"bert.\2."),
-        ),
-        left_out=(
-            r"(uniter|bert)\.(pooler|img_embeddings\.mask_embedding)\.",
-            r"(cls|feat_regress|region_classifier|itm_output)\.",
-        ),
-        bert="bert.",
-        region_width=lambda tensors: tensors["regions.feature.weight"].shape[1],
-    ),
-    # jackroos/VL-BERT, common/visual_linguistic_bert.py, common/fast_rcnn.py and
-    # pretrain/modules/resnet_vlbert_for_pretraining_multitask.py
+    "uniter": Published(UniterEncoder, "regions.feature.weight", **_NAMES["uniter"]),
     "vl_bert": Published(
-        encoder=VlBertEncoder,
-        tokenizer="bert-base-uncased",
-        names=(
-            (r"vlbert\.(word|position|token_type)_embeddings\.", r"bert.embeddings.\1_embeddings."),
-            (r"vlbert\.embedding_LayerNorm\.", "bert.embeddings.LayerNorm."),
-            (r"vlbert\.encoder\.", "bert.encoder."),
-            (r"vlbert\.visual_ln_text\.", "regions.text_norm."),
-            (r"vlbert\.visual_ln_object\.", "regions.region_norm."),
-            (r"vlbert\.end_embedding\.", "regions.end."),
-            (r"object_linguistic_embeddings\.", "regions.word."),
-            (r"image_feature_extractor\.obj_downsample\.1\.", "regions.projection."),
-        ),
-        left_out=(
-            r"vlbert\.(mlm_head|mvrc_head|relationsip_head|pooler)\.",
-            r"image_feature_extractor\.(backbone|roi_head_feature_extractor|head)\.",
-            r"object_mask_(visual|word)_embedding\.",
-            r"aux_text_visual_embedding\.",
-        ),
-        bert="bert.",
-        region_width=lambda t: t["regions.projection.weight"].shape[1] - 8 * COORDINATE_WIDTH,
+        VlBertEncoder,
+        "regions.projection.weight",
+        **_NAMES["vl_bert"],
+        beside=8 * COORDINATE_WIDTH,
     ),
-    # facebookresearch/vilbert-multi-task, vilbert/vilbert.py (BertForMultiModalPreTraining and
-    # VILBertForVLTasks); 1 is the image there, 2 the text
     "vilbert": Published(
-        encoder=VilbertEncoder,
-        tokenizer="bert-base-uncased",
-        names=(
-            (r"bert\.v_embeddings\.image_embeddings\.", "regions.feature."),
-            (r"bert\.v_embeddings\.image_location_embeddings\.", "regions.box."),
-            (r"bert\.v_embeddings\.LayerNorm\.", "regions.norm."),
-            (r"bert\.encoder\.v_layer\.", "image_layers."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.query2\.", r"text_looks.\1.query."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.(key|value)1\.", r"text_looks.\1.\2."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.query1\.", r"image_looks.\1.query."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biattention\.(key|value)2\.", r"image_looks.\1.\2."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.dense2\.", r"text_looks.\1.dense."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.LayerNorm2\.", r"text_looks.\1.norm."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.dense1\.", r"image_looks.\1.dense."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.biOutput\.LayerNorm1\.", r"image_looks.\1.norm."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.t_(intermediate|output)\.", r"text_looks.\1.\2."),
-            (r"bert\.encoder\.c_layer\.(\d+)\.v_(intermediate|output)\.", r"image_looks.\1.\2."),
-        ),
-        left_out=(
-            r"bert\.(t_pooler|v_pooler|embeddings\.task_embeddings)\.",
-            r"bert\.encoder\.c_layer\.\d+\.biOutput\.q_dense[12]\.",  # nor do the authors read it
-            r"(cls|vil_prediction|vil_logit|vision_logit|linguisic_logit)\.",
-        ),
-        bert="bert.",
-        region_width=lambda tensors: tensors["regions.feature.weight"].shape[1],
+        VilbertEncoder,
+        "regions.feature.weight",
+        **_NAMES["vilbert"],
         beyond_bert=_vilbert_stream,
-        unread=lambda shape: (rf"image_(looks|layers)\.{shape['co_layers'] - 1}\.",),
+        unread=lambda shape: [rf"image_(looks|layers)\.{shape['co_layers'] - 1}\."],
     ),
-    # transformers, models/visual_bert/modeling_visual_bert.py (VisualBertForPreTraining)
     "visualbert": Published(
-        encoder=VisualBertEncoder,
-        tokenizer="bert-base-uncased",
-        names=((r"(visual_bert\.)?(embeddings|encoder)\.", r"model.\2."),),
-        left_out=(r"(visual_bert\.)?pooler\.", r"(cls|visual_bert\.embeddings\.position_ids)\b"),
-        bert="model.",
-        region_width=lambda t: t["model.embeddings.visual_projection.weight"].shape[1],
+        VisualBertEncoder,
+        "model.embeddings.visual_projection.weight",
+        **_NAMES["visualbert"],
     ),
-    # transformers, models/lxmert/modeling_lxmert.py (LxmertForPreTraining); airsplay/lxmert's own
-    # files name the same modules and begin with bert.
     "lxmert": Published(
-        encoder=LxmertEncoder,
-        tokenizer="bert-base-uncased",
-        names=((r"((lxmert|bert)\.)?(embeddings|encoder)\.", r"model.\3."),),
-        left_out=(r"((lxmert|bert)\.)?pooler\.", r"(cls|obj_predict_head|answer_head)\."),
-        bert="model.",
-        region_width=lambda tensors: tensors["model.encoder.visn_fc.visn_fc.weight"].shape[1],
+        LxmertEncoder,
+        "model.encoder.visn_fc.visn_fc.weight",
+        **_NAMES["lxmert"],
         beyond_bert=_lxmert_layers,
-        unread=lambda shape: (rf"model\.encoder\.x_layers\.{shape['x_layers'] - 1}\.visn_",),
+        unread=lambda shape: [rf"model\.encoder\.x_layers\.{shape['x_layers'] - 1}\.visn_"],
     ),
 }
-NO_WEIGHTS = "unicoder_vl"
-"""The system of which no published weights could be found."""
