@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rpbert import benchmark
-from rpbert.benchmark import COUNTED, PARTS, SHAPES, Work, counting, run, spread
+from rpbert.benchmark import COUNTED, SHAPES, Work, counting, run, spread
 from tests.test_cli import run as command
 
 TINY = ("benchmark", "--size", "tiny", "--batch", "2", "--posts", "4", "--repeats", "1")
@@ -29,10 +29,10 @@ def parts() -> Iterator[None]:
     """Parts run in this process; one that is asked for again gives the same at once."""
     given: dict[str, Any] = {}
 
-    def here(name: str, work: Work, arguments: dict[str, Any]) -> Any:
-        key = f"{name} { {k: v for k, v in arguments.items() if k != 'folder'} }"
+    def here(measure: Any, work: Work, arguments: dict[str, Any]) -> Any:
+        key = f"{measure.__name__} { {k: v for k, v in arguments.items() if k != 'folder'} }"
         if key not in given or "folder" in arguments:
-            given[key] = json.loads(json.dumps(PARTS[name](work, **arguments)))
+            given[key] = json.loads(json.dumps(measure(work, **arguments)))
         return given[key]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs(
 
 
 def test_a_part_in_a_process_of_its_own() -> None:
-    machine = benchmark._in_a_process("machine", Work(size="tiny", threads=1), {})
+    machine = benchmark._in_a_process(benchmark._machine, Work(size="tiny", threads=1), {})
     assert machine["threads"] == 1
     assert set(machine["products"]) >= {"fp32", "bf16"}
 
@@ -161,7 +161,7 @@ def by_hand(first: int = 0, lstm: bool = True) -> float:
 
 
 def test_the_operations_of_a_post_are_those_counted_by_hand() -> None:
-    exact, half = (PARTS["inference"](WORK, precision) for precision in ("fp32", "bf16"))
+    exact, half = benchmark._inference(WORK, "fp32"), benchmark._inference(WORK, "bf16")
     assert exact["gflop_per_post"] == pytest.approx(by_hand() / 1e9, rel=1e-9)
     assert exact["max_difference"] < 1e-5 < half["max_difference"] < 0.1
     assert exact["latency_seconds"]["p50"] <= exact["latency_seconds"]["p95"]
@@ -170,5 +170,5 @@ def test_the_operations_of_a_post_are_those_counted_by_hand() -> None:
 def test_a_step_backwards_takes_twice_the_operations_of_a_step_forwards() -> None:
     # Each product has two of its size behind it; whether the words' LSTM is seen, its kernel says.
     low, high = (by_hand(COUNTED, lstm) / 1e9 for lstm in (False, True))
-    found = PARTS["operations"](replace(WORK, batch=4))["tagging"]
+    found = benchmark._operations(replace(WORK, batch=4))["tagging"]
     assert 2.95 * low < found < 3.05 * high

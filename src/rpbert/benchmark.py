@@ -1,27 +1,28 @@
 """How fast a system is on this machine: made posts, random weights of published shapes.
 
-`run` measures part by part, each in a process of its own (``python -m rpbert.benchmark``), so that
-one part's memory is not counted for another and what one leaves warm does not help another.
+`run` measures part by part, each in a process of its own, so that one part's memory is not counted
+for another and what one leaves warm does not help another.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import platform
 import random
+import re
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,22 +37,20 @@ from torch.profiler import profile as profiler
 from torch.utils.flop_counter import FlopCounterMode
 
 from rpbert.config.run import Backend, Precision, TrainingSettings
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.evidence.networks import ResNetBlocks
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
 from rpbert.stopping import StopSignals
-from rpbert.synthetic.controlled import MadePost, Options, make_post
+from rpbert.synthetic.controlled import Options, make_post
 from rpbert.synthetic.scenes import draw
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.training.train import accelerator_for, repeatable
 from rpbert.training.trainer import Trainer
 from rpbert.types import Post
 
-LATENCIES = 40  # posts that are tagged one by one
 COUNTED = 8  # posts whose operations are counted
-GROWTH = {"batch": (1, 2, 4, 8, 16, 32), "length": (1, 2, 4, 8), "posts": (1, 2, 4)}
 SHAPES: dict[str, dict[str, Any]] = yaml.safe_load(
     files("rpbert").joinpath("benchmark.yaml").read_text("utf-8")
 )
@@ -62,12 +61,8 @@ class Work:
     """What is measured, and how often.
 
     Attributes:
-        system: ``rpbert``, or ``bert`` for the text alone.
-        batch: posts in a batch.
         posts: posts tagged in one repeat; each repeat has posts of its own.
         threads: of a CPU; None: as many as PyTorch takes.
-        device: ``cpu`` or ``cuda``.
-        backend: computes inference.
     """
 
     system: Literal["rpbert", "bert"] = "rpbert"
@@ -88,9 +83,8 @@ class Work:
         posts = self.texts(first, count)
         if self.system == "bert":
             return posts
-        return [
-            post.with_(image=_jpeg(int(post.id), SHAPES[self.size]["pixels"])) for post in posts
-        ]
+        side = SHAPES[self.size]["pixels"]
+        return [post.with_(image=_jpeg(int(post.id), side)) for post in posts]
 
     def model(self) -> TaggingModel:
         """A model of random weights, the same each time, that knows every word of the posts."""
@@ -108,7 +102,7 @@ class Work:
         return model
 
     def tagger(self, precision: Precision) -> Tagger:
-        """That model, ready to tag."""
+        """That model, for inference."""
         return Tagger(self.model(), self.device, precision, self.backend)
 
     def trainer(
@@ -116,11 +110,9 @@ class Work:
     ) -> tuple[Trainer, list[Task]]:
         """A trainer of that model, and its tasks: posts for a warm-up and every repeat."""
         set_seed(0)
-        device = "cpu" if self.device == "cpu" else "auto"
-        settings = TrainingSettings.model_validate(
-            {"precision": precision, "moments": moments, "batch_size": self.batch}
-            | {"device": device}
-        )
+        given = {"precision": precision, "moments": moments, "batch_size": self.batch}
+        given["device"] = "cpu" if self.device == "cpu" else "auto"
+        settings = TrainingSettings.model_validate(given)
         model = self.model()
         posts = self.given(COUNTED, self.batch * (self.repeats + 1))
         tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
@@ -133,12 +125,8 @@ class Work:
         return trainer, tasks
 
 
-def _made(number: int) -> tuple[MadePost, MadePost]:
-    return make_post(2 * number, Options()), make_post(2 * number + 1, Options())
-
-
 def _text(number: int) -> Post:
-    made = _made(number)
+    made = [make_post(2 * number + k, Options()) for k in (0, 1)]
     words, tags, _ = zip(*(token for post in made for token in post.tokens), strict=True)
     return Post.from_words(str(number), words, tags=tags, relation=float(made[0].relation))
 
@@ -146,7 +134,7 @@ def _text(number: int) -> Post:
 @cache
 def _jpeg(number: int, side: int) -> bytes:
     rng, file = random.Random(f"benchmark/{number}"), io.BytesIO()
-    image = draw(_made(number)[0].shows, rng, side).image
+    image = draw(make_post(2 * number, Options()).shows, rng, side).image
     image.save(file, "JPEG", quality=rng.randint(75, 92))
     return file.getvalue()
 
@@ -187,8 +175,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     import rpbert
 
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    models = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     return {
         "processor": next(iter(models), platform.processor() or platform.machine()),
         "cores": os.cpu_count(),
@@ -230,7 +217,7 @@ def _inference(work: Work, precision: Precision) -> dict[str, Any]:
     runs = [work.given(COUNTED + i * work.posts, work.posts) for i in range(work.repeats)]
     tagger.predict_batch(work.given(0, 2 * work.batch), work.batch)
     rates = spread([work.posts / seconds(tagger.predict_batch, run, work.batch) for run in runs])
-    singles = work.given(0, LATENCIES)
+    singles = work.given(0, 40)
     tagger.predict_batch(singles[:1])
     waits = [seconds(tagger.predict_batch, [post]) for post in singles]
     p50, p95 = np.percentile(waits, (50, 95), method="inverted_cdf").tolist()
@@ -270,15 +257,15 @@ def _growth(work: Work, precision: Precision) -> dict[str, Any]:
         tagger.predict_batch(posts[:batch], batch)
         return len(posts) / min(seconds(tagger.predict_batch, posts, batch) for _ in "ab")
 
-    def longer(post: Post, times: int) -> Post:
-        return Post.from_words(post.id, post.words * times, image=post.image)
-
     posts = work.given(0, max(work.posts, 32))
     few = posts[: 2 * work.batch]
-    numbers = [max(1, work.posts * share // 4) for share in GROWTH["posts"]]
+    numbers = [max(1, work.posts * share // 4) for share in (1, 2, 4)]
     return {
-        "batch": {str(size): rate(posts[:32], size) for size in GROWTH["batch"]},
-        "length": {str(n): rate([longer(p, n) for p in few]) for n in GROWTH["length"]},
+        "batch": {str(size): rate(posts[:32], size) for size in (1, 2, 4, 8, 16, 32)},
+        "length": {
+            str(n): rate([Post.from_words(p.id, p.words * n, image=p.image) for p in few])
+            for n in (1, 2, 4, 8)
+        },
         "posts": {str(number): rate(posts[:number]) for number in numbers},
     }
 
@@ -327,14 +314,13 @@ def _profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
+    count = work.batch if train else 2 * work.batch
     with tempfile.TemporaryDirectory() as folder:
         if train:
             trainer, tasks = work.trainer(precision, "task", folder)
-            batch = trainer.collator.with_gold(tasks[-1].posts[: work.batch])
+            batch = trainer.collator.with_gold(tasks[-1].posts[:count])
             call: Callable[[], object] = partial(trainer.step, tasks[-1], batch)
-            count = work.batch
         else:
-            count = 2 * work.batch
             tag = work.tagger(precision).predict_batch
             call = partial(tag, work.given(0, count), work.batch)
         call()
@@ -353,24 +339,6 @@ def _profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
     }
 
 
-def _save(work: Work, folder: str) -> None:
-    """The model as `_first_prediction` reads it."""
-    work.model().save(Path(folder))
-
-
-PARTS: dict[str, Callable[..., Any]] = {
-    "machine": _machine,
-    "inference": _inference,
-    "growth": _growth,
-    "operations": _operations,
-    "training": _training,
-    "first_prediction": _first_prediction,
-    "profile": _profile,
-    "save": _save,
-}
-"""What a process is asked for: takes the work and arguments of its own, and gives JSON types."""
-
-
 def run(
     work: Work,
     precisions: Sequence[Precision],
@@ -386,67 +354,48 @@ def run(
     Args:
         precisions: of inference; training is measured in those of them that it knows.
         say: takes a line that names what is measured next.
-        moments: `training.moments`, task or shared.
-        profile: also name the operations that take the time.
 
     Raises:
         InputError: a part failed.
     """
 
-    def part(name: str, **arguments: Any) -> Any:
+    def part(measure: Callable[..., Any], **arguments: Any) -> Any:
         shown = [str(value) for key, value in arguments.items() if key != "folder"]
-        say(" ".join([name.replace("_", " "), *shown]))
-        return _in_a_process(name, work, arguments)
+        say(" ".join([measure.__name__.strip("_").replace("_", " "), *shown]))
+        return _in_a_process(measure, work, arguments)
 
-    found: dict[str, Any] = {"work": asdict(work), "machine": part("machine")}
+    found: dict[str, Any] = {"work": asdict(work), "machine": part(_machine)}
     trained = [name for name in precisions if name != "int8"] if training else []
-    found["inference"] = {name: part("inference", precision=name) for name in precisions}
-    found["training"] = {
-        name: part("training", precision=name, moments=moments) for name in trained
-    }
+    found["inference"] = {name: part(_inference, precision=name) for name in precisions}
+    found["training"] = {name: part(_training, precision=name, moments=moments) for name in trained}
     if trained:
-        found["training_gflop_per_post"] = part("operations")
+        found["training_gflop_per_post"] = part(_operations)
     with tempfile.TemporaryDirectory() as folder:
-        part("save", folder=f"{folder}/model")
+        work.model().save(Path(folder, "model"))
         for name in precisions:
-            asked = partial(part, "first_prediction", folder=f"{folder}/model", precision=name)
+            asked = partial(part, _first_prediction, folder=f"{folder}/model", precision=name)
             found["inference"][name]["first_prediction_seconds"] = seconds(asked)
     if growth:
-        found["growth"] = {name: part("growth", precision=name) for name in precisions[-1:]}
+        found["growth"] = {name: part(_growth, precision=name) for name in precisions[-1:]}
     if profile:
         found["profile"] = {
-            f"{kind} {name}": part("profile", precision=name, train=kind == "training")
+            f"{kind} {name}": part(_profile, precision=name, train=kind == "training")
             for kind, names in (("inference", precisions), ("training", trained))
             for name in names
         }
     return found
 
 
-def _in_a_process(name: str, work: Work, arguments: dict[str, Any]) -> Any:
-    request = json.dumps({"part": name, "work": asdict(work), "arguments": arguments})
-    threads = {"OMP_NUM_THREADS": str(work.threads)} if work.threads else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "rpbert.benchmark"],
-        input=request,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **threads},
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"benchmark, {name} {arguments}", lines[-1][:200], "a run to its end")
-    return json.loads(done.stdout)
+def _in_a_process(measure: Callable[..., Any], work: Work, arguments: dict[str, Any]) -> Any:
+    with ProcessPoolExecutor(1, get_context("spawn"), _start, (work.threads,)) as pool:
+        try:
+            return pool.submit(measure, work, **arguments).result()
+        except Exception as error:
+            where = f"benchmark, {measure.__name__} {arguments}"
+            raise InputError(where, reason_of(error), "a run to its end") from error
 
 
-def _main() -> None:
-    """Run the part that standard input asks for; its result is JSON on standard output."""
-    request: dict[str, Any] = json.load(sys.stdin)
-    work = Work(**request["work"])
-    answer, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print is no answer
-    if work.threads:
-        torch.set_num_threads(work.threads)
-    json.dump(PARTS[request["part"]](work, **request["arguments"]), answer)
-
-
-if __name__ == "__main__":
-    _main()
+def _start(threads: int | None) -> None:
+    sys.stdout = sys.stderr  # whatever libraries print is no result
+    if threads:
+        torch.set_num_threads(threads)
