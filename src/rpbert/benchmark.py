@@ -212,14 +212,12 @@ def _machine(work: Work) -> dict[str, Any]:
 def _inference(work: Work, precision: Precision) -> dict[str, Any]:
     """Posts a second, latency, memory, operations."""
     tagger = work.tagger(precision)
-    counted = work.given(0, COUNTED)
-    operations, difference = _against_plain(tagger, counted, work.device)
+    operations, difference = _against_plain(tagger, work.given(0, COUNTED), work.device)
     runs = [work.given(COUNTED + i * work.posts, work.posts) for i in range(work.repeats)]
     tagger.predict_batch(work.given(0, 2 * work.batch), work.batch)
     rates = spread([work.posts / seconds(tagger.predict_batch, run, work.batch) for run in runs])
-    singles = work.given(0, 40)
-    tagger.predict_batch(singles[:1])
-    waits = [seconds(tagger.predict_batch, [post]) for post in singles]
+    tagger.predict_batch(work.given(0, 1))
+    waits = [seconds(tagger.predict_batch, [post]) for post in work.given(0, 40)]
     p50, p95 = np.percentile(waits, (50, 95), method="inverted_cdf").tolist()
     return {
         "posts_per_second": rates,
