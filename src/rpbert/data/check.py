@@ -101,11 +101,8 @@ class _Checker:
         ends = [quirk.kind != NO_BLANK_END for quirk in self.quirks[before:]]
         return {
             **{key: counts[key] for key in ("posts", "words", "tagged")},
-            "entities_strict": {"total": strict.total(), "by_type": dict(sorted(strict.items()))},
-            "entities_conlleval": {
-                "total": conlleval.total(),
-                "by_type": dict(sorted(conlleval.items())),
-            },
+            "entities_strict": _by_type(strict),
+            "entities_conlleval": _by_type(conlleval),
             "lone_inside": counts["lone_inside"],
             "images": {key: counts[key] for key in ("present", "missing", "unreadable", "none")},
             **{key: counts[key] for key in ("captions", "regions", "relations")},
@@ -147,6 +144,10 @@ class _Checker:
             counts.update(relations=1, relations_positive=int(label.relation > 0.5))
         detail = f"{TWEETS} is not there, so no label has a post"
         self.quirks.append(Quirk(file.name, 1, "no tweets", detail))
+
+
+def _by_type(entities: Counter[str]) -> Report:
+    return {"total": entities.total(), "by_type": dict(sorted(entities.items()))}
 
 
 _TITLES = {

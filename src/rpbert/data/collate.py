@@ -323,14 +323,12 @@ def shuffled_batches(
         lengths: of the posts, such as `Collator.lengths`; None: their words.
     """
     draw = random.Random(seed)
-    if lengths is None:
-        lengths = [len(post.words) for post in posts]
+    lengths = lengths or [len(post.words) for post in posts]
     order = list(range(len(posts)))
     draw.shuffle(order)
-    window = 16 * size
     bucketed: list[Post] = []
-    for start in range(0, len(order), window):
-        alike = sorted(order[start : start + window], key=lengths.__getitem__)
+    for window in range(0, len(order), 16 * size):
+        alike = sorted(order[window : window + 16 * size], key=lengths.__getitem__)
         bucketed += [posts[index] for index in alike]
     groups = list(batches(bucketed, size))
     draw.shuffle(groups)

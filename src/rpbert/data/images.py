@@ -52,10 +52,10 @@ Fit: TypeAlias = Callable[[int, int], tuple[int, int]]
 MEAN: Channels = (0.485, 0.456, 0.406)  # of ImageNet, which every published ResNet was trained with
 DEVIATION: Channels = (0.229, 0.224, 0.225)
 # EXIF orientation (tag 0x0112) → the transposition that turns the image upright.
-_TURNS = (
-    *(None, None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"),
-    *("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
-)
+_TURNS = {
+    **{2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"},
+    **{6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def _shrunk(
     if mode == "RGBA":
         white = pil.new("RGBA", image.size, "white")
         image = pil.alpha_composite(white, image).convert("RGB")
-    turn = dict(enumerate(_TURNS)).get(orientation)
+    turn = _TURNS.get(orientation)
     return np.array(image.transpose(pil.Transpose[turn]) if turn else image)
 
 

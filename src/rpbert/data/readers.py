@@ -17,12 +17,6 @@ from rpbert.errors import Faults, InputError, refuse
 from rpbert.types import Post, PostImage, StoredRegions
 
 _SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
-_FILES = {
-    "train": "train.txt (train.jsonl, train.parquet)",
-    "dev": "valid.txt or dev.txt (dev.jsonl, dev.parquet)",
-    "test": "test.txt (test.jsonl, test.parquet)",
-}
-"""What would be read as a split of a data folder."""
 _TABLES = (".jsonl", ".parquet")
 SUFFIXES = (*_TABLES, ".tar")
 """Files that can be tagged as shards."""
@@ -65,8 +59,9 @@ class DataSource:
         name = _SPLITS.get(split, split)
         if name not in self.files:
             expected = " or ".join(self.splits)
-            if self.path.is_dir() and name in _FILES:
-                expected = _FILES[name]
+            if self.path.is_dir() and name in _SPLITS:
+                texts = " or ".join(f"{stem}.txt" for stem, of in _SPLITS.items() if of == name)
+                expected = f"{texts} ({name}.jsonl, {name}.parquet)"
             raise InputError(self.path, f"no split {quoted(name)}", expected)
         file, log = self.files[name], ReadLog(quirks, self.faults)
         if file.suffix == ".csv":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -36,16 +36,16 @@ class Vocabulary:
     marks: str = "apart"
 
     @cached_property
-    def tag_rows(self) -> Mapping[str, int]:
+    def tag_rows(self) -> dict[str, int]:
         """The row of each tag."""
         return {tag: row for row, tag in enumerate(self.tags)}
 
     @cached_property
-    def _character_rows(self) -> Mapping[str, int]:
+    def _character_rows(self) -> dict[str, int]:
         return {entry: row for row, entry in enumerate(self.characters, start=UNKNOWN + 1)}
 
     @cached_property
-    def _word_rows(self) -> Mapping[str, int]:
+    def _word_rows(self) -> dict[str, int]:
         return {entry: row for row, entry in enumerate(self.words, start=UNKNOWN + 1)}
 
     def word_row(self, word: str) -> int:
