@@ -92,7 +92,7 @@ class Builder:
 
         Args:
             width: that of projected visual tokens.
-            reads: width of what the biLSTM reads; None for e_k itself.
+            reads: width of what the biLSTM reads; None: that of e_k.
             tagged: as of `BiLstmCrf`.
         """
         evidence, embeddings = self.evidence(settings), self.embeddings()
@@ -102,11 +102,7 @@ class Builder:
     def encoder(
         self, settings: TextEncoderSettings, *, sees_images: bool = False
     ) -> TextImageEncoder:
-        """A text encoder with published or random weights.
-
-        Args:
-            sees_images: whether it will read visual tokens beside the text.
-        """
+        """A text encoder with published or random weights, which may read visual tokens too."""
         name, shape, rows = settings.pretrained, settings.shape or {}, self.subword_count
         if name is None:
             bert = checked("model.encoder.shape", lambda: random_encoder(shape, rows))
@@ -127,11 +123,11 @@ class Builder:
     def evidence(
         self, settings: EvidenceSettings, encoder: SubwordEncoder | None = None
     ) -> Evidence:
-        """What the system sees of an image.
+        """Image to visual tokens.
 
         Args:
-            encoder: whose embeddings captions take, and whose width several kinds have; None: the
-                word vectors of `embeddings`, and one kind alone.
+            encoder: embeds captions, and sets the width of several kinds; None: captions take the
+                word vectors of `embeddings`, and there is one kind alone.
         """
 
         def table() -> TextTable:
@@ -155,11 +151,7 @@ class Builder:
 
 
 def check_vocabulary(name: str, config: PreTrainedConfig, rows: int) -> None:
-    """Refuse weights of fewer embeddings than their tokenizer has sub-words.
-
-    Raises:
-        InputError: they are.
-    """
+    """Raise an InputError for weights of fewer embeddings than the tokenizer has sub-words."""
     if config.vocab_size < rows:
         found = f"{rows} sub-words for {config.vocab_size} embeddings"
         raise InputError(name, found, "a tokenizer and weights of one model")

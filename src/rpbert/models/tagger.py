@@ -71,11 +71,8 @@ class WordEmbeddings(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Each distinct word is embedded once, then laid out. Shape: (B, W, D)."""
-        vectors, spellings = (
-            self.vectors(batch.form_vectors),
-            self.characters(batch.form_characters),
-        )
-        forms = torch.cat([vectors, spellings], dim=-1)  # (U, D)
+        both = self.vectors(batch.form_vectors), self.characters(batch.form_characters)
+        forms = torch.cat(both, dim=-1)  # (U, D)
         if not len(forms):  # every post of the batch is empty
             return forms.new_zeros(*batch.forms.shape, self.width)
         return forms[batch.forms]
@@ -149,7 +146,7 @@ def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
 class System(nn.Module):
     """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`.
 
-    One is made by ``Kind(options, builder)``, of its `Options` and a `build.Builder`.
+    It is constructed of its `Options` and a `build.Builder`: ``Kind(options, builder)``.
 
     Attributes:
         encoder: reads sub-words (θ_RpBERT); None where there is none.
