@@ -20,7 +20,7 @@ from rpbert.types import Post, Regions
 from tests.browser import browser, open_page  # noqa: F401
 from tests.families import SHAPE, TEXT_FAMILIES, published
 
-pytest_plugins = ["pytester", "tests.soak"]
+pytest_plugins = ["tests.soak"]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

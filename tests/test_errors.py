@@ -1,29 +1,30 @@
-"""What is said of faults."""
+"""The words of the line that tells of a fault."""
 
 from __future__ import annotations
 
 import errno
+import pickle
 
 import pytest
 
-from rpbert.errors import counted, did_you_mean, reason_of
+from rpbert.errors import InputError, counted, did_you_mean, reason_of
+
+
+def test_an_error_is_one_printable_line_and_survives_another_process() -> None:
+    error = InputError("a\n\x1b[31m.txt:3", "x", "y", "do z")
+    assert str(error) == "a \\x1b[31m.txt:3: found x; expected y; do z"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_one_of_a_thing_is_no_plural() -> None:
-    assert [counted(number, "post") for number in (0, 1, 2000)] == [
-        "0 posts",
-        "1 post",
-        "2,000 posts",
-    ]
+    counts = [counted(number, "post") for number in (0, 1, 2000)]
+    assert counts == ["0 posts", "1 post", "2,000 posts"]
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (
-            FileNotFoundError(errno.ENOENT, "No such file or directory", "a"),
-            "No such file or directory",
-        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a"), "No such file"),
         (OSError("no such model"), "no such model"),
         (ValueError("first\nsecond"), "first"),
         (ValueError("x" * 500), "x" * 160),
@@ -34,6 +35,6 @@ def test_a_reason_is_one_line_without_number_and_path(error: Exception, reason: 
     assert reason_of(error) == reason
 
 
-def test_only_what_is_near_is_offered() -> None:
+def test_only_a_near_name_is_offered() -> None:
     assert did_you_mean("rpbrt", ["bert", "rpbert"]) == "did you mean rpbert?"
     assert did_you_mean("tree", ["bert", "rpbert"]) == did_you_mean(3, []) == ""

@@ -1,4 +1,4 @@
-"""Folders written whole: a changed byte is told, nothing leads outside, nothing is half there."""
+"""Folders written whole: every changed byte is refused, and nothing leads outside."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def entry(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def refused(folder: Path, *needed: str) -> InputError:
+    with pytest.raises(InputError) as fault:
+        verify(folder, needed)
+    return fault.value
+
+
 def test_the_sums_are_those_of_sha256(folder: Path) -> None:
     listed = json.loads((folder / MANIFEST).read_text())["files"]
     assert listed == {"a.bin": entry(bytes(range(256))), "inner/b.json": entry(b"{}")}
@@ -58,19 +64,10 @@ def damages(folder: Path) -> Iterator[Path]:
         path.write_bytes(content)
 
 
-def test_every_changed_or_lost_byte_of_every_file_is_told_by_its_name(folder: Path) -> None:
+def test_every_changed_or_lost_byte_of_every_file_is_refused_by_its_name(folder: Path) -> None:
     for path in damages(folder):
-        with pytest.raises(InputError) as refused:
-            verify(folder, ())
-        assert str(refused.value.where) == str(path)
+        assert refused(folder).where == path
     assert is_whole(folder)
-
-
-def test_a_manifest_written_otherwise_is_refused(folder: Path) -> None:
-    content = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"manifest\.json: found changed content"):
-        verify(folder, ())
 
 
 @pytest.mark.parametrize(
@@ -79,16 +76,14 @@ def test_a_manifest_written_otherwise_is_refused(folder: Path) -> None:
 def test_a_manifest_never_leads_outside(folder: Path, name: str) -> None:
     (folder.parent / "secret").write_bytes(b"s")
     crafted(folder, {name: entry(b"s")})
-    with pytest.raises(InputError, match=r"manifest\.json: found .* outside the folder"):
-        verify(folder, ())
+    assert "outside" in refused(folder).found
 
 
 def test_a_link_never_leads_outside(folder: Path) -> None:
     (folder.parent / "secret").write_bytes(bytes(range(256)))
     (folder / "a.bin").unlink()
     (folder / "a.bin").symlink_to("../secret")
-    with pytest.raises(InputError, match="outside the folder"):
-        verify(folder, ())
+    assert "outside" in refused(folder).found
 
 
 def test_the_links_of_a_hubs_store_are_followed(folder: Path) -> None:
@@ -104,47 +99,47 @@ def test_the_links_of_a_hubs_store_are_followed(folder: Path) -> None:
 @pytest.mark.parametrize("files", [[], "x", {"a": 5}, {"a": {}}, {"a": {"bytes": "1"}}, None, {}])
 def test_a_manifest_that_lists_no_files_is_one_line(folder: Path, files: Any) -> None:
     crafted(folder, files)
-    with pytest.raises(InputError) as refused:
-        verify(folder, ("a.bin",))
-    assert refused.value.where == folder / MANIFEST
+    assert refused(folder, "a.bin").where == folder / MANIFEST
 
 
-def test_a_file_that_was_not_saved_is_refused_where_a_library_would_read_it(folder: Path) -> None:
+def test_a_manifest_in_other_bytes_is_refused(folder: Path) -> None:
+    content = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(content))
+    assert refused(folder).where == folder / MANIFEST
+
+
+@pytest.mark.parametrize("name", ["more.json", "below/more.jinja", "link"])
+def test_an_unlisted_file_is_refused_where_a_library_would_read_it(folder: Path, name: str) -> None:
     (folder / "README.md").write_text("nobody reads this")
     verify(folder, ())
-    (folder / "inner" / "more.json").write_text("{}")
-    with pytest.raises(InputError, match=r"more\.json: found a file the manifest does not list"):
-        verify(folder, ())
-    (folder / "inner" / "more.json").unlink()
-    (folder / "inner" / "below").mkdir()
-    (folder / "inner" / "below" / "more.jinja").write_text("{}")
-    with pytest.raises(InputError, match=r"more\.jinja: found a file the manifest does not list"):
-        verify(folder, ())
-    (folder / "inner" / "below" / "more.jinja").unlink()
-    (folder / "inner" / "link").symlink_to(folder.parent)
-    with pytest.raises(InputError, match=r"link: found a file the manifest does not list"):
-        verify(folder, ())
+    path = folder / "inner" / name
+    path.parent.mkdir(exist_ok=True)
+    if name == "link":
+        path.symlink_to(folder.parent)
+    else:
+        path.write_text("{}")
+    assert refused(folder).where == path
 
 
-def test_what_fails_while_it_is_filled_leaves_the_folder_of_before(folder: Path) -> None:
+def test_an_error_while_it_is_filled_leaves_the_earlier_folder(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError), folder_written_whole(folder) as new:
         (new / "c").write_text("half")
         raise ZeroDivisionError
     verify(folder, ("a.bin",))
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_process_killed_between_the_renames_is_mended(folder: Path) -> None:
+def test_a_process_killed_between_the_renames_is_recovered(folder: Path) -> None:
     folder.rename(folder.with_name(f".{folder.name}.old-1"))
     folder.with_name(f".{folder.name}.new-1").mkdir()
     recover(folder)
     verify(folder, ("a.bin",))
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_what_a_killed_process_of_the_same_number_left_is_no_hindrance(folder: Path) -> None:
+def test_remains_of_a_killed_process_of_the_same_number_are_replaced(folder: Path) -> None:
     shutil.copytree(folder, folder.with_name(f".{folder.name}.old-{os.getpid()}"))
     with folder_written_whole(folder) as new:
         (new / "c").write_text("new")
     assert verify(folder, ("c",)) == ["c"]
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert list(folder.parent.iterdir()) == [folder]

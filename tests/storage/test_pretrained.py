@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, T5Config, T5Model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedModel,
+    T5Config,
+    T5Model,
+)
 
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
@@ -25,6 +35,8 @@ SHAPE = {
     "intermediate_size": 32,
     "max_position_embeddings": 64,
 }
+T5 = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+GPT2 = {"n_embd": 8, "n_layer": 1, "n_head": 2}
 
 
 @pytest.fixture
@@ -59,19 +71,20 @@ def test_a_saved_model_needs_the_published_folder_no_more(published: Path, tmp_p
         assert torch.equal(tensor, loaded.system.state_dict()[name]), name
 
 
-def test_a_model_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
-    fields = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    T5Model(T5Config(vocab_size=50, **fields)).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: T5Model(T5Config(vocab_size=50, **T5)), "type t5"),
+        (lambda: GPT2Model(GPT2Config(vocab_size=50, **GPT2)), "gpt2, a decoder"),
+    ],
+)
+def test_a_model_that_is_no_text_encoder_is_refused(
+    tmp_path: Path, model: Callable[[], PreTrainedModel], reason: str
+) -> None:
+    """The words of a decoder would not see the image after them."""
+    model().save_pretrained(tmp_path)
     learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type t5"):
-        made(tmp_path)
-
-
-def test_a_decoder_is_refused_whatever_its_tokenizer(tmp_path: Path) -> None:
-    """Its words would see nothing of the image behind them."""
-    GPT2Model(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path)
-    learn_wordpieces([["a"]], 100).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*gpt2, a decoder"):
+    with pytest.raises(InputError, match=rf"model\.encoder\.pretrained.*{reason}"):
         made(tmp_path)
 
 
@@ -103,8 +116,6 @@ def test_more_layers_than_there_are_is_refused() -> None:
 
 
 def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     weights = published / "model.safetensors"
     kept = load_file(weights)
     del kept["encoder.layer.1.output.dense.weight"]
@@ -113,24 +124,27 @@ def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:
         made(published)
 
 
-def test_pickled_weights_are_refused(published: Path) -> None:
-    (published / "model.safetensors").unlink()
-    torch.save({}, published / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
-        made(published)
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
 
 
-def test_truncated_weights_are_refused(published: Path) -> None:
-    weights = published / "model.safetensors"
+def truncated(folder: Path) -> None:
+    weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
-        made(published)
 
 
-def test_a_missing_tokenizer_is_refused(published: Path) -> None:
-    for path in published.glob("tokenizer*"):
+def without_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(InputError, match="no vocabulary"):
+
+
+@pytest.mark.parametrize("spoil", [pickled, truncated, without_tokenizer])
+def test_weights_that_cannot_be_used_are_refused(
+    published: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(published)
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
         made(published)
 
 
