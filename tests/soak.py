@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 import pytest
 
 Soak: TypeAlias = Callable[[str], None]
-"""Takes the result of a slow test in a few words."""
 
 BEGIN, END = "<!-- make soak: begin -->", "<!-- make soak: end -->"
 HEAD = "| test | size | result | seconds | day |\n|---|---|---|---:|---|"
@@ -50,7 +49,9 @@ def pytest_runtest_makereport(
     report = yield
     mark = item.get_closest_marker("slow")
     if mark and not report.skipped and (report.when == "call" or report.failed):
-        name, size = (*mark.args, *(item.name, "")[len(mark.args) :])
+        test, bracket, setting = item.name.partition("[")
+        name = f"{mark.args[0] if mark.args else test} {bracket}{setting}".strip()
+        size = mark.args[1] if len(mark.args) > 1 else ""
         results = [str(value) for key, value in item.user_properties if key == "soak"]
         result = "**failed**" if report.failed else "; ".join(results) or "passed"
         cells = (name, size, result, f"{report.duration:.0f}", date.today().isoformat())

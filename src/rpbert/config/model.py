@@ -1,4 +1,4 @@
-"""Settings of a model's parts: typed, documented where they stand, unknown keys refused by name."""
+"""The base of all settings, and those of encoders and taggers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):

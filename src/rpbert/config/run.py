@@ -26,7 +26,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class RelationSource(Settings):
-    """One thing that tells Task#1 how text and image relate."""
+    """A source of the relation between text and image, for Task#1."""
 
     weight: float = Field(1.0, gt=0)
     """How much a post of this source counts against those of the others."""
@@ -160,8 +160,8 @@ class TrainingSettings(Settings):
     tagging: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
     """Rates of Task#2."""
     relation_weight: float = Field(1.0, gt=0)
-    """Of Task#1's loss. Other than 1 needs `moments: shared`: Adam with moments of its own divides
-    a constant factor out again, and then the rates of `relation` are what counts."""
+    """Of Task#1's loss. Other than 1 needs `moments: shared`: with moments for each task, Adam
+    divides a constant factor out again."""
     schedule: Literal["blocks", "interleaved"] = "blocks"
     """``blocks`` is Algorithm 1: all of Task#1, then all of Task#2; else they take turns."""
     optimizer: Literal["adam", "adamw"] = "adam"
