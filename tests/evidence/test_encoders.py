@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from transformers import (
-    BertConfig,
-    BertModel,
     DetrForObjectDetection,
     ResNetConfig,
     ResNetModel,
@@ -190,37 +187,6 @@ def test_stored_regions_come_as_they_are_and_their_mean_as_one_vector() -> None:
         mean = sum(row.astype(np.float64) for row in regions.features) / count
         np.testing.assert_allclose(one[i, 0].numpy(), mean, atol=1e-6)
         assert whole[i].tolist() == [[0, 0, 1, 1]]
-
-
-def test_captions_are_bert_over_text_and_caption() -> None:
-    """RpBERT without a gate, each post's BERT input laid out by hand."""
-    model = model_with("captions", gate="none")
-    system, tokenizer = model.system, model.tokenizer
-    assert isinstance(system, RpBert)
-    assert tokenizer is not None
-    posts = made_posts(4)
-    emissions = system(model.collator()(posts)).emissions
-    oracle = BertModel(BertConfig(**system.encoder.bert.config.to_dict()), add_pooling_layer=False)
-    oracle.load_state_dict(system.encoder.bert.state_dict())
-    oracle.eval()
-    for i, post in enumerate(posts):
-        text = tokenizer(" ".join(post.words))["input_ids"]
-        caption = tokenizer(post.caption or "", add_special_tokens=False)["input_ids"]
-        assert len(caption) > 3
-        hidden = oracle(
-            input_ids=torch.tensor([text + caption]),
-            token_type_ids=torch.tensor([[0] * len(text) + [1] * len(caption)]),
-            position_ids=torch.tensor([[*range(len(text)), *[len(text)] * len(caption)]]),
-        ).last_hidden_state[0]
-        words: list[Tensor] = []
-        start = 1
-        for word in post.words:
-            pieces = len(tokenizer(word, add_special_tokens=False)["input_ids"])
-            words.append(hidden[start : start + pieces].mean(0))
-            start += pieces
-        expected = system.tag(model.collator()([post]), torch.stack(words)[None]).emissions
-        assert expected is not None
-        torch.testing.assert_close(emissions[i, : len(words)], expected[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["max_length", "longest"])

@@ -123,17 +123,6 @@ def test_task_1_learns_from_each_kind_apart() -> None:
         torch.testing.assert_close(r, system(batch).relation_score)
 
 
-def test_each_kind_has_its_own_projection_at_the_rate_of_projections() -> None:
-    _, system = combined()
-    names = dict(system.named_parameters())
-    groups = {p: group for group, ps in system.parameter_groups().items() for p in ps}
-    found = {name for name in names if groups[names[name]] == "projection"}
-    assert found == {f"evidence.projections.{kind}.weight" for kind in ("blocks", "regions")}
-    visual = [name for name in names if groups[names[name]] == "visual"]
-    assert visual
-    assert all(name.startswith("evidence.parts.blocks.") for name in visual)
-
-
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "rpbert"])
 def test_other_systems_take_one_kind(system: str) -> None:
     if not SYSTEMS[system].evidence:

@@ -205,19 +205,15 @@ def _rename(
     """The tensors by our names, and the names of those that no encoder here has a part for."""
     renamed: dict[str, Tensor] = {}
     left_out, unknown = [], []
-    same = {re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.": r"\g<0>"}
+    patterns = {**rules.names, re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.": r"\g<0>"}
     for name, tensor in published.items():
         plain = re.sub(r"^module\.", "", name)  # of training on several devices
         plain = plain.replace(".gamma", ".weight").replace(".beta", ".bias")  # of old BERTs
         if any(re.match(pattern, plain) for pattern in rules.left_out):
             left_out.append(name)
             continue
-        for pattern, ours in {**rules.names, **same}.items():
-            if match := re.match(pattern, plain):
-                place = match.expand(ours) + plain[match.end() :]
-                break
-        else:
-            place = ""
+        matches = ((re.match(pattern, plain), ours) for pattern, ours in patterns.items())
+        place = next((m.expand(ours) + plain[m.end() :] for m, ours in matches if m), "")
         if not place or place in renamed:  # two names for one place are one too many
             unknown.append(name)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,11 +50,12 @@ class Published:
 
     encoder: type[VisionLanguageEncoder]
     regions: str
+    beside: int = 0
+    _: KW_ONLY
     tokenizer: str
     bert: str
     names: dict[str, str]
     left_out: list[str]
-    beside: int = 0
     beyond_bert: Callable[[Tensors], Shape] = lambda tensors: {}
     unread: Callable[[Shape], list[str]] = lambda shape: []
 
@@ -90,10 +91,7 @@ _NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 PUBLISHED: dict[str, Published] = {
     "uniter": Published(UniterEncoder, "regions.feature.weight", **_NAMES["uniter"]),
     "vl_bert": Published(
-        VlBertEncoder,
-        "regions.projection.weight",
-        **_NAMES["vl_bert"],
-        beside=8 * COORDINATE_WIDTH,
+        VlBertEncoder, "regions.projection.weight", 8 * COORDINATE_WIDTH, **_NAMES["vl_bert"]
     ),
     "vilbert": Published(
         VilbertEncoder,
@@ -103,9 +101,7 @@ PUBLISHED: dict[str, Published] = {
         unread=lambda shape: [rf"image_(looks|layers)\.{shape['co_layers'] - 1}\."],
     ),
     "visualbert": Published(
-        VisualBertEncoder,
-        "model.embeddings.visual_projection.weight",
-        **_NAMES["visualbert"],
+        VisualBertEncoder, "model.embeddings.visual_projection.weight", **_NAMES["visualbert"]
     ),
     "lxmert": Published(
         LxmertEncoder,
