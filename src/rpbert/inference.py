@@ -63,10 +63,7 @@ class Decoded:
 class Decoder:
     """Runs a model without gradients and reads tags, span scores and r from its output.
 
-    Args:
-        device: where the system is.
-        system: computes in place of the model's own system; in evaluation mode for each batch,
-            then back in the mode it was in.
+    A `system` computes in place of the model's own; its mode is restored after each batch.
     """
 
     def __init__(
@@ -166,10 +163,7 @@ class Decoder:
 class Tagger:
     """Names of persons, places, organisations and things in social posts with images.
 
-    ```python
-    tagger = Tagger.from_pretrained("runs/example/model")
-    tagger.predict("Nice image of Kevin Love at the Finals", image="photo.jpg").entities
-    ```
+    ``Tagger.from_pretrained("runs/example/model").predict("Kevin Love at the Finals")``
     """
 
     def __init__(
@@ -268,8 +262,7 @@ class Tagger:
     def as_post(self, given: PostLike, index: int = 0) -> Post:
         """A `Post`, a text or a mapping as a post, its words split as those of the training data.
 
-        Args:
-            index: names the post in messages, and is its id where it has none.
+        The index names it in messages, and is its id where it has none.
 
         Raises:
             InputError: it is none of these, or a mapping without a text.

@@ -282,20 +282,7 @@ def test_long_posts_and_large_emissions_keep_their_precision(scale: float) -> No
         torch.testing.assert_close(both[0], both[1], rtol=0, atol=1e-2)
 
 
-def test_bfloat16_emissions_are_scored_in_float32() -> None:
-    crf, mask = random_crf(), mask_of(LENGTHS)
-    tags = torch.randint(0, K, mask.shape)
-    rounded = torch.randn(*mask.shape, K).bfloat16()
-    found = crf.log_likelihood(rounded, tags, mask)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, crf.log_likelihood(rounded.float(), tags, mask))
-    assert crf.decode(rounded, mask) == crf.decode(rounded.float(), mask)
-    rounded.requires_grad_()
-    gradient = gradients(crf.log_likelihood(rounded, tags, mask).sum(), rounded)[0]
-    assert gradient.dtype == torch.bfloat16
-
-
-def test_autocast_changes_nothing() -> None:
+def test_scores_are_float32_under_autocast_and_of_bfloat16() -> None:
     crf, mask = random_crf(), mask_of(LENGTHS)
     tags, emissions = torch.randint(0, K, mask.shape), torch.randn(*mask.shape, K)
     spans = [SpanQuery(0, 1, (1, 2), 2)]
@@ -309,6 +296,10 @@ def test_autocast_changes_nothing() -> None:
     expected = answers()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = answers()
+    rounded = emissions.bfloat16().requires_grad_()
+    half = crf.log_likelihood(rounded, tags, mask)
+    torch.testing.assert_close(half, crf.log_likelihood(rounded.float(), tags, mask))
+    assert gradients(half.sum(), rounded)[0].dtype == torch.bfloat16
     for mine, other in zip(found, expected, strict=True):
         assert mine.dtype == torch.float32
         assert torch.equal(mine, other)
