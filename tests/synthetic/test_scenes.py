@@ -37,7 +37,7 @@ def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(
         for article, following in pairwise(scene.caption.split()):
             assert article != "an" or following[0] in "aeiou"
             assert article != "a" or following[0] not in "aeiou"
-    assert len(seen) == kinds if label != "ORG" else len(seen) >= kinds
+    assert len(seen) >= kinds
 
 
 def test_a_scene_of_nothing_shows_no_type() -> None:
@@ -56,16 +56,13 @@ def test_sides_vary_around_the_size_asked_for() -> None:
     assert any(high > 1.3 * wide for wide, high in sizes)
 
 
-def test_the_same_chance_draws_the_same_picture_and_another_another() -> None:
-    first, again, other = (draw("ORG", random.Random(seed), 64) for seed in (5, 5, 6))
-    assert (first.image.tobytes(), first.caption) == (again.image.tobytes(), again.caption)
-    assert first.image.tobytes() != other.image.tobytes()
-
-
 @pytest.mark.parametrize("size", [32, 33, 700])
-def test_every_size_is_drawn_in_full_colour(size: int) -> None:
+def test_every_size_is_drawn_in_full_colour_and_the_same_chance_the_same(size: int) -> None:
     for label in SCENES:
-        image = draw(label, random.Random(size), size).image
+        first, again, other = (draw(label, random.Random(seed), size) for seed in (5, 5, 6))
+        assert (first.image.tobytes(), first.caption) == (again.image.tobytes(), again.caption)
+        assert first.image.tobytes() != other.image.tobytes()
+        image = first.image
         assert image.mode == "RGB"
         assert np.asarray(image).std() > 5
 

@@ -77,27 +77,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class MadePost:
-    """The words of a post and the truth about it.
+    """The words of a post and the truth about it."""
 
-    Attributes:
-        id: also the file name of its image, without suffix.
-        split: ``train``, ``valid`` or ``test``.
-        tokens: the words with their IOB2 tags.
-        label: the type of the main name, None where nothing is named.
-        clue: the words tell that type.
-        relation: 1 where the image shows what the main name is, else 0.
-        shows: the type that the image shows; where relation is 0, that of no name of the post.
-        others: types of no name of the post.
-    """
-
-    id: str
+    id: str  # also the file name of its image, without suffix
     split: str
     tokens: tuple[Token, ...]
-    label: str | None
-    clue: bool
-    relation: int
-    shows: str
-    others: tuple[str, ...]
+    label: str | None  # the type of the main name, None where nothing is named
+    clue: bool  # the words tell that type
+    relation: int  # 1 where the image shows what the main name is, else 0
+    shows: str  # the type in the image; where relation is 0, that of no name of the post
+    others: tuple[str, ...]  # types of no name of the post
 
     @property
     def text(self) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rpbert.synthetic.canvas import Canvas, Pen, described, letters, sketch
 from rpbert.synthetic.colours import DATA, Colour, darker, lighter, mix, pick, sky, tone
@@ -22,15 +21,8 @@ if TYPE_CHECKING:
 WHITE: Colour = (244, 243, 238)
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A drawn picture.
-
-    Attributes:
-        image: RGB; its sides vary around the size asked for.
-        kind: ``person``, ``landscape``, ``logo``, ``object`` or ``nothing``.
-        caption: a plain sentence of what is drawn.
-    """
+class Scene(NamedTuple):
+    """A drawn picture in RGB, its kind (that of `SCENES`, or ``nothing``), and what is drawn."""
 
     image: Image.Image
     kind: str
