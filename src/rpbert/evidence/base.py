@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -60,10 +60,12 @@ class Reading:
 class KindSettings(Settings):
     """Settings of one kind of evidence."""
 
+    source: ClassVar[str]
+
     @property
     def made_from(self) -> str:
         """The attribute of `PostImage` that it is made from."""
-        raise NotImplementedError
+        return self.source
 
     @property
     def initial_weights(self) -> str | None:
@@ -82,15 +84,11 @@ class KindSettings(Settings):
 class NetworkSettings(KindSettings):
     """A kind that a network of transformers makes of pixels."""
 
+    source: ClassVar[str] = "image"
     pretrained: str | None = None
     """Hub name or folder of a network."""
     shape: str | dict[str, Any] | None = None
     """Random weights of a shape: fields of a configuration, with its ``model_type``."""
-
-    @property
-    def made_from(self) -> str:
-        """Pixels."""
-        return "image"
 
     @property
     def initial_weights(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import AliasChoices, Field
@@ -25,13 +25,9 @@ from rpbert.types import EvidenceInput, Post, PostImage, VisualTokens
 class CaptionSettings(KindSettings):
     """The caption of an image, word piece by word piece."""
 
+    source: ClassVar[str] = "caption"
     max_length: int = Field(64, ge=1, validation_alias=AliasChoices("max_length", "longest"))
     """Pieces that are read; a machine caption has some 15."""
-
-    @property
-    def made_from(self) -> str:
-        """A caption."""
-        return "caption"
 
     def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
         """The embeddings of the pieces."""
@@ -41,10 +37,7 @@ class CaptionSettings(KindSettings):
 class OcrSettings(CaptionSettings):
     """What is written in an image, word piece by word piece."""
 
-    @property
-    def made_from(self) -> str:
-        """Text in the image."""
-        return "image_text"
+    source: ClassVar[str] = "image_text"
 
 
 class Captions(Evidence):
