@@ -17,15 +17,13 @@ from rpbert.errors import InputError, did_you_mean, reason_of
 from rpbert.storage.writing import written_whole
 
 BYTE_LIMIT = 2**20
-NODE_LIMIT = 100_000
-"""Values of a document with every alias written out: a few lines of aliases can stand for
-billions."""
+NODE_LIMIT = 100_000  # values with every alias written out: a few lines can stand for billions
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _FILES = {"path", "relations", "word_vectors"}
 _FILE_OR_HUB = {"captioner", "pretrained"}
-_EXPECTED = {
+_EXPECTED = {  # where pydantic's message speaks of Python
     "path_type": "a path",
     "model_type": "a block of settings",
     "model_attributes_type": "a block of settings",
@@ -33,7 +31,6 @@ _EXPECTED = {
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
 }
-"""Where pydantic's message speaks of Python."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,11 +55,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: object) -> Any:
-    """The value of a YAML document.
-
-    Raises:
-        InputError: it is broken, holds other than plain values, or stands for too many.
-    """
+    """The value of a YAML document of plain values; anything else is an `InputError`."""
     loader = None
     try:
         loader = _Loader(text)
@@ -154,11 +147,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def parse_with_overrides(
     kind: type[Model], given: dict[str, Any], overrides: Sequence[str], where: object
 ) -> Model:
-    """Settings of `kind` with some keys replaced, each as ``block.key=value``.
-
-    Raises:
-        InputError: an override is not of that form, or a key or value is not accepted.
-    """
+    """Settings of `kind` with some keys replaced, each as ``block.key=value``; see `parse`."""
     for line in overrides:
         name, equals, value = line.partition("=")
         if not equals or not name:
@@ -180,15 +169,11 @@ def parse(
     typed: Collection[str] = (),
     strict: bool | None = None,
 ) -> Model:
-    """Validate `given` as settings of `kind`; the first fault becomes one line.
-
-    Args:
-        where: what the line begins with, unless the fault is with a key of the command line.
-        typed: these keys.
-        strict: convert no value to another type, as of pydantic.
+    """Validate `given` as settings of `kind`.
 
     Raises:
-        InputError: a key or value is not accepted.
+        InputError: a key or value is not accepted; the line begins with `where`, or says that a
+            key `typed` on the command line is at fault.
     """
     try:
         return kind.model_validate(given, strict=strict)
@@ -236,8 +221,7 @@ def _expected(fault: Mapping[str, Any]) -> str:
 def _place(
     kind: type[BaseModel], loc: Sequence[str | int], unknown: bool
 ) -> tuple[list[str | int], list[str]]:
-    """The keys that lead to a fault, without pydantic's names of alternatives, and those beside
-    the last one."""
+    """The keys that lead to a fault, without pydantic's names of alternatives; their siblings."""
     path: list[str | int] = []
     kinds: list[Any] = [kind]
     for part in loc[:-1] if unknown else loc:

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_serializer, model_validator
 
-from rpbert.config.model import AbsolutePath, Settings
+from rpbert.config.model import AbsolutePath, Settings, exactly_one
 from rpbert.config.reading import merged, parse_with_overrides, read_yaml
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
 Backend: TypeAlias = Literal["torch", "kernels"]
 """What computes the model: the modules of `rpbert.models`, or kernels for a CPU."""
-
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class RelationSource(Settings):
@@ -57,9 +53,6 @@ class MismatchSource(RelationSource):
     """Probability that a post's own image adds; below 1 where many own images do not."""
 
 
-AnySource: TypeAlias = LabelSource | SoftSource | MismatchSource
-
-
 class RelationSources(Settings):
     """Kinds of relation supervision: a name (``none`` for no kind), or ``{kind: settings}``."""
 
@@ -84,7 +77,7 @@ class RelationSources(Settings):
         return dict(self.kinds) or "none"
 
     @property
-    def kinds(self) -> dict[str, AnySource]:
+    def kinds(self) -> dict[str, RelationSource]:
         """Those that are given."""
         return {kind: source for kind, source in self if source is not None}
 
@@ -103,10 +96,9 @@ class DataSettings(Settings):
     """For a quick pass, most posts of each split: its first ones; None: all."""
     captioner: str | None = None
     """Hub name or folder of an image-to-text model (BLIP, GIT, ViT-GPT2) that makes the captions of
-    images that come without, for `captions` as evidence."""
+    images without one, for `captions` as evidence."""
     ocr: bool = False
-    """Whether RapidOCR (extra ``ocr``) looks for text in images that come without, for `ocr` as
-    evidence."""
+    """Whether RapidOCR (extra ``ocr``) reads images that come without text, for `ocr`."""
     lenient: bool = False
     """Leave faulty rows out and count them; else the first one ends the run."""
 
@@ -133,7 +125,7 @@ class Rates(Settings):
 
 
 class AverageSettings(Settings):
-    """A mean of the weights along training, which is scored and saved in their place."""
+    """A mean of the weights along training, scored and saved in their place."""
 
     ema: float | None = Field(None, gt=0, lt=1)
     """Share that the mean keeps at each step, such as 0.999; less at the first ones."""
@@ -142,8 +134,7 @@ class AverageSettings(Settings):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.ema is None) == (self.epochs is None):
-            raise ValueError("both or neither", "exactly one of ema and epochs")
+        exactly_one(self, "ema", "epochs")
         return self
 
 
@@ -167,9 +158,8 @@ class TrainingSettings(Settings):
     optimizer: Literal["adam", "adamw"] = "adam"
     """``adamw`` decays weights by 0.01; ``adam`` is Kingma and Ba's with default settings."""
     moments: Literal["task", "shared"] = "task"
-    """Adam's two moments of what both tasks update: a pair for each task, or one pair that follows
-    the gradients of both, which takes 8 bytes a parameter less (1.3 GiB for BERT-base and
-    ResNet-152)."""
+    """Adam's two moments of what both tasks update: a pair for each task, or one pair for both,
+    which takes 8 bytes a parameter less (1.3 GiB for BERT-base and ResNet-152)."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of a task's steps over which its rates rise from 0."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
@@ -213,15 +203,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 1.0,
     },
 }
-"""`paper`: Table 2 and Algorithm 1 as printed. `tuned`: the tasks take turns, warm-up, decay and
-higher rates; fewer epochs."""
+"""`paper` is Table 2 and Algorithm 1 as printed."""
 
 
 class RunSettings(Settings):
     """A whole run: what ``rpbert train`` reads and writes back to RUN/config.yaml."""
 
     preset: Literal["paper", "tuned"] = "paper"
-    """Where `training` leaves a key out, the preset's value counts."""
+    """Gives the keys that `training` leaves out."""
     model: dict[str, Any]
     """Settings of one system; which keys it has, the system says (`rpbert.models`)."""
     data: DataSettings
