@@ -253,7 +253,7 @@ def test_nothing_stands_in_the_way(folder: Path, open_page: Open, scheme: str, w
 def test_other_evidence_is_drawn_too(folder: Path, open_page: Open, kind: str) -> None:
     from rpbert import Tagger
     from rpbert.analysis.attention import explain_batch
-    from rpbert.analysis.figure import draw, inline_svg, svg
+    from rpbert.analysis.figure import AXES, draw, inline_svg, panels_of, svg
     from rpbert.analysis.report import Report
     from rpbert.analysis.summary import MEASURES, Seen, Summary
     from tests.conftest import made_posts, tiny
@@ -265,7 +265,10 @@ def test_other_evidence_is_drawn_too(folder: Path, open_page: Open, kind: str) -
         summary.add(Seen(post, (found,)))
         report.add(Seen(post, (found,)))
     path = folder / f"{kind}.html"
-    figures = {measure: inline_svg(svg(draw(summary, measure))) for measure in MEASURES}
+    figures = {
+        measure: inline_svg(svg(draw(panels_of(summary, measure), AXES[measure])))
+        for measure in MEASURES
+    }
     with path.open("w", encoding="utf-8") as file:
         report.write(file, "made", summary, figures)
     opened = open_page(path.as_uri())

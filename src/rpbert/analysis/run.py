@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpbert.analysis.attention import explain_batch
-from rpbert.analysis.figure import draw, inline_svg, png, svg
+from rpbert.analysis.figure import AXES, draw, inline_svg, panels_of, png, svg
 from rpbert.analysis.report import Report
 from rpbert.analysis.summary import MEASURES, Seen, Summary
 from rpbert.analysis.tables import Tables
@@ -117,7 +117,7 @@ def _written(output: Path, source: str, summary: Summary, report: Report) -> Ana
     files = [output / name for name in Tables.FILES]
     inline = {}
     for measure in MEASURES:
-        figure = draw(summary, measure)
+        figure = draw(panels_of(summary, measure), AXES[measure])
         document = svg(figure)
         inline[measure] = inline_svg(document)
         with written_whole(output / f"{measure}.svg") as file:

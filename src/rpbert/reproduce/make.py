@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rpbert.analysis.figure import AXES, draw, png
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
-from rpbert.reproduce.plot import plot, plot_attention
+from rpbert.reproduce.plot import plot
 from rpbert.reproduce.rows import ORACLE, ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
 from rpbert.reproduce.runs import Run
 from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
@@ -27,6 +30,9 @@ from rpbert.reproduce.table import (
 from rpbert.storage.writing import check_writable, written_whole
 from rpbert.training.train import complete_settings
 from rpbert.types import Post
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,8 @@ def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
         with written_whole(request.output / f"{table.name}.json") as file:
             file.write(json.dumps(result.to_dict(), ensure_ascii=False, indent=1) + "\n")
     if table.name == "fig3":
-        plot_attention(_attention(table, sets), request.output / "fig3.png")
+        figure = draw(_attention(table, sets), AXES["s_tv_per_word"])
+        (request.output / "fig3.png").write_bytes(png(figure))
     else:
         plot(result, request.output / f"{table.name}.png")
     return result
@@ -235,14 +242,15 @@ def _data_result(request: Request, table: Table, data: DataSet) -> DataResult:
     )
 
 
-def _attention(table: Table, sets: Sequence[DataSet]) -> dict[str, list[tuple[float, float]]]:
-    """r of RpBERT and S_TV / words of each post of every seed, for each row on each data set."""
-    panels: dict[str, list[tuple[float, float]]] = {}
+def _attention(table: Table, sets: Sequence[DataSet]) -> dict[str, NDArray[np.float64]]:
+    """r of RpBERT, no label, and S_TV / words of each post of every seed, by row and data set."""
+    panels: dict[str, list[NDArray[np.float64]]] = {}
     for data in sets:
         seen = {run.seed: run.finished().relation for run in data.done(SOFT.name)}
         for name in table.rows:
-            for run in data.done(name):
-                pairs = zip(seen.get(run.seed, ()), run.finished().s_tv, strict=False)
-                known = [(r, s_tv) for r, s_tv in pairs if r is not None and s_tv is not None]
-                panels.setdefault(f"{data.name}: {ROWS[name].label}", []).extend(known)
-    return panels
+            for run in (run for run in data.done(name) if run.seed in seen):
+                s_tv = run.finished().s_tv
+                columns = (seen[run.seed], [None] * len(s_tv), s_tv)
+                posts = np.array(columns, dtype=np.float64).T
+                panels.setdefault(f"{data.name}: {ROWS[name].label}", []).append(posts)
+    return {title: np.concatenate(runs) for title, runs in panels.items()}

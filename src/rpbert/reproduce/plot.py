@@ -1,15 +1,15 @@
-"""A reproduced table as a plot: our means with their deviation, the paper's figures beside them."""
+"""A reproduced table as a plot: our mean ± sd and the paper's figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rpbert.reproduce.rows import TITLES
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from rpbert.reproduce.rows import Measure
     from rpbert.reproduce.table import DataResult, TableResult
 
@@ -35,35 +35,7 @@ def plot(result: TableResult, path: Path) -> None:
     canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
 
 
-def plot_attention(posts: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
-    """Write Fig. 3 as a PNG: r against S_TV / words of each post, and its mean over tenths of r.
-
-    Args:
-        posts: r and S_TV / words of the test posts, by the title of their panel.
-    """
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(0.8 + 4.2 * max(len(posts), 1), 3.6), layout="constrained")
-    axes = canvas.subplots(1, max(len(posts), 1), squeeze=False, sharey=True)[0]
-    for axis, (title, points) in zip(axes, posts.items(), strict=False):
-        tenths: dict[int, list[float]] = {}
-        for r, value in points:
-            tenths.setdefault(min(int(10 * r), 9), []).append(value)
-        means = [(tenth / 10 + 0.05, fmean(values)) for tenth, values in sorted(tenths.items())]
-        for pairs, style in ((points, {"marker": ".", "ls": "", "alpha": 0.25}), (means, {})):
-            if pairs:
-                axis.plot(*zip(*pairs, strict=True), color="tab:blue", **style)
-        axis.set_title(title, fontsize="small")
-        axis.set_xlabel("relation score r")
-        axis.set_xlim(-0.02, 1.02)
-    axes[0].set_ylabel("S_TV / words")
-    canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
-
-
-def _panel(axis: object, data: DataResult, measure: Measure) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axis, Axes)
+def _panel(axis: Axes, data: DataResult, measure: Measure) -> None:
     names: list[str] = []
     for row in data.rows:
         figure = (row.figures or {}).get(measure)

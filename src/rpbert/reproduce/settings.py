@@ -13,7 +13,6 @@ from rpbert.config.reading import merged, parse_with_overrides, read_yaml
 from rpbert.config.run import RunSettings, TrainingSettings, fill_preset
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSources
-from rpbert.evidence.base import KindSettings
 from rpbert.models import SYSTEMS
 from rpbert.models.tagger import BiLstmSettings
 from rpbert.reproduce.rows import Row
@@ -101,11 +100,9 @@ def run_settings(
         changes: of the training settings, such as the seed.
 
     Raises:
-        CannotRun: the system is not there, or a part of it cannot be had.
+        CannotRun: encoder or evidence of the system cannot be had.
         InputError: the shared settings have what tells rows apart.
     """
-    if row.system not in SYSTEMS:
-        raise CannotRun(f"no system {row.system} in this version")
     entry = SYSTEMS[row.system]
     fields = entry.system.Options.model_fields
     own = {**shared.systems.get(row.system, {})}
@@ -113,8 +110,11 @@ def run_settings(
         where = f"systems.{row.system}.{key}"
         raise InputError(where, str(own[key]), "nothing", "the rows of a table say it themselves")
     model: dict[str, Any] = {"system": row.system, **row.options}
-    tagger = shared.model.tagger.model_dump(mode="json", exclude_unset=True)
-    model["tagger"] = {key: tagger[key] for key in _tagger_keys(row.system) if key in tagger}
+    # Not every system has words or a biLSTM: it takes the keys that it reads.
+    read = getattr(fields["tagger"].annotation, "model_fields", {})
+    model["tagger"] = shared.model.tagger.model_dump(
+        mode="json", exclude_unset=True, include=set(read)
+    )
     if fields["encoder"].is_required() and "encoder" not in own:
         encoder = shared.model.large if row.large else shared.model.encoder
         if encoder is None:
@@ -135,13 +135,6 @@ def run_settings(
     )
 
 
-def _tagger_keys(system: str) -> list[str]:
-    """What a system reads of the ``tagger`` block; not every one has words or a biLSTM."""
-    annotation = SYSTEMS[system].system.Options.model_fields["tagger"].annotation
-    kind = annotation if isinstance(annotation, type) else Settings
-    return list(kind.model_fields) if issubclass(kind, Settings) else []
-
-
 def _evidence(
     taken: Sequence[str], shared: SharedSettings, train: Sequence[Post]
 ) -> dict[str, Any]:
@@ -152,11 +145,6 @@ def _evidence(
         settings = ", ".join(there) or "none"
         raise CannotRun(f"takes {' or '.join(taken)} as evidence, the settings offer {settings}")
     for kind in offered:
-        if any(has_evidence(there[kind], post) for post in train):
+        if any(getattr(post.images[0], there[kind].made_from) for post in train):
             return {kind: there[kind].model_dump(mode="json")}
     raise CannotRun(f"no training post has what {' or '.join(offered)} are made from")
-
-
-def has_evidence(source: KindSettings, post: Post) -> bool:
-    """Whether a post comes with what some evidence is made from."""
-    return bool(getattr(post.images[0], source.made_from))
