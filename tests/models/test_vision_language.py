@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from transformers import LxmertConfig, LxmertModel, VisualBertConfig, VisualBertModel
 
+from rpbert.config.model import EncoderSettings
 from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.uniter import UnicoderVlEncoder, UniterEncoder
 from rpbert.models.vilbert import VilbertEncoder
-from rpbert.models.vision_language import VisionLanguageEncoder
+from rpbert.models.vision_language import VisionLanguageEncoder, initial
 from rpbert.models.visualbert import VisualBertEncoder
 from rpbert.models.vl_bert import VlBertEncoder
 from rpbert.types import VisualTokens
@@ -169,8 +170,8 @@ def vilbert(encoder: Any, pieces: Tensor, image: list[Region]) -> Tensor:
 
 def look(looks: Any, own: list[Vector], other: list[Vector]) -> list[Vector]:
     """Co-attention, head by head and token by token; zeros where there is nothing to look at."""
-    result = []
-    for token, found in zip(own, heads(looks, own, other, looks.attention_head_size), strict=True):
+    result, size = [], looks.query.out_features // looks.num_attention_heads
+    for token, found in zip(own, heads(looks, own, other, size), strict=True):
         seen = normed(looks.norm, plus(token, linear(looks.dense, found)))
         inner = each(gelu, linear(looks.intermediate.dense, seen))
         result.append(normed(looks.output.LayerNorm, plus(seen, linear(looks.output.dense, inner))))
@@ -217,7 +218,7 @@ def test_visualbert_is_that_of_transformers(tmp_path: Path) -> None:
     config = VisualBertConfig(vocab_size=50, visual_embedding_dim=WIDTH, **SHAPE)
     VisualBertModel(config).save_pretrained(tmp_path)
     reference = VisualBertModel.from_pretrained(tmp_path).eval()
-    encoder = VisualBertEncoder.from_published(str(tmp_path)).eval()
+    encoder = initial(VisualBertEncoder, EncoderSettings(pretrained=str(tmp_path)), 0, WIDTH).eval()
     subwords, mask, image = made_rows()
     with torch.no_grad():
         hidden = encoder(subwords, mask, image)
@@ -236,7 +237,7 @@ def test_lxmert_is_that_of_transformers(tmp_path: Path) -> None:
     config = LxmertConfig(vocab_size=50, **layers, visual_feat_dim=WIDTH, **fields)
     LxmertModel(config).save_pretrained(tmp_path)
     reference = LxmertModel.from_pretrained(tmp_path).eval()
-    encoder = LxmertEncoder.from_published(str(tmp_path)).eval()
+    encoder = initial(LxmertEncoder, EncoderSettings(pretrained=str(tmp_path)), 0, WIDTH).eval()
     subwords, mask, image = made_rows()
     with torch.no_grad():
         hidden = encoder(subwords, mask, image)

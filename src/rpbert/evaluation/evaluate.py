@@ -35,8 +35,8 @@ from rpbert.evaluation.scoring import (
 )
 from rpbert.inference import Decoded, Decoder, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
-from rpbert.models.build import Builder
-from rpbert.models.tagger import BiLstmSettings, SystemSettings, WordEmbeddings
+from rpbert.models.build import Builder, WordEmbeddings
+from rpbert.models.tagger import BiLstmSettings, SystemSettings
 from rpbert.types import Calibration, ImageStatus, Post
 
 GROUPINGS = ("relation", "type")

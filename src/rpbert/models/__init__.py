@@ -14,20 +14,24 @@ from rpbert.models.build import Builder
 from rpbert.models.gated_fusion import GatedFusion
 from rpbert.models.image_at_t0 import ImageAtT0
 from rpbert.models.lstm_cnn import LstmCnn
-from rpbert.models.lxmert import Lxmert
+from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.modality_attention import ModalityAttention
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import System, SystemSettings
 from rpbert.models.umt import Umt
-from rpbert.models.uniter import UnicoderVl, Uniter
-from rpbert.models.vilbert import Vilbert
+from rpbert.models.uniter import UnicoderVlEncoder, UniterEncoder
+from rpbert.models.vilbert import VilbertEncoder
+from rpbert.models.vision_language import VisionLanguageTagger
 from rpbert.models.visual_attention import VisualAttention
-from rpbert.models.visualbert import VisualBert
-from rpbert.models.vl_bert import VlBert
+from rpbert.models.visualbert import VisualBertEncoder
+from rpbert.models.vl_bert import VlBertEncoder
 
 ANY = tuple(KINDS)
 REGIONS = ("regions", "blocks", "global", "captions", "ocr")
 POOLED = ("global", "blocks", "regions", "captions", "ocr")
+
+
+with_encoder = VisionLanguageTagger.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,29 @@ SYSTEMS: dict[str, Registered] = {
     "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT"),
     "umt": Registered(Umt, "Yu et al. 2020", "Table 5: Yu et al. (2020)", ANY),
     "visualbert": Registered(
-        VisualBert, "Li L. et al. 2019", "none, as Table 5: one stream", REGIONS
+        with_encoder(VisualBertEncoder),
+        "Li L. et al. 2019",
+        "none, as Table 5: one stream",
+        REGIONS,
     ),
     "unicoder_vl": Registered(
-        UnicoderVl, "Li G. et al. 2020", "none, as Table 5: one stream", REGIONS
+        with_encoder(UnicoderVlEncoder),
+        "Li G. et al. 2020",
+        "none, as Table 5: one stream",
+        REGIONS,
     ),
-    "uniter": Registered(Uniter, "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", REGIONS),
-    "vl_bert": Registered(VlBert, "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", REGIONS),
-    "vilbert": Registered(Vilbert, "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", REGIONS),
-    "lxmert": Registered(Lxmert, "Tan and Bansal 2019", "none, as Table 5: two streams", REGIONS),
+    "uniter": Registered(
+        with_encoder(UniterEncoder), "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", REGIONS
+    ),
+    "vl_bert": Registered(
+        with_encoder(VlBertEncoder), "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", REGIONS
+    ),
+    "vilbert": Registered(
+        with_encoder(VilbertEncoder), "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", REGIONS
+    ),
+    "lxmert": Registered(
+        with_encoder(LxmertEncoder), "Tan and Bansal 2019", "none, as Table 5: two streams", REGIONS
+    ),
     "rpbert": Registered(
         RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", ANY, combines=True
     ),
@@ -106,15 +124,11 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     """
     entry = registered(given.get("system"), where)
     options = parse(entry.system.Options, given, where)
-    evidence = options.evidence
-    if evidence is None:
-        return options
-    for kind in evidence.kinds:
-        if kind not in entry.evidence:
-            found = f"{kind} as evidence for {options.system}"
-            raise InputError(where, found, " or ".join(entry.evidence))
-    if len(evidence.kinds) > 1 and not entry.combines:
-        found = f"{' and '.join(evidence.kinds)} as evidence for {options.system}"
+    kinds = list(options.evidence.kinds) if options.evidence else []
+    found = f"{' and '.join(kinds)} as evidence for {options.system}"
+    if not set(kinds) <= set(entry.evidence):
+        raise InputError(where, found, " or ".join(entry.evidence))
+    if len(kinds) > 1 and not entry.combines:
         combining = " or ".join(name for name, other in SYSTEMS.items() if other.combines)
         raise InputError(where, found, "one kind", f"{combining} combines several")
     return options

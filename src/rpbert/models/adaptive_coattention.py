@@ -16,11 +16,9 @@ Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the 
     to the CRF                       [h_t; u_t]
 
 Deviations: the authors' Keras code (in the copy Euruson/NERmultimodal) joins the terms inside each
-tanh, [W_v v_i; W_h h_t + b], so that the softmax takes the word's term out and W_h never learns;
-they are added here (Bahdanau et al. 2015). It also adds a_t and c_t, computes s_t from m_t alone
-and maps m_t without tanh; with the paper's text not at hand, those equations are public
-reimplementations'. Its regions are 49 of VGG-16, its d is 200; here d is the width of h_t, and
-embeddings, biLSTM and CRF are those of `bilstm_crf`. A post without image has v̂_t = 0.
+tanh, so that the softmax cancels the word's term and W_h never learns; here they are added. It also
+adds a_t and c_t, computes s_t from m_t alone and maps m_t without tanh; the equations here are
+those of public reimplementations. d is the width of h_t, not 200. A post without image has v̂_t = 0.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ class AdaptiveCoAttention(FusionSystem):
 
     def __init__(self, options: FusionOptions, builder: Builder) -> None:
         width = builder.hidden_width
-        super().__init__(*builder.fusion(options.evidence, width, tagged=2 * width))
+        super().__init__(options, builder, width, tagged=2 * width)
         self.offset = nn.Parameter(torch.zeros(width))  # b_I
         self.visual_attention = AdditiveAttention(query=width, key=width, hidden=width)
         self.textual_attention = AdditiveAttention(query=width, key=width, hidden=width)
@@ -52,21 +50,13 @@ class AdaptiveCoAttention(FusionSystem):
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
         tokens = self.evidence(batch)
-        regions = (self.projection(tokens.values) + self.offset).tanh()
-        hidden = self.hidden(batch)
-        fused = self.fuse(hidden, batch.word_mask, regions, tokens.mask)
-        return self.score(batch, torch.cat([hidden, fused], dim=-1))
-
-    def fuse(self, hidden: Tensor, word_mask: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
-        """u_t of every word from h_t and v_i, each with its mask.
-
-        Shape: (B, W, F), (B, W), (B, V, F), (B, V) → (B, W, F).
-        """
-        seen = self.visual_attention(hidden, regions, mask)  # v̂_t
-        read = self.textual_attention(seen, hidden, word_mask)  # ĥ_t
+        regions = (self.projection(tokens.values) + self.offset).tanh()  # v_i (B, V, F)
+        hidden = self.hidden(batch)  # h_t (B, W, F)
+        seen = self.visual_attention(hidden, regions, tokens.mask)  # v̂_t
+        read = self.textual_attention(seen, hidden, batch.word_mask)  # ĥ_t
         image, text = self.of_image(seen).tanh(), self.of_text(read).tanh()  # a_t, c_t
         gate = self.fusion_gate(torch.cat([image, text], dim=-1)).sigmoid()  # g_t
         mixed = gate * image + (1 - gate) * text  # m_t
         passed = self.filtration_gate(torch.cat([hidden, mixed], dim=-1)).sigmoid()  # s_t
-        filtered: Tensor = passed * self.filtered(mixed).tanh()
-        return filtered
+        filtered: Tensor = passed * self.filtered(mixed).tanh()  # u_t
+        return self.score(batch, torch.cat([hidden, filtered], dim=-1))

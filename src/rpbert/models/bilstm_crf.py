@@ -6,8 +6,8 @@ Architectures for Named Entity Recognition. In NAACL-HLT, 260-270.
 Devlin, J.; Chang, M.-W.; Lee, K.; and Toutanova, K. 2019. BERT: Pre-training of Deep
 Bidirectional Transformers for Language Understanding. In NAACL-HLT, 4171-4186.
 
-`BiLstmCrfTagger` reads word and character embeddings e_k; `BertTagger` reads [e_k; e_k^BERT], where
-e_k^BERT is the mean of BERT's last hidden states over the sub-words of word k.
+The biLSTM reads word and character embeddings e_k, or [e_k; e_k^BERT], where e_k^BERT is the mean
+of BERT's last hidden states over the sub-words of word k.
 
 Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of 100; dropout of
 0.5 on input, between layers and on output; tags are IOB2, not IOBES.
@@ -23,15 +23,15 @@ from rpbert.types import Batch
 
 
 class BiLstmCrfTagger(BiLstmSystem):
-    """Embeddings e_k, biLSTM, CRF."""
+    """The tagger over e_k."""
 
     Options = BiLstmSettings
 
     def __init__(self, options: BiLstmSettings, builder: Builder) -> None:
-        super().__init__(*builder.words())
+        super().__init__(builder)
 
     def forward(self, batch: Batch) -> TaggerOutput:
-        """Tag a batch by its words alone."""
+        """Tag a batch."""
         return self.tag(batch)
 
 
@@ -42,7 +42,7 @@ class BertOptions(BiLstmSettings):
 
 
 class BertTagger(BiLstmSystem):
-    """BERT and biLSTM-CRF."""
+    """The tagger over [e_k; e_k^BERT]."""
 
     Options = BertOptions
 
@@ -50,11 +50,10 @@ class BertTagger(BiLstmSystem):
 
     def __init__(self, options: BertOptions, builder: Builder) -> None:
         encoder = builder.encoder(options.encoder)
-        super().__init__(*builder.words(encoder.width))
+        super().__init__(builder, builder.embeddings.width + encoder.width)
         self.encoder = encoder
 
     def forward(self, batch: Batch) -> TaggerOutput:
-        """Tag a batch by its words alone."""
-        text = self.encoder.embed(batch.subwords)
-        hidden = self.encoder(text, batch.subword_mask, image=None)
+        """Tag a batch."""
+        hidden = self.encoder(self.encoder.embed(batch.subwords), batch.subword_mask, image=None)
         return self.tag(batch, pool_words(hidden, batch.word_of_subword, *batch.forms.shape))

@@ -1,65 +1,128 @@
-"""Makes the modules of a system from its settings, apart from what they compute."""
+"""What systems are made of, and the `Builder` that makes it from their settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from rpbert.config.model import ReaderSettings, Settings, TextEncoderSettings
+from rpbert.config.model import EncoderSettings, ReaderSettings, Settings, TextEncoderSettings
 from rpbert.data.vocabulary import Vocabulary, learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import CombinedEvidence, Evidence, TextTable
-from rpbert.models.tagger import BiLstmCrf, SystemSettings, WordEmbeddings
+from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import SubwordEncoder, TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
 from rpbert.storage.published import checked, from_hub
-from rpbert.types import Post
+from rpbert.types import Batch, Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
+class WordEmbeddings(nn.Module):
+    """e_k: a word's vector beside its characters' (Lample et al. 2016, section 4)."""
+
+    def __init__(self, vectors: WordVectors, characters: CharacterEncoder) -> None:
+        super().__init__()
+        self.vectors = vectors
+        self.characters = characters
+        self.width = vectors.width + characters.width
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Each distinct word is embedded once, then laid out. Shape: (B, W, D)."""
+        both = self.vectors(batch.form_vectors), self.characters(batch.form_characters)
+        forms = torch.cat(both, dim=-1)  # (U, D)
+        if not len(forms):  # every post of the batch is empty
+            return forms.new_zeros(*batch.forms.shape, self.width)
+        return forms[batch.forms]
+
+
+class BiLstmCrf(nn.Module):
+    """Bidirectional LSTM, a linear layer to the tags, and a CRF (Lample et al. 2016; Eq. 8, 9).
+
+    Args:
+        width: of a word's input.
+        settings: of the LSTM; dropout is on its input, between its layers and on its output.
+        tags: K.
+        tagged: width of what the linear layer reads; None for the hidden vectors alone.
+    """
+
+    def __init__(
+        self, width: int, settings: ReaderSettings, tags: int, tagged: int | None = None
+    ) -> None:
+        super().__init__()
+        self.lstm = build_lstm(width, settings, bidirectional=True)
+        self.width = 2 * settings.lstm_hidden
+        self.dropout = nn.Dropout(settings.dropout)
+        self.to_tags = nn.Linear(tagged or self.width, tags)
+        self.crf = LinearChainCRF(tags)
+
+    def read(self, words: Tensor, mask: Tensor) -> Tensor:
+        """h_t of every word. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
+        return read_words(self.lstm, self.dropout(words), mask)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Emission scores from what represents each word. Shape: (B, W, F) → (B, W, K)."""
+        emissions: Tensor = self.to_tags(self.dropout(hidden))
+        return emissions
+
+
+def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> nn.LSTM:
+    """An LSTM over inputs of a width."""
+    return nn.LSTM(
+        width,
+        settings.lstm_hidden,
+        settings.lstm_layers,
+        dropout=settings.dropout if settings.lstm_layers > 1 else 0.0,
+        bidirectional=bidirectional,
+        batch_first=True,
+    )
+
+
+def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+    """h_t of every word, zeros on padding. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
+    # An LSTM step has no length zero; an empty post's one step is masked like any padding.
+    lengths = mask.sum(1).clamp(min=1).cpu()
+    packed = nn.utils.rnn.pack_padded_sequence(
+        words, lengths, batch_first=True, enforce_sorted=False
+    )
+    hidden = lstm(packed)[0]
+    length = words.shape[1]
+    return nn.utils.rnn.pad_packed_sequence(hidden, batch_first=True, total_length=length)[0]
+
+
+def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+    """The last state of an LSTM of one direction; zeros without words. Shape: (B, hidden)."""
+    read = read_words(lstm, words, mask)
+    last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, read.shape[2])
+    return read.gather(1, last).squeeze(1) * mask.any(1, keepdim=True)
+
+
+@dataclass
 class Builder:
     """Makes the modules of a system from their settings.
 
-    Args:
-        settings: of what reads the words and tags them.
+    Attributes:
+        settings: of the word reader and the tagger.
         vocabulary: sizes of the tables, and K.
         subword_count: rows of the sub-word table of an encoder with random weights.
         matrix: initial word vectors, a row for each word of the vocabulary after the padding and
             the unknown one. Shape: (words, dimension).
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        vocabulary: Vocabulary,
-        subword_count: int,
-        matrix: np.ndarray | None = None,
-    ) -> None:
-        self.settings = settings
-        self.vocabulary = vocabulary
-        self.subword_count = subword_count
-        self.matrix = matrix
-        self._embeddings: WordEmbeddings | None = None
-
-    def embeddings(self) -> WordEmbeddings:
-        """e_k: word vectors and the character biLSTM, the same at every call."""
-        if self._embeddings is None:
-            words, matrix, settings = len(self.vocabulary.words), self.matrix, self.reader
-            dimension = settings.word_dimension if matrix is None else matrix.shape[1]
-            characters = settings.character_dimension
-            self._embeddings = WordEmbeddings(
-                WordVectors(words, dimension, matrix),
-                CharacterEncoder(len(self.vocabulary.characters), characters, characters),
-            )
-        return self._embeddings
+    settings: Settings
+    vocabulary: Vocabulary
+    subword_count: int
+    matrix: np.ndarray | None = None
 
     @property
     def reader(self) -> ReaderSettings:
@@ -72,32 +135,20 @@ class Builder:
         """Width of h_t, both directions of the biLSTM."""
         return 2 * self.reader.lstm_hidden
 
-    def tagger(self, width: int, tagged: int | None = None) -> BiLstmCrf:
-        """The biLSTM-CRF over inputs of a width; `tagged` as of `BiLstmCrf`."""
+    @cached_property
+    def embeddings(self) -> WordEmbeddings:
+        """e_k: word vectors and the character biLSTM."""
+        known, matrix, width = self.vocabulary, self.matrix, self.reader.character_dimension
+        dimension = self.reader.word_dimension if matrix is None else matrix.shape[1]
+        return WordEmbeddings(
+            WordVectors(len(known.words), dimension, matrix),
+            CharacterEncoder(len(known.characters), width, width),
+        )
+
+    def tagger(self, width: int | None = None, tagged: int | None = None) -> BiLstmCrf:
+        """The biLSTM-CRF over inputs of a width, by default that of e_k."""
+        width = width or self.embeddings.width
         return BiLstmCrf(width, self.reader, len(self.vocabulary.tags), tagged)
-
-    def words(self, extra: int = 0) -> tuple[WordEmbeddings, BiLstmCrf]:
-        """e_k, and the biLSTM-CRF over [e_k; a vector of width `extra`]."""
-        embeddings = self.embeddings()
-        return embeddings, self.tagger(embeddings.width + extra)
-
-    def fusion(
-        self,
-        settings: EvidenceSettings,
-        width: int,
-        reads: int | None = None,
-        tagged: int | None = None,
-    ) -> tuple[Evidence, nn.Module, WordEmbeddings, BiLstmCrf]:
-        """What a `FusionSystem` is made of.
-
-        Args:
-            width: that of projected visual tokens.
-            reads: width of what the biLSTM reads; None: that of e_k.
-            tagged: as of `BiLstmCrf`.
-        """
-        evidence, embeddings = self.evidence(settings), self.embeddings()
-        projection = self.projection(evidence, width)
-        return evidence, projection, embeddings, self.tagger(reads or embeddings.width, tagged)
 
     def encoder(
         self, settings: TextEncoderSettings, *, sees_images: bool = False
@@ -133,7 +184,7 @@ class Builder:
         def table() -> TextTable:
             if encoder is not None:
                 return TextTable(encoder.embed, encoder.input_width, of_pieces=True)
-            vectors = self.embeddings().vectors
+            vectors = self.embeddings.vectors
             return TextTable(vectors.forward, vectors.width, of_pieces=False)
 
         kinds = settings.build(table)
@@ -157,13 +208,10 @@ def check_vocabulary(name: str, config: PreTrainedConfig, rows: int) -> None:
         raise InputError(name, found, "a tokenizer and weights of one model")
 
 
-def tokenizer_for(options: SystemSettings, train: Sequence[Post]) -> PreTrainedTokenizerBase | None:
-    """The encoder's own tokenizer, or one learnt from the training texts; None without encoder.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    settings = options.encoder
+def tokenizer_for(
+    settings: EncoderSettings | None, train: Sequence[Post]
+) -> PreTrainedTokenizerBase | None:
+    """The encoder's own tokenizer, or one learnt from the training texts; None without encoder."""
     if settings is None:
         return None
     if settings.pretrained is None:

@@ -14,18 +14,14 @@ Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the 
 P_tj is a vector, one weight a feature: the "multi-dimensional" self-attention of Shen et al. 2018
 ("DiSAN", Eq. 6 and 7), without its mask of directions. A post without image has v̂_t = 0.
 
-Reconstructed from the paper's abstract (it "extends multi-dimensional self attention technique,
-where now image helps to enhance relationship between words") and the RpBERT paper (additive
-attention between a word query and the image's features, a token alignment feature, a gate that sums
-the two): v̂_t in the query of the alignment, DiSAN's form of the gate, u_t joined with h_t, every
-width (that of h_t). Deviations: regions are not 49 of VGG-19; embeddings, biLSTM and CRF are those
-of `bilstm_crf`.
+Reconstructed from the paper's abstract and the RpBERT paper: v̂_t in the query of the alignment, the
+form of the gate, u_t joined with h_t, and every width (that of h_t).
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rpbert.models.build import Builder
 from rpbert.models.tagger import FusionOptions, FusionSystem, TaggerOutput
@@ -38,7 +34,7 @@ class GatedFusion(FusionSystem):
 
     def __init__(self, options: FusionOptions, builder: Builder) -> None:
         width = builder.hidden_width
-        super().__init__(*builder.fusion(options.evidence, width, tagged=2 * width))
+        super().__init__(options, builder, width, tagged=2 * width)
         self.offset = nn.Parameter(torch.zeros(width))  # b_I
         self.visual_attention = AdditiveAttention(query=width, key=width, hidden=width)
         self.alignment = FeaturewiseAttention(query=2 * width, key=width)
@@ -47,18 +43,11 @@ class GatedFusion(FusionSystem):
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
         tokens = self.evidence(batch)
-        regions = (self.projection(tokens.values) + self.offset).tanh()
-        hidden = self.hidden(batch)
-        fused = self.fuse(hidden, batch.word_mask, regions, tokens.mask)
-        return self.score(batch, torch.cat([hidden, fused], dim=-1))
-
-    def fuse(self, hidden: Tensor, word_mask: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
-        """u_t of every word from h_t and v_i, each with its mask.
-
-        Shape: (B, W, F), (B, W), (B, V, F), (B, V) → (B, W, F).
-        """
-        seen = self.visual_attention(hidden, regions, mask)  # v̂_t
-        aligned = self.alignment(torch.cat([hidden, seen], dim=-1), hidden, word_mask)  # s_t
+        regions = (self.projection(tokens.values) + self.offset).tanh()  # v_i (B, V, F)
+        hidden = self.hidden(batch)  # h_t (B, W, F)
+        seen = self.visual_attention(hidden, regions, tokens.mask)  # v̂_t
+        query = torch.cat([hidden, seen], dim=-1)
+        aligned = self.alignment(query, hidden, batch.word_mask)  # s_t
         gate = self.gate(torch.cat([aligned, seen], dim=-1)).sigmoid()  # g_t
-        fused: Tensor = gate * seen + (1 - gate) * aligned
-        return fused
+        fused = gate * seen + (1 - gate) * aligned  # u_t
+        return self.score(batch, torch.cat([hidden, fused], dim=-1))

@@ -8,10 +8,8 @@ the RpBERT paper sets it before the words of a tagger:
 
     x_0 = W^v I,   x_t = e_t for t = 1 … n.
 
-I is the mean of the visual tokens, of ResNet's blocks its global average pooling. A post without
-image has no x_0. Reconstructed, for the RpBERT paper says only that the feature "is placed at the
-beginning of LSTM before the word sequence": both directions begin with x_0, so that the first layer
-reads x_0 e_1 … e_n x_0 and the further ones its outputs; x_0 takes no tag.
+I is the mean of the visual tokens; a post without image has no x_0. Reconstructed: both directions
+begin with x_0, so that the first layer reads x_0 e_1 … e_n x_0; x_0 takes no tag.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class ImageAtT0(FusionSystem):
     """The tagger over x_0 e_1 … e_n x_0."""
 
     def __init__(self, options: FusionOptions, builder: Builder) -> None:
-        super().__init__(*builder.fusion(options.evidence, builder.embeddings().width))
+        super().__init__(options, builder, builder.embeddings.width)
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""

@@ -4,16 +4,13 @@ Lu, D.; Neves, L.; Carvalho, V.; Zhang, N.; and Ji, H. 2018. Visual Attention Mo
 Tagging in Multimodal Social Media. In ACL, 1990-1999.
 
 The baseline of the relation task: an LSTM reads the post to its last state h_n, a CNN the image to
-one vector v, and a classifier reads both,
+one vector v, the mean of the visual tokens, and a classifier reads both,
 
     x = W_2 ReLU(W_1 [h_n; v] + b_1) + b_2,   r = softmax(x)_1.
 
-Table 3 cites Lu et al. and says "concatenation of linguistic features from LSTM and visual
-features from InceptionNet". Reconstructed: the hidden layer, as wide as the LSTM; without it x is a
-term of the text plus one of the image, which cannot say whether they agree. Deviations: v is the
-mean of the visual tokens; embeddings are those of `bilstm_crf`. A post without image has r = 0.
-
-It tags no words: only Task#1 trains it, on the relation labels of the data.
+Reconstructed: the hidden layer, as wide as the LSTM; without it x is a term of the text plus one of
+the image, which cannot say whether they agree. A post without image has r = 0. It tags no words:
+only Task#1 trains it, on the relation labels of the data.
 """
 
 from __future__ import annotations
@@ -24,15 +21,8 @@ from torch import Tensor, nn
 from rpbert.config.model import ReaderSettings
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import Evidence
-from rpbert.models.build import Builder
-from rpbert.models.tagger import (
-    System,
-    SystemSettings,
-    TaggerOutput,
-    build_lstm,
-    in_float32,
-    last_state,
-)
+from rpbert.models.build import Builder, build_lstm, last_state
+from rpbert.models.tagger import System, SystemSettings, TaggerOutput, in_float32
 from rpbert.modules.attention import mean_token
 from rpbert.types import Batch
 
@@ -59,7 +49,7 @@ class LstmCnn(System):
         settings = options.tagger
         width, dropout = settings.lstm_hidden, settings.dropout
         self.evidence = builder.evidence(options.evidence)
-        self.embeddings = builder.embeddings()
+        self.embeddings = builder.embeddings
         self.lstm = build_lstm(self.embeddings.width, settings, bidirectional=False)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Sequential(

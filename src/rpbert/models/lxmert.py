@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere
-from rpbert.storage.published import bert_shape, load_published
+from rpbert.storage.published import bert_shape
 from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LxmertEncoder(VisionLanguageEncoder):
 
     network = "model"
     own_fields = ("x_layers", "r_layers")
-    published_type = "lxmert"
+    published_class = "LxmertModel"
 
     def __init__(self, model: LxmertModel) -> None:
         super().__init__(model.config, model.config.visual_feat_dim)
@@ -96,14 +96,6 @@ class LxmertEncoder(VisionLanguageEncoder):
             shape = {**PUBLISHED, **shape}
         return super().random(shape, region_width, rows)
 
-    @classmethod
-    def from_published(cls, name: str) -> Self:
-        """See `VisionLanguageEncoder.from_published`."""
-        from transformers import LxmertModel
-
-        expected = "an LXMERT with safetensors weights (`rpbert convert lxmert` makes them)"
-        return cls(load_published(LxmertModel, name, expected))
-
     @property
     def shape(self) -> dict[str, Any]:
         """Fields of transformers' BertConfig, `x_layers` and `r_layers`."""
@@ -142,9 +134,3 @@ def _layer(attention: Any, inner: Any, output: Any, hidden: Tensor, mask: Tensor
     attended = attention.output(attend(attention.self, hidden, hidden, mask), hidden)
     found: Tensor = output(inner(attended), attended)
     return found
-
-
-class Lxmert(VisionLanguageTagger):
-    """LXMERT and biLSTM-CRF."""
-
-    Encoder = LxmertEncoder

@@ -9,11 +9,10 @@ For each word t, x^(w) is made of its vector, x^(c) of its characters and x^(v) 
     α^(m) = exp(a^(m)) / Σ_m' exp(a^(m'))
     x̄_t = Σ_m α^(m) x^(m)
 
-and the biLSTM-CRF reads x̄_t. Reconstructed, for the code is not public: σ is the logistic function,
-so that no modality has a weight below 1 / (1 + 2e) = 0.16; each x is a linear map to the width of
-the word vectors. Deviations: each x is layer-normalised, or the scales decide what the sum is of;
-the image vector is the mean of the visual tokens, not Inception's; biLSTM, dropout and character
-encoder are those of `bilstm_crf`. A post without image weighs word and characters alone.
+and the biLSTM-CRF reads x̄_t. Reconstructed: σ is the logistic function; each x is a linear map to
+the width of the word vectors. Deviations: each x is layer-normalised, or the scales decide what the
+sum is of; the image vector is the mean of the visual tokens. A post without image weighs word and
+characters alone.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ class ModalityAttention(FusionSystem):
     """The tagger over x̄_t."""
 
     def __init__(self, options: FusionOptions, builder: Builder) -> None:
-        width = builder.embeddings().vectors.width
-        super().__init__(*builder.fusion(options.evidence, width, reads=width))
+        width = builder.embeddings.vectors.width
+        super().__init__(options, builder, width, reads=width)
         self.word_map = nn.Linear(width, width)
         self.character_map = nn.Linear(self.embeddings.characters.width, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in "wcv")
@@ -44,7 +43,7 @@ class ModalityAttention(FusionSystem):
         image = self.projection(mean_token(tokens))
         with in_float32(batch):
             mixed = self.mix(self.embeddings(batch), image.float(), tokens.mask.any(1))
-            return self.output(batch, self.tagger(mixed, batch.word_mask))
+            return self.score(batch, self.tagger.read(mixed, batch.word_mask))
 
     def mix(self, words: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
         """x̄_t of every word from e_k and the projected image vector.

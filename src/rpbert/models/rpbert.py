@@ -7,14 +7,10 @@ The post goes through one BERT twice. The first pass reads text T and image V, a
 gives r, how far the image adds to the text (Eq. 2). The second reads T and R ⊙ V (Eq. 3), and its
 words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
 
-How the paper's open points are read:
-
-- R ⊙ V scales the projected blocks before segment and position embeddings are added.
-- The relation classifier (θ_FCs) is linear on the [CLS] output; a ReLU after it and the mean of the
-  text tokens in place of [CLS] are options. Only Task#1 updates it, though Task#2's gradient flows
-  through r into BERT.
-- W^v learns in both tasks.
-- A post without a usable image is read as text alone and its r is 0.
+How the paper's open points are read: R ⊙ V scales the projected blocks before segment and position
+embeddings are added. The relation classifier (θ_FCs) is linear on the [CLS] output, and only Task#1
+updates it, though Task#2's gradient flows through r into BERT. W^v learns in both tasks. A post
+without a usable image is read as text alone and its r is 0.
 
 Beyond the paper, a post may have several images or kinds of evidence. Each is a source of its own:
 the first pass reads T and that source alone, r is one score a source, and the second pass reads T
@@ -78,7 +74,7 @@ class RpBert(BiLstmSystem):
 
     def __init__(self, options: RpBertOptions, builder: Builder) -> None:
         encoder = builder.encoder(options.encoder, sees_images=True)
-        super().__init__(*builder.words(encoder.width))
+        super().__init__(builder, builder.embeddings.width + encoder.width)
         self.encoder = encoder  # θ_RpBERT, shared by both passes
         self.evidence = builder.evidence(options.evidence, encoder)  # f_{i,j}, θ_ResNet
         # W^v has no bias, so that a closed gate leaves nothing of the image.
@@ -174,9 +170,9 @@ class RpBert(BiLstmSystem):
 
 def _images_by_source(batch: Batch) -> list[PostImage]:
     """What holds the relation of each source of each post; an empty one where none is."""
-    every: list[PostImage] = []
-    for post in batch.posts:
-        for kind in batch.evidence:
-            images = kind.of_post.shape[1]
-            every += [*post.images, *[PostImage()] * images][:images]
-    return every
+    return [
+        post.images[number] if number < len(post.images) else PostImage()
+        for post in batch.posts
+        for kind in batch.evidence
+        for number in range(kind.of_post.shape[1])
+    ]

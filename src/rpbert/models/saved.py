@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rpbert.config.model import EncoderSettings, ReaderSettings, TextEncoderSettings
+from rpbert.config.model import EncoderSettings, ReaderSettings
 from rpbert.data.collate import Collator, TokenizerSubwords
 from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
@@ -32,8 +32,8 @@ from rpbert.data.words import SPLITTERS, marks_style
 from rpbert.errors import InputError
 from rpbert.evidence.base import Describer, EvidenceReader, Reading
 from rpbert.models import build, parse_options, registered
-from rpbert.models.build import Builder, load_tokenizer, tokenizer_for
-from rpbert.models.tagger import System, SystemSettings, WordEmbeddings
+from rpbert.models.build import Builder, WordEmbeddings, load_tokenizer, tokenizer_for
+from rpbert.models.tagger import System, SystemSettings
 from rpbert.models.vision_language import VisionLanguageEncoder
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
@@ -84,7 +84,7 @@ class TaggingModel:
                 is taken from them.
 
         Raises:
-            InputError: the training posts hold no entity to learn, or a part cannot be built.
+            InputError: the training posts hold no entity to learn, or a module cannot be built.
         """
         types = entity_types(train)
         if not types and registered(options.system).system.tags_words:
@@ -92,15 +92,12 @@ class TaggingModel:
         if options.evidence is not None:
             known = options.evidence.with_width(train)
             options = options.model_copy(update={"evidence": known})
-        texts, further = _with_captions(options, train), _with_captions(options, others)
-        words, matrix = _word_table(options, texts, further)
+        texts = _with_captions(options, train)
+        words, matrix = _word_table(options, texts, _with_captions(options, others))
         vocabulary = Vocabulary(
-            tags=tag_set(types),
-            characters=frequent_characters(train),
-            words=words,
-            marks=marks_style(train),
+            tag_set(types), frequent_characters(train), words, marks_style(train)
         )
-        tokenizer = tokenizer_for(options, texts)
+        tokenizer = tokenizer_for(options.encoder, texts)
         builder = Builder(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
         entities = entity_lexicon(
             [post.words for post in train], [post.tags or () for post in train]
@@ -110,28 +107,24 @@ class TaggingModel:
         return cls(system, options, vocabulary, tokenizer, entities, notes)
 
     def collator(self, images_kept: int = 2**30) -> Collator:
-        """Packs posts for this model.
+        """Packs posts for this model; keeps so many bytes of decoded images."""
+        encoder, tokenizer, row = self.system.encoder, self.tokenizer, self.vocabulary.word_row
 
-        Args:
-            images_kept: bytes of decoded images that are kept for when they come again.
-        """
-        encoder = self.system.encoder
-        reading = Reading(self._piece_ids, self._word_ids, images_kept, self.describers)
-        evidence = EvidenceReader.of(self.system.evidence, reading)
-        if self.tokenizer is None or encoder is None:
-            return Collator(self.vocabulary, None, evidence)
-        return Collator(
-            self.vocabulary, TokenizerSubwords(self.tokenizer, encoder.max_length), evidence
+        def pieces(caption: str) -> list[int]:
+            assert tokenizer is not None  # pieces are those of the text encoder
+            clean = caption.encode("utf-8", "replace").decode()
+            ids: list[int] = tokenizer(clean, add_special_tokens=False)["input_ids"]
+            return ids
+
+        def words(caption: str) -> list[int]:
+            return [row(word) for word in _words_of(caption)]
+
+        evidence = EvidenceReader.of(
+            self.system.evidence, Reading(pieces, words, images_kept, self.describers)
         )
-
-    def _piece_ids(self, caption: str) -> list[int]:
-        assert self.tokenizer is not None  # pieces are those of the text encoder
-        clean = caption.encode("utf-8", "replace").decode()
-        ids: list[int] = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _word_ids(self, caption: str) -> list[int]:
-        return [self.vocabulary.word_row(word) for word in _words_of(caption)]
+        if tokenizer is None or encoder is None:
+            return Collator(self.vocabulary, None, evidence)
+        return Collator(self.vocabulary, TokenizerSubwords(tokenizer, encoder.max_length), evidence)
 
     def save(self, folder: Path) -> None:
         """Write the model folder: all of it or, if anything fails, nothing.
@@ -165,36 +158,28 @@ class TaggingModel:
         if not (folder / MANIFEST).is_file() and (folder / "model").is_dir():
             folder = folder / "model"
         verify(folder, ("model.json", "model.safetensors"), _NO_MODEL)
-        description = _read_description(folder / "model.json")
-        options, vocabulary = description["options"], description["vocabulary"]
-        tokenizer = None
+        described = _read_description(folder / "model.json")
+        options, tokenizer = described["options"], None
         if options.encoder is not None:
-            tokenizer = from_hub(
-                "tokenizer", str(folder), lambda: load_tokenizer(folder / "tokenizer")
-            )
-        system = build(
-            options, Builder(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0)
-        )
+            source = folder / "tokenizer"
+            tokenizer = from_hub("tokenizer", str(folder), lambda: load_tokenizer(source))
+        rows = len(tokenizer) if tokenizer else 0
+        system = build(options, Builder(options.tagger, described["vocabulary"], rows)).eval()
+        weights = folder / "model.safetensors"
         try:
-            system.load_state_dict(load_file(folder / "model.safetensors"))
+            system.load_state_dict(load_file(weights))
         except (RuntimeError, SafetensorError) as error:
-            raise InputError(
-                folder / "model.safetensors", str(error)[:200], "the weights model.json describes"
-            ) from None
-        entities, notes = description["entities"], description["notes"]
+            expected = "the weights model.json describes"
+            raise InputError(weights, str(error)[:200], expected) from None
         card = folder / CARD
         text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
-        parts = (options, vocabulary, tokenizer, entities, notes)
-        return cls(system.eval(), *parts, card=text, calibration=description["calibration"])
+        return cls(system=system, tokenizer=tokenizer, card=text, **described)
 
     def _description(self) -> str:
         content = {
             "format": FORMAT,
             "options": self._resolved().model_dump(mode="json"),
-            "vocabulary": {
-                key: getattr(self.vocabulary, key)
-                for key in ("tags", "characters", "words", "marks")
-            },
+            "vocabulary": asdict(self.vocabulary),
             "entities": sorted(self.entities),
             "calibration": asdict(self.calibration),
             "notes": {**self.notes, "built_from": self.options.model_dump(mode="json")},
@@ -204,29 +189,24 @@ class TaggingModel:
     def _resolved(self) -> SystemSettings:
         """The settings with shapes in place of names, so that loading needs no hub."""
         changes: dict[str, Any] = {}
-        embeddings = getattr(self.system, "embeddings", None)
+        system, options = self.system, self.options
+        embeddings, encoder = getattr(system, "embeddings", None), system.encoder
         if isinstance(embeddings, WordEmbeddings):
             table = {"word_vectors": None, "word_dimension": embeddings.vectors.width}
-            changes["tagger"] = self.options.tagger.model_copy(update=table)
-        encoder = self.system.encoder
+            changes["tagger"] = options.tagger.model_copy(update=table)
         if isinstance(encoder, TextImageEncoder):
             # A shape without it has a vocabulary of its own making, where padding comes first.
             config = encoder.bert.config
             fields = shape_of(config, UNLISTED.get(config.model_type, ()))
             shape = {"pad_token_id": config.pad_token_id, **fields}
-            assert self.options.encoder is not None
-            kept = {
-                **self.options.encoder.model_dump(),
-                "pretrained": None,
-                "shape": shape,
-                "vocabulary": None,
-            }
-            changes["encoder"] = TextEncoderSettings(**kept)
-        if isinstance(encoder, VisionLanguageEncoder):
+            assert options.encoder is not None
+            named = {"pretrained": None, "shape": shape, "vocabulary": None}
+            changes["encoder"] = options.encoder.model_copy(update=named)
+        elif isinstance(encoder, VisionLanguageEncoder):
             changes["encoder"] = EncoderSettings(shape=encoder.shape)
-        if self.options.evidence is not None and self.system.evidence is not None:
-            changes["evidence"] = self.options.evidence.resolved(self.system.evidence)
-        return self.options.model_copy(update=changes)
+        if options.evidence is not None and system.evidence is not None:
+            changes["evidence"] = options.evidence.resolved(system.evidence)
+        return options.model_copy(update=changes)
 
 
 def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
@@ -240,7 +220,7 @@ def _words_of(caption: str) -> tuple[str, ...]:
 
 
 def _read_description(path: Path) -> dict[str, Any]:
-    """What ``model.json`` holds, with options, vocabulary and entities as their types.
+    """The attributes of a `TaggingModel` that ``model.json`` holds.
 
     A whole manifest tells that nothing changed, not that its author means well.
 
@@ -250,41 +230,35 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
-            found, hint = f"format {content['format']}", "update rpbert or train the model anew"
-            raise InputError(path, found, f"format {FORMAT}", hint)
+            hint = "update rpbert or train the model anew"
+            raise InputError(path, f"format {content['format']}", f"format {FORMAT}", hint)
         outside = _named_sources(content["options"])
-        vocabulary = Vocabulary(**{k: _frozen(v) for k, v in content["vocabulary"].items()})
-        entities, notes = frozenset(content["entities"]), dict(content["notes"])
-        calibration = _calibration(content.get("calibration", {}))
+        saved = content["vocabulary"]
+        tables: dict[str, Any] = {k: tuple(saved[k]) for k in saved.keys() - {"marks"}}
+        found = {
+            "vocabulary": Vocabulary(**{**saved, **tables}),
+            "entities": frozenset(content["entities"]),
+            "notes": dict(content["notes"]),
+            "calibration": _calibration(content.get("calibration", {})),
+        }
     except (LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(path, f"no whole description ({error!r})", "what was saved") from error
     if outside:
         raise InputError(path, f"{outside[0]} to load", "shapes: a model is all in its folder")
-    options = parse_options(content["options"], path)
-    return {
-        "options": options,
-        "vocabulary": vocabulary,
-        "entities": entities,
-        "notes": notes,
-        "calibration": calibration,
-    }
+    return {"options": parse_options(content["options"], path), **found}
 
 
 def _calibration(saved: dict[str, Any]) -> Calibration:
-    """Temperatures that are numbers above 0; models of before have none.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Temperatures, numbers above 0 or else a ValueError; earlier models have none."""
     if not all(type(value) in (int, float) and 0 < value < 1e6 for value in saved.values()):
         raise ValueError(f"temperatures {saved!a:.60}")
     return Calibration(**saved)
 
 
 def _named_sources(options: Any) -> list[str]:
-    """What in saved options names weights or vectors of elsewhere; a saved model has none."""
+    """Names of weights or vectors of elsewhere in saved options; a saved model has none."""
     if not isinstance(options, dict):
         return []
     named = [v for k, v in options.items() if k in ("pretrained", "word_vectors") and v is not None]
@@ -307,7 +281,3 @@ def _word_table(
         raise InputError(path, "none of the posts' words", "a .vec file of the posts' language")
     words = tuple(sorted(vectors))
     return words, np.stack([vectors[word] for word in words])
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What every system is and returns, and the biLSTM-CRF most of them end in."""
+"""What every system is and returns, and the bases of those that end in a biLSTM-CRF."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from rpbert.config.model import EncoderSettings, ReaderSettings, Settings, TaggerSettings
+from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import Evidence
+from rpbert.models.build import Builder
 from rpbert.modules.crf import LinearChainCRF
-from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import SubwordEncoder
 from rpbert.types import Batch
 
@@ -41,6 +41,12 @@ class BiLstmSettings(SystemSettings):
     tagger: TaggerSettings = TaggerSettings()
 
 
+class FusionOptions(BiLstmSettings):
+    """A biLSTM-CRF and what it sees of an image."""
+
+    evidence: EvidenceSettings
+
+
 @dataclass(slots=True)
 class TaggerOutput:
     """What a system computes of a batch; None is what it does not.
@@ -60,93 +66,10 @@ class TaggerOutput:
     source_scores: Tensor | None = None
 
 
-class WordEmbeddings(nn.Module):
-    """e_k: a word's vector beside its characters' (Lample et al. 2016, section 4)."""
-
-    def __init__(self, vectors: WordVectors, characters: CharacterEncoder) -> None:
-        super().__init__()
-        self.vectors = vectors
-        self.characters = characters
-        self.width = vectors.width + characters.width
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Each distinct word is embedded once, then laid out. Shape: (B, W, D)."""
-        both = self.vectors(batch.form_vectors), self.characters(batch.form_characters)
-        forms = torch.cat(both, dim=-1)  # (U, D)
-        if not len(forms):  # every post of the batch is empty
-            return forms.new_zeros(*batch.forms.shape, self.width)
-        return forms[batch.forms]
-
-
-class BiLstmCrf(nn.Module):
-    """Bidirectional LSTM, a linear layer to the tags, and a CRF (Lample et al. 2016; Eq. 8, 9).
-
-    Args:
-        width: of a word's input.
-        settings: of the LSTM; dropout is on its input, between its layers and on its output.
-        tags: K.
-        tagged: width of what the linear layer reads; None for the hidden vectors alone.
-    """
-
-    def __init__(
-        self, width: int, settings: ReaderSettings, tags: int, tagged: int | None = None
-    ) -> None:
-        super().__init__()
-        self.lstm = build_lstm(width, settings, bidirectional=True)
-        self.width = 2 * settings.lstm_hidden
-        self.dropout = nn.Dropout(settings.dropout)
-        self.to_tags = nn.Linear(tagged or self.width, tags)
-        self.crf = LinearChainCRF(tags)
-
-    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Emission scores of every word. Shape: (B, W, D), (B, W) → (B, W, K)."""
-        return self.score(self.read(words, mask))
-
-    def read(self, words: Tensor, mask: Tensor) -> Tensor:
-        """h_t of every word. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
-        return read_words(self.lstm, self.dropout(words), mask)
-
-    def score(self, hidden: Tensor) -> Tensor:
-        """Emission scores from what stands for each word. Shape: (B, W, F) → (B, W, K)."""
-        emissions: Tensor = self.to_tags(self.dropout(hidden))
-        return emissions
-
-
-def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> nn.LSTM:
-    """An LSTM over inputs of a width."""
-    return nn.LSTM(
-        width,
-        settings.lstm_hidden,
-        settings.lstm_layers,
-        dropout=settings.dropout if settings.lstm_layers > 1 else 0.0,
-        bidirectional=bidirectional,
-        batch_first=True,
-    )
-
-
-def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
-    """h_t of every word, zeros on padding. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
-    # An LSTM step has no length zero; an empty post's one step is masked like any padding.
-    lengths = mask.sum(1).clamp(min=1).cpu()
-    packed = nn.utils.rnn.pack_padded_sequence(
-        words, lengths, batch_first=True, enforce_sorted=False
-    )
-    hidden = lstm(packed)[0]
-    length = words.shape[1]
-    return nn.utils.rnn.pad_packed_sequence(hidden, batch_first=True, total_length=length)[0]
-
-
-def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
-    """The last state of an LSTM of one direction; zeros without words. Shape: (B, hidden)."""
-    read = read_words(lstm, words, mask)
-    last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, read.shape[2])
-    return read.gather(1, last).squeeze(1) * mask.any(1, keepdim=True)
-
-
 class System(nn.Module):
     """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`.
 
-    It is constructed of its `Options` and a `build.Builder`: ``Kind(options, builder)``.
+    It is constructed of its `Options` and a `Builder`: ``Kind(options, builder)``.
 
     Attributes:
         encoder: reads sub-words (θ_RpBERT); None where there is none.
@@ -208,9 +131,9 @@ class System(nn.Module):
             ("projection", self.projection),
             ("relation", self.classifier),
         ]
-        for part in (self.encoder, self.evidence):
-            if part is not None:
-                modules += [("projection", new) for new in part.new_modules()]
+        for module in (self.encoder, self.evidence):
+            if module is not None:
+                modules += [("projection", new) for new in module.new_modules()]
         group_of = {p: group for group, m in modules if m is not None for p in m.parameters()}
         groups: dict[str, list[nn.Parameter]] = {}
         for parameter in self.parameters():
@@ -241,12 +164,18 @@ class BiLstmSystem(System):
 
     Most give `tag` one vector a word; one that joins something to h_t goes from `hidden` to
     `score`. All of it stays in float32 under autocast: it is small and its sums are long.
+
+    Args:
+        reads: width of what the biLSTM reads; None: that of e_k.
+        tagged: width of what is tagged; None: that of h_t.
     """
 
-    def __init__(self, embeddings: WordEmbeddings, tagger: BiLstmCrf) -> None:
+    def __init__(
+        self, builder: Builder, reads: int | None = None, tagged: int | None = None
+    ) -> None:
         super().__init__()
-        self.embeddings = embeddings
-        self.tagger = tagger
+        self.embeddings = builder.embeddings
+        self.tagger = builder.tagger(reads, tagged)
 
     @property
     def crf(self) -> LinearChainCRF:
@@ -264,27 +193,27 @@ class BiLstmSystem(System):
             words = self.embeddings(batch)
             if extra is not None:
                 words = torch.cat([words, extra.float()], dim=-1)
-            return self.output(batch, self.tagger(words, batch.word_mask), relation_score)
+            return self.score(batch, self.tagger.read(words, batch.word_mask), relation_score)
 
     def hidden(self, batch: Batch) -> Tensor:
         """h_t, the biLSTM's reading of e_k. Shape: (B, W, 2 * hidden)."""
         with in_float32(batch):
             return self.tagger.read(self.embeddings(batch), batch.word_mask)
 
-    def score(self, batch: Batch, fused: Tensor) -> TaggerOutput:
-        """Tag words by h_t joined with the image. Shape of `fused`: (B, W, F)."""
+    def score(
+        self, batch: Batch, hidden: Tensor, relation_score: Tensor | None = None
+    ) -> TaggerOutput:
+        """Tag words by h_t, or h_t joined with the image. Shape of `hidden`: (B, W, F)."""
         with in_float32(batch):
-            return self.output(batch, self.tagger.score(fused.float()))
-
-
-class FusionOptions(BiLstmSettings):
-    """A biLSTM-CRF and what it sees of an image."""
-
-    evidence: EvidenceSettings
+            return self.output(batch, self.tagger.score(hidden.float()), relation_score)
 
 
 class FusionSystem(BiLstmSystem):
-    """A biLSTM-CRF without a text encoder, with which an image is fused (`Builder.fusion`)."""
+    """A biLSTM-CRF without a text encoder, with which an image is fused.
+
+    Args:
+        width: that of projected visual tokens; `reads` and `tagged` as of `BiLstmSystem`.
+    """
 
     Options = FusionOptions
 
@@ -293,14 +222,15 @@ class FusionSystem(BiLstmSystem):
 
     def __init__(
         self,
-        evidence: Evidence,
-        projection: nn.Module,
-        embeddings: WordEmbeddings,
-        tagger: BiLstmCrf,
+        options: FusionOptions,
+        builder: Builder,
+        width: int,
+        reads: int | None = None,
+        tagged: int | None = None,
     ) -> None:
-        super().__init__(embeddings, tagger)
-        self.evidence = evidence
-        self.projection = projection
+        super().__init__(builder, reads, tagged)
+        self.evidence = builder.evidence(options.evidence)
+        self.projection = builder.projection(self.evidence, width)
 
 
 def in_float32(batch: Batch) -> torch.autocast:

@@ -17,17 +17,14 @@ V' = r W' are two maps of the visual tokens r:
 The span task never sees the image, and M (3, K) guides the tags by it: M shares a span's mark among
 the tags, O to O alone, B equally to all B-X, I equally to all I-X.
 
-From the authors' code (jefferyYu/UMT, mner_modeling.py and run_mtmner_crf.py): one layer each for
-T_S, T_R, T_1, T_2, T_3, of BERT's sizes, dropout and initialisation; λ = β = 0.5; dropout on H,
-nothing between [A; B] and the tags; no biLSTM, no word or character embeddings; 49 blocks of a
-ResNet-152 that is not finetuned. They train BERT-base-cased with BertAdam at 5e-5, warm-up over 0.1
-of the steps, batches of 32, 24 epochs on Twitter-2015 and 22 on Twitter-2017.
+From the authors' code (jefferyYu/UMT): one layer each for T_S, T_R, T_1, T_2, T_3, of BERT's sizes,
+dropout and initialisation; λ = β = 0.5; dropout on H, nothing between [A; B] and the tags; no
+biLSTM, no word or character embeddings.
 
 Deviations: the sub-words of a word are averaged after BERT, so that cross-modal layers see words,
-and a post longer than BERT is read whole; there, every sub-word is a position, those behind a
-word's first have the tag X, and [CLS] and [SEP] tags of their own. W and W' have no bias; word
-pieces of captions or of text in the image are V and V' themselves. A post without image attends to
-nothing; there, to a stand-in image.
+and a post longer than BERT is read whole; there, every sub-word is a position. W and W' have no
+bias; word pieces of captions or of text in the image are V and V' themselves. A post without image
+attends to nothing; there, to a stand-in image.
 """
 
 from __future__ import annotations
@@ -99,8 +96,7 @@ class Umt(System):
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch; the loss is that of both tasks."""
-        text = self.encoder.embed(batch.subwords)
-        hidden = self.encoder(text, batch.subword_mask, image=None)
+        hidden = self.encoder(self.encoder.embed(batch.subwords), batch.subword_mask, image=None)
         words = self.dropout(pool_words(hidden, batch.word_of_subword, *batch.forms.shape))  # H
         tokens = self.evidence(batch)
         spans = self.to_spans(self.read_for_spans(words, words, batch.word_mask))  # e^z

@@ -16,11 +16,8 @@ shares of the image, enters as
 
 and a sub-word as in BERT: LayerNorm(word + position + segment A). Regions have no position.
 
-UNITER is verified against the authors' code (ChenRocks/UNITER, `model/model.py`, `data/data.py`):
-these equations, the numbers of a box, the names and shapes of the weights
-(`rpbert.integrations.published_names`); the weights were not at hand. Of Unicoder-VL nothing was:
-its linear maps into one normalised space are known at second hand, the segment inside the LayerNorm
-is a reading, and a run starts from a BERT.
+UNITER is as in the authors' code (ChenRocks/UNITER); of Unicoder-VL no code or weights were at
+hand, and the segment inside the LayerNorm is a reading.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from rpbert.models.vision_language import AreaRegions, OneStream, VisionLanguageTagger
+from rpbert.models.vision_language import AreaRegions, OneStream
 from rpbert.modules.geometry import with_sides
 from rpbert.types import VisualTokens
 
@@ -68,15 +65,3 @@ class UnicoderVlEncoder(OneStream):
     """Unicoder-VL's transformer."""
 
     Regions = AreaRegions
-
-
-class Uniter(VisionLanguageTagger):
-    """UNITER and biLSTM-CRF."""
-
-    Encoder = UniterEncoder
-
-
-class UnicoderVl(VisionLanguageTagger):
-    """Unicoder-VL and biLSTM-CRF."""
-
-    Encoder = UnicoderVlEncoder

@@ -13,13 +13,8 @@ and between two of those the regions have a layer of their own. A region with fe
 b = (x0, y0, x1, y1, area), as shares of the image, enters as LayerNorm(W^f f + W^b b); the first is
 the whole image, its feature the mean of the others.
 
-Verified against the authors' code (facebookresearch/vilbert-multi-task, `vilbert/vilbert.py`,
-`vilbert/datasets/_image_features_reader.py`, `config/bert_base_6layer_6conect.json`): these
-equations, the order of the layers, the published sizes, the names and shapes of the weights
-(`rpbert.integrations.published_names`). The weights themselves were not at hand.
-
-Deviations: beside another BERT than BERT-base the image's stream is as wide as the text's, and C is
-half of its layers, as published.
+As in the authors' code (facebookresearch/vilbert-multi-task). Deviations: beside another BERT than
+BERT-base the image's stream is as wide as the text's, and C is half of its layers, as published.
 """
 
 from __future__ import annotations
@@ -30,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.models.vision_language import AreaRegions, VisionLanguageEncoder, VisionLanguageTagger
+from rpbert.models.vision_language import AreaRegions, VisionLanguageEncoder
 from rpbert.modules.encoder import attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere, with_whole_image
 from rpbert.storage.published import bert_shape
@@ -69,7 +64,6 @@ class CoAttention(nn.Module):
         super().__init__()
         width, inner = own.hidden_size, sizes.bi_hidden_size
         self.num_attention_heads = sizes.bi_num_attention_heads
-        self.attention_head_size = inner // self.num_attention_heads
         self.query = nn.Linear(width, inner)
         self.key = nn.Linear(other, inner)
         self.value = nn.Linear(other, inner)
@@ -99,14 +93,9 @@ class VilbertEncoder(VisionLanguageEncoder):
 
         super().__init__(bert.config, region_width)
         text, width, turns = bert.config, sizes.v_hidden_size, sizes.co_layers
-        image = BertConfig(
-            **{
-                **bert_shape(text),
-                "hidden_size": width,
-                "num_attention_heads": sizes.v_num_attention_heads,
-                "intermediate_size": sizes.v_intermediate_size,
-            }
-        )
+        own = ("hidden_size", "num_attention_heads", "intermediate_size")
+        stream = {field: getattr(sizes, f"v_{field}") for field in own}
+        image = BertConfig(**{**bert_shape(text), **stream})
         self.sizes = sizes
         self.bert = bert
         self.regions = AreaRegions(region_width, image)
@@ -155,9 +144,3 @@ class VilbertEncoder(VisionLanguageEncoder):
                 regions = bert_layer(self.image_layers[turn], regions, regions, seen)
             text = bert_layer(layer, looked, looked, mask)
         return text
-
-
-class Vilbert(VisionLanguageTagger):
-    """ViLBERT and biLSTM-CRF."""
-
-    Encoder = VilbertEncoder

@@ -1,7 +1,7 @@
 """Vision-and-language BERTs before the biLSTM-CRF (Table 5): what the six of them share.
 
 The encoder reads a post's text together with its image; its vector of a word, the mean of the
-word's sub-words, stands beside e_k at the input of the biLSTM: [e_k; e_k^VL]. One-stream models
+word's sub-words, joins e_k at the input of the biLSTM: [e_k; e_k^VL]. One-stream models
 (`OneStream`) read text and regions as one sequence; two-stream models (`vilbert`, `lxmert`) read
 each alone and let them attend to each other.
 
@@ -51,11 +51,13 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
     """
 
     network: ClassVar[str] = "bert"
-    """Where the transformer is held."""
+    """The attribute that holds the transformer."""
     own_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of its shape beside those of transformers' BertConfig."""
-    published_type: ClassVar[str | None] = None
-    """What transformers calls this architecture, if it has it."""
+    published_class: ClassVar[str | None] = None
+    """The class of transformers for this architecture, if it has it."""
+    published_arguments: ClassVar[dict[str, bool]] = {}
+    """With what it is loaded."""
 
     def __init__(self, config: PreTrainedConfig, region_width: int) -> None:
         super().__init__()
@@ -87,15 +89,6 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
             raise InputError("model.encoder.shape", f"a {bert.config.model_type}", "a BERT")
         return cls.from_bert(bert, region_width or bert.config.hidden_size, **own)
 
-    @classmethod
-    def from_published(cls, name: str) -> Self:
-        """The weights that transformers loads for this architecture.
-
-        Raises:
-            InputError: see `load_published`.
-        """
-        raise NotImplementedError
-
     @property
     def shape(self) -> dict[str, Any]:
         """The fields from which `random` builds an encoder of this shape."""
@@ -103,8 +96,7 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
 
     def embed(self, subwords: Tensor) -> Tensor:
         """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, H)."""
-        transformer: Any = self.get_submodule(self.network)
-        embedded: Tensor = transformer.get_input_embeddings()(subwords)
+        embedded: Tensor = getattr(self, self.network).get_input_embeddings()(subwords)
         return embedded
 
     @abstractmethod
@@ -118,8 +110,7 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
 class OneStream(VisionLanguageEncoder):
     """One BERT over text and regions as one sequence.
 
-    Attention knows no order but that of the positions, so the regions may stand after the
-    padding of the text.
+    Attention knows no order but that of the positions, so regions may follow the text's padding.
     """
 
     Regions: ClassVar[type[Any]]
@@ -149,8 +140,7 @@ class OneStream(VisionLanguageEncoder):
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""
         text, regions, real = self.inputs(subwords, mask, image)
-        hidden = torch.cat([text, regions], dim=1)
-        seen = torch.cat([mask, real], dim=1)
+        hidden, seen = torch.cat([text, regions], dim=1), torch.cat([mask, real], dim=1)
         *layers, last = self.bert.encoder.layer
         for layer in layers:
             hidden = bert_layer(layer, hidden, hidden, seen)
@@ -202,14 +192,18 @@ class VisionLanguageTagger(BiLstmSystem):
         else:
             evidence = builder.evidence(options.evidence)
             encoder = initial(kind, settings, rows, evidence.width)
-        super().__init__(*builder.words(encoder.width))
+        super().__init__(builder, builder.embeddings.width + encoder.width)
         self.encoder = encoder
         self.evidence = evidence
 
+    @classmethod
+    def of(cls, encoder: type[VisionLanguageEncoder]) -> type[Self]:
+        """The system of an encoder."""
+        return type(encoder.__name__.replace("Encoder", "Tagger"), (cls,), {"Encoder": encoder})
+
     def forward(self, batch: Batch) -> TaggerOutput:
-        """Tag a batch by its words and images."""
-        image = self.evidence(batch)
-        rows = VisualTokens(*(part[batch.post_of_row] for part in image))
+        """Tag a batch."""
+        rows = VisualTokens(*(each[batch.post_of_row] for each in self.evidence(batch)))
         hidden = self.encoder(batch.subwords, batch.subword_mask, rows)
         return self.tag(batch, pool_words(hidden, batch.word_of_subword, *batch.forms.shape))
 
@@ -250,19 +244,18 @@ def _published(
             raise InputError(folder, f"weights of {described['system']}", "those of this system")
         encoder = kind.random(described["shape"], described["region_width"], rows=0)
         encoder.load_state_dict(load_file(folder / WEIGHTS))
-    elif (found := model_type(name)) == kind.published_type:
-        encoder = kind.from_published(name)
-    elif found == "bert":
-        from transformers import BertModel
+        encoder.initial_weights = name
+        return encoder
+    import transformers
 
-        expected = "a BERT with safetensors weights, by hub name or folder"
-        bert = load_published(BertModel, name, expected, add_pooling_layer=False)
+    expected = "a BERT with safetensors weights, or a folder of `rpbert convert`"
+    own: Any = getattr(transformers, kind.published_class or "", None)
+    if own and model_type(name) == own.config_class.model_type:
+        holding: Any = kind  # a whole network
+        encoder = holding(load_published(own, name, expected, **kind.published_arguments))
+        encoder.initial_weights = name
+    else:
+        bert = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
         encoder = kind.from_bert(bert, region_width or bert.config.hidden_size)
         encoder.initial_weights = f"text from {name}, the rest random"
-        return encoder
-    else:
-        own = f", a {kind.published_type}" if kind.published_type else ""
-        expected = f"a BERT{own} or a folder of `rpbert convert`"
-        raise InputError(name, f"a model of type {found}", expected)
-    encoder.initial_weights = name
     return encoder

@@ -12,19 +12,17 @@ their weighted sum v_c joins each output h_t of the biLSTM through two gates:
 
 The CRF tags by w_t. A post without image has v_c = 0.
 
-Deviations: the paper adds tanh(W_t Q) to tanh(W_v v_i), which the softmax takes out again, as it is
-the same for every region; here the sum stands inside the tanh (Bahdanau et al. 2015). Embeddings,
-biLSTM and CRF are those of `bilstm_crf`. Neither text nor code was at hand: the equations are as
-others quote them, and the widths (that of h_t for regions, query and attention) reconstructed.
+Deviations: the paper adds tanh(W_t Q) to tanh(W_v v_i), which the softmax cancels; here the sum is
+inside the tanh. The equations are as others quote them, and the widths (that of h_t) reconstructed.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rpbert.models.build import Builder
-from rpbert.models.tagger import FusionOptions, FusionSystem, TaggerOutput, in_float32, last_state
+from rpbert.models.build import Builder, last_state
+from rpbert.models.tagger import FusionOptions, FusionSystem, TaggerOutput, in_float32
 from rpbert.modules.attention import AdditiveAttention
 from rpbert.types import Batch
 
@@ -34,7 +32,7 @@ class VisualAttention(FusionSystem):
 
     def __init__(self, options: FusionOptions, builder: Builder) -> None:
         width = builder.hidden_width
-        super().__init__(*builder.fusion(options.evidence, width))
+        super().__init__(options, builder, width)
         self.asker = nn.LSTM(self.embeddings.width, width, batch_first=True)
         self.attention = AdditiveAttention(query=width, key=width, hidden=width)
         self.visual_gate = nn.Linear(2 * width, width)  # W_v', U_v, b_v
@@ -44,21 +42,13 @@ class VisualAttention(FusionSystem):
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
         tokens = self.evidence(batch)
-        regions = self.projection(tokens.values)
+        regions = self.projection(tokens.values)  # v_i (B, V, F)
         with in_float32(batch):
             words = self.embeddings(batch)
             query = last_state(self.asker, self.tagger.dropout(words), batch.word_mask)
-            hidden = self.tagger.read(words, batch.word_mask)
-        return self.score(batch, self.fuse(hidden, query, regions, tokens.mask))
-
-    def fuse(self, hidden: Tensor, query: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
-        """w_t of every word from h_t, Q and v_i.
-
-        Shape: (B, W, F), (B, F), (B, V, F), (B, V) → (B, W, F).
-        """
-        context = self.attention(query[:, None], regions, mask)  # v_c, Shape: (B, 1, F)
+            hidden = self.tagger.read(words, batch.word_mask)  # h_t (B, W, F)
+        context = self.attention(query[:, None], regions, tokens.mask)  # v_c (B, 1, F)
         both = torch.cat([hidden, context.expand_as(hidden)], dim=-1)
         joined = self.join(both).tanh()  # m_t
         visual, word = self.visual_gate(both).sigmoid(), self.word_gate(both).sigmoid()  # β_v, β_w
-        fused: Tensor = word * hidden + visual * joined
-        return fused
+        return self.score(batch, word * hidden + visual * joined)

@@ -16,13 +16,13 @@ the image's segments and positions start from the text's, as the authors' did.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.models.vision_language import VisionLanguageEncoder, VisionLanguageTagger
-from rpbert.storage.published import bert_shape, load_published
+from rpbert.models.vision_language import VisionLanguageEncoder
+from rpbert.storage.published import bert_shape
 from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class VisualBertEncoder(VisionLanguageEncoder):
     """transformers' VisualBERT, without pooler."""
 
     network = "model"
-    published_type = "visual_bert"
+    published_class = "VisualBertModel"
+    published_arguments: ClassVar = {"add_pooling_layer": False}
 
     def __init__(self, model: VisualBertModel) -> None:
         super().__init__(model.config, model.config.visual_embedding_dim)
@@ -57,14 +58,6 @@ class VisualBertEncoder(VisionLanguageEncoder):
         tables.visual_position_embeddings.load_state_dict(tables.position_embeddings.state_dict())
         return cls(model)
 
-    @classmethod
-    def from_published(cls, name: str) -> Self:
-        """See `VisionLanguageEncoder.from_published`."""
-        from transformers import VisualBertModel
-
-        expected = "a VisualBERT with safetensors weights (`rpbert convert visualbert` makes them)"
-        return cls(load_published(VisualBertModel, name, expected, add_pooling_layer=False))
-
     def new_modules(self) -> list[nn.Module]:
         """W."""
         return [self.model.embeddings.visual_projection]
@@ -78,9 +71,3 @@ class VisualBertEncoder(VisionLanguageEncoder):
             visual_attention_mask=image.mask,
         ).last_hidden_state
         return hidden[:, : subwords.shape[1]]
-
-
-class VisualBert(VisionLanguageTagger):
-    """VisualBERT and biLSTM-CRF."""
-
-    Encoder = VisualBertEncoder

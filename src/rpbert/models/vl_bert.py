@@ -16,14 +16,10 @@ and of a sub-word it is g of the whole image, which also stands first among the 
 
 for a text of n sub-words, each through BERT's LayerNorm. All regions share one position.
 
-Verified against the authors' code (jackroos/VL-BERT, `common/visual_linguistic_bert.py`,
-`common/fast_rcnn.py`, `cfgs/pretrain`): these equations, the wavelengths, the names and shapes of
-the weights (`rpbert.integrations.published_names`). The published weights were not at hand.
-
-Deviations: the feature of the whole image is the mean of its regions, where the authors pool it
-from its own box. A post without an image has neither visual feature embeddings nor [END]; the
-authors give text-only posts a learnt one. Without the authors' weights the two LayerNorms start at
-BERT's own scale of 0.02; from the authors' zero the map W would get no gradient at first.
+As in the authors' code (jackroos/VL-BERT). Deviations: the feature of the whole image is the mean
+of its regions, where the authors pool it from its own box. A post without an image has neither
+visual feature embeddings nor [END]; the authors give text-only posts a learnt one. The two
+LayerNorms start at BERT's scale of 0.02; from the authors' zero W would get no gradient at first.
 """
 
 from __future__ import annotations
@@ -34,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpbert.models.vision_language import OneStream, VisionLanguageTagger
+from rpbert.models.vision_language import OneStream
 from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
 from rpbert.types import VisualTokens
 
@@ -117,9 +113,3 @@ def _with_segments(bert: BertModel) -> BertModel:
         bert.embeddings.token_type_embeddings = table
         bert.config.type_vocab_size = SEGMENTS
     return bert
-
-
-class VlBert(VisionLanguageTagger):
-    """VL-BERT and biLSTM-CRF."""
-
-    Encoder = VlBertEncoder
