@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rpbert.data.conll import NO_BLANK_END
-from rpbert.data.labels import lenient_spans, lone_inside, strict_spans
-from rpbert.data.readers import DataSource, open_data
+from rpbert.data.images import load_image
+from rpbert.data.labels import Span, lenient_spans, lone_inside, strict_spans
+from rpbert.data.readers import NO_BLANK_END, DataSource, open_data
 from rpbert.data.reading import Quirk, ReadLog
 from rpbert.data.trc import TWEETS, read_labels
 from rpbert.data.words import marks_of, style_of
@@ -22,16 +23,10 @@ _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 
 
 def check(path: str | Path, *, lenient: bool = False) -> Report:
-    """Read all of a data source, opening every image once, and report what is there.
-
-    A folder of published relation labels without the user's tweets is reported by its labels.
+    """The JSON document of ``rpbert data check``; every image is opened once.
 
     Args:
         lenient: leave faulty rows out and list them as quirks.
-
-    Returns:
-        The JSON document of ``rpbert data check``: ``path``, the counts of each of ``splits``,
-        all ``quirks`` in order of reading, and ``notes`` on what to know before training.
 
     Raises:
         InputError: nothing readable is at `path`, or a line is malformed rather than odd.
@@ -74,35 +69,32 @@ class _Checker:
 
     def __init__(self, source: DataSource, quirks: list[Quirk]) -> None:
         self.source, self.quirks = source, quirks
-        self.homes: dict[str, str] = {}  # the split in which each id was first seen
+        self.homes: dict[str, list[str]] = {}  # the splits in which each id was seen
         self.opened: dict[Path, tuple[str, str]] = {}
 
     def split(self, split: str) -> Report:
         """Report on one split."""
-        counts, strict, conlleval = Counter[str](), Counter[str](), Counter[str]()
-        before, marks, seen = len(self.quirks), [0, 0], set[str]()
-        file = self.source.files[split]
-        labels_only = file.suffix == ".csv" and not (file.parent / TWEETS).is_file()
-        if labels_only:
-            self._count_labels(file, split, counts)
-        for post in self.source.read(split, self.quirks) if not labels_only else ():
-            self._count(post, counts)
-            strict.update(label for label, _, _ in strict_spans(post.tags or ()))
-            conlleval.update(label for label, _, _ in lenient_spans(post.tags or ()))
-            marks = [total + count for total, count in zip(marks, marks_of(post), strict=True)]
-            if post.id in seen:
-                counts["duplicate_ids"] += 1
-                self.quirks.append(_quirk(post.origin, "id given twice", f"id {post.id!a}"))
-            elif post.id in self.homes:
-                detail = f"id {post.id!a} is also in {self.homes[post.id]}"
-                self.quirks.append(_quirk(post.origin, "id in two splits", detail))
-            seen.add(post.id)
-            self.homes.setdefault(post.id, split)
+        file, counts, before = self.source.files[split], Counter[str](), len(self.quirks)
+        posts: list[Post] | Iterator[Post] = []
+        if file.suffix == ".csv" and not (file.parent / TWEETS).is_file():
+            for label in read_labels(file, ReadLog(self.quirks), split):
+                counts.update(relations=1, relations_positive=int(label.relation > 0.5))
+            detail = f"{TWEETS} is not there, so no label has a post"
+            self.quirks.append(Quirk(file.name, 1, "no tweets", detail))
+        else:
+            posts = self.source.read(split, self.quirks)
+        strict: list[Span] = []
+        lenient: list[Span] = []
+        for post in posts:
+            self._count(post, split, counts)
+            strict += strict_spans(post.tags or ())
+            lenient += lenient_spans(post.tags or ())
         ends = [quirk.kind != NO_BLANK_END for quirk in self.quirks[before:]]
+        marks = counts["joined"], counts["apart"]
         return {
             **{key: counts[key] for key in ("posts", "words", "tagged")},
             "entities_strict": _by_type(strict),
-            "entities_conlleval": _by_type(conlleval),
+            "entities_conlleval": _by_type(lenient),
             "lone_inside": counts["lone_inside"],
             "images": {key: counts[key] for key in ("present", "missing", "unreadable", "none")},
             **{key: counts[key] for key in ("captions", "regions", "relations")},
@@ -111,10 +103,10 @@ class _Checker:
             "marks": style_of(*marks) if any(marks) else None,
         }
 
-    def _count(self, post: Post, counts: Counter[str]) -> None:
-        tags = post.tags or ()
-        counts.update(posts=1, words=len(post.words), tagged=post.tags is not None)
-        counts["lone_inside"] += len(lone_inside(tags))
+    def _count(self, post: Post, split: str, counts: Counter[str]) -> None:
+        joined, apart = marks_of(post)
+        counts.update(posts=1, words=len(post.words), joined=joined, apart=apart)
+        counts.update(tagged=post.tags is not None, lone_inside=len(lone_inside(post.tags or ())))
         for image in post.images:
             counts["captions"] += image.caption is not None
             counts["regions"] += image.regions is not None
@@ -124,11 +116,17 @@ class _Checker:
             counts[status] += 1
             if reason:
                 self.quirks.append(_quirk(post.origin, f"image {status}", reason))
+        homes = self.homes.setdefault(post.id, [])
+        if split in homes:
+            counts["duplicate_ids"] += 1
+            self.quirks.append(_quirk(post.origin, "id given twice", f"id {post.id!a}"))
+        elif homes:
+            detail = f"id {post.id!a} is also in {homes[0]}"
+            self.quirks.append(_quirk(post.origin, "id in two splits", detail))
+        homes.append(split)
 
     def _status(self, image: PostImage) -> tuple[str, str]:
         """Whether an image can be used, and why not."""
-        from rpbert.data.images import load_image
-
         source = image.image
         if isinstance(source, Path) and source in self.opened:
             return self.opened[source]
@@ -138,16 +136,10 @@ class _Checker:
             self.opened[source] = status
         return status
 
-    def _count_labels(self, file: Path, split: str, counts: Counter[str]) -> None:
-        """Count relation labels whose tweets the user has not added yet."""
-        for label in read_labels(file, ReadLog(self.quirks), split):
-            counts.update(relations=1, relations_positive=int(label.relation > 0.5))
-        detail = f"{TWEETS} is not there, so no label has a post"
-        self.quirks.append(Quirk(file.name, 1, "no tweets", detail))
 
-
-def _by_type(entities: Counter[str]) -> Report:
-    return {"total": entities.total(), "by_type": dict(sorted(entities.items()))}
+def _by_type(spans: list[Span]) -> Report:
+    counts = Counter(label for label, _, _ in spans)
+    return {"total": len(spans), "by_type": dict(sorted(counts.items()))}
 
 
 _TITLES = {
@@ -156,6 +148,7 @@ _TITLES = {
     "entities_strict": "entities, strict IOB2",
     "entities_conlleval": "entities, conlleval",
     "lone_inside": "lone I- tags",
+    "images": "images",
     "captions": "captions",
     "regions": "stored regions",
     "relations": "relation labels",
@@ -168,55 +161,46 @@ _TITLES = {
 
 def render(report: Report) -> str:
     """The report as plain text: a column a split, then each kind of quirk with its lines."""
-    splits = list(report["splits"].values())
     rows = [["", *report["splits"]]]
-
-    def row(title: str, values: Iterable[object]) -> None:
-        rows.append([title, *map(_cell, values)])
-
-    for key in splits[0]:
-        values = [split[key] for split in splits]
+    for key, title in _TITLES.items():
+        values = [split[key] for split in report["splits"].values()]
         if key == "images":
-            for status in values[0]:
-                row(f"images {status}", (value[status] for value in values))
+            rows += [[f"images {s}", *(_cell(of[s]) for of in values)] for s in values[0]]
         elif key.startswith("entities"):
-            row(_TITLES[key], (value["total"] for value in values))
-            for label in sorted({label for value in values for label in value["by_type"]}):
-                row(f"  {label}", (value["by_type"].get(label, 0) for value in values))
-        elif key in _TITLES:
-            row(_TITLES[key], values)
+            rows.append([title, *(_cell(of["total"]) for of in values)])
+            for label in sorted({label for of in values for label in of["by_type"]}):
+                rows.append([f"  {label}", *(_cell(of["by_type"].get(label, 0)) for of in values)])
+        else:
+            rows.append([title, *map(_cell, values)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in rows
-    ]
+    table = []
+    for first, *others in rows:
+        cells = map(str.rjust, others, widths[1:])
+        table.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     notes = [*report["notes"], ""] if report["notes"] else []
     return "\n".join([report["path"], "", *table, "", *notes, *_render_quirks(report["quirks"])])
 
 
 def _render_quirks(quirks: Iterable[Report]) -> list[str]:
-    lines: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    lines: dict[str, dict[str, set[int]]] = {}
+    counts = Counter(quirk["kind"] for quirk in quirks)
     for quirk in quirks:
-        lines[quirk["kind"]][quirk["file"]].append(quirk["line"])
+        files = lines.setdefault(quirk["kind"], {})
+        files.setdefault(quirk["file"], set()).add(quirk["line"])
     text = []
     for kind, files in sorted(lines.items()):
-        text.append(f"{kind}: {sum(map(len, files.values())):,}")
+        text.append(f"{kind}: {counts[kind]:,}")
         text += [f"  {file}: {_ranges(found)}" for file, found in files.items()]
     return text or ["no quirks"]
 
 
 def _ranges(numbers: Iterable[int]) -> str:
     """Numbers in ascending order, runs contracted: ``3, 7-9``."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ", ".join("-".join(map(str, run)) for run in runs)
+    runs = []
+    for _, run in groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        runs.append(f"{found[0]}-{found[-1]}" if len(found) > 1 else str(found[0]))
+    return ", ".join(runs)
 
 
 def _cell(value: object) -> str:

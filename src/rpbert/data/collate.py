@@ -6,9 +6,9 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Item = TypeVar("Item")
+Read: TypeAlias = tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]
+"""The evidence of posts, an entry a kind, and the status of each post's images."""
 
 HELD_BYTES = 128 * 2**20
 """Bytes of images and characters of texts that a window of posts may hold before it is complete."""
@@ -30,8 +32,7 @@ PADDED = 2**14
 """Words or sub-words of a batch with its padding, unless it is a single post."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One encoder row of a post: sub-word ids, and the word each one counts for (-1: none)."""
 
     ids: list[int]
@@ -39,19 +40,14 @@ class Row:
 
 
 class TokenizerSubwords:
-    """Rows ``[CLS] T [SEP]`` (Eq. 1) by WordPiece, BPE or SentencePiece.
+    """Rows ``[CLS] T [SEP]`` (Eq. 1) of at most `max_length` by WordPiece, BPE or SentencePiece.
 
-    Each word is split by itself, as it would be after a space, so that every sub-word is of one
-    word whatever the tokenizer; a word without any piece becomes [UNK]. A post longer than the
-    encoder is read in several rows that overlap by half, and each word counts in the row where the
-    nearer edge is farthest; a word longer than half a row counts piece by piece.
-
-    Args:
-        tokenizer: of the text encoder.
-        max_length: tokens in a row, [CLS] and [SEP] included.
+    Each word is split by itself, as after a space; a word without any piece becomes [UNK]. A post
+    longer than the encoder is read in rows that overlap by half, and each word counts in the row
+    where the nearer edge is farthest; a word longer than half a row counts piece by piece.
 
     Raises:
-        InputError: the tokenizer has no tokens that open and close a text, as encoders' have.
+        InputError: the tokenizer has no [CLS] or [SEP].
     """
 
     remembered = 50_000
@@ -63,9 +59,8 @@ class TokenizerSubwords:
             found = f"{type(tokenizer).__name__} without [CLS] and [SEP]"
             raise InputError("tokenizer", found, "that of a text encoder")
         self.tokenizer = tokenizer
-        self.opening: int = opening
-        self.closing: int = closing
-        self.unknown: int = closing if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+        self.opening, self.closing = opening, closing
+        self.unknown = closing if tokenizer.unk_token_id is None else tokenizer.unk_token_id
         self.room = max_length - 2
         # Byte-level BPE has other pieces for a word after a space than for one that begins a text.
         alone, after = tokenizer(["a", "a a"], add_special_tokens=False)["input_ids"]
@@ -73,10 +68,7 @@ class TokenizerSubwords:
         self._pieces: dict[str, list[int]] = {}
 
     def rows(self, words: Sequence[str]) -> list[Row]:
-        """One row, or several that overlap where the post does not fit.
-
-        Every sub-word counts in exactly one of them.
-        """
+        """One row, or several that overlap; every sub-word counts in exactly one of them."""
         pieces = self.pieces(words)
         if sum(map(len, pieces)) <= self.room:
             return [self._row(list(enumerate(pieces)), range(len(words)), range(len(words)))]
@@ -125,8 +117,7 @@ class TokenizerSubwords:
 def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
     """Cover parts of the given lengths by windows of at most `room` that overlap by half.
 
-    Returns the parts of each window and, of those, the ones that count in it: the overlap of two
-    windows is cut in its middle.
+    Returns the parts of each window and those that count in it: overlaps are cut in their middle.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)])
     count = len(lengths)
@@ -144,35 +135,22 @@ def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
 
 
 class EvidenceReader(Protocol):
-    """Reads what a system sees of posts: see `rpbert.evidence.base.EvidenceReader`."""
+    """What a `Collator` needs of `rpbert.evidence.base.EvidenceReader`."""
 
     wanted: str
 
     @property
-    def preprocessing(self) -> Preprocessing | None:
-        """How images are prepared; None if it looks at no image."""
+    def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
 
-    def has(self, post: Post) -> bool:
-        """Whether a post comes with such evidence, readable or not."""
+    def has(self, post: Post) -> bool: ...  # noqa: D102
 
-    def split_by_source(self, post: Post) -> list[Post]:
-        """The post with each image, and each of several kinds, alone."""
+    def split_by_source(self, post: Post) -> list[Post]: ...  # noqa: D102
 
-    def read(
-        self, posts: Sequence[Post]
-    ) -> tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]:
-        """The evidence of posts, and the status of each post's."""
-        ...
+    def read(self, posts: Sequence[Post]) -> Read: ...  # noqa: D102
 
 
 class Collator:
-    """Packs posts into a `Batch` for one model.
-
-    Args:
-        vocabulary: tags, characters and words of the model.
-        subwords: the encoder's splitting of words; None for a system without an encoder.
-        evidence: reads what the system sees of an image.
-    """
+    """Packs posts into a `Batch` for one model; `subwords` is None without a text encoder."""
 
     def __init__(
         self, vocabulary: Vocabulary, subwords: TokenizerSubwords | None, evidence: EvidenceReader
@@ -199,9 +177,7 @@ class Collator:
         """How much there is to compute for the text of each post, to batch equals together."""
         if self.subwords is None:
             return [len(post.words) for post in posts]
-        self.subwords.pieces(
-            [word for post in posts for word in post.words]
-        )  # all new ones at once
+        self.subwords.pieces([word for post in posts for word in post.words])  # all new at once
         return [sum(map(len, self.subwords.pieces(post.words))) for post in posts]
 
     def __call__(self, posts: Sequence[Post]) -> Batch:
@@ -223,19 +199,18 @@ class Collator:
         )
 
     def _subwords(self, posts: Sequence[Post], width: int) -> dict[str, Any]:
-        rows: list[Row] = []
-        post_of_row: list[int] = []
+        rows: list[tuple[int, Row]] = []  # each with the number of its post
         first_row: list[int] = []
         for index, post in enumerate(posts):
             first_row.append(len(rows))
-            for row in self.subwords.rows(post.words) if self.subwords else [Row([], [])]:
-                rows.append(Row(row.ids, [w if w < 0 else index * width + w for w in row.words]))
-                post_of_row.append(index)
+            found = self.subwords.rows(post.words) if self.subwords else [Row([], [])]
+            rows += [(index, row) for row in found]
+        words = [[w if w < 0 else i * width + w for w in row.words] for i, row in rows]
         return {
-            "subwords": pad([row.ids for row in rows]),
-            "subword_mask": _mask([len(row.ids) for row in rows]),
-            "word_of_subword": pad([row.words for row in rows], filler=-1),
-            "post_of_row": torch.tensor(post_of_row, dtype=torch.long),
+            "subwords": pad([row.ids for _, row in rows]),
+            "subword_mask": _mask([len(row.ids) for _, row in rows]),
+            "word_of_subword": pad(words, filler=-1),
+            "post_of_row": torch.tensor([index for index, _ in rows], dtype=torch.long),
             "first_row": torch.tensor(first_row, dtype=torch.long),
         }
 
@@ -266,22 +241,13 @@ def _mask(lengths: Sequence[int], width: int | None = None) -> Tensor:
 
 def batches(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
     """Consecutive lists of at most `size` posts."""
-    batch: list[Post] = []
-    for post in posts:
-        batch.append(post)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    remaining = iter(posts)
+    while batch := list(islice(remaining, size)):
         yield batch
 
 
 def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
-    """Consecutive lists to be held in memory at once: 16 batches of `size` posts, or less.
-
-    Some batches at a time, so that posts of similar length meet in a batch; less where posts
-    carry the bytes of large images or very long texts.
-    """
+    """Consecutive lists of 16 batches of `size` posts, or of `HELD_BYTES` in images and texts."""
     window: list[Post] = []
     held = 0
     for post in posts:
@@ -300,8 +266,7 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
 def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Posts of these lengths in batches of similar length, as indices.
 
-    A batch has at most `size` posts, and a length of at most `PADDED` with its padding unless it
-    is a single post: a post of thousands of words does not multiply by the others.
+    A batch has at most `size` posts and `PADDED` words with its padding, or is a single post.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -317,10 +282,7 @@ def shuffled_batches(
 ) -> list[list[Post]]:
     """All posts once, in batches of similar length and random order; the seed decides it all.
 
-    Lengths are sorted only within a window of 16 batches, so that a batch stays a random sample.
-
-    Args:
-        lengths: of the posts, such as `Collator.lengths`; None: their words.
+    Lengths (None: of words) are sorted only within 16 batches: a batch stays a random sample.
     """
     draw = random.Random(seed)
     lengths = lengths or [len(post.words) for post in posts]
@@ -336,13 +298,10 @@ def shuffled_batches(
 
 
 def ahead(items: Iterable[Item], count: int = 1) -> Iterator[Item]:
-    """The same items in the same order, made by a thread while earlier ones are used.
+    """The same items in order, `count` of them made by a thread before they are asked for.
 
     An exception of the producer is raised where its item would have come. A consumer that stops
     early stops the producer too, after the item it is at.
-
-    Args:
-        count: how many items are made before they are asked for.
     """
     iterator, end = iter(items), object()
     pool = ThreadPoolExecutor(1, "ahead")

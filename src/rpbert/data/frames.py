@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -11,34 +11,27 @@ import pandas as pd
 from rpbert.errors import InputError
 from rpbert.types import Post, Prediction
 
-READ = ("id", "text", "tokens", "image", "caption")
-"""Columns that tagging reads."""
+_READ = ("id", "text", "tokens", "image", "caption")
 
 
 class FrameTagger(Protocol):
-    """What tags the rows: see `rpbert.inference.Tagger`."""
+    """What is needed of `rpbert.inference.Tagger`."""
 
-    def as_post(self, given: Any, index: int = 0) -> Post:
-        """A row as a post."""
+    def as_post(self, given: Any, index: int = 0) -> Post: ...  # noqa: D102
 
-    def predict_stream(self, posts: Iterable[Any], batch_size: int) -> Iterator[Prediction]:
-        """Tag posts in their order."""
+    def predict_stream(self, posts: Iterable[Any], batch_size: int) -> Iterator[Prediction]: ...  # noqa: D102
 
 
 def predict_frame(
     tagger: FrameTagger, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
 ) -> pd.DataFrame:
-    """The rows of a frame with what the tagger says of them beside.
+    """A new frame: index, columns and rows of `frame`, then the predictions.
 
     Args:
         frame: a row a post: ``text`` and/or ``tokens``, and where there are any ``image`` (a
-            path, bytes or a PIL image), ``caption`` and ``id``. Missing values stand for absent
-            ones.
-        prefix: of the new columns' names.
-
-    Returns:
-        A new frame: index, columns and rows as they were, then ``entities`` (dictionaries as in
-        a prediction's JSON), ``relation`` (r, NaN without a relation gate) and ``image_status``.
+            path, bytes or a PIL image), ``caption`` and ``id``; missing values are absent ones.
+        prefix: of the new columns ``entities`` (dictionaries as in a prediction's JSON),
+            ``relation`` (r, NaN without a relation gate) and ``image_status``.
 
     Raises:
         InputError: no column holds posts, a new column is there already, or a row is no post.
@@ -51,11 +44,16 @@ def predict_frame(
         there = ", ".join(map(repr, frame.columns)) or "no columns"
         raise InputError("frame", there, "a column 'text' or 'tokens'")
     found = list(tagger.predict_stream(_posts(tagger, frame), batch_size))
-    return frame.assign(**dict(zip(columns, _values(found, frame.index), strict=True)))
+    values = (
+        pd.Series([list(map(asdict, one.entities)) for one in found], frame.index, dtype=object),
+        pd.Series([one.relation for one in found], frame.index, dtype="float64"),
+        pd.Series([one.image for one in found], frame.index, dtype="str"),
+    )
+    return frame.assign(**dict(zip(columns, values, strict=True)))
 
 
 def _posts(tagger: FrameTagger, frame: pd.DataFrame) -> Iterator[Post]:
-    read = [name for name in READ if name in frame.columns]
+    read = [name for name in _READ if name in frame.columns]
     rows = zip(frame.index, *(frame[name] for name in read), strict=True)
     for number, (label, *cells) in enumerate(rows):
         values = {name: _plain(cell) for name, cell in zip(read, cells, strict=True)}
@@ -71,10 +69,3 @@ def _plain(cell: Any) -> Any:
         cell = cell.tolist()
     missing = pd.api.types.is_scalar(cell) and pd.isna(cell)
     return None if missing else cell
-
-
-def _values(found: Sequence[Prediction], index: pd.Index) -> Iterator[pd.Series]:
-    entities = [[asdict(entity) for entity in prediction.entities] for prediction in found]
-    yield pd.Series(entities, index, dtype=object)
-    yield pd.Series([prediction.relation for prediction in found], index, dtype="float64")
-    yield pd.Series([prediction.image for prediction in found], index, dtype="str")

@@ -1,8 +1,7 @@
-"""Safe decoding of untrusted images and stored regions, and the status of a missing one.
+"""Safe decoding of untrusted images and stored regions.
 
-An image that is absent or cannot be decoded never stops a run and is never replaced by another
-picture: its status says why, and its post has no visual token. That is the neutral input of every
-system here: the text alone, exactly as for a post without image.
+An image that is absent or cannot be decoded never stops a run: its status says why, and its post
+is read as text alone, exactly as a post without image.
 """
 
 from __future__ import annotations
@@ -33,14 +32,11 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 BYTE_LIMIT = 32 * 2**20
 PIXEL_LIMIT = 64_000_000
-# Pixels × scans of a JPEG. Each scan of a progressive one costs a pass over the whole image,
-# however few bytes it takes: ten are usual, and tens of thousands would hold a processor for long.
+# Pixels × scans of a JPEG: each scan, however few bytes it takes, costs a pass over all pixels.
 SCAN_LIMIT = 4_000_000_000
-# Shrink cheaply to no less than twice the wanted size, then resample properly.
-REDUCING_GAP = 2.0
+REDUCING_GAP = 2.0  # shrink cheaply to no less than twice the wanted size, then resample properly
 
 REGIONS = "regions.safetensors"
-"""``<id>/features``, shape (N, d_v), and ``<id>/boxes``, shape (N, 4), of each image id."""
 _AS_STORED = "<id>/features of shape (N, d) and <id>/boxes of shape (N, 4) as safetensors"
 
 Resampling: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -50,7 +46,7 @@ Fit: TypeAlias = Callable[[int, int], tuple[int, int]]
 """The size that an image is shrunk to, from its width and height."""
 
 MEAN: Channels = (0.485, 0.456, 0.406)  # of ImageNet, which every published ResNet was trained with
-DEVIATION: Channels = (0.229, 0.224, 0.225)
+STD: Channels = (0.229, 0.224, 0.225)
 # EXIF orientation (tag 0x0112) → the transposition that turns the image upright.
 _TURNS = {
     **{2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"},
@@ -65,13 +61,13 @@ class Preprocessing:
     Attributes:
         size: side of the square in pixels.
         mean: of red, green and blue, each in [0, 1]; it is subtracted.
-        deviation: what the rest is divided by.
+        std: what the rest is divided by.
         resampling: the filter that shrinks an image to the square.
     """
 
     size: int = 224
     mean: Channels = MEAN
-    deviation: Channels = DEVIATION
+    std: Channels = STD
     resampling: Resampling = "bicubic"
 
 
@@ -93,9 +89,9 @@ class LoadedImage:
 def load_image(source: Source, size: int = 224, resampling: Resampling = "bicubic") -> LoadedImage:
     """Decodes an image to RGB of `size` × `size`.
 
-    The whole image is kept and squeezed to the square (the paper: "reshaped"), upright by its
-    EXIF orientation, over white where it is transparent; of an animation the first frame. A PIL
-    image is trusted in its format and taken at its current frame.
+    The whole image is squeezed to the square (the paper: "reshaped"), upright by its EXIF
+    orientation, over white where it is transparent; of an animation the first frame. A PIL image
+    is trusted in its format and taken at its current frame.
 
     Raises:
         InputError: `source` is of another type. Bad image data never raises.
@@ -104,11 +100,7 @@ def load_image(source: Source, size: int = 224, resampling: Resampling = "bicubi
 
 
 def load_small(source: Source, side: int) -> LoadedImage:
-    """Decodes an image as `load_image` does, but in its own proportions and at most `side` long.
-
-    Raises:
-        InputError: `source` is of another type. Bad image data never raises.
-    """
+    """Decodes an image as `load_image` does, but in its own proportions and at most `side` long."""
 
     def within(width: int, height: int) -> tuple[int, int]:
         scale = min(1.0, side / max(width, height))
@@ -118,10 +110,7 @@ def load_small(source: Source, side: int) -> LoadedImage:
 
 
 def claim(content: bytes) -> tuple[int, int, int] | None:
-    """Width, height and scans of an encoded image by its header, None where it is none.
-
-    All pixels are passed over once a scan; there are several in a progressive JPEG.
-    """
+    """Width, height and scans (passes over all pixels) by an image's header, None if it is none."""
     from PIL import Image as pil
 
     try:
@@ -136,15 +125,14 @@ def normalise_batch(
 ) -> Tensor:
     """Images of one size, (size, size, 3) each, as float32. Shape: (I, 3, size, size).
 
-    The result lies in memory as the pixels do, channels last, which is also the order in which
-    convolutions are fastest.
+    In memory channels stay last, the order in which convolutions are fastest.
     """
     import torch
 
     if not pixels:
         return torch.zeros(0, 3, preprocessing.size, preprocessing.size)
     values = torch.from_numpy(np.stack(pixels)).to(torch.float32)  # (I, height, width, 3)
-    std = torch.tensor(preprocessing.deviation)
+    std = torch.tensor(preprocessing.std)
     values.mul_(1 / (255 * std)).sub_(torch.tensor(preprocessing.mean) / std)
     return values.permute(0, 3, 1, 2)
 
@@ -152,9 +140,7 @@ def normalise_batch(
 def fingerprint(source: Source) -> str | None:
     """A cheap identity: images of one fingerprint need to be decoded once.
 
-    A file is known by its path, time and size, so that one replaced under its old name is another
-    image, and one under two names counts as two. The fingerprint of a PIL image holds only while
-    the image is alive and unchanged.
+    A file is known by its path, time and size; a PIL image only while it is alive and unchanged.
     """
     if source is None:
         return None
@@ -189,11 +175,9 @@ def _load(source: Source, fit: Fit, resampling: Resampling) -> LoadedImage:
     except Exception as error:
         if isinstance(source, Path) and "\0" in str(source):
             return LoadedImage("missing", reason="not a file name")
-        # Decoders meet bytes that nobody foresaw and raise what they please: SyntaxError,
-        # struct.error, IndexError, MemoryError. Whatever it is, it is a fact about this image and
-        # not about the program, and it is kept as the reason.
-        told = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        return LoadedImage("unreadable", reason=" ".join(told.split()))
+        # Decoders raise anything on damaged bytes: SyntaxError, struct.error, IndexError, …
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return LoadedImage("unreadable", reason=" ".join(reason.split()))
 
 
 class _Refused(Exception):
@@ -202,13 +186,16 @@ class _Refused(Exception):
 
 def _read(path: Path) -> bytes:
     status = path.stat()
-    # Opening a named pipe would wait for ever for a writer.
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for a writer
         raise _Refused("not a regular file")
-    if status.st_size > BYTE_LIMIT:
-        raise _Refused(f"{status.st_size} bytes, more than {BYTE_LIMIT}")
+    _check_bytes(status.st_size)
     with path.open("rb") as file:
         return file.read(BYTE_LIMIT + 1)
+
+
+def _check_bytes(count: int) -> None:
+    if count > BYTE_LIMIT:
+        raise _Refused(f"{count} bytes, more than {BYTE_LIMIT}")
 
 
 def _decode(source: bytes | Image, fit: Fit, resampling: Resampling) -> NDArray[np.uint8]:
@@ -220,8 +207,7 @@ def _decode(source: bytes | Image, fit: Fit, resampling: Resampling) -> NDArray[
         return _shrunk(source, fit(*source.size), None, resampling)
     if not source:
         raise _Refused("empty file")
-    if len(source) > BYTE_LIMIT:
-        raise _Refused(f"{len(source)} bytes, more than {BYTE_LIMIT}")
+    _check_bytes(len(source))
     with pil.open(io.BytesIO(source), formats=FORMATS) as image:
         _check_pixels(image)
         scans = _scans(image, source)
@@ -234,10 +220,7 @@ def _decode(source: bytes | Image, fit: Fit, resampling: Resampling) -> NDArray[
 
 
 def _check_pixels(image: Image) -> None:
-    """Refuses by the size in the header, before anything is decoded.
-
-    Pillow has a limit of its own; it lies above this one, and others may have lifted it.
-    """
+    """Refuses by the size in the header; Pillow's own limit is higher, and others may lift it."""
     width, height = image.size
     if width * height > PIXEL_LIMIT:
         raise _Refused(f"{width} × {height} pixels, more than {PIXEL_LIMIT}")
@@ -248,10 +231,7 @@ def _scans(image: Image, content: bytes) -> int:
 
 
 def _shrunk(
-    image: Image,
-    size: tuple[int, int],
-    box: tuple[float, float, float, float] | None,
-    resampling: Resampling,
+    image: Image, size: tuple[int, int], box: Any, resampling: Resampling
 ) -> NDArray[np.uint8]:
     """Shrinks to `size`, which is of the image as it is stored, then turns it upright."""
     from PIL import Image as pil
@@ -275,11 +255,7 @@ def _shrunk(
 
 
 def load_regions(stored: StoredRegions) -> Regions:
-    """The regions that are stored for an image.
-
-    Raises:
-        InputError: they are not as the file's format has them.
-    """
+    """The regions that are stored for an image."""
     where, file = f"{stored.path}: {stored.id}", _opened(stored.path)
     try:
         features = file.get_tensor(f"{stored.id}/features").astype(np.float32)
@@ -296,11 +272,7 @@ def load_regions(stored: StoredRegions) -> Regions:
 
 
 def stored_ids(path: Path) -> frozenset[str]:
-    """The ids of the images whose regions a file holds; empty without the file.
-
-    Raises:
-        InputError: the file is no safetensors file.
-    """
+    """The ids of the images whose regions a file holds; empty without the file."""
     keys = _opened(path).keys() if path.is_file() else ()
     return frozenset(key.removesuffix("/features") for key in keys if key.endswith("/features"))
 

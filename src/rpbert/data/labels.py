@@ -1,9 +1,7 @@
 """Tags ↔ entities: IOB2 as the two scorers of the field read it.
 
-IOB2 is of Tjong Kim Sang and Veenstra (EACL 1999). The scorers differ on malformed sequences,
-which the gold of Twitter-2015 holds: an ``I-X`` that continues nothing. `strict_spans` reads as
-seqeval in strict IOB2 mode, `lenient_spans` as conlleval and as seqeval's default. On well-formed
-sequences both are the inverse of `tags_of`.
+IOB2 is of Tjong Kim Sang and Veenstra (EACL 1999). The scorers differ on an ``I-X`` that continues
+nothing, which the gold of Twitter-2015 holds. On other sequences both are the inverse of `tags_of`.
 """
 
 from __future__ import annotations
@@ -47,10 +45,7 @@ def lone_inside(tags: Sequence[str]) -> list[int]:
 
 
 def strict_spans(tags: Sequence[str]) -> list[Span]:
-    """Entities under strict IOB2: only ``B-X`` opens one, and only ``I-X`` continues it.
-
-    A lone ``I-X`` is no entity (seqeval, ``scheme=IOB2``, ``mode="strict"``).
-    """
+    """Entities where only ``B-X`` opens one (seqeval, ``scheme=IOB2``, ``mode="strict"``)."""
     spans = []
     for start, tag in enumerate(tags):
         if tag.startswith("B-"):
@@ -75,11 +70,7 @@ def repair(tags: Sequence[str]) -> list[str]:
 
 
 def tags_of(spans: Iterable[Span], length: int) -> list[str]:
-    """IOB2 tags of `length` words that hold `spans`, in any order.
-
-    Raises:
-        ValueError: a span is empty, reaches outside the words, or overlaps another.
-    """
+    """IOB2 tags of `length` words that hold `spans`, in any order, disjoint and not empty."""
     tags = [OUTSIDE] * length
     for label, start, end in spans:
         if not 0 <= start < end <= length:
@@ -101,6 +92,5 @@ def entity_lexicon(words: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
 
 def entity_digest(span: Span, words: Sequence[str]) -> str:
     """The digest of an entity's label and lower-case words."""
-    label, first, end = span
-    content = "\n".join([label, *(word.lower() for word in words[first:end])])
+    content = "\n".join([span[0], *(word.lower() for word in words[span[1] : span[2]])])
     return hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -1,14 +1,27 @@
-"""The one door to data: `open_data` takes a folder or file and gives its posts split by split."""
+"""The one door to data: `open_data` gives the posts of a folder or file split by split.
+
+The text files of a folder hold ``IMGID:`` lines and ``word<TAB>tag`` lines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from rpbert.data.conll import read_conll
 from rpbert.data.images import REGIONS, stored_ids
-from rpbert.data.reading import SILENT, ImageFolder, Quirk, ReadLog, lines_of, quoted, relation_of
+from rpbert.data.labels import is_tag, normalise
+from rpbert.data.reading import (
+    SILENT,
+    ImageFolder,
+    Quirk,
+    ReadLog,
+    lines_of,
+    note_words,
+    quoted,
+    relation_of,
+)
 from rpbert.data.tables import NO_GOLD, read_table
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.webdataset import read_tar
@@ -22,6 +35,10 @@ SUFFIXES = (*_TABLES, ".tar")
 """Files that can be tagged as shards."""
 WORD_LIMIT = 20_000
 """Words of a post in a shard. One post alone must not take the memory of a machine."""
+_HEADER, _TAB = "IMGID:", "\t"
+NO_BLANK_END = "no blank line at the end"
+_Block: TypeAlias = tuple[list[tuple[int, str]], tuple[int, str, str] | None]
+"""The numbered lines of a post, and the quirk of how it ends."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +47,7 @@ class DataSource:
 
     Attributes:
         path: the data folder, or the single file.
-        files: the file of each split: CoNLL with IMGID, JSON lines, Parquet, or for both splits of
-            TRC its labels.
+        files: the file of each split: CoNLL with IMGID, JSON lines, Parquet or the labels of TRC.
         splitter: cuts a text that comes without words.
         faults: takes the fault of each faulty row.
     """
@@ -49,9 +65,9 @@ class DataSource:
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
         """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
 
-        Files of a folder that name images by id (``captions.tsv``, ``image_texts.tsv``,
-        ``relations.tsv``) fill gaps; regions are those of ``regions.safetensors`` beside the file.
-        Posts of text files show the extra images that ``images.tsv`` names.
+        In a folder ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` fill gaps by image
+        id, and ``images.tsv`` names extra images of the posts of text files; regions are those of
+        ``regions.safetensors`` beside the file.
 
         Raises:
             InputError: there is no such split, or what is read is malformed.
@@ -87,12 +103,11 @@ class DataSource:
 
 
 class _Companions:
-    """What the files beside the posts say of images, each by its id."""
+    """What the files beside the posts say of images by id; nothing beside a file opened alone."""
 
     def __init__(self, path: Path, file: Path, log: ReadLog) -> None:
         self.stored = file.parent / REGIONS
         self.regions = stored_ids(self.stored)
-        # Of a single file that was opened by itself there are none.
         self.captions = _values_by_id(path / "captions.tsv", log)
         self.relations = read_relations(path / "relations.tsv", log)
         self.image_texts = _values_by_id(path / "image_texts.tsv", log)
@@ -126,12 +141,8 @@ def open_data(
     """Open a data folder, a TRC folder, a ``.jsonl`` or a ``.parquet`` file.
 
     Args:
-        path: the folder or file.
         splitter: cuts a text that comes without words; None: marks stay on their words.
         faults: takes the fault of each faulty row as it is read, such as `LeftOut`.
-
-    Raises:
-        InputError: nothing of the kind is at `path`.
     """
     path, splitter = Path(path), splitter or SPLITTERS["joined"]
     if path.is_dir():
@@ -181,13 +192,7 @@ def _image_folder(path: Path) -> ImageFolder | None:
 
 
 def read_relations(path: Path, log: ReadLog = SILENT) -> dict[str, float]:
-    """The relation of each post in a file of lines id, tab, 0, 1 or a probability between.
-
-    A file that is not there has none.
-
-    Raises:
-        InputError: a line is malformed.
-    """
+    """The relation of each image id in ``relations.tsv``; none without the file."""
     relations = {}
     for id, (value, where) in _values_by_id(path, log).items():
         try:
@@ -218,14 +223,7 @@ def _values_by_id(path: Path, log: ReadLog) -> dict[str, tuple[str, str]]:
 
 
 def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> Iterator[Post]:
-    """Posts of one shard in its order, of bounded size each; gold in it is not read.
-
-    Args:
-        faults: takes the fault of each row that gives no post.
-
-    Raises:
-        InputError: the file is missing, of another kind, or ends early.
-    """
+    """Posts of one shard in its order, of bounded size each; gold in it is not read."""
     log = ReadLog(fault=faults)
     if path.suffix not in SUFFIXES:
         found = f"a file that ends in {quoted(path.suffix)}"
@@ -240,3 +238,103 @@ def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> I
             faults(InputError(post.origin, found, f"at most {WORD_LIMIT:,}", "cut it into several"))
         else:
             yield post
+
+
+def read_conll(path: Path, images: ImageFolder | None, log: ReadLog) -> Iterator[Post]:
+    """Posts of one text file, in its order; a fault leaves its post out.
+
+    Where `log.fault` returns, a space between word and tag is read as the tab.
+    """
+    for lines, end in _blocks(path, log):
+        post = None
+        try:
+            post = _post(lines, path, images, log) if lines else None
+        except InputError as fault:
+            log.fault(fault)
+        if end:
+            log.note(path, *end)
+        if post is not None:
+            first, *numbers = (number for number, _ in lines)
+            if not post.words:
+                log.note(path, first, "post without words", f"id {quoted(post.id)}; kept")
+            note_words(log, path, numbers, post.words, post.tags or ())
+            yield post
+
+
+def _blocks(path: Path, log: ReadLog) -> Iterator[_Block]:
+    """The lines of each post; none of a post of which a line cannot be read."""
+    lines: list[tuple[int, str]] = []
+    end: tuple[int, str, str] | None
+    spoiled, found, number = False, False, 0
+
+    def spoil(fault: InputError) -> None:
+        nonlocal spoiled
+        log.fault(fault)
+        spoiled = True
+
+    for number, line in lines_of(path, ReadLog(log.quirks, spoil)):
+        header, blank, end = _is_header(line), not line.strip(" "), None
+        if header and lines:
+            end = number, "no blank line between posts", "a new post all the same"
+        elif blank and line:
+            end = number, "spaces on a blank line", "ends the post"
+        if header or blank:
+            yield ([] if spoiled else lines), end
+            lines, spoiled = [], False
+        if not blank:
+            lines.append((number, line))
+        found = found or header
+    if lines:
+        end = number, NO_BLANK_END, "the last post ends with the file"
+        yield ([] if spoiled else lines), end
+    if not found:
+        raise InputError(path, "no post", "posts, each begun by an IMGID:<image id> line")
+
+
+def _is_header(line: str) -> bool:
+    return line.startswith(_HEADER) and _TAB not in line
+
+
+def _post(
+    lines: list[tuple[int, str]], path: Path, images: ImageFolder | None, log: ReadLog
+) -> Post:
+    (first, header), *rest = lines
+    origin = f"{path}:{first}"
+    if not _is_header(header):
+        if _TAB not in header:
+            raise _no_line(origin, header)
+        found = f"the word {quoted(header.rpartition(_TAB)[0])} outside any post"
+        raise InputError(origin, found, "an IMGID: line first")
+    id = header.removeprefix(_HEADER).strip()
+    if not id:
+        raise InputError(origin, "IMGID: without an id", "IMGID:<image id>")
+    words, tags = [], []
+    for number, line in rest:
+        word, tag = _word_and_tag(line, f"{path}:{number}", log)
+        words.append(word)
+        tags.append(normalise(tag))
+        if tags[-1] != tag:
+            log.note(path, number, "OTHER for MISC", f"{tag} read as {tags[-1]}")
+    image = images.find(id, origin) if images else None
+    return Post.from_words(id, tuple(words), tags=tuple(tags), image=image, origin=origin)
+
+
+def _word_and_tag(line: str, where: str, log: ReadLog) -> tuple[str, str]:
+    # The tag follows the last tab: a word may hold one, a tag never does.
+    word, tab, tag = line.rpartition(_TAB)
+    if tab:
+        if not is_tag(tag):
+            expected = "O, B-<type> or I-<type> behind the tab"
+            raise InputError(where, f"the tag {quoted(tag)}", expected)
+        return word, tag
+    word, _, tag = line.rpartition(" ")
+    fault = _no_line(where, line)
+    if not word or not is_tag(tag):
+        raise fault
+    log.fault(fault)
+    return word, tag
+
+
+def _no_line(where: str, line: str) -> InputError:
+    expected = "an IMGID:<image id> line, a word<TAB>tag line or a blank line"
+    return InputError(where, quoted(line), expected, "set a tab between word and tag")

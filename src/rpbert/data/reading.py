@@ -27,14 +27,7 @@ _INVISIBLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Quirk:
-    """Something odd in a source that was survived.
-
-    Attributes:
-        file: the name of the file.
-        line: the line of a text file or the row of a table, from 1.
-        kind: what it is, the same words for all of its kind.
-        detail: what was found there, and how it was read.
-    """
+    """Something odd that was read all the same, in a line or row (from 1) of a file by its name."""
 
     file: str
     line: int
@@ -44,12 +37,7 @@ class Quirk:
 
 @dataclass(frozen=True)
 class ReadLog:
-    """Where a reader reports what it finds.
-
-    Attributes:
-        quirks: collects what is odd; None where nobody asks.
-        fault: takes the fault of a row; if it returns, reading continues after the row.
-    """
+    """Where a reader reports quirks (None: they are dropped) and the faults of rows."""
 
     quirks: list[Quirk] | None = None
     fault: Faults = field(default=refuse)
@@ -65,11 +53,7 @@ SILENT = ReadLog()
 
 
 class LeftOut:
-    """Takes the faults of a source (`rpbert.errors.Faults`) and lets the reading continue.
-
-    Attributes:
-        count: how many rows, or posts of a text file, were left out or repaired.
-    """
+    """Counts the faults of a source (`rpbert.errors.Faults`) and lets the reading continue."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -91,11 +75,7 @@ class LeftOut:
 def lines_of(path: Path, log: ReadLog = SILENT) -> Iterator[tuple[int, str]]:
     """Each line of a UTF-8 file with its number, without BOM and line end.
 
-    Only a line feed ends a line: other separators occur inside tweets. A line that is not UTF-8 or
-    is too long is a fault.
-
-    Raises:
-        InputError: the file cannot be opened.
+    Only a line feed ends a line: other separators occur inside tweets.
     """
     try:
         file = path.open("rb")
@@ -108,11 +88,10 @@ def lines_of(path: Path, log: ReadLog = SILENT) -> Iterator[tuple[int, str]]:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
                 log.note(path, 1, "byte order mark", "skipped")
             raw = raw.removesuffix(b"\n")
-            if raw.endswith(b"\r"):
-                raw = raw.removesuffix(b"\r")
-                if not crlf:
-                    log.note(path, number, "CRLF line ends", "from this line on; read as LF")
+            if raw.endswith(b"\r") and not crlf:
+                log.note(path, number, "CRLF line ends", "from this line on; read as LF")
                 crlf = True
+            raw = raw.removesuffix(b"\r")
             if len(raw) > LINE_LIMIT:
                 found = f"a line of more than {LINE_LIMIT:,} bytes"
                 log.fault(InputError(f"{path}:{number}", found, "a line a post"))
@@ -121,10 +100,10 @@ def lines_of(path: Path, log: ReadLog = SILENT) -> Iterator[tuple[int, str]]:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 found = f"the byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-                expected, hint = "UTF-8 text", "save the file as UTF-8"
-                log.fault(InputError(f"{path}:{number}", found, expected, hint))
-                continue
-            yield number, line
+                hint = "save the file as UTF-8"
+                log.fault(InputError(f"{path}:{number}", found, "UTF-8 text", hint))
+            else:
+                yield number, line
 
 
 def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -145,11 +124,7 @@ def quoted(value: object, limit: int = 60) -> str:
 def refuse_misspelt(
     name: str, names: Collection[str], known: Collection[str], where: object
 ) -> None:
-    """Refuse an unknown name that resembles a known one which is absent.
-
-    Raises:
-        InputError: it does; reading on would silently lose what it holds.
-    """
+    """Refuse an unknown name that resembles an absent known one, lest its values are lost."""
     missing = [key for key in known if key not in names]
     near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
     if near:
@@ -158,11 +133,7 @@ def refuse_misspelt(
 
 
 def relation_of(value: object, where: object) -> float:
-    """A relation label: 0, 1, or a probability between.
-
-    Raises:
-        InputError: anything else.
-    """
+    """A relation label: 0, 1, or a probability between."""
     try:
         number = float(value) if isinstance(value, str | int | float) else -1.0
     except (ValueError, OverflowError):
@@ -173,11 +144,7 @@ def relation_of(value: object, where: object) -> float:
 
 
 def safe_relative(name: str, where: object) -> Path:
-    """`name` as a path that stays below the folder it is relative to.
-
-    Raises:
-        InputError: it is empty, absolute, climbs with ``..``, or is no path at all.
-    """
+    """`name` as a path that stays below the folder it is relative to."""
     if not stays_below(name) or "://" in name:
         raise InputError(where, f"the image {quoted(name)}", "a path below the folder of the data")
     return Path(name)
@@ -197,22 +164,14 @@ class ImageFolder:
         self._names = {stem: name for _, name, stem in reversed(found)}
 
     def find(self, id: str, where: object) -> Path:
-        """The image named `id`, as ``<id>.jpg`` also where there is none.
-
-        Raises:
-            InputError: `id` is no plain file name, so it might lead out of the folder.
-        """
+        """The image named `id`, as ``<id>.jpg`` also where there is none."""
         if id in ("", ".", "..") or any(sign in id for sign in "/\\\0"):
             raise InputError(where, f"the image id {quoted(id)}", "a file name without folders")
         return self.path / self._names.get(id, id + ".jpg")
 
 
 def note_words(
-    log: ReadLog,
-    path: Path,
-    lines: Sequence[int | str],
-    words: Sequence[str],
-    tags: Sequence[str],
+    log: ReadLog, path: Path, lines: Sequence[int | str], words: Sequence[str], tags: Sequence[str]
 ) -> None:
     """Note what is odd about the words of one post; `lines` holds the line of each word."""
     if log.quirks is None:

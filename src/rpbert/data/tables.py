@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -52,11 +52,7 @@ Rows: TypeAlias = Iterable[tuple[int | str, Callable[[], Values | None]]]
 def read_table(
     path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: frozenset[str] = KEYS
 ) -> Iterator[Post]:
-    """Posts of a ``.jsonl`` or ``.parquet`` file; of the known keys only `keys` are read.
-
-    Raises:
-        InputError: the file is missing or damaged, or a column to be read is of no plain type.
-    """
+    """Posts of a ``.jsonl`` or ``.parquet`` file; of the known keys only `keys` are read."""
     rows = _parquet_rows(path, log, keys) if path.suffix == ".parquet" else _json_rows(path, log)
     return posts_of(rows, path, splitter, log, keys)
 
@@ -68,12 +64,7 @@ def posts_of(
     log: ReadLog = SILENT,
     keys: frozenset[str] = KEYS,
 ) -> Iterator[Post]:
-    """The posts of rows, but for those that are at fault.
-
-    Args:
-        path: named in messages, and what an image's path is relative to.
-        splitter: cuts a text that comes without tokens.
-    """
+    """The posts of rows without fault; an image's path is relative to `path`."""
     noted: set[str] = set()  # unknown keys
     for place, values_of in rows:
         try:
@@ -83,25 +74,17 @@ def posts_of(
             post = _post(_Row(values, path, place, log), splitter, noted)
         except InputError as fault:
             log.fault(fault)
-            continue
-        yield post
+        else:
+            yield post
 
 
 def post_of_values(values: Values, path: Path, line: int, splitter: WordSplitter) -> Post:
-    """The post of one row's values, as a file would hold them.
-
-    Raises:
-        InputError: a value is missing or of the wrong kind.
-    """
+    """The post of one row's values, as a file would hold them."""
     return next(posts_of([(line, lambda: values)], path, splitter))
 
 
 def json_object(text: str, where: object) -> dict[str, Any]:
-    """The JSON object that a text holds.
-
-    Raises:
-        InputError: it holds none.
-    """
+    """The JSON object that a text holds."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -164,12 +147,12 @@ def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: frozenset[s
         found = "a column twice" if "id" in names else "no column id"
         expected = "columns id, text and/or tokens, …"
         raise InputError(path, f"{found} among {quoted(names)}", expected)
-    wanted = [column for column in schema if column.name in keys]
-    for column in wanted:
-        if not _is_plain(column.type):
-            found = f"the column {quoted(column.name)} of type {quoted(str(column.type))}"
+    wanted = [name for name in names if name in keys]
+    for name in wanted:
+        if not _is_plain(kind := schema.field(name).type):
+            found = f"the column {quoted(name)} of type {quoted(str(kind))}"
             raise InputError(path, found, "text, numbers, bytes, or lists or structs of them")
-    return [column.name for column in wanted]
+    return wanted
 
 
 def _is_plain(kind: pyarrow.DataType) -> bool:
@@ -233,22 +216,15 @@ def _post(row: _Row, splitter: WordSplitter, noted: set[str]) -> Post:
         refuse_misspelt(key, row.values.keys(), KEYS, row.where)
         row.note("unknown key", f"{quoted(key)} is not read")
         noted.add(key)
-    id = _id(row)
-    post = _words(row, splitter)
-    tags = _tags(row, post)
-    note_words(row.log, row.path, [row.line] * len(post.words), post.words, tags or ())
-    images = _images(row)
-    return Post(id, post.words, post.text, post.spans, tags, images, origin=row.where)
-
-
-def _id(row: _Row) -> str:
     id = row.values.get("id")
-    if type(id) is int:
-        return str(id)
+    id = str(id) if type(id) is int else id
     if not isinstance(id, str) or not id:
         found = f"id {quoted(id)}" if "id" in row.values else "no id"
         raise row.refuse(found, "id as a string", 'give each row its own "id"')
-    return row.clean(id)
+    id, post = row.clean(id), _words(row, splitter)
+    tags = _tags(row, post)
+    note_words(row.log, row.path, [row.line] * len(post.words), post.words, tags or ())
+    return replace(post, id=id, tags=tags, images=_images(row), origin=row.where)
 
 
 def _words(row: _Row, splitter: WordSplitter) -> Post:
@@ -304,10 +280,8 @@ def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
     entities = _entities(row, post)
     if given is None:
         return tuple(labels.tags_of(entities, len(post.words)))
-    if sorted(entities) not in (
-        sorted(labels.strict_spans(given)),
-        sorted(labels.lenient_spans(given)),
-    ):
+    readings = (labels.strict_spans(given), labels.lenient_spans(given))
+    if sorted(entities) not in map(sorted, readings):
         raise row.refuse("entities that differ from the tags", "one of the two, or both alike")
     return given
 
@@ -320,20 +294,19 @@ def _entities(row: _Row, post: Post) -> list[labels.Span]:
     # Empty words are left out: they begin and end nothing.
     first = {start: i for i, (start, end) in enumerate(post.spans) if start < end}
     last = {end: i for i, (start, end) in enumerate(post.spans) if start < end}
-    found: list[labels.Span] = []
+    spans: list[labels.Span] = []
     for entity in given:
         label, start, end = _entity(row, entity, len(post.text))
         if start not in first or end not in last:
-            raise row.refuse(
-                f"the entity {quoted(post.text[start:end])} at {start} to {end}, which cuts a word",
-                "entities that begin and end with a word",
-                "fix the offsets, which count characters, or give the words as tokens",
-            )
-        found.append((label, first[start], last[end] + 1))
-    for (_, _, end), (_, start, _) in pairwise(sorted(found, key=lambda span: span[1:])):
+            found = f"the entity {quoted(post.text[start:end])} at {start} to {end}"
+            hint = "fix the offsets, which count characters, or give the words as tokens"
+            expected = "entities that begin and end with a word"
+            raise row.refuse(f"{found}, which cuts a word", expected, hint)
+        spans.append((label, first[start], last[end] + 1))
+    for (_, _, end), (_, start, _) in pairwise(sorted(spans, key=lambda span: span[1:])):
         if start < end:
             raise row.refuse("two entities that overlap", "each word in one entity at most")
-    return found
+    return spans
 
 
 def _entity(row: _Row, entity: object, length: int) -> labels.Span:

@@ -1,9 +1,8 @@
 """Text-image relations of tweets (TRC; Vempala and Preoţiuc-Pietro, ACL 2019).
 
-Its authors publish tweet ids and labels only; the user joins them with tweets and images of their
-own, by exact id. The file is damaged as published: ids that a spreadsheet rounded cannot be
-joined, and rows shifted by commas of a since removed text are recovered where all label columns
-are found and agree. Each is listed as a quirk.
+Only tweet ids and labels are published; users join them with tweets and images of their own. The
+file is damaged as published: ids that a spreadsheet rounded cannot be joined, and rows shifted by
+commas are recovered where all label columns are found and agree. Each is listed as a quirk.
 """
 
 from __future__ import annotations
@@ -46,11 +45,7 @@ def is_trc(path: Path) -> bool:
 
 
 def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[TrcLabel]:
-    """The usable labels of splits ("train", "test"), by default both; damaged rows are quirks.
-
-    Raises:
-        InputError: the file is missing or its header is not that of the published labels.
-    """
+    """The usable labels of splits ("train", "test"), by default both; damaged rows are quirks."""
     lines = lines_of(path, ReadLog(log.quirks))
     _, header = next(lines, (0, ""))
     names = _cells(header)
@@ -77,17 +72,10 @@ def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[Trc
 def read_trc(
     labels: Path, split: str, splitter: WordSplitter, log: ReadLog = SILENT
 ) -> Iterator[Post]:
-    """Labelled posts of one split, as far as the user has their tweets, in the published order.
+    """Labelled posts of "train" or "test", as far as the user has their tweets, in file order.
 
     The tweets, ``tweets.jsonl`` with ``id`` and ``text``, and ``images/<id>.jpg`` are beside the
     labels. Labels without a tweet and tweets without an image are quirks.
-
-    Args:
-        labels: the published CSV file.
-        split: "train" or "test".
-
-    Raises:
-        InputError: a file is missing or malformed, or no tweet at all has a label.
     """
     tweets, images = labels.parent / TWEETS, labels.parent / "images"
     if not tweets.is_file():
@@ -110,23 +98,19 @@ def read_trc(
         raise InputError(tweets, found, "rows whose id equals a tweet_id, as a string")
     folder = ImageFolder(images) if images.is_dir() else None
     for label in read_labels(labels, log, split):
-        joined = posts.get(label.id)
-        if joined is None:
+        if label.id not in posts:
             log.note(labels, label.line, "no tweet for the label", f"id {label.id}")
             continue
-        image = joined.image
+        image = posts[label.id].image
         if image is None and folder is not None:
             image = folder.find(label.id, f"{labels}:{label.line}")
         if image is None or (isinstance(image, Path) and not image.is_file()):
             log.note(labels, label.line, "no image for the label", f"id {label.id}")
-        yield joined.with_(image=image, relation=label.relation)
+        yield posts[label.id].with_(image=image, relation=label.relation)
 
 
 def _cells(line: str) -> list[str]:
-    """The comma-separated cells of a line, without the empty ones at its end.
-
-    Quotes are not read as in CSV: the damaged rows hold single ones.
-    """
+    """The cells of a line without empty ones at its end; damaged rows hold single quotes."""
     cells = [cell.strip().strip('"') for cell in line.split(",")]
     while cells and not cells[-1]:
         cells.pop()

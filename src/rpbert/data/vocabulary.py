@@ -54,10 +54,7 @@ class Vocabulary:
         return self._word_rows.get(word.lower(), UNKNOWN) if row is None else row
 
     def character_rows(self, word: str) -> list[int]:
-        """The row of each character of a word; of a very long one, of its beginning and its end.
-
-        A batch is padded to its longest word, and nobody's word is that long.
-        """
+        """The row of each character; of `MAX_WORD_LENGTH` of them, as batches are padded."""
         if len(word) > MAX_WORD_LENGTH:
             word = word[: MAX_WORD_LENGTH // 2] + word[-MAX_WORD_LENGTH // 2 :]
         return [self._character_rows.get(character, UNKNOWN) for character in word]
@@ -86,13 +83,9 @@ def frequent_words(posts: Iterable[Post], at_least: int = 2) -> tuple[str, ...]:
 
 
 def learn_wordpieces(texts: Iterable[Sequence[str]], size: int) -> PreTrainedTokenizerBase:
-    """An uncased WordPiece tokenizer: every character, then whole words by frequency.
+    """An uncased WordPiece tokenizer of at most `size`: all characters, then words by frequency.
 
-    The trainer of the tokenizers library breaks ties at random, so that two runs of one seed
-    would start from different vocabularies; this one depends on the texts alone.
-
-    Args:
-        size: most entries; characters are never left out.
+    The trainer of the tokenizers library breaks ties at random; this depends on the texts alone.
     """
     from tokenizers import normalizers, pre_tokenizers
     from transformers import BertTokenizer

@@ -30,11 +30,7 @@ _DAMAGE = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, Recur
 
 
 def read_tar(path: Path, splitter: WordSplitter, log: ReadLog = SILENT) -> Iterator[Post]:
-    """Posts of a WebDataset shard, in its order; gold in it is not read.
-
-    Raises:
-        InputError: the file is missing or no tar, or ends early.
-    """
+    """Posts of a WebDataset shard, in its order; gold in it is not read."""
     try:
         yield from posts_of(_rows(path), path, splitter, log, NO_GOLD)
     except _Damaged as damage:
@@ -42,24 +38,17 @@ def read_tar(path: Path, splitter: WordSplitter, log: ReadLog = SILENT) -> Itera
 
 
 class _Damaged(Exception):
-    """Why a tar cannot be read further."""
+    """Why a tar cannot be read further; an `InputError` would be the fault of one row."""
 
 
 class _Member(NamedTuple):
-    """A member of a tar.
-
-    Attributes:
-        key: its name up to the first dot after the folders.
-        suffix: the rest of its name, in lower case.
-        content: what it holds, of an image one byte beyond the limit at most; None if not read.
-        fault: why it is refused; empty if it is not.
-    """
+    """A member ``<key><suffix>`` of a tar; an image too large has one byte too many."""
 
     name: str
     key: str
     suffix: str
-    content: bytes | None
-    fault: str
+    content: bytes | None = None
+    fault: str = ""
 
 
 def _rows(path: Path) -> Rows:
@@ -83,18 +72,21 @@ def _values(key: str, members: Iterator[_Member], where: str) -> Values | None:
         held.add(kind)
         if kind == "image":
             values["image"] = member.content
-            continue
-        try:
-            text = member.content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = f"the byte 0x{member.content[error.start]:02x} in {quoted(member.name)}"
-            raise InputError(where, found, "UTF-8 text") from None
-        if kind == ".txt":
-            values.setdefault("text", text.removesuffix("\n"))
+        elif kind == ".txt":
+            values.setdefault("text", _text(member, where).removesuffix("\n"))
         else:
-            row = json_object(text, where)
+            row = json_object(_text(member, where), where)
             values |= {name: row[name] for name in NO_GOLD - {"image"} & row.keys()}
     return values if held else None
+
+
+def _text(member: _Member, where: str) -> str:
+    content = member.content or b""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"the byte 0x{content[error.start]:02x} in {quoted(member.name)}"
+        raise InputError(where, found, "UTF-8 text") from None
 
 
 def _members(path: Path) -> Iterator[_Member]:
@@ -123,31 +115,27 @@ def _member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: _Forward) -> _Mem
     suffix = "." + extension.lower()
     member = partial(_Member, info.name, folder + slash + stem, suffix)
     if info.isdir():
-        return member(None, "")
+        return member()
     if not stays_below(info.name):
-        return member(None, "which leads out of the archive")
+        return member(fault="which leads out of the archive")
     if not info.isreg() or info.issparse():
-        return member(None, "a link" if info.issym() or info.islnk() else "no plain file")
+        return member(fault="a link" if info.issym() or info.islnk() else "no plain file")
     if suffix not in IMAGE_SUFFIXES + _TEXTS:
-        return member(None, "")
+        return member()
     # An image that is too large is read one byte too far, so that decoding calls it so.
     limit = LINE_LIMIT if suffix in _TEXTS else BYTE_LIMIT + 1
     if suffix in _TEXTS and info.size > limit:
-        return member(None, f"of {info.size:,} bytes, more than {limit:,}")
+        return member(fault=f"of {info.size:,} bytes, more than {limit:,}")
     file.allowance = limit + _HEADER_LIMIT  # the reader looks a little ahead
     reader = tar.extractfile(info)
     content = reader.read(limit) if reader else b""
     if len(content) < min(info.size, limit):
         raise tarfile.ReadError("unexpected end of data")
-    return member(content, "")
+    return member(content)
 
 
 class _Forward:
-    """A file that is read forward only, and no further than is allowed.
-
-    A header can ask for a piece of any size, and for a position before itself, where reading
-    would never end.
-    """
+    """Reads forward only and within `allowance`: a header can ask for any size and position."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -166,10 +154,7 @@ class _Forward:
         self._file.seek(position)
 
     def check_end(self, position: int) -> None:
-        """See that a tar ends where the library says so.
-
-        It takes whatever it cannot read for the end; the true one is a block of zeros.
-        """
+        """Refuse an end without the block of zeros: `tarfile` ends wherever it cannot read."""
         self._file.seek(position)
         if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")

@@ -1,13 +1,12 @@
 """Raw post text → words with exact character offsets, in the two styles of the data sets.
 
 Twitter-2015 keeps ``#`` and ``@`` on their word and hyphens within theirs; Twitter-2017 splits all
-three off. Both split an apostrophe off (``Obama ' s``), so that a possessive never hides the end
-of a name. A tagger reads raw text in the style it was trained on (`marks_style`).
+three off. Both split an apostrophe off (``Obama ' s``). A tagger reads raw text in the style it was
+trained on (`marks_style`).
 
-Whatever the text, each character that is not whitespace belongs to exactly one word, and the
-time is linear in its length. An emoji stays one word with its skin tone, variation selector and
-joined parts. In scripts that write no spaces a character is a word, as data sets of Chinese have
-it, unless the training data has longer words of them.
+Each character that is not whitespace belongs to exactly one word, in linear time. An emoji stays
+one word with its skin tone, variation selector and joined parts. In scripts without spaces a
+character is a word, unless the training data has longer words of them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 
 from rpbert.types import Post
 
@@ -102,12 +100,11 @@ def _pattern(kinds: tuple[str, ...]) -> re.Pattern[str]:
 @cache
 def _combining_marks() -> str:
     """All combining marks as the inside of a character class; `re` knows no such class."""
-    marks = (c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M")
-    runs = [
-        [c for _, c in run]
-        for _, run in groupby(enumerate(marks), key=lambda pair: pair[1] - pair[0])
-    ]
-    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
+    marks = [c for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M"]
+    known = frozenset(marks)
+    first = (chr(c) for c in marks if c - 1 not in known)
+    last = (chr(c) for c in marks if c + 1 not in known)
+    return "".join(f"{start}-{end}" for start, end in zip(first, last, strict=True))
 
 
 def align(words: Sequence[str], text: str) -> list[tuple[int, int]]:
@@ -138,11 +135,7 @@ def style_of(joined: int, apart: int) -> str:
 
 
 def marks_style(posts: Iterable[Post]) -> str:
-    """The style a training set is written in, as a key of `SPLITTERS`.
-
-    Counts ``#`` and ``@`` that are words of their own against those that begin a longer word, and
-    words of scripts without spaces that are longer than a character against those that are not.
-    """
+    """The style a training set is written in, as a key of `SPLITTERS`: what prevails in it."""
     joined = apart = runs = 0
     pattern = _unspaced()
     for post in posts:
@@ -169,13 +162,9 @@ class SplittingWarning(UserWarning):
 
 
 class MarksWatch:
-    """Counts marks over all posts that pass, and warns once where they are of the other style.
+    """Counts marks over all posts, and warns once where they are not of the model's `style`.
 
-    Raw text is split in the model's own way. Posts that come as words bring their own, and a model
-    of the other way then meets words it never saw.
-
-    Args:
-        style: how the training posts were split, "joined" or "apart".
+    Posts that come as words may be split in another way than the model's training posts.
     """
 
     def __init__(self, style: str) -> None:

@@ -51,7 +51,7 @@ class ImageSettings(NetworkSettings):
         given = {
             "size": self.image_size,
             "mean": self.mean,
-            "deviation": self.std,
+            "std": self.std,
             "resampling": self.resampling,
         }
         own = {name: value for name, value in given.items() if value is not None}
@@ -120,7 +120,7 @@ class ImageBlocks(Evidence):
     def saved_settings(self) -> dict[str, Any]:
         """The shape of the network, and how its images are prepared."""
         fields = asdict(self.preprocessing)
-        prepared = {"image_size": fields.pop("size"), "std": fields.pop("deviation"), **fields}
+        prepared = {"image_size": fields.pop("size"), **fields}
         return {"pretrained": None, "shape": shape_of(self.network.config), **prepared}
 
     def freeze(self) -> None:

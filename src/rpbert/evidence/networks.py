@@ -50,7 +50,7 @@ class Family:
 
 HALF: Channels = (0.5, 0.5, 0.5)
 CLIP = Preprocessing(
-    mean=(0.48145466, 0.4578275, 0.40821073), deviation=(0.26862954, 0.26130258, 0.27577711)
+    mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
 FAMILIES: dict[str, Family] = {
     # He et al. 2016; Liu et al. 2022, "A ConvNet for the 2020s"; Woo et al. 2023.
@@ -60,7 +60,7 @@ FAMILIES: dict[str, Family] = {
     # Dosovitskiy et al. 2021, "An image is worth 16x16 words".
     "vit": Family(
         "ViTModel",
-        Preprocessing(mean=HALF, deviation=HALF, resampling="bilinear"),
+        Preprocessing(mean=HALF, std=HALF, resampling="bilinear"),
         arguments={"add_pooling_layer": False},
         fixed_size=True,
     ),
@@ -73,7 +73,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "siglip_vision_model": Family(
         "SiglipVisionModel",
-        Preprocessing(mean=HALF, deviation=HALF),
+        Preprocessing(mean=HALF, std=HALF),
         unused=("head",),
         fixed_size=True,
     ),
@@ -295,7 +295,7 @@ def published_preprocessing(source: str | Path, usual: Preprocessing) -> Preproc
     return Preprocessing(
         size=int(size),
         mean=_channels(mean) if mean else usual.mean,
-        deviation=_channels(std) if std else usual.deviation,
+        std=_channels(std) if std else usual.std,
         resampling=resampling,
     )
 
