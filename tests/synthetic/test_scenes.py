@@ -13,7 +13,8 @@ from sklearn.svm import SVC
 
 from rpbert.synthetic.canvas import SUPERSAMPLING, Canvas, Pen, arc
 from rpbert.synthetic.colours import COLOURS
-from rpbert.synthetic.scenes import SCENES, draw
+from rpbert.synthetic.scenes import draw
+from rpbert.synthetic.sentences import LABELS
 
 WORDS_OF = {
     "person": {"person", "people"},
@@ -58,7 +59,7 @@ def test_sides_vary_around_the_size_asked_for() -> None:
 
 @pytest.mark.parametrize("size", [32, 33, 700])
 def test_every_size_is_drawn_in_full_colour_and_the_same_chance_the_same(size: int) -> None:
-    for label in SCENES:
+    for label in (*LABELS, None):
         first, again, other = (draw(label, random.Random(seed), size) for seed in (5, 5, 6))
         assert (first.image.tobytes(), first.caption) == (again.image.tobytes(), again.caption)
         assert first.image.tobytes() != other.image.tobytes()
@@ -83,7 +84,7 @@ def test_the_colour_named_for_a_gift_box_covers_a_good_part_of_the_picture() -> 
 
 
 def test_shapes_tell_the_type_and_mean_colours_do_not() -> None:
-    labels = tuple(SCENES)
+    labels = LABELS
     scenes = [draw(labels[k % 4], random.Random(k), 64).image.resize((16, 16)) for k in range(800)]
     pixels = np.stack([np.asarray(image, dtype=np.float32) / 255 - 0.5 for image in scenes])
     types = np.arange(800) % 4

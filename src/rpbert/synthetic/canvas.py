@@ -32,15 +32,10 @@ def described(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """Draws filled shapes in a frame of its own: moved, scaled, turned or mirrored.
-
-    Attributes:
-        surface: what is drawn on.
-        frame: ``(a, b, c, d, e, f)``: (x, y) lands on pixel (a x + b y + c, d x + e y + f).
-    """
+    """Draws filled shapes in its frame: (x, y) is pixel (a x + b y + c, d x + e y + f)."""
 
     surface: ImageDraw.ImageDraw
-    frame: tuple[float, float, float, float, float, float]
+    frame: tuple[float, float, float, float, float, float]  # a to f
 
     def at(
         self, x: float, y: float, scale: float = 1.0, turn: float = 0.0, mirror: bool = False
@@ -163,12 +158,7 @@ def _value(text: Any, palette: dict[str, Colour]) -> Any:
 
 
 class Canvas:
-    """An empty picture and a pen for it.
-
-    Attributes:
-        width, height: in units of the shorter side, so the smaller of the two is 1.
-        pen: draws in these units.
-    """
+    """An empty picture, its width and height in units of the shorter side, and a pen for it."""
 
     def __init__(self, pixels_wide: int, pixels_high: int) -> None:
         from PIL import Image, ImageDraw
@@ -194,8 +184,7 @@ class Canvas:
 
     def colour_at(self, x: float, y: float) -> Colour:
         """What is drawn at a point inside the picture."""
-        pixel = self._image.getpixel((int(x * self._unit), int(y * self._unit)))
-        assert isinstance(pixel, tuple)
+        pixel: Any = self._image.getpixel((int(x * self._unit), int(y * self._unit)))
         return pixel[0], pixel[1], pixel[2]
 
     def photograph(self, rng: random.Random) -> Image.Image:

@@ -16,8 +16,10 @@ image adds exactly if it agrees with them. A few posts name nothing; their image
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +35,13 @@ TITLE = "# Controlled posts made by rpbert"
 SPLITS = ("train", "train", "test", "train", "train", "valid", "train", "train", "test", "train")
 NAMELESS = 0.05  # share of all posts that name nothing
 SECOND_NAME = 0.25  # chance that a post names something else as well
+RANGES = {
+    "posts": (10, math.inf),
+    "relevant": (0, 1),
+    "ambiguous": (0, 1),
+    "image_size": (32, 2048),
+    "images": (1, 9),
+}
 IMAGE_NAME = re.compile(r"made_\d{6,}(_\d+)?\.jpg")
 
 
@@ -47,9 +56,8 @@ class Options:
             name is ambiguous in the others.
         seed: decides everything else.
         image_size: the images have about this many pixels in width and height, 32 to 2,048.
-        images: how many each post shows, 1 to 9; one of them is the post's own, which adds to the
-            text or does not. The others show what the text does not speak of, or nothing where
-            the words do not tell of what they speak.
+        images: how many each post shows, 1 to 9; one of them is the post's own. The others show
+            what the text does not speak of, or nothing where the words give no clue.
 
     Raises:
         InputError: an option is out of its range.
@@ -63,16 +71,9 @@ class Options:
     images: int = 1
 
     def __post_init__(self) -> None:
-        share = "a share between 0 and 1"
-        for name, accepted, expected in (
-            ("posts", self.posts >= 10, "10 or more"),
-            ("relevant", 0 <= self.relevant <= 1, share),
-            ("ambiguous", 0 <= self.ambiguous <= 1, share),
-            ("image_size", 32 <= self.image_size <= 2048, "32 to 2048 pixels"),
-            ("images", 1 <= self.images <= 9, "1 to 9"),
-        ):
-            if not accepted:
-                raise InputError(name, str(getattr(self, name)), expected)
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(name, str(getattr(self, name)), f"{least} to {most}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +161,10 @@ def _second_name(rng: random.Random) -> str | None:
 
 
 def make(folder: Path, **options: Any) -> None:
-    """Writes a data folder of made posts; the same options give the same bytes.
+    """Writes a data folder of made posts, and ``entities.jsonl`` with the whole truth.
 
-    The folder gets the text files, ``images/``, ``captions.tsv`` and ``relations.tsv`` of every
-    data folder, ``entities.jsonl`` with the whole truth, and ``README.md``. A folder that was
-    made before is written over, and images of a larger set are removed; other files stay.
-
-    Args:
-        folder: new, empty, or made before.
-        options: as of `Options`.
+    The same options (those of `Options`) give the same bytes. A folder that was made before is
+    written over, and images of a larger set are removed; other files stay.
 
     Raises:
         InputError: an option is out of its range, or the folder holds something else.
@@ -198,11 +194,7 @@ def claim(folder: Path, made_before: bool) -> None:
 
 def _made(folder: Path, options: Options) -> dict[str, list[str]]:
     """Draws the images of all posts; returns the lines of each text file."""
-    names = ("train.txt", "valid.txt", "test.txt", "entities.jsonl", "captions.tsv")
-    texts = {name: list[str]() for name in (*names, "relations.tsv")}
-    texts["README.md"] = [_readme(options)]
-    if options.images > 1:
-        texts["images.tsv"] = []
+    texts = defaultdict[str, list[str]](list, {"README.md": [_readme(options)]})
     ids: set[str] = set()
     for index in range(options.posts):
         post = make_post(index, options)
@@ -233,12 +225,9 @@ def _draw_images(
         rng = random.Random(f"{options.seed}/{index}/images")
         # Without a clue any type of thing might belong to the name, so that none is the wrong one.
         told = post.clue or not post.relation
-        others = [
-            (f"{seed}/{number}", rng.choice(post.others) if told else None, 0)
-            for number in range(2, options.images + 1)
-        ]
-        own = rng.randrange(options.images)
-        plans = [*others[:own], *plans, *others[own:]]
+        for number in range(2, options.images + 1):
+            plans.append((f"{seed}/{number}", rng.choice(post.others) if told else None, 0))
+        plans.insert(rng.randrange(options.images), plans.pop(0))
     images = {}
     for number, (seed, shows, relation) in enumerate(plans, 1):
         rng = random.Random(seed)
@@ -254,13 +243,14 @@ def _draw_images(
 def _truth(post: MadePost, images: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A row of the truth; what is of an image is a list where there are several."""
     rows = list(images.values())
+    shown = rows[0] if len(rows) == 1 else {key: [row[key] for row in rows] for key in rows[0]}
     return {
         "id": post.id,
         "split": post.split,
         "text": post.text,
         "tokens": [token.word for token in post.tokens],
         "entities": post.entities(),
-        **(rows[0] if len(rows) == 1 else {key: [row[key] for row in rows] for key in rows[0]}),
+        **shown,
         "type": post.label,
         "clue": post.clue,
     }

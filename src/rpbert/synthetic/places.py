@@ -90,19 +90,13 @@ def backdrop(canvas: Canvas, rng: random.Random) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A landscape being drawn.
-
-    Attributes:
-        horizon: its height.
-        shade: how much black dims each colour.
-        haze: the colour that far things take on.
-    """
+    """A landscape being drawn."""
 
     canvas: Canvas
     rng: random.Random
     horizon: float
-    shade: float
-    haze: Colour
+    shade: float  # how much black dims each colour
+    haze: Colour  # that far things take on
 
     def tone(self, palette: str, spread: int = 14) -> Colour:
         """A colour of the palette in the light of the view."""
@@ -110,8 +104,7 @@ class View:
 
     def place(self, above: float) -> Point:
         """A point between `above` and the foot of the picture."""
-        x = self.rng.uniform(0, self.canvas.width)
-        return x, self.rng.uniform(above, self.canvas.height)
+        return self.rng.uniform(0, self.canvas.width), self.rng.uniform(above, self.canvas.height)
 
     def tree(self, x: float, y: float, high: float) -> None:
         """A tree that stands on the point."""
@@ -122,8 +115,7 @@ class View:
         """Ground below a sum of four waves whose heights lie above `base`; returns its edge."""
         canvas, rng = self.canvas, self.rng
         waves = [(rng.uniform(1, 3) * 2.0**k, rng.uniform(0, 6.3), rough**k) for k in range(4)]
-        total = sum(weight for _, _, weight in waves)
-        line = []
+        total, line = sum(weight for _, _, weight in waves), []
         for k in range(49):
             x = canvas.width * k / 48
             level = sum(w * (1 + math.sin(f * x * 2 + p)) / 2 for f, p, w in waves) / total
@@ -259,9 +251,8 @@ def _desert(view: View) -> str:
     sand = view.tone("dune")
     canvas.gradient(mix(sand, haze, 0.4), sand, horizon)
     for layer in range(3):
-        base = horizon + (canvas.height - horizon) * layer * 0.3 + 0.04
         dune = mix(darker(sand, 0.08 * layer), haze, 0.3 - 0.15 * layer)
-        view.ridge(base, 0.14, 0.15, dune)
+        view.ridge(horizon + (canvas.height - horizon) * layer * 0.3 + 0.04, 0.14, 0.15, dune)
     for _ in range(rng.randint(0, 4)):
         pen = canvas.pen.at(*view.place(horizon + 0.1), rng.uniform(0.1, 0.2))
         sketch(pen, "cactus", rng, green=darker((84, 130, 84), view.shade))
@@ -277,14 +268,9 @@ def _village(view: View) -> str:
     spots = sorted(rng.uniform(horizon + 0.06, canvas.height) for _ in range(rng.randint(3, 7)))
     for y in spots:
         x, scale = rng.uniform(0, canvas.width), 0.12 + 0.14 * (y - horizon)
-        sketch(
-            canvas.pen.at(x, y, scale),
-            "house",
-            rng,
-            wall=darker(rng.choice(((240, 232, 214), (228, 200, 170), (206, 216, 222))), shade),
-            roof=view.tone("roof"),
-            window=(250, 214, 120) if shade > 0.3 else (110, 140, 160),
-            door=darker((120, 84, 60), shade),
-        )
+        walls = darker(rng.choice(((240, 232, 214), (228, 200, 170), (206, 216, 222))), shade)
+        colours = {"wall": walls, "roof": view.tone("roof"), "door": darker((120, 84, 60), shade)}
+        colours["window"] = (250, 214, 120) if shade > 0.3 else (110, 140, 160)
+        sketch(canvas.pen.at(x, y, scale), "house", rng, **colours)
         view.tree(x + scale * rng.choice((-1.1, 1.1)), y, scale * 1.3)
     return "a village of small houses"

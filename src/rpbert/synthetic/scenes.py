@@ -30,25 +30,17 @@ class Scene(NamedTuple):
 
 
 def draw(label: str | None, rng: random.Random, size: int = 224) -> Scene:
-    """Draws a scene that shows an entity of the type.
+    """Draws a scene that shows an entity of the type, or for None a scene that shows none.
 
-    Args:
-        label: the entity type: PER, LOC, ORG or MISC; None for a scene that shows none.
-        rng: decides everything that varies.
-        size: the picture has about size × size pixels; its shape varies from 2:3 to 3:2.
+    It has about size × size pixels; its shape varies from 2:3 to 3:2.
     """
-    kind, drawing = ("nothing", _nothing) if label is None else SCENES[label]
+    kind, drawing = SCENES[label]
     aspect = rng.choice((1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)) * rng.uniform(0.95, 1.05)
     side = size * rng.uniform(0.9, 1.12)
     canvas = Canvas(max(8, round(side * aspect**0.5)), max(8, round(side / aspect**0.5)))
     caption = drawing(canvas, rng)
     clutter(canvas, rng, rng.choice((0, 0, 1, 2, 3)))
     return Scene(canvas.photograph(rng), kind, caption)
-
-
-def _nothing(canvas: Canvas, rng: random.Random) -> str:
-    """What stands behind things, and no thing."""
-    return f"nothing {backdrop(canvas, rng)}"
 
 
 def _people(canvas: Canvas, rng: random.Random) -> str:
@@ -116,12 +108,6 @@ def _object(canvas: Canvas, rng: random.Random) -> str:
     return f"{described(name)} {kind} {place}"
 
 
-def _logo(canvas: Canvas, rng: random.Random) -> str:
-    """An emblem on paper or on a wall, a shop front, or a sign on posts."""
-    drawing = rng.choices((_emblem_on_paper, _plaque, _shop_front, _billboard), (4, 2, 3, 3))[0]
-    return drawing(canvas, rng)
-
-
 def _emblem(pen: Pen, rng: random.Random, ground: Colour) -> str:
     """A mark of radius 1 round the origin; returns its main colour and shape."""
     name, first = pick(rng, ground)
@@ -180,10 +166,10 @@ def _plaque(canvas: Canvas, rng: random.Random) -> str:
     wide, high = canvas.width * rng.uniform(0.78, 0.92), canvas.height * rng.uniform(0.66, 0.84)
     x, y = canvas.width * rng.uniform(0.47, 0.53), canvas.height * rng.uniform(0.46, 0.52)
     pen = canvas.pen.at(x, y, 1, rng.uniform(-5, 5))
-    edge = 0.025
-    pen.box(-wide / 2, -high / 2 + 0.02, wide / 2, high / 2 + 0.03, (60, 60, 66), 0.05)
-    pen.box(-wide / 2, -high / 2, wide / 2, high / 2, darker(plate, 0.25), 0.05)
-    pen.box(edge - wide / 2, edge - high / 2, wide / 2 - edge, high / 2 - edge, plate, 0.04)
+    right, foot, edge = wide / 2, high / 2, 0.025
+    pen.box(-right, 0.02 - foot, right, foot + 0.03, (60, 60, 66), 0.05)
+    pen.box(-right, -foot, right, foot, darker(plate, 0.25), 0.05)
+    pen.box(edge - right, edge - foot, right - edge, foot - edge, plate, 0.04)
     emblem = _emblem_and_word(pen, rng, wide * 0.85, high * 0.85, plate)
     return f"{described(name)} sign with {emblem} {place}"
 
@@ -233,9 +219,15 @@ def _billboard(canvas: Canvas, rng: random.Random) -> str:
     return f"{described(name)} billboard with {emblem} {mood}"
 
 
-SCENES: dict[str, tuple[str, Callable[[Canvas, random.Random], str]]] = {
+def _logo(canvas: Canvas, rng: random.Random) -> str:
+    drawing = rng.choices((_emblem_on_paper, _plaque, _shop_front, _billboard), (4, 2, 3, 3))[0]
+    return drawing(canvas, rng)
+
+
+SCENES: dict[str | None, tuple[str, Callable[[Canvas, random.Random], str]]] = {
     "PER": ("person", _people),
     "LOC": ("landscape", landscape),
     "ORG": ("logo", _logo),
     "MISC": ("object", _object),
+    None: ("nothing", lambda canvas, rng: f"nothing {backdrop(canvas, rng)}"),
 }

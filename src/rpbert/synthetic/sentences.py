@@ -60,10 +60,8 @@ def sentence(
 def _plain_name(rng: random.Random, label: str) -> str:
     """A name that tells its own type."""
     shape = rng.choice(NAME_SHAPES[label])
-    first, last, root = (
-        rng.choice(PHRASES[name]) for name in ("first_names", "last_names", "name_roots")
-    )
-    return shape.format(first=first, last=last, root=root)
+    lists = {"first": "first_names", "last": "last_names", "root": "name_roots"}
+    return shape.format(**{part: rng.choice(PHRASES[name]) for part, name in lists.items()})
 
 
 def _name_tokens(
@@ -83,14 +81,10 @@ def framed(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
         letter = rng.choice(PHRASES["handles"]), rng.choice(string.ascii_lowercase)
         return f"{'_'.join(letter)}{rng.randint(1, 99)}"
 
-    before: list[str] = []
-    after: list[str] = []
-    if rng.random() < 0.12:
-        before += ["RT", "@", handle(), ":"]
+    before = ["RT", "@", handle(), ":"] if rng.random() < 0.12 else []
     if rng.random() < 0.2:
         before += rng.choice(PHRASES["openings"]).split()
-    if rng.random() < 0.3:
-        after += rng.choice(PHRASES["closings"]).split()
+    after = rng.choice(PHRASES["closings"]).split() if rng.random() < 0.3 else []
     if rng.random() < 0.12:
         after += ["#", rng.choice(PHRASES["hashtags"])]
     if rng.random() < 0.06:
