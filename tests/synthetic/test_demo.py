@@ -29,20 +29,16 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(
     for _ in range(2):
         said: list[str] = []
         result = demo(tmp_path / "demo", posts=60, say=said.append)
-        assert said == [f"{number} of 3: {row.title}" for number, row in enumerate(result.rows, 1)]
-    assert [row.system for row in result.rows] == ["rpbert", "none", "bert"]
-    assert result.posts == {"train": 42, "dev": 6, "test": 12}
-    rpbert, none, bert = result.rows
-    assert rpbert.relation_accuracy is not None
-    assert none.relation_accuracy is None
-    assert bert.relation_accuracy is None
-    assert all(example.multimodal.image == "used" for example in result.examples)
-    assert all(Path(example.image).exists() for example in result.examples)
-    json.dumps(result.to_dict())
+        assert said == [f"{n} of 3: {row['title']}" for n, row in enumerate(result["rows"], 1)]
+    assert [row["system"] for row in result["rows"]] == ["rpbert", "none", "bert"]
+    assert [row["relation_accuracy"] is None for row in result["rows"]] == [False, True, True]
+    assert result["posts"] == {"train": 42, "dev": 6, "test": 12}
+    assert all(example["multimodal"]["image"] == "used" for example in result["examples"])
+    assert all(Path(example["image"]).exists() for example in result["examples"])
     print_demo(result)
     assert "rpbert predict" in capsys.readouterr().out
     folder = tmp_path / "demo"
-    assert finished(folder, seed=0) == json.loads(json.dumps(result.to_dict()))
+    assert finished(folder, seed=0) == json.loads(json.dumps(result))
     assert finished(folder, seed=1) is None
     (folder / RESULT).write_text("{")  # as when it was stopped there
     assert finished(folder, seed=0) is None
@@ -50,7 +46,7 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(
 
 def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
-    with pytest.raises(InputError, match="other files"):
+    with pytest.raises(InputError):
         demo(tmp_path, posts=60)
     assert (tmp_path / "mine").read_text() == "keep"
 
@@ -70,7 +66,8 @@ def test_a_prediction_shows_its_entities_in_place_and_its_image(
     image: Any, relation: float | None, gauge: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entity = Entity("Lake [Como]", "LOC", 3, 14, 0.9)
-    print_prediction(Prediction("1", "at Lake [Como] 😀", [entity], relation, image))
+    prediction = Prediction("1", "at Lake [Como] 😀", [entity], relation, image)
+    print_prediction(prediction.to_dict())
     first, second, third = capsys.readouterr().out.splitlines()
     assert first == "at [LOC Lake [Como]] 😀"
     assert second.split() == ["LOC", "0.90", "3-14", "Lake", "[Como]"]

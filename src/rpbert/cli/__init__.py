@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -19,15 +19,12 @@ from rpbert.errors import InputError
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
-app = typer.Typer(
-    name="rpbert",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
 
 
 def _print_version(asked: bool) -> None:
+    """Print the version."""
     if asked:
         from importlib.metadata import version
 
@@ -35,19 +32,16 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+VERSION = typer.Option(
+    "--version", is_eager=True, callback=_print_version, help="Print the version."
+)
+
+
 @app.callback()
-def common(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print the version."
-        ),
-    ] = False,
-) -> None:
+def options(version: Annotated[bool, VERSION] = False) -> None:
     """Named entities from social posts with images."""
 
 
-data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
 app.command("systems")(train.systems)
 app.add_typer(data_app, name="data")
 data_app.command("check")(data.check)
@@ -74,13 +68,12 @@ def main() -> NoReturn:
         if arguments in ([], ["data"]):
             arguments.append("--help")
         # Ctrl-C comes back as a code or as an exception, as the version of Typer has it.
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="rpbert", standalone_mode=False)
         if code == STOPPED:
             raise KeyboardInterrupt
     except UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "rpbert")
-        said = error.format_message()  # type: ignore[attr-defined]
-        _fail(f"{said}  ({command} --help shows what there is)")
+        _fail(f"{error.format_message()}  ({command} --help shows what there is)")  # type: ignore[attr-defined]
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough
@@ -94,12 +87,7 @@ def main() -> NoReturn:
 
 
 def _say(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Show a warning of this package as a line of its own; those of libraries as ever."""
     shown = f"rpbert: {message}\n"

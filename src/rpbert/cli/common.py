@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -43,9 +44,12 @@ def stopped(*again: str) -> NoReturn:
     sys.exit(STOPPED)
 
 
-def print_json(content: Any) -> None:
-    """A result as one JSON document on standard output."""
-    text = json.dumps(content, ensure_ascii=False, indent=1)
+def print_result(document: Any, as_json: bool, show: Callable[[Any], object] = print) -> None:
+    """A result on standard output: as one JSON document, or as `show` prints it."""
+    if not as_json:
+        show(document)
+        return
+    text = json.dumps(document, ensure_ascii=False, indent=1)
     # The name of a file may hold a lone surrogate: as JSON escapes it.
     print(text.encode("utf-8", "backslashreplace").decode())
 

@@ -7,24 +7,20 @@ from typing import Annotated
 
 import typer
 
-from rpbert.cli.common import Json, Lenient, print_json
+from rpbert.cli import common
 from rpbert.errors import counted
 
 
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH")],
-    lenient: Lenient = False,
-    as_json: Json = False,
+    lenient: common.Lenient = False,
+    as_json: common.Json = False,
 ) -> None:
     """Report what a data set holds: posts, entities, images, labels, and every quirk."""
     from rpbert.data.check import check as run
     from rpbert.data.check import render
 
-    report = run(path, lenient=lenient)
-    if as_json:
-        print_json(report)
-    else:
-        print(render(report))
+    common.print_result(run(path, lenient=lenient), as_json, lambda report: print(render(report)))
 
 
 def make(
@@ -38,16 +34,14 @@ def make(
     images: Annotated[
         int, typer.Option(help="How many each post shows; one at most adds to the text.")
     ] = 1,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """Write the controlled data set: made posts, made images, known truth."""
     from rpbert.synthetic.controlled import make as run
 
     run(folder, posts=posts, relevant=relevant, ambiguous=ambiguous, seed=seed, images=images)
-    if as_json:
-        print_json({"folder": str(folder), "posts": posts})
-    else:
-        print(f"{counted(posts, 'made post')} in {folder}")
+    line = f"{counted(posts, 'made post')} in {folder}"
+    common.print_result({"folder": str(folder), "posts": posts}, as_json, lambda _: print(line))
 
 
 def convert(
@@ -64,18 +58,17 @@ def convert(
         str | None,
         typer.Option(help="Hub name or folder; else the one the weights were trained with."),
     ] = None,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """Convert published weights to safetensors with this package's names; pickles are not run."""
     from rpbert.integrations.convert import collapsed
     from rpbert.integrations.convert import convert as run
 
     result = run(system, checkpoint, output, tokenizer)
-    if as_json:
-        print_json(result.to_dict())
-        return
-    print(f"{result.filled} of {result.filled} parameters filled, none missing: {result.folder}")
+    filled = f"{result.filled} of {result.filled} parameters filled, none missing"
+    lines = [f"{filled}: {result.folder}"]
     if result.left_out:
-        print(f"left out, as {system} has no such part here ({len(result.left_out)} tensors):")
-        for name in collapsed(result.left_out):
-            print(f"  {name}")
+        count = len(result.left_out)
+        lines.append(f"left out, as {system} has no place for them here ({count} tensors):")
+        lines += [f"  {name}" for name in collapsed(result.left_out)]
+    common.print_result(result.to_dict(), as_json, lambda _: print(*lines, sep="\n"))

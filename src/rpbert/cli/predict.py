@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rpbert.cli.common import (
-    Backend,
-    Captioner,
-    Json,
-    ModelPath,
-    Ocr,
-    Precision,
-    print_json,
-    progress,
-    stopped,
-)
+from rpbert.cli import common
 from rpbert.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
@@ -82,9 +72,14 @@ class Shards:
     workers: int = 1
     gpus: int | None = None
 
+    @property
+    def device(self) -> str | None:
+        """Where a single model runs; None takes the GPU where there is one."""
+        return "cpu" if self.gpus == 0 else None
+
 
 def predict(
-    model: ModelPath,
+    model: common.ModelPath,
     text: Text = None,
     image: Image = None,
     caption: Caption = None,
@@ -97,11 +92,11 @@ def predict(
     engine: EngineName = "local",
     workers: Workers = 1,
     gpus: Gpus = None,
-    precision: Precision = "fp32",
-    backend: Backend = "torch",
-    captioner: Captioner = None,
-    ocr: Ocr = False,
-    as_json: Json = False,
+    precision: common.Precision = "fp32",
+    backend: common.Backend = "torch",
+    captioner: common.Captioner = None,
+    ocr: common.Ocr = False,
+    as_json: common.Json = False,
 ) -> None:
     """Tag one post, a file of posts, or shards of posts to as many files.
 
@@ -141,13 +136,9 @@ def _predict_one(model: str, post: dict[str, Any], chosen: dict[str, Any], as_js
     tagger = Tagger.from_pretrained(model, **chosen)
     if post["caption"] is not None:
         need_kind(tagger.model.options.evidence, "captions", "--caption")
-    prediction = tagger.predict(**post)
-    if as_json:
-        print_json(prediction.to_dict())
-    else:
-        from rpbert.cli.show import print_prediction
+    from rpbert.cli.show import print_prediction
 
-        print_prediction(prediction)
+    common.print_result(tagger.predict(**post).to_dict(), as_json, print_prediction)
 
 
 def _predict_file(
@@ -161,10 +152,10 @@ def _predict_file(
 
     printed = shards.output in (None, "-")
     shard = Shard(Path(source), Path(shards.output or "-"))
-    _check_names(shard, shards, printed)
+    _check_names(shard, shards.format, printed)
     suffix = "parquet" if shard.output.suffix == ".parquet" else "jsonl"
     job = _job(model, shards, chosen, shards.format or suffix, bool(shards.lenient))
-    tagger = loaded(job, _device(shards))
+    tagger = loaded(job, shards.device)
     held: list[dict[str, Any]] = []
     with ExitStack() as files:
         if printed:
@@ -177,20 +168,19 @@ def _predict_file(
         tally = out.tally
         if not (tally.rows or tally.errors or tally.broken):
             raise InputError(shard.source, "no rows", "a row a post")
-    if as_json and printed:
-        print_json(held)
-    elif as_json:
-        counts = {"posts": tally.rows, **tally.images, "failed": tally.errors}
-        print_json({"output": str(shard.output), **counts})
-    progress(f"{counted(tally.rows, 'post')}; {_images(tally)}")
+    counts = {"posts": tally.rows, **tally.images, "failed": tally.errors}
+    result = held if printed else {"output": str(shard.output), **counts}
+    common.print_result(result, as_json, lambda _: None)
+    common.progress(f"{counted(tally.rows, 'post')}; {_images(tally)}")
     if tally.errors or tally.broken:
         where = "above" if printed else f"in {shard.errors}"
-        progress(f"{counted(tally.errors, 'post')} failed, as told {where}. {tally.broken}")
+        failed = counted(tally.errors, "post")
+        common.progress(f"{failed} failed; the reasons are {where}. {tally.broken}")
         raise typer.Exit(PARTLY)
 
 
-def _check_names(shard: Shard, shards: Shards, printed: bool) -> None:
-    """See that a file can be read and another written, before the model is loaded."""
+def _check_names(shard: Shard, format: str | None, printed: bool) -> None:
+    """Check that a file can be read and another written, before the model is loaded."""
     from rpbert.data.readers import SUFFIXES
 
     source, output = shard.source, shard.output
@@ -199,12 +189,11 @@ def _check_names(shard: Shard, shards: Shards, printed: bool) -> None:
         raise InputError(source, found, f"one of {', '.join(SUFFIXES)}")
     if printed:
         return
-    if shards.format and output.suffix in {*WRITTEN} - {f".{shards.format}"}:
-        found = f"{shards.format} beside --output {output}"
-        raise InputError("--format", found, "that of the name", "leave out one of the two")
-    if not shards.format and output.suffix not in ("", *WRITTEN):
-        found = f"a name that ends in {output.suffix!r}"
-        raise InputError(f"--output {output}", found, " or ".join(WRITTEN), "or say --format")
+    # With --format any name will do, but not one that says another format.
+    good = output.suffix in ("", *WRITTEN) if format is None else output.suffix not in WRITTEN
+    if not good and output.suffix != f".{format}":
+        where = f"--output {output}" + (f" --format {format}" if format else "")
+        raise InputError(where, f"{output.suffix!r}", " or ".join(WRITTEN), "or another --format")
     if output.is_dir():
         hint = "end it with / to write into it"
         raise InputError(output, "a folder", "a file that can be written", hint)
@@ -217,7 +206,7 @@ def _check_names(shard: Shard, shards: Shards, printed: bool) -> None:
 def _predict_shards(
     model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
 ) -> None:
-    """Tag shards, say what came of it, and exit with `PARTLY` if a post failed."""
+    """Tag shards, report the counts, and exit with `PARTLY` if a post failed."""
     from rpbert.batch.plan import divide, find, plan
     from rpbert.batch.run import set_aside, tag, tag_locally
     from rpbert.batch.watch import watched
@@ -233,24 +222,23 @@ def _predict_shards(
     if output.suffix in WRITTEN and not (shards.output or "").endswith("/") and not output.is_dir():
         found = f"{len(sources):,} shards and the name of a file, {output}"
         raise InputError("--output", found, "a folder", "end it with / if it is one")
-    parts = divide(plan(base, sources, output, shards.format or "jsonl"), shards.shard)
-    engine = partial(tag_locally, device=_device(shards))
+    format = shards.format or "jsonl"
+    parts = divide(plan(base, sources, output, format), shards.shard)
+    engine = partial(tag_locally, device=shards.device)
     if shards.engine == "ray":
         from rpbert.batch.ray_engine import tag_on_ray
 
         engine = partial(tag_on_ray, workers=shards.workers, gpus=shards.gpus)
-    job = _job(model, shards, chosen, shards.format or "jsonl", shards.lenient is not False)
+    job = _job(model, shards, chosen, format, shards.lenient is not False)
     try:
         with StopSignals():
             summary, waiting = set_aside(job, parts, resume=shards.resume)
             with watched(waiting) as tell:
                 tag(job, waiting, engine, summary, tell)
     except KeyboardInterrupt:
-        again = [word for word in sys.argv[1:] if word != "--resume"]
-        stopped(*again, "--resume")
-    _say(summary, output)
-    if as_json:
-        print_json({"output": str(output), **summary.to_dict()})
+        common.stopped(*(word for word in sys.argv[1:] if word != "--resume"), "--resume")
+    _report(summary, output)
+    common.print_result({"output": str(output), **summary.to_dict()}, as_json, lambda _: None)
     if not summary.whole:
         raise typer.Exit(PARTLY)
 
@@ -267,18 +255,12 @@ def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenien
 
     elsewhere = shards.engine == "ray" and "RAY_ADDRESS" in os.environ  # Ray knows its GPUs
     if shards.gpus and not elsewhere and shards.gpus > device_count():
-        there = f"at most the {device_count()} of this machine"
-        raise InputError("--gpus", str(shards.gpus), there)
-    device = "cuda" if shards.engine == "ray" and shards.gpus else _device(shards)
+        raise InputError("--gpus", str(shards.gpus), f"at most {device_count()}, as there are here")
+    device = "cuda" if shards.engine == "ray" and shards.gpus else shards.device
     precision = resolved(chosen["precision"], device or best_device())
     folder = model_folder(model)
     given = {**chosen, "precision": precision, "format": format, "lenient": lenient}
     return Job(folder, digest_of(folder), **given)
-
-
-def _device(shards: Shards) -> str | None:
-    """Where a single model runs; None takes the GPU where there is one."""
-    return "cpu" if shards.gpus == 0 else None
 
 
 def _images(counts: Tally | Summary) -> str:
@@ -286,12 +268,12 @@ def _images(counts: Tally | Summary) -> str:
     return "images: " + ", ".join(f"{counts.images[state]:,} {state}" for state in states)
 
 
-def _say(summary: Summary, output: Path) -> None:
+def _report(summary: Summary, output: Path) -> None:
     before = f" ({summary.skipped:,} finished before)" if summary.skipped else ""
     shards = counted(summary.shards + summary.skipped, "shard")
-    progress(f"{shards}{before}, {counted(summary.rows, 'post')}; {_images(summary)}")
+    common.progress(f"{shards}{before}, {counted(summary.rows, 'post')}; {_images(summary)}")
     if summary.errors:
         where = f"{output}/*.errors.jsonl"
-        progress(f"{counted(summary.errors, 'post')} failed: the reasons are in {where}")
+        common.progress(f"{counted(summary.errors, 'post')} failed: the reasons are in {where}")
     for name, reason in [*summary.broken.items(), *summary.lost.items()]:
-        progress(printable(f"not whole: {name}: {reason}; --resume tries it again"))
+        common.progress(printable(f"not whole: {name}: {reason}; --resume tries it again"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import shlex
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rpbert.cli.common import Backend, Json, ModelPath, Precision, print_json, progress
+from rpbert.cli import common
 from rpbert.errors import InputError
 from rpbert.service.limits import ServiceSettings
 
@@ -23,7 +24,7 @@ Port = Annotated[int, typer.Option(help="Port to listen at; 0 takes any that is 
 
 
 def serve(
-    model: ModelPath,
+    model: common.ModelPath,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     keys: Annotated[
@@ -33,8 +34,8 @@ def serve(
     examples: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
     ] = None,
-    precision: Precision = "fp32",
-    backend: Backend = "torch",
+    precision: common.Precision = "fp32",
+    backend: common.Backend = "torch",
     **limits: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
@@ -45,7 +46,7 @@ def serve(
 
     opened = Keys.read(keys)  # before the model, which takes longer
     tagger = Tagger.from_pretrained(model, precision=precision, backend=backend)
-    _run(tagger, _name(model), host, port, settings, opened, examples)
+    _run(tagger, _name(model), settings, opened, (host, port), examples)
 
 
 def demo(
@@ -59,7 +60,7 @@ def demo(
     ] = False,
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """The main job on made data in a few minutes, its result as a table."""
     if serve:
@@ -69,46 +70,34 @@ def demo(
 
         keys = Keys.read(None)
         listen(host, port).close()  # an address that is taken is better heard of before training
+    from rpbert.cli.show import print_demo
     from rpbert.inference import Tagger
     from rpbert.synthetic import demo as library
 
-    earlier = library.finished(output, seed) if serve else None
-    if earlier is None:
-        result = library.demo(output, seed, say=progress)
-        earlier = result.to_dict()
-        if not as_json:
-            from rpbert.cli.show import print_demo
-
-            print_demo(result)
-    else:
+    if serve and (found := library.finished(output, seed)):
         again = shlex.join(["rpbert", "demo", "--output", str(output), "--seed", str(seed)])
-        progress(f"the demo of seed {seed} is there, in {output}; `{again}` makes it anew")
-    if as_json:
-        print_json(earlier)
+        common.progress(f"the demo of seed {seed} is there, in {output}; `{again}` makes it anew")
+        common.print_result(found, as_json, lambda _: None)
+    else:
+        common.print_result(library.demo(output, seed, say=common.progress), as_json, print_demo)
     if serve:
         tagger = Tagger.from_pretrained(output / "rpbert")
-        _run(tagger, "the demo's rpbert", host, port, ServiceSettings(), keys)
+        _run(tagger, "the demo's rpbert", ServiceSettings(), keys, (host, port))
 
 
 def _needs_extra() -> None:
     """Say how to install what serving needs, before anything is loaded or trained."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        found = f"no {error.name}"
-        raise InputError("serving", found, "the extra", "pip install 'rpbert[serve]'") from None
+    for module in ("fastapi", "prometheus_client", "python_multipart", "uvicorn"):
+        if not find_spec(module):
+            raise InputError("serving", f"no {module}", "the extra", "pip install 'rpbert[serve]'")
 
 
 def _run(
     tagger: Tagger,
     name: str,
-    host: str,
-    port: int,
     settings: ServiceSettings,
     keys: Keys,
+    place: tuple[str, int],
     examples: Path | None = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM."""
@@ -117,37 +106,33 @@ def _run(
     from rpbert.service.pages import made_examples, read_examples
     from rpbert.service.server import address, listen, run
 
-    shown = made_examples()
-    if examples is not None:
-        shown = read_examples(examples, SPLITTERS[tagger.model.vocabulary.marks])
+    split = SPLITTERS[tagger.model.vocabulary.marks]
+    shown = made_examples() if examples is None else read_examples(examples, split)
     guard = create_app(Service(tagger, name, settings, shown), keys)
-    listener = listen(host, port)
+    listener = listen(*place)
     locked = "" if keys else "; no API keys, open to all who reach it"
-    progress(f"{address(listener)} (Ctrl-C stops{locked})")
+    common.progress(f"{address(listener)} (Ctrl-C stops{locked})")
     run(guard, listener)
 
 
 def _name(model: str) -> str:
-    """What clients are told of the model: its hub id or the name of its run, no path."""
-    folder = Path(model)
-    if not folder.exists():
+    """What clients see as the model's name: its hub id or the name of its run, no path."""
+    if not Path(model).exists():
         return model
-    folder = folder.resolve()
+    folder = Path(model).resolve()
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def _with_limits(parameters: inspect.Signature) -> inspect.Signature:
+def _with_limits(command: Any) -> inspect.Signature:
     """The command's parameters, with an option for each field of the settings."""
-    own = [p for p in parameters.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for one in fields(ServiceSettings):
         kind: Any = int if one.type == "int" else float
         option = Annotated[kind, typer.Option(help=one.metadata["help"])]
-        own.append(
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=option
-            )
-        )
-    return parameters.replace(parameters=own)
+        given = {"default": one.default, "annotation": option}
+        own.append(inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, **given))
+    return signature.replace(parameters=own)
 
 
-serve.__signature__ = _with_limits(inspect.signature(serve, eval_str=True))  # type: ignore[attr-defined]
+serve.__signature__ = _with_limits(serve)  # type: ignore[attr-defined]

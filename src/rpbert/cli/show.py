@@ -1,22 +1,19 @@
-"""Predictions and results as tables and text for a terminal."""
+"""Results as tables and text for a terminal: each takes the document that ``--json`` prints."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rpbert.errors import InputError, counted, reason_of
-from rpbert.types import Entity, Prediction
 
-if TYPE_CHECKING:
-    from rpbert.synthetic.demo import DemoResult
-
+Document: TypeAlias = Mapping[str, Any]
 STYLES = {"PER": "bold magenta", "LOC": "bold green", "ORG": "bold blue", "MISC": "bold yellow"}
 GAUGE = 10
 SCALES = (
@@ -25,80 +22,69 @@ SCALES = (
 )
 
 
-def console() -> Console:
-    """Where tables and tagged posts are printed."""
-    return Console(highlight=False)
+def show(*content: Any) -> None:
+    """Print tables, and lines as they are."""
+    for one in content:
+        Console(highlight=False).print(one, markup=False, soft_wrap=isinstance(one, str))
 
 
-def tagged_text(text: str, entities: list[Entity]) -> Text:
+def tagged_text(post: Document) -> Text:
     """The text with each entity as ``[PER Kevin Love]``, coloured where colours are shown."""
     shown, position = Text(), 0
-    for entity in entities:
-        shown.append(text[position : entity.start])
-        style = STYLES.get(entity.label, "bold cyan")
-        shown.append(f"[{entity.label} {entity.text}]", style=style)
-        position = entity.end
-    shown.append(text[position:])
-    return shown
+    for entity in post["entities"]:
+        shown.append(post["text"][position : entity["start"]])
+        style = STYLES.get(entity["label"], "bold cyan")
+        shown.append(f"[{entity['label']} {entity['text']}]", style=style)
+        position = entity["end"]
+    return shown.append(post["text"][position:])
 
 
-def relation_gauge(prediction: Prediction) -> str:
+def relation_gauge(post: Document) -> str:
     """r as a bar and a number, or why there is none."""
-    if prediction.image != "used":
-        return {"none": "none", "missing": "missing"}.get(prediction.image, "unreadable")
-    if prediction.relation is None:
-        return "not weighed"
-    filled = round(prediction.relation * GAUGE)
-    return "█" * filled + "░" * (GAUGE - filled) + f" {prediction.relation:.2f}"
+    image, relation = post["image"], post["relation"]
+    if image != "used" or relation is None:
+        return "not weighed" if image == "used" else str(image)
+    filled: int = round(relation * GAUGE)
+    return "█" * filled + "░" * (GAUGE - filled) + f" {relation:.2f}"
 
 
-def print_prediction(prediction: Prediction) -> None:
+def print_prediction(post: Document) -> None:
     """One post: its text with the entities in place, their scores, and the relation."""
-    screen = console()
-    screen.print(tagged_text(prediction.text, prediction.entities))
-    for entity in prediction.entities:
-        place = f"{entity.start}-{entity.end}"
-        screen.print(
-            f"  {entity.label:5} {entity.score:.2f}  {place:>9}  {entity.text}", markup=False
-        )
-    screen.print(f"  image: {relation_gauge(prediction)}", markup=False)
+    lines = []
+    for entity in post["entities"]:
+        place = f"{entity['start']}-{entity['end']}"
+        lines.append(f"  {entity['label']:5} {entity['score']:.2f}  {place:>9}  {entity['text']}")
+    show(tagged_text(post), *lines, f"  image: {relation_gauge(post)}")
 
 
-def print_demo(result: DemoResult) -> None:
+def print_demo(result: Document) -> None:
     """The demo's scores, and what the systems say of the same posts."""
-    screen = console()
-    made = f"{result.posts['train']:,} made posts to train on, {result.posts['test']:,} to test"
+    posts, examples = result["posts"], result["examples"]
+    made = f"{posts['train']:,} made posts to train on, {posts['test']:,} to test"
     scores = Table("system", "F1", "image adds", "doesn't", "r accuracy", "time", title=made)
     for column in scores.columns[1:]:
         column.justify = "right"
-    for row in result.rows:
-        accuracy = "" if row.relation_accuracy is None else f"{100 * row.relation_accuracy:.1f}"
-        by_relation = (f"{100 * row.f1_adds:.1f}", f"{100 * row.f1_does_not:.1f}")
-        scores.add_row(
-            row.title, f"{100 * row.f1:.1f}", *by_relation, accuracy, f"{row.seconds:.0f} s"
-        )
-    screen.print(scores)
-    screen.print("F1: seqeval strict IOB2, test split, in %. The same budget for each system.\n")
-
-    posts = Table("post, as rpbert tags it", "the image", "image adds? r", "text only says")
-    for example in result.examples:
-        posts.add_row(
-            tagged_text(example.multimodal.text, example.multimodal.entities),
-            example.caption,
-            relation_gauge(example.multimodal),
-            ", ".join(f"{e.label} {e.text}" for e in example.text_only.entities) or "nothing",
-        )
-    screen.print(posts)
-    screen.print(f"Data and models: {result.folder}", markup=False)
-    screen.print(
-        f"Tag a post of your own:\n  rpbert predict {result.folder}/rpbert/model "
-        f'--text "can\'t stop thinking about Jordan" --image {result.examples[0].image}',
-        markup=False,
-        soft_wrap=True,
+    for row in result["rows"]:
+        shares = [row[key] for key in ("f1", "f1_adds", "f1_does_not", "relation_accuracy")]
+        cells = ["" if share is None else f"{100 * share:.1f}" for share in shares]
+        scores.add_row(row["title"], *cells, f"{row['seconds']:.0f} s")
+    tagged = Table("post, as rpbert tags it", "the image", "image adds? r", "text only says")
+    for example in examples:
+        seen, blind = example["multimodal"], example["text_only"]
+        said = ", ".join(f"{e['label']} {e['text']}" for e in blind["entities"]) or "nothing"
+        shown = (Text(example["caption"]), relation_gauge(seen), Text(said))
+        tagged.add_row(tagged_text(seen), *shown)
+    show(
+        scores,
+        "F1: seqeval strict IOB2, test split, in %. The same budget for each system.\n",
+        tagged,
+        f"Data and models: {result['folder']}\n"
+        f"Tag a post of your own:\n  rpbert predict {result['folder']}/rpbert/model "
+        f'--text "can\'t stop thinking about Jordan" --image {examples[0]["image"]}',
     )
 
 
-def print_systems(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_systems(rows: Sequence[Document]) -> None:
     """A row a system."""
     table = Table("system", "paper", "row", "evidence", "parameters", box=None)
     # A name is there to be typed, and half a number says another: the other columns give way.
@@ -108,10 +94,10 @@ def print_systems(rows: Sequence[Mapping[str, Any]]) -> None:
         evidence = ", ".join(row["evidence"]) or "none"
         parameters = f"{row['parameters'] / 1e6:.1f} M"
         table.add_row(row["name"], row["paper"], row["row"], evidence, parameters)
-    console().print(table)
+    show(table)
 
 
-def print_analysis(figures: Mapping[str, Any], report: Path) -> None:
+def print_analysis(figures: Document) -> None:
     """Mean S_TV by relation, of each model, beside the paper's where two are compared."""
     compared = len(figures["models"]) > 1
     # Of the folder's name alone, a model called none would read as no image.
@@ -131,13 +117,9 @@ def print_analysis(figures: Mapping[str, Any], report: Path) -> None:
                 cells.append(f"{change['mean']:+.3f}{error}" if change else "")
                 cells.append("{:.3f} → {:.3f}".format(*figures["paper"][row["relation"]]))
             table.add_row(*cells)
-    screen = console()
-    screen.print(table)
     outcomes = ", ".join(f"{count:,} {name}" for name, count in figures["outcomes"].items())
-    if compared:
-        screen.print(SCALES, markup=False)
-    screen.print(f"{counted(figures['posts'], 'post')}: {outcomes}", markup=False)
-    screen.print(f"Report: {report}", markup=False, soft_wrap=True)
+    lines = [f"{counted(figures['posts'], 'post')}: {outcomes}", f"Report: {figures['files'][0]}"]
+    show(table, *([SCALES] if compared else []), *lines)
 
 
 def read_benchmark(path: Path) -> dict[str, Any]:
@@ -151,7 +133,7 @@ def read_benchmark(path: Path) -> dict[str, Any]:
     return found
 
 
-def benchmark_table(found: Mapping[str, Any], earlier: Mapping[str, Any]) -> Iterator[str]:
+def benchmark_table(found: Document, earlier: Document) -> Iterator[str]:
     """A benchmark line by line; beside an earlier one each rate with its ratio to that."""
     machine, work = found["machine"], found["work"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rpbert.cli.common import Backend, Json, ModelPath, Split, print_json, progress, stopped
+from rpbert.cli import common
 from rpbert.errors import InputError
 
 PRECISIONS: dict[str, tuple[Any, ...]] = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "bf16")}
 
 
 def analyze(
-    model: ModelPath,
+    model: common.ModelPath,
     data: Annotated[Path, typer.Argument(metavar="DATA")],
     output: Annotated[
         Path, typer.Option("--output", metavar="DIR", help="Where tables, figures, report go.")
@@ -24,9 +24,9 @@ def analyze(
         str | None,
         typer.Option(metavar="MODEL", help="Compare with this one, such as one of gate=none."),
     ] = None,
-    split: Split = None,
+    split: common.Split = None,
     posts: Annotated[int, typer.Option(metavar="N", help="Most posts in the report.")] = 200,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """Show what a model looks at: relation score against S_TV, heat maps, one HTML report."""
     from rich.console import Console
@@ -40,11 +40,8 @@ def analyze(
     with bar(Console(stderr=True), *columns) as shown:
         task = shown.add_task("posts", total=None)
         found = run(model, data, output, against, split, posts, lambda n: shown.advance(task, n))
-    if as_json:
-        files = [str(found.report), *map(str, found.files)]
-        print_json({**found.summary.to_dict(), "files": files})
-    else:
-        print_analysis(found.summary.to_dict(), found.report)
+    files = [str(found.report), *map(str, found.files)]
+    common.print_result({**found.summary.to_dict(), "files": files}, as_json, print_analysis)
 
 
 def reproduce(
@@ -69,7 +66,7 @@ def reproduce(
     posts: Annotated[
         int | None, typer.Option(min=1, help="Quick pass: so many posts of each split.")
     ] = None,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """Train and score every row of a table; stopped, it resumes."""
     for path in (*data, *([relations] if relations else [])):
@@ -84,13 +81,10 @@ def reproduce(
     shared = load_shared(config, changes or ())
     request = Request(table, data, output, shared, seeds, relations, rows, epochs, posts)
     try:
-        result = run(request, progress)
+        result = run(request, common.progress)
     except KeyboardInterrupt:
-        stopped(*sys.argv[1:])
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        print(render(result), end="")
+        common.stopped(*sys.argv[1:])
+    common.print_result(result.to_dict(), as_json, lambda _: print(render(result), end=""))
     chosen = [row for found in result.data for row in found.rows if not rows or row.row in rows]
     reasons = [row.skip_reason for row in chosen]
     if all(reasons):
@@ -110,7 +104,7 @@ def benchmark(
             metavar="P,P…", help="Of fp32, bf16 and on a CPU int8.", show_default="all of them"
         ),
     ] = None,
-    backend: Backend = "torch",
+    backend: common.Backend = "torch",
     batch: Annotated[int, typer.Option(min=1, help="Posts in a batch.")] = 8,
     posts: Annotated[int, typer.Option(min=1, help="Posts tagged in a repeat.")] = 64,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
@@ -125,7 +119,7 @@ def benchmark(
     compare: Annotated[
         Path | None, typer.Option(metavar="JSON", help="An earlier benchmark's --json.")
     ] = None,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """Throughput, latency and memory of training and inference: made posts, random weights."""
     from rpbert.benchmark import Work, run
@@ -140,8 +134,5 @@ def benchmark(
     earlier = read_benchmark(compare) if compare else {}
     work = Work(system, size, batch, posts, repeats, threads, device, backend)
     parts = {"training": training, "growth": growth, "profile": profile}
-    found = run(work, names, progress, moments=moments, **parts)
-    if as_json:
-        print_json(found)
-    else:
-        print("\n".join(benchmark_table(found, earlier)).rstrip())
+    found = run(work, names, common.progress, moments=moments, **parts)
+    common.print_result(found, as_json, lambda _: print("\n".join(benchmark_table(found, earlier))))

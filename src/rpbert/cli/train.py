@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from rpbert.cli.common import (
-    Backend,
-    Captioner,
-    Json,
-    Lenient,
-    ModelPath,
-    Ocr,
-    Precision,
-    Split,
-    print_json,
-    progress,
-    stopped,
-)
+from rpbert.cli import common
 from rpbert.errors import refuse
 
 
-def systems(as_json: Json = False) -> None:
+def systems(as_json: common.Json = False) -> None:
     """List every system with its paper, table row, evidence and parameters."""
+    from rpbert.cli.show import print_systems
     from rpbert.evaluation.evaluate import describe_systems
 
-    rows = describe_systems()
-    if as_json:
-        print_json(rows)
-    else:
-        from rpbert.cli.show import print_systems
-
-        print_systems(rows)
+    common.print_result(describe_systems(), as_json, print_systems)
 
 
 def train(
@@ -43,7 +26,7 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="training.epochs=3 …")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
-    as_json: Json = False,
+    as_json: common.Json = False,
 ) -> None:
     """Train a system and keep its best model by the development F1."""
     from rpbert.config.run import load_run
@@ -59,27 +42,26 @@ def train(
         again = ["train", str(config), *(overrides or ()), "--output", str(output)]
         if (output / "config.yaml").exists():  # else nothing has begun that could go on
             again.append("--resume")
-        stopped(*again)
-    if as_json:
-        found = {"model": str(result.model), "epoch": result.epoch, "dev_f1": result.f1}
-        print_json({**found, "seconds": round(result.seconds, 1)})
-    else:
-        print(f"best development F1 {100 * result.f1:.2f} in epoch {result.epoch}: {result.model}")
+        common.stopped(*again)
+    found: dict[str, Any] = {"model": str(result.model), "epoch": result.epoch}
+    found |= {"dev_f1": result.f1, "seconds": round(result.seconds, 1)}
+    line = f"best development F1 {100 * result.f1:.2f} in epoch {result.epoch}: {result.model}"
+    common.print_result(found, as_json, lambda _: print(line))
 
 
 def evaluate(
-    model: ModelPath,
+    model: common.ModelPath,
     data: Annotated[Path, typer.Argument(metavar="DATA")],
-    split: Split = None,
+    split: common.Split = None,
     by: Annotated[
         Literal["relation", "type"] | None, typer.Option(help="Show these groups only.")
     ] = None,
-    precision: Precision = "fp32",
-    backend: Backend = "torch",
-    captioner: Captioner = None,
-    ocr: Ocr = False,
-    lenient: Lenient = False,
-    as_json: Json = False,
+    precision: common.Precision = "fp32",
+    backend: common.Backend = "torch",
+    captioner: common.Captioner = None,
+    ocr: common.Ocr = False,
+    lenient: common.Lenient = False,
+    as_json: common.Json = False,
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
     from rpbert.data.reading import LeftOut
@@ -87,11 +69,8 @@ def evaluate(
 
     left_out = LeftOut()
     faults = left_out if lenient else refuse
-    evaluation = evaluate_model(model, data, split, faults, precision, captioner, ocr, backend)
-    evaluation = only(evaluation, by)
+    whole = evaluate_model(model, data, split, faults, precision, captioner, ocr, backend)
+    evaluation = only(whole, by)
     if left_out.count:
-        progress(str(left_out))
-    if as_json:
-        print_json(evaluation.to_dict())
-    else:
-        print(render(evaluation))
+        common.progress(str(left_out))
+    common.print_result(evaluation.to_dict(), as_json, lambda _: print(render(evaluation)))
