@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
 
 
 class Settings(BaseModel):
@@ -28,6 +36,28 @@ class Settings(BaseModel):
                 found = f"{key} {given[key]!a:.20}, which earlier versions had"
                 raise ValueError(found, f"{cls.former[key]} or no such key")
         return {key: value for key, value in given.items() if key not in cls.former}
+
+
+class Kinds(Settings):
+    """Kinds of something: a name (``none`` for no kind), or ``{kind: settings}``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = {} if given == "none" else {given: None}
+        if isinstance(given, dict):
+            given = {kind: {} if value is None else value for kind, value in given.items()}
+        return given
+
+    @model_serializer
+    def _as_mapping(self) -> Any:
+        return self.kinds or "none"
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """Those that are given."""
+        return {kind: settings for kind, settings in self if settings is not None}
 
 
 # Saved settings are read again from another folder, so a path is kept from the root on.

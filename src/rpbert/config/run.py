@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from rpbert.config.model import AbsolutePath, Settings, exactly_one
+from rpbert.config.model import AbsolutePath, Kinds, Settings, exactly_one
 from rpbert.config.reading import merged, parse_with_overrides, read_yaml
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
@@ -53,33 +53,12 @@ class MismatchSource(RelationSource):
     """Probability that a post's own image adds; below 1 where many own images do not."""
 
 
-class RelationSources(Settings):
-    """Kinds of relation supervision: a name (``none`` for no kind), or ``{kind: settings}``."""
+class RelationSources(Kinds):
+    """Kinds of relation supervision."""
 
     labels: LabelSource | None = None
     soft: SoftSource | None = None
     mismatch: MismatchSource | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            known = [*cls.model_fields, "none"]
-            if given not in known:
-                raise ValueError(given, f"one of {', '.join(known)}, or several with settings")
-            given = {} if given == "none" else {given: None}
-        if isinstance(given, dict):
-            given = {kind: {} if value is None else value for kind, value in given.items()}
-        return given
-
-    @model_serializer
-    def _as_mapping(self) -> Any:
-        return dict(self.kinds) or "none"
-
-    @property
-    def kinds(self) -> dict[str, RelationSource]:
-        """Those that are given."""
-        return {kind: source for kind, source in self if source is not None}
 
 
 class DataSettings(Settings):

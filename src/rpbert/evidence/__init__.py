@@ -7,11 +7,11 @@ the rest of the package needs of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import create_model, model_serializer, model_validator
+from pydantic import create_model, model_validator
 
-from rpbert.config.model import Settings
+from rpbert.config.model import Kinds
 from rpbert.data.images import load_regions
 from rpbert.evidence.base import Evidence, KindSettings, TextTable
 from rpbert.evidence.blocks import BlockSettings, GlobalSettings
@@ -29,30 +29,10 @@ KINDS: dict[str, type[KindSettings]] = {
 """By name, in the order in which a model combines them."""
 
 _fields: dict[str, Any] = {kind: (settings | None, None) for kind, settings in KINDS.items()}
-_Kinds: Any = create_model("_Kinds", __base__=Settings, **_fields)
-
-
-class EvidenceSources(_Kinds):
-    """Kinds of evidence with their settings: a name, or a mapping ``{kind: settings}``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            given = {given: None}
-        if isinstance(given, dict):
-            given = {kind: {} if value is None else value for kind, value in given.items()}
-        return given
-
-    @model_serializer
-    def _as_mapping(self) -> dict[str, Any]:
-        return dict(self.kinds)
-
-    @property
-    def kinds(self) -> dict[str, KindSettings]:
-        """Those that are given."""
-        every = {kind: getattr(self, kind) for kind in KINDS}
-        return {kind: settings for kind, settings in every.items() if settings is not None}
+if TYPE_CHECKING:
+    EvidenceSources = Kinds
+else:
+    EvidenceSources = create_model("EvidenceSources", __base__=Kinds, **_fields)
 
 
 class EvidenceSettings(EvidenceSources):
@@ -75,16 +55,14 @@ class EvidenceSettings(EvidenceSources):
         found = next((regions for regions in every if regions is not None), None)
         if found is None:
             return self
-        regions = load_regions(found) if isinstance(found, StoredRegions) else found
-        width = regions.features.shape[1]
+        width = (load_regions(found) if isinstance(found, StoredRegions) else found).features.shape[
+            1
+        ]
         return self.model_copy(update={k: s.with_width(width) for k, s in self.kinds.items()})
 
     def build(self, table: Callable[[], TextTable]) -> dict[str, Evidence]:
         """The encoder of each kind, as of `KindSettings.build`."""
-        return {
-            kind: settings.build(f"model.evidence.{kind}", table)
-            for kind, settings in self.kinds.items()
-        }
+        return {kind: s.build(f"model.evidence.{kind}", table) for kind, s in self.kinds.items()}
 
     def resolved(self, evidence: Evidence) -> Self:
         """With shapes in place of names, so that loading needs no hub."""

@@ -48,7 +48,7 @@ class Reading:
         pieces: a text as ids of the text encoder's sub-words.
         words: a text as ids of the tagger's words.
         images_kept: bytes of decoded images that are kept for when they come again.
-        describers: by kind, what makes the texts of images that come without.
+        describers: by attribute of `PostImage`, what makes the texts of images without one.
     """
 
     pieces: Callable[[str], Sequence[int]]
@@ -69,11 +69,11 @@ class KindSettings(Settings):
 
     @property
     def initial_weights(self) -> str | None:
-        """Where its network has its weights from, in words; None without a network."""
+        """The name of published weights, else ``random``; None without a network."""
         return None
 
     def with_width(self, width: int) -> Self:
-        """For stored features: their size as the training data has it."""
+        """With the size of stored features that the training data has."""
         return self
 
     def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
@@ -92,7 +92,7 @@ class NetworkSettings(KindSettings):
 
     @property
     def initial_weights(self) -> str | None:
-        """The name of published weights, else ``random``; None without a network."""
+        """Of the network."""
         return self.pretrained or (None if self.shape is None else "random")
 
 
@@ -118,12 +118,11 @@ class Evidence(nn.Module):
     def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
         """The tokens of each image of each post apart. Shape: (B, E, V, d_v)."""
         (found,) = evidence
-        mask = found.mask
-        if len(mask):
+        if len(found.mask):
             return gather_tokens(self.encode(found), found.of_post)
-        none = torch.zeros(0, 0, self.width + 4, device=mask.device)  # no network runs
-        empty = VisualTokens(none[..., 4:], mask.new_zeros(0, 0), none[..., :4])
-        return gather_tokens(empty, found.of_post)
+        none = found.mask.new_zeros(0, 0)  # no network runs
+        values = none[..., None].float().expand(0, 0, self.width)
+        return gather_tokens(VisualTokens(values, none, whole_image(none)), found.of_post)
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
         """The tokens of each distinct piece of evidence. Shape: (I, V, d_v); I is not 0."""
@@ -146,7 +145,7 @@ class Evidence(nn.Module):
 
 
 class CombinedEvidence(Evidence):
-    """Several kinds of evidence, each a source of its own; their tokens are of one width.
+    """Several kinds of evidence, each a source; their tokens are projected to one width.
 
     Args:
         parts: each kind by name, in the order in which the batch holds them.
@@ -170,21 +169,24 @@ class CombinedEvidence(Evidence):
 
     def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
         """All images of the first kind, then those of the next. Shape: (B, E, V, d_v)."""
-        each = []
+        every = []
         kinds = zip(self.kinds(), self.projections.values(), evidence, strict=True)
-        for part, project, found in kinds:
-            tokens = part.by_source([found])
-            each.append(tokens._replace(values=project(tokens.values)))
-        count = max(tokens.mask.shape[2] for tokens in each)
-        values, mask, boxes = zip(*(_padded(tokens, count) for tokens in each), strict=True)
-        return VisualTokens(torch.cat(values, 1), torch.cat(mask, 1), torch.cat(boxes, 1))
+        for kind, project, found in kinds:
+            values, mask, boxes = kind.by_source([found])
+            every.append((project(values), mask[..., None], boxes))
+        count = max(mask.shape[2] for _, mask, _ in every)
+        values, mask, boxes = (
+            torch.cat([F.pad(part, (0, 0, 0, count - part.shape[2])) for part in parts], 1)
+            for parts in zip(*every, strict=True)
+        )
+        return VisualTokens(values, mask[..., 0], boxes)
 
     def new_modules(self) -> list[nn.Module]:
         """W^v of each kind."""
         return [self.projections]
 
     def freeze(self) -> None:
-        """Every kind keeps what it gathered."""
+        """Freeze every kind."""
         for part in self.kinds():
             part.freeze()
 
@@ -193,12 +195,10 @@ class Reader:
     """Reads one kind of evidence; what several images share is loaded once.
 
     Attributes:
-        wanted: what it looks for in a post, for messages.
         made_from: the attribute of `PostImage` that holds it.
         preprocessing: how images are prepared; None if it looks at no image.
     """
 
-    wanted: str
     made_from: str
     preprocessing: Preprocessing | None = None
 
@@ -226,10 +226,7 @@ class Reader:
         """The evidence of posts, and the best status of each post's images."""
         images = [(post, image) for post in posts for image in post.images]
         keys = self.keys([image for _, image in images])
-        wanted: dict[Hashable, tuple[Post, PostImage]] = {}
-        for key, image in zip(keys, images, strict=True):
-            if key is not None:
-                wanted.setdefault(key, image)
+        wanted = {key: at for key, at in zip(keys, images, strict=True) if key is not None}
         loaded = self.load(wanted)
         pieces = {key: piece for key, piece in loaded.items() if not isinstance(piece, str)}
         rows = {key: row for row, key in enumerate(pieces)}
@@ -246,7 +243,7 @@ class EvidenceReader:
 
     def __init__(self, readers: Sequence[Reader] = ()) -> None:
         self.readers = readers
-        self.wanted = " or ".join(reader.wanted for reader in readers)
+        self.wanted = " or ".join(reader.made_from.replace("_", " ") for reader in readers)
 
     @classmethod
     def of(cls, evidence: Evidence | None, reading: Reading) -> Self:
@@ -273,7 +270,7 @@ class EvidenceReader:
         for reader in self.readers:
             for alone in reader.split(post):
                 image, name = alone.images[0], reader.made_from
-                only = replace(PostImage(), relation=image.relation, **{name: getattr(image, name)})
+                only = PostImage(relation=image.relation, **{name: getattr(image, name)})
                 split.append(alone.with_(images=(only,)))
         return [alone for alone in split if self.has(alone)]
 
@@ -292,8 +289,7 @@ def _best(status: Iterable[ImageStatus]) -> ImageStatus:
 
 def whole_image(mask: Tensor) -> Tensor:
     """The box of the whole image for each token. Shape: (I, V) → (I, V, 4)."""
-    corners = torch.tensor([0.0, 0.0, 1.0, 1.0], device=mask.device)
-    return corners.expand(*mask.shape, 4)
+    return torch.tensor([0.0, 0.0, 1.0, 1.0], device=mask.device).expand(*mask.shape, 4)
 
 
 def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
@@ -314,17 +310,9 @@ def side_by_side(tokens: VisualTokens) -> VisualTokens:
 
     Shape: (B, E, V, d_v) → (B, E · V, d_v).
     """
-    sources = tokens.mask.shape[1]
     values, mask, boxes = (part.flatten(1, 2) for part in tokens)
-    if sources == 1:
+    if tokens.mask.shape[1] == 1:
         return VisualTokens(values, mask, boxes)
     order = (~mask).int().argsort(dim=1, stable=True)
     values, boxes = (part.gather(1, order[:, :, None].expand_as(part)) for part in (values, boxes))
     return VisualTokens(values, mask.gather(1, order), boxes)
-
-
-def _padded(tokens: VisualTokens, count: int) -> VisualTokens:
-    """Padded to so many tokens a source. Shape: (B, E, V, d_v) → (B, E, count, d_v)."""
-    missing = count - tokens.mask.shape[2]
-    values, boxes = (F.pad(part, (0, 0, 0, missing)) for part in (tokens.values, tokens.boxes))
-    return VisualTokens(values, F.pad(tokens.mask, (0, missing)), boxes)

@@ -13,11 +13,12 @@ from torch import Tensor
 from rpbert.config.model import exactly_one
 from rpbert.data.images import Preprocessing
 from rpbert.errors import InputError
-from rpbert.evidence.base import Evidence, NetworkSettings, Reading, TextTable, whole_image
-from rpbert.evidence.images import ImageReader
+from rpbert.evidence.base import Evidence, NetworkSettings, TextTable, whole_image
+from rpbert.evidence.images import SeeingEvidence
 from rpbert.evidence.networks import (
     RESNET_SHAPES,
     BlockNetwork,
+    ResNetBlocks,
     published_network,
     random_network,
 )
@@ -48,12 +49,7 @@ class ImageSettings(NetworkSettings):
 
     def network(self, key: str) -> tuple[BlockNetwork, Preprocessing]:
         """The network, and how images are prepared for it; `key` as of `build`."""
-        given = {
-            "size": self.image_size,
-            "mean": self.mean,
-            "std": self.std,
-            "resampling": self.resampling,
-        }
+        given = {"size": self.image_size, **self.model_dump(include={"mean", "std", "resampling"})}
         own = {name: value for name, value in given.items() if value is not None}
         name, shape = self.pretrained, self.shape
         if name is not None:
@@ -90,7 +86,7 @@ class GlobalSettings(ImageSettings, StoredSettings):
         return StoredVector(self.known_width(key))
 
 
-class ImageBlocks(Evidence):
+class ImageBlocks(SeeingEvidence):
     """The blocks f_{i,j} of the last feature map of a network (Eq. 1); a box is a block's cell.
 
     Args:
@@ -105,7 +101,9 @@ class ImageBlocks(Evidence):
         self.network = network
         self.preprocessing = preprocessing
         self.width = network.width
-        self.register_buffer("cells", grid_boxes(network.side, network.side), persistent=False)
+        y, x = torch.meshgrid(*[torch.arange(network.side)] * 2, indexing="ij")
+        corners = torch.stack([x, y, x + 1, y + 1], dim=-1).flatten(0, 1)  # (V, 4)
+        self.register_buffer("cells", corners / network.side, persistent=False)
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
         """Row by row. Shape: (I, V, d_v)."""
@@ -113,19 +111,16 @@ class ImageBlocks(Evidence):
         mask = found.mask.expand(-1, blocks.shape[1])
         return VisualTokens(blocks, mask, self.cells.expand(len(blocks), -1, -1))
 
-    def reader(self, reading: Reading) -> ImageReader:
-        """Pixels."""
-        return ImageReader(self.preprocessing, reading.images_kept)
-
     def saved_settings(self) -> dict[str, Any]:
         """The shape of the network, and how its images are prepared."""
-        fields = asdict(self.preprocessing)
-        prepared = {"image_size": fields.pop("size"), **fields}
-        return {"pretrained": None, "shape": shape_of(self.network.config), **prepared}
+        prepared = asdict(self.preprocessing)
+        size, shape = prepared.pop("size"), shape_of(self.network.config)
+        return {"pretrained": None, "shape": shape, "image_size": size, **prepared}
 
     def freeze(self) -> None:
         """Batch normalisation keeps its statistics from here on."""
-        self.network.freeze()
+        if isinstance(self.network, ResNetBlocks):
+            self.network.freeze()
 
 
 class ImageVector(ImageBlocks):
@@ -135,10 +130,3 @@ class ImageVector(ImageBlocks):
         """Shape: (I, 1, d_v)."""
         blocks: Tensor = self.network(found.values)
         return VisualTokens(blocks.mean(1, keepdim=True), found.mask, whole_image(found.mask))
-
-
-def grid_boxes(rows: int, columns: int) -> Tensor:
-    """The cells of a grid, row by row. Shape: (rows * columns, 4)."""
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    corners = torch.stack([x, y, x + 1, y + 1], dim=-1).flatten(0, 1)
-    return corners / torch.tensor([columns, rows, columns, rows])

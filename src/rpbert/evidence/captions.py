@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from pydantic import AliasChoices, Field
 from torch import Tensor
 
@@ -49,9 +48,7 @@ class Captions(Evidence):
 
     def __init__(self, table: TextTable, settings: CaptionSettings) -> None:
         super().__init__()
-        self.embed = table.embed
-        self.width = table.width
-        self.in_text_space = table.of_pieces
+        self.embed, self.width, self.in_text_space = table
         self.settings = settings
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
@@ -61,8 +58,7 @@ class Captions(Evidence):
     def reader(self, reading: Reading) -> CaptionReader:
         """Ids of the pieces."""
         encode = reading.pieces if self.in_text_space else reading.words
-        kind = {"caption": "captions", "image_text": "ocr"}[self.settings.made_from]
-        return CaptionReader(encode, self.settings, reading.describers.get(kind))
+        return CaptionReader(encode, self.settings, reading.describers.get(self.settings.made_from))
 
 
 class CaptionReader(Reader):
@@ -83,7 +79,6 @@ class CaptionReader(Reader):
         self.max_length = settings.max_length
         self.made_from = settings.made_from
         self.describe = describe
-        self.wanted = {"caption": "caption", "image_text": "text in the image"}[self.made_from]
 
     def has(self, image: PostImage) -> bool:
         """Whether it has a caption, or pixels that one is made of."""
@@ -98,9 +93,9 @@ class CaptionReader(Reader):
     def keys(self, images: Sequence[PostImage]) -> list[str | None]:
         """The caption of each image, made where it is missing."""
         texts: list[str | None] = [getattr(image, self.made_from) or None for image in images]
-        if self.describe is not None:
-            asked = [i for i, t in enumerate(texts) if t is None and images[i].image is not None]
-            made = self.describe([images[i].image for i in asked]) if asked else []
+        asked = [i for i, image in enumerate(images) if not texts[i] and image.image is not None]
+        if self.describe is not None and asked:
+            made = self.describe([images[i].image for i in asked])
             for i, text in zip(asked, made, strict=True):
                 texts[i] = text or None
         return texts
@@ -111,6 +106,5 @@ class CaptionReader(Reader):
 
     def pack(self, pieces: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, None]:
         """Ids, padded."""
-        lengths = torch.tensor([len(ids) for ids in pieces], dtype=torch.long)
-        values = pad(pieces)
-        return values, torch.arange(values.shape[1])[None, :] < lengths[:, None], None
+        mask = pad([[1] * len(ids) for ids in pieces], filler=0).bool()
+        return pad(pieces), mask, None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 
 from rpbert.data.images import fingerprint, load_image, load_small, normalise_batch
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import Describer, Source
-from rpbert.evidence.networks import CLIP, published_preprocessing
-from rpbert.storage.published import from_hub, load_published, model_type
+from rpbert.evidence.networks import CLIP, load_network, published_preprocessing
+from rpbert.storage.published import from_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,11 +31,7 @@ CAPTIONERS = {
 
 
 def need_kind(settings: EvidenceSettings | None, kind: str, given: str) -> None:
-    """Refuse what is given for a kind of evidence that a model does not read.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raise an InputError where a model does not read the kind that `given` is for."""
     kinds = settings.kinds if settings else {}
     if kind not in kinds:
         found = f"a model that reads {' and '.join(kinds) or 'text alone'}"
@@ -45,7 +41,7 @@ def need_kind(settings: EvidenceSettings | None, kind: str, given: str) -> None:
 def describers(
     settings: EvidenceSettings | None, captioner: str | None, ocr: bool, device: str = "cpu"
 ) -> dict[str, Describer]:
-    """By kind of evidence, what makes its texts for posts that come with an image alone.
+    """By attribute of `PostImage`, what makes its texts for posts that come with an image alone.
 
     Args:
         captioner: hub name or folder of an image-to-text model, or None.
@@ -57,13 +53,11 @@ def describers(
     made: dict[str, Describer] = {}
     if captioner is not None:
         need_kind(settings, "captions", "captioner")
+        load = partial(Captioner.from_pretrained, captioner, device)
+        made["caption"] = Remembered(from_hub("captioner", captioner, load))
     if ocr:
         need_kind(settings, "ocr", "ocr")
-        made["ocr"] = Remembered(TextFinder())
-    if captioner is not None:
-        name = captioner
-        load = from_hub("captioner", name, lambda: Captioner.from_pretrained(name, device))
-        made["captions"] = Remembered(load)
+        made["image_text"] = Remembered(TextFinder())
     return made
 
 
@@ -79,15 +73,15 @@ class Remembered:
         """As `Describer` has it."""
         keys = [fingerprint(image) for image in images]
         wanted = {key: image for key, image in zip(keys, images, strict=True) if key}
-        found = {key: self._known[key] for key in wanted if key in self._known}
-        new = [key for key in wanted if key not in found]
+        new = {key: image for key, image in wanted.items() if key not in self._known}
+        found = {"": "", **{key: self._known[key] for key in wanted.keys() - new}}
         if new:
-            found.update(zip(new, self.describe([wanted[key] for key in new]), strict=True))
+            found |= zip(new, self.describe([*new.values()]), strict=True)
         if len(self._known) > self.kept:
             self._known.clear()
         # A PIL image may change or be freed.
         self._known |= {k: text for k, text in found.items() if not k.startswith("object:")}
-        return [found[key] if key else "" for key in keys]
+        return [found[key or ""] for key in keys]
 
 
 class TextFinder:
@@ -110,15 +104,13 @@ class TextFinder:
 
     def __call__(self, images: Sequence[Source]) -> list[str]:
         """As `Describer` has it."""
-        return [self._read(image) for image in images]
-
-    def _read(self, image: Source) -> str:
-        pixels = load_small(image, self.side).pixels
-        if pixels is None:
-            return ""
-        # It takes blue, green, red, as OpenCV does.
-        found = self._engine(np.ascontiguousarray(pixels[:, :, ::-1]))
-        return " ".join(found.txts or ())
+        texts = []
+        for image in images:
+            pixels = load_small(image, self.side).pixels
+            # It takes blue, green, red, as OpenCV does.
+            found = () if pixels is None else self._engine(pixels[:, :, ::-1].copy()).txts
+            texts.append(" ".join(found or ()))
+        return texts
 
 
 @dataclass
@@ -147,22 +139,17 @@ class Captioner:
         Raises:
             InputError: see `load_published`; or a family that is not known.
         """
-        import transformers
+        from transformers import AutoTokenizer
 
-        family = model_type(source)
-        if family not in CAPTIONERS:
-            expected = f"one of {', '.join(CAPTIONERS)}"
-            raise InputError("captioner", f"model_type {family}", expected)
-        expected = f"an image-to-text model ({', '.join(CAPTIONERS)}) with safetensors weights"
-        network = load_published(getattr(transformers, CAPTIONERS[family]), source, expected)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        return cls(network.eval().to(device), tokenizer, published_preprocessing(source, CLIP))
+        network = load_network(CAPTIONERS, source, "captioner").eval().to(device)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return cls(network, tokenizer, published_preprocessing(source, CLIP))
 
     def __call__(self, images: Sequence[Source]) -> list[str]:
         """As `Describer` has it."""
         how = self.preprocessing.size, self.preprocessing.resampling
-        pixels = {index: load_image(image, *how).pixels for index, image in enumerate(images)}
-        read = [(index, found) for index, found in pixels.items() if found is not None]
+        pixels = [load_image(image, *how).pixels for image in images]
+        read = [(index, found) for index, found in enumerate(pixels) if found is not None]
         captions = [""] * len(images)
         for start in range(0, len(read), self.batch_size):
             indices, batch = zip(*read[start : start + self.batch_size], strict=True)

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rpbert.data.images import (
-    LoadedImage,
-    Preprocessing,
-    fingerprint,
-    load_image,
-    normalise_batch,
-)
-from rpbert.evidence.base import Reader, Source
+from rpbert.data.images import LoadedImage, Preprocessing, fingerprint, load_image, normalise_batch
+from rpbert.evidence.base import Evidence, Reader, Reading, Source
 from rpbert.types import Post, PostImage
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+
+class SeeingEvidence(Evidence):
+    """An encoder whose network looks at pixels."""
+
+    preprocessing: Preprocessing
+
+    def reader(self, reading: Reading) -> ImageReader:
+        """Pixels."""
+        return ImageReader(self.preprocessing, reading.images_kept)
 
 
 class ImageReader(Reader):
@@ -34,7 +36,7 @@ class ImageReader(Reader):
         budget: bytes of decoded images that are kept.
     """
 
-    wanted = made_from = "image"
+    made_from = "image"
     preprocessing: Preprocessing
 
     def __init__(self, preprocessing: Preprocessing, budget: int) -> None:
@@ -42,7 +44,6 @@ class ImageReader(Reader):
         self.budget = budget
         self._held = 0
         self._kept: OrderedDict[Hashable, LoadedImage] = OrderedDict()
-        self._pool: ThreadPoolExecutor | None = None
 
     def keys(self, images: Sequence[PostImage]) -> Sequence[Hashable | None]:
         """The fingerprint of each image."""
@@ -54,36 +55,29 @@ class ImageReader(Reader):
         for key in loaded:
             self._kept.move_to_end(key)
         new = {key: image.image for key, (_, image) in wanted.items() if key not in loaded}
-        for (key, source), image in zip(new.items(), self._decoded([*new.values()]), strict=True):
+        # Decoded side by side: decoders let other threads run.
+        decoded = self._pool.map(self._load, new.values())
+        for (key, source), image in zip(new.items(), decoded, strict=True):
             loaded[key] = image
             if isinstance(source, Path):  # a PIL image may change or be freed: never kept
-                self._keep(key, image)
+                self._kept[key] = image
+                self._held += _bytes(image)
+        while self._held > self.budget:
+            self._held -= _bytes(self._kept.popitem(last=False)[1])
         found = {key: loaded[key] for key in wanted}
         return {k: i.status if i.pixels is None else i.pixels for k, i in found.items()}
 
-    def pack(self, pieces: Sequence[NDArray[Any]]) -> tuple[Tensor, Tensor, None]:
+    def pack(self, pieces: Sequence[Any]) -> tuple[Tensor, Tensor, None]:
         """Normalised pixels."""
         mask = torch.ones(len(pieces), 1, dtype=torch.bool)
         return normalise_batch(pieces, self.preprocessing), mask, None
 
-    def _decoded(self, sources: Sequence[Source]) -> list[LoadedImage]:
-        """Decoded side by side: decoders let other threads run."""
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(torch.get_num_threads(), "decoder")
 
-        def load(source: Source) -> LoadedImage:
-            return load_image(source, self.preprocessing.size, self.preprocessing.resampling)
-
-        if len(sources) < 2:
-            return [load(source) for source in sources]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
-        return list(self._pool.map(load, sources))
-
-    def _keep(self, key: Hashable, image: LoadedImage) -> None:
-        self._kept[key] = image
-        self._held += _bytes(image)
-        while self._held > self.budget:
-            _, dropped = self._kept.popitem(last=False)
-            self._held -= _bytes(dropped)
+    def _load(self, source: Source) -> LoadedImage:
+        return load_image(source, self.preprocessing.size, self.preprocessing.resampling)
 
 
 def _bytes(image: LoadedImage) -> int:

@@ -1,17 +1,17 @@
-"""Image networks of transformers, and the blocks that they make of an image (Eq. 1)."""
+"""Networks of transformers that see, and the blocks that they make of an image (Eq. 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rpbert.data.images import Channels, Preprocessing, Resampling
+from rpbert.data.images import Channels, Preprocessing
 from rpbert.errors import InputError
 from rpbert.storage.published import load_published, model_type, refuse_elsewhere
 
@@ -29,7 +29,6 @@ RESNET_SHAPES: dict[str, dict[str, Any]] = {
     )
 }
 """He et al. 2016, "Deep residual learning for image recognition", Table 1."""
-
 
 IMAGENET = Preprocessing()
 
@@ -72,10 +71,7 @@ FAMILIES: dict[str, Family] = {
         "CLIPVisionModel", CLIP, unused=("post_layernorm",), fixed_size=True
     ),
     "siglip_vision_model": Family(
-        "SiglipVisionModel",
-        Preprocessing(mean=HALF, std=HALF),
-        unused=("head",),
-        fixed_size=True,
+        "SiglipVisionModel", Preprocessing(mean=HALF, std=HALF), unused=("head",), fixed_size=True
     ),
 }
 """By ``model_type`` of the configuration."""
@@ -83,26 +79,7 @@ WHOLE = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 """Models of text and images, whose part that sees is taken."""
 
 
-class BlockNetwork(nn.Module):
-    """A network that makes a square grid of blocks of an image.
-
-    Attributes:
-        side: blocks in a row, and in a column.
-        tokens: blocks of an image, V.
-        width: size of a block, d_v.
-    """
-
-    config: Any
-    image_size: int
-    side: int
-    tokens: int
-    width: int
-
-    def freeze(self) -> None:
-        """Keep what is gathered in training, such as batch statistics, as it is."""
-
-
-class ResNetBlocks(BlockNetwork):
+class ResNetBlocks(nn.Module):
     """The blocks f_{i,j} of the last feature map of a ResNet, row by row (Eq. 1 and below it).
 
     Block (i, j), row i and column j counted from 0, is token ``i * columns + j``: 7 × 7 = 49
@@ -112,25 +89,28 @@ class ResNetBlocks(BlockNetwork):
         frozen: whether batch normalisation keeps its mean and variance in training, as published
             weights need: the batches of fine-tuning (8 posts in the paper) are too small to
             estimate what ImageNet gave. Scale and shift still learn.
+
+    Attributes:
+        side: blocks in a row, and in a column.
+        tokens: blocks of an image, V.
+        width: size of a block, d_v.
     """
 
     def __init__(self, resnet: ResNetModel, image_size: int = 224, frozen: bool = False) -> None:
         super().__init__()
         self.resnet = resnet
         self.config = config = resnet.config
-        self.image_size = image_size
         self.frozen = frozen
-        self.width = config.hidden_sizes[-1]  # d_v
+        self.width = config.hidden_sizes[-1]
         # Convolutions are fastest with channels last, but of fewer than 16 channels oneDNN then
         # takes the gradient of a strided 1 × 1 convolution beyond its memory
         # (uxlfoundation/oneDNN#6035).
         narrow = min(config.embedding_size, *config.hidden_sizes) < 16
         self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         # The stem halves twice, each stage after the first once; every halving rounds up.
-        self.side = image_size
-        for _ in range(len(config.depths) + 1 + config.downsample_in_first_stage):
-            self.side = (self.side + 1) // 2
-        self.tokens = self.side**2  # V
+        halvings = len(config.depths) + 1 + config.downsample_in_first_stage
+        self.side = -(-image_size // 2**halvings)
+        self.tokens = self.side**2
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -148,19 +128,16 @@ class ResNetBlocks(BlockNetwork):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Shapes: (I, 3, image_size, image_size) → (I, V, d_v)."""
-        blocks = self.features(pixels.contiguous(memory_format=self.memory_format))
+        pixels = pixels.contiguous(memory_format=self.memory_format)
+        blocks: Tensor = self.resnet(pixels).last_hidden_state  # (I, d_v, rows, columns)
         return blocks.permute(0, 2, 3, 1).flatten(1, 2)
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """The last feature map. Shapes: (I, 3, height, width) → (I, d_v, rows, columns)."""
-        found: Tensor = self.resnet(pixels).last_hidden_state
-        return found
 
-
-class VisionBlocks(BlockNetwork):
+class VisionBlocks(nn.Module):
     """The feature map of a ConvNet, or the patch tokens of a transformer, row by row.
 
-    Tokens that stand for no patch, such as [CLS] and registers, are left out.
+    Tokens that stand for no patch, such as [CLS] and registers, are left out. Attributes are those
+    of `ResNetBlocks`.
 
     Args:
         network: of a family of `FAMILIES`.
@@ -180,14 +157,12 @@ class VisionBlocks(BlockNetwork):
             is_module = isinstance(getattr(parent, last), nn.Module)
             setattr(parent, last, nn.Identity() if is_module else None)
         self.network = network
-        self.image_size = image_size
         stages = getattr(config, "depths", [1])  # each after the first of a ConvNet halves
         self.side = image_size // config.patch_size // 2 ** (len(stages) - 1)
         if not self.side:
             raise InputError("image_size", str(image_size), "as many pixels as a block has")
         self.tokens = self.side**2
-        sizes = getattr(config, "hidden_sizes", None) or [config.hidden_size]
-        self.width = sizes[-1]
+        self.width = (getattr(config, "hidden_sizes", None) or [config.hidden_size])[-1]
         other = family.fixed_size and config.image_size != image_size
         self.options = {"interpolate_pos_encoding": True} if other else {}
 
@@ -197,6 +172,33 @@ class VisionBlocks(BlockNetwork):
         if found.ndim == 4:  # (I, d_v, rows, columns)
             return found.flatten(2).transpose(1, 2)
         return found[:, -self.tokens :]
+
+
+BlockNetwork: TypeAlias = ResNetBlocks | VisionBlocks
+
+
+def network_class(known: Mapping[str, str], family: str | None, what: str) -> type[PreTrainedModel]:
+    """The class of transformers that a table names for a ``model_type``.
+
+    Raises:
+        InputError: it names none.
+    """
+    import transformers
+
+    if family is None or family not in known:
+        found = f"model_type {family}" if family else "no model_type"
+        raise InputError(what, found, f"one of {', '.join(known)}")
+    return cast("type[PreTrainedModel]", getattr(transformers, known[family]))
+
+
+def load_network(known: Mapping[str, str], source: str | Path, what: str) -> PreTrainedModel:
+    """A published network of a family of a table.
+
+    Raises:
+        InputError: see `load_published`; or a family that is not known.
+    """
+    kind = network_class(known, model_type(source), what)
+    return load_published(kind, source, f"{what} ({', '.join(known)}) with safetensors weights")
 
 
 def published_network(
@@ -210,16 +212,11 @@ def published_network(
     Raises:
         InputError: see `load_published`; or a family that is not known.
     """
-    import transformers
-
-    found = model_type(source)
-    family = _family(WHOLE.get(found, found))
+    name = model_type(source)
+    kind, family = _family(WHOLE.get(name, name))
     expected = "an image network with safetensors weights, by hub name or folder"
-    kind = getattr(transformers, family.network)
     network = load_published(kind, source, expected, **family.arguments)
-    usual = _of_size(family.preprocessing, network)
-    preprocessing = replace(published_preprocessing(source, usual), **own)
-    return _blocks(network, preprocessing.size, frozen=True), preprocessing
+    return _blocks(network, replace(published_preprocessing(source, _usual(network)), **own), True)
 
 
 def random_network(
@@ -230,45 +227,38 @@ def random_network(
     Raises:
         InputError: a family or a field is not known, or names something to be fetched.
     """
-    import transformers
-
-    fields = dict(shape)
-    family = _family(fields.pop("model_type", "resnet"))
-    where = "shape of the image network"
+    fields, where = dict(shape), "shape of the image network"
+    kind, family = _family(fields.pop("model_type", "resnet"))
     refuse_elsewhere(fields, where)
-    kind = getattr(transformers, family.network)
-    known = kind.config_class().to_dict()
-    for key in fields:
-        if key not in known:
-            raise InputError(where, f"key {key!r}", f"fields of {kind.config_class.__name__}")
+    if unknown := sorted(fields.keys() - kind.config_class().to_dict()):
+        raise InputError(where, f"key {unknown[0]!r}", f"fields of {kind.config_class.__name__}")
     config = kind.config_class(**fields)
     # A longer list would be cut to the shorter one without a word.
-    stages = [len(getattr(config, name, ())) for name in ("depths", "hidden_sizes")]
-    if stages[0] != stages[1]:
-        found = f"{stages[0]} depths and {stages[1]} hidden_sizes"
-        raise InputError(where, found, "one of each per stage")
+    depths, sizes = (len(getattr(config, name, ())) for name in ("depths", "hidden_sizes"))
+    if depths != sizes:
+        raise InputError(where, f"{depths} depths and {sizes} hidden_sizes", "one of each a stage")
     network = kind(config, **family.arguments)
-    preprocessing = replace(_of_size(family.preprocessing, network), **own)
-    return _blocks(network, preprocessing.size, frozen=False), preprocessing
+    return _blocks(network, replace(_usual(network), **own), False)
 
 
-def _blocks(network: PreTrainedModel, image_size: int, frozen: bool) -> BlockNetwork:
+def _family(name: str) -> tuple[type[PreTrainedModel], Family]:
+    classes = {known: family.network for known, family in FAMILIES.items()}
+    return network_class(classes, name, "image network"), FAMILIES[name]
+
+
+def _blocks(
+    network: PreTrainedModel, preprocessing: Preprocessing, frozen: bool
+) -> tuple[BlockNetwork, Preprocessing]:
     if network.config.model_type == "resnet":
-        return ResNetBlocks(network, image_size, frozen)
-    return VisionBlocks(network, image_size)
+        return ResNetBlocks(network, preprocessing.size, frozen), preprocessing
+    return VisionBlocks(network, preprocessing.size), preprocessing
 
 
-def _family(name: str) -> Family:
-    if name not in FAMILIES:
-        known = ", ".join([*FAMILIES, *WHOLE])
-        raise InputError("image network", f"model_type {name}", f"one of {known}")
-    return FAMILIES[name]
-
-
-def _of_size(preprocessing: Preprocessing, network: PreTrainedModel) -> Preprocessing:
-    """For images of the size the network was made for, if it was for one."""
-    size = getattr(network.config, "image_size", preprocessing.size)
-    return replace(preprocessing, size=size if isinstance(size, int) else size[0])
+def _usual(network: PreTrainedModel) -> Preprocessing:
+    """Of its family, for images of the size the network was made for, if it was for one."""
+    usual = FAMILIES[network.config.model_type].preprocessing
+    size = getattr(network.config, "image_size", usual.size)
+    return replace(usual, size=size if isinstance(size, int) else size[0])
 
 
 def published_preprocessing(source: str | Path, usual: Preprocessing) -> Preprocessing:
@@ -284,22 +274,14 @@ def published_preprocessing(source: str | Path, usual: Preprocessing) -> Preproc
         given, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except OSError:  # there is no such file
         return usual
-    cropped = given.get("crop_size") if given.get("do_center_crop") else None
-    size = cropped or given.get("size") or usual.size
+    size = (given.get("do_center_crop") and given.get("crop_size")) or given.get("size")
     if isinstance(size, Mapping):
-        size = size.get("height") or size.get("shortest_edge") or usual.size
-    resampling: Resampling = usual.resampling
+        size = size.get("height") or size.get("shortest_edge")
+    found: dict[str, Any] = {"size": int(size)} if size else {}
     if given.get("resample") is not None:
-        resampling = Filter(given["resample"]).name.lower()  # type: ignore[assignment]
-    mean, std = (given.get(name) for name in ("image_mean", "image_std"))
-    return Preprocessing(
-        size=int(size),
-        mean=_channels(mean) if mean else usual.mean,
-        std=_channels(std) if std else usual.std,
-        resampling=resampling,
-    )
-
-
-def _channels(values: Any) -> Channels:
-    red, green, blue = map(float, values)
-    return red, green, blue
+        found["resampling"] = Filter(given["resample"]).name.lower()
+    for name in ("mean", "std"):
+        if values := given.get(f"image_{name}"):
+            red, green, blue = map(float, values)
+            found[name] = red, green, blue
+    return replace(usual, **found)

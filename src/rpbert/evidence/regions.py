@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from pydantic import AliasChoices, Field, model_validator
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from rpbert.config.model import at_most_one
 from rpbert.data.images import Preprocessing, load_regions
@@ -21,23 +23,10 @@ from rpbert.evidence.base import (
     TextTable,
     whole_image,
 )
-from rpbert.evidence.images import ImageReader
-from rpbert.storage.published import (
-    checked,
-    from_hub,
-    load_published,
-    model_type,
-    refuse_elsewhere,
-    shape_of,
-)
-from rpbert.types import (
-    EvidenceInput,
-    Post,
-    PostImage,
-    Regions,
-    StoredRegions,
-    VisualTokens,
-)
+from rpbert.evidence.images import SeeingEvidence
+from rpbert.evidence.networks import load_network, network_class
+from rpbert.storage.published import checked, from_hub, refuse_elsewhere, shape_of
+from rpbert.types import EvidenceInput, Post, PostImage, Regions, StoredRegions, VisualTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,15 +53,11 @@ class StoredSettings(NetworkSettings):
 
     def with_width(self, width: int) -> Self:
         """For stored features, unless a width is given."""
-        fits = self.made_from == "regions" and self.width is None
-        return self.model_copy(update={"width": width}) if fits else self
+        given = self.initial_weights or self.width
+        return self if given else self.model_copy(update={"width": width})
 
     def known_width(self, key: str) -> int:
-        """The size of stored features.
-
-        Raises:
-            InputError: neither settings nor training posts say it.
-        """
+        """The size of stored features; an InputError where nothing says it."""
         if self.width is None:
             expected = "regions.safetensors beside them"
             raise InputError(key, "no regions in the training posts", expected)
@@ -96,9 +81,10 @@ class RegionSettings(StoredSettings):
         """A detector, or what hands stored regions on."""
         name, shape = self.pretrained, self.shape
         if name is not None:
-            network = from_hub(f"{key}.pretrained", name, lambda: _published(name))
+            load = partial(load_network, DETECTORS, name, "detector")
+            network = from_hub(f"{key}.pretrained", name, load)
         elif shape is not None:
-            network = checked(f"{key}.shape", lambda: _random(shape))
+            network = checked(f"{key}.shape", partial(_random, shape))
         else:
             return StoredRegionFeatures(self.known_width(key))
         return DetectedRegions(network, self.image_size, self.max_regions)
@@ -139,7 +125,7 @@ class RegionReader(Reader):
         width: d_v, the size of a feature that the model takes.
     """
 
-    wanted = made_from = "regions"
+    made_from = "regions"
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -152,31 +138,30 @@ class RegionReader(Reader):
         """
         loaded: dict[Hashable, Any] = {}
         for key, (post, image) in wanted.items():
-            regions = image.regions
-            if isinstance(regions, StoredRegions):
-                regions = load_regions(regions)
-            assert regions is not None  # they have a key
-            if regions.features.shape[1] != self.width:
-                found = f"regions with {regions.features.shape[1]} features"
-                raise InputError(post.origin or post.id, found, f"{self.width}, as the model takes")
+            given = image.regions
+            assert given is not None  # they have a key
+            regions = load_regions(given) if isinstance(given, StoredRegions) else given
+            if (width := regions.features.shape[1]) != self.width:
+                expected = f"{self.width}, as the model takes"
+                raise InputError(post.origin or post.id, f"regions with {width} features", expected)
             loaded[key] = regions if len(regions.boxes) else "none"
         return loaded
 
     def pack(self, pieces: Sequence[Regions]) -> tuple[Tensor, Tensor, Tensor]:
         """Features and boxes, padded to the image with most."""
-        count = max((len(piece.boxes) for piece in pieces), default=0)
-        values = torch.zeros(len(pieces), count, self.width)
-        boxes = torch.zeros(len(pieces), count, 4)
-        mask = torch.zeros(len(pieces), count, dtype=torch.bool)
-        for row, piece in enumerate(pieces):
-            real = len(piece.boxes)
-            values[row, :real] = torch.from_numpy(piece.features)
-            boxes[row, :real] = torch.from_numpy(piece.boxes)
-            mask[row, :real] = True
+        if not pieces:
+            none = torch.zeros(0, 0)
+            return none[..., None].expand(0, 0, self.width), none.bool(), whole_image(none)
+        values, boxes, mask = (
+            pad_sequence([torch.from_numpy(array) for array in arrays], batch_first=True)
+            for arrays in zip(
+                *((p.features, p.boxes, np.ones(len(p.boxes), bool)) for p in pieces), strict=True
+            )
+        )
         return values, mask, boxes
 
 
-class DetectedRegions(Evidence):
+class DetectedRegions(SeeingEvidence):
     """The regions of which a detector is surest; it is not trained, as in every paper with one.
 
     Carion, N.; Massa, F.; Synnaeve, G.; Usunier, N.; Kirillov, A.; and Zagoruyko, S. 2020.
@@ -220,32 +205,13 @@ class DetectedRegions(Evidence):
         corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1)
         return VisualTokens(features, found.mask.expand(-1, best.shape[1]), corners.clamp(0, 1))
 
-    def reader(self, reading: Reading) -> ImageReader:
-        """Pixels."""
-        return ImageReader(self.preprocessing, reading.images_kept)
-
     def saved_settings(self) -> dict[str, Any]:
         """The shape of the detector."""
         return {"pretrained": None, "shape": shape_of(self.config)}
 
 
-def _published(source: str | Path) -> PreTrainedModel:
-    expected = f"a detector ({', '.join(DETECTORS)}) with safetensors weights"
-    return load_published(_class_of(model_type(source)), source, expected)
-
-
 def _random(shape: Mapping[str, Any]) -> PreTrainedModel:
     refuse_elsewhere(shape, "shape of the detector")
     fields = dict(shape)
-    network = _class_of(fields.pop("model_type", None))
+    network = network_class(DETECTORS, fields.pop("model_type", None), "detector")
     return network(network.config_class(**fields))
-
-
-def _class_of(family: str | None) -> type[PreTrainedModel]:
-    import transformers
-
-    if family not in DETECTORS:
-        found = f"model_type {family}" if family else "no model_type"
-        raise InputError("detector", found, f"one of {', '.join(DETECTORS)}")
-    network: type[PreTrainedModel] = getattr(transformers, DETECTORS[family])
-    return network
