@@ -1,7 +1,4 @@
-"""The model card: what a run was made of and came to, in Markdown, for people and for hubs.
-
-Its text is ``card.md``.
-"""
+"""The model card: what a run was made of and came to, in Markdown; its text is ``card.md``."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from rpbert.data.words import SPLITTERS
 from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, RELATION_THRESHOLD, SCORERS
 from rpbert.models import registered
 from rpbert.models.saved import TaggingModel
+from rpbert.training.progress import status_counts
 
 Record: TypeAlias = Mapping[str, Any]
 """A line of RUN/metrics.jsonl."""
-CardWriter: TypeAlias = Callable[[TaggingModel, Record], str]
 
 _DATA = (".txt", ".jsonl", ".parquet", ".tsv", ".csv", ".safetensors")
 _SPLITTING = {
@@ -29,26 +26,23 @@ _SPLITTING = {
 }
 
 
-def card_writer(settings: RunSettings, posts: Mapping[str, int]) -> CardWriter:
-    """Writes the cards of a run.
-
-    Args:
-        settings: complete, as RUN/config.yaml has them.
-        posts: how many of each split were read.
-    """
+def card_writer(
+    settings: RunSettings, posts: Mapping[str, int]
+) -> Callable[[TaggingModel, Record], str]:
+    """Writes the cards of a run with these settings (complete) and so many posts of each split."""
     data, sources = settings.data, settings.data.relation_source
     read = [data.path, data.relations_read]
     if not registered(settings.model["system"]).system.tags_words:
         read = [data.relations or data.path]
-    data_rows = _data_rows([*read, sources.soft.path if sources and sources.soft else None])
+    files_read = _data_rows([*read, sources.soft.path if sources and sources.soft else None])
     names = {"train": "training", "dev": "development", "test": "test"}
     counts = ", ".join(f"{posts[split]:,} {name}" for split, name in names.items() if posts[split])
     template = Template(files("rpbert.training").joinpath("card.md").read_text("utf-8"))
 
     def write(model: TaggingModel, record: Record) -> str:
-        system, gate = settings.model["system"], settings.model.get("gate")
-        evidence, notes = model.options.evidence, model.notes
+        gate, evidence, notes = settings.model.get("gate"), model.options.evidence, model.notes
         types = sorted({tag[2:] for tag in model.vocabulary.tags if tag != "O"})
+        source = notes.get("relation_source")
         limits = []
         if evidence is not None:
             limits.append("- A post without evidence is read as text alone, and its r is 0.")
@@ -56,20 +50,15 @@ def card_writer(settings: RunSettings, posts: Mapping[str, int]) -> CardWriter:
             limits.append("- r says how much of the image was let through, not that it is true.")
         return template.substitute(
             head=_head(settings, record),
-            title=system + (f", gate {gate}" if gate else ""),
+            title=settings.model["system"] + (f", gate {gate}" if gate else ""),
             entities=", ".join(types) or "none",
             evidence=", ".join(evidence.kinds) if evidence else "none, text only",
             weights=notes.get("initial_weights", "random"),
             splitting=_SPLITTING[SPLITTERS[model.vocabulary.marks].name],
-            relation=f"- relation: {notes['relation_source']}"
-            if "relation_source" in notes
-            else "",
+            relation=f"- relation: {source}" if source is not None else "",
             posts=counts,
-            images="; ".join(
-                f"{task}: " + ", ".join(f"{n:,} {status}" for status, n in sorted(seen.items()))
-                for task, seen in record["images"].items()
-            ),
-            files=_table(("file", "bytes", "SHA-256"), data_rows),
+            images="; ".join(f"{k}: {status_counts(seen)}" for k, seen in record["images"].items()),
+            files=_table(("file", "bytes", "SHA-256"), files_read),
             epoch=record["epoch"],
             scores=_scores(record),
             limits="\n".join(limits),
@@ -95,28 +84,20 @@ def _head(settings: RunSettings, record: Record) -> str:
     """What hubs read, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    system, results = settings.model["system"], None
+    system, task, results = settings.model["system"], "token-classification", None
     if record["dev"]:
-        data = settings.data.path.name
-        result = EvalResult(
-            task_type="token-classification",
-            dataset_type=data,
-            dataset_name=data,
-            dataset_split="development",
-            metric_type="f1",
-            metric_name=f"F1 ({SCORERS['strict']})",
-            metric_value=round(record["dev"]["strict"]["f1"], 4),
-        )
-        results = [result]
-    head = ModelCardData(
+        data, metric = settings.data.path.name, f"F1 ({SCORERS['strict']})"
+        f1 = round(record["dev"]["strict"]["f1"], 4)
+        split = {"dataset_split": "development", "metric_name": metric}
+        results = [EvalResult(task, data, data, "f1", f1, **split)]
+    return ModelCardData(
         license=settings.licence or "other",
         library_name="rpbert",
-        pipeline_tag="token-classification",
+        pipeline_tag=task,
         tags=["named-entity-recognition", "multimodal", system],
         model_name=f"rpbert-{system}" if results else None,
         eval_results=results,
-    )
-    return head.to_yaml()
+    ).to_yaml()
 
 
 def _scores(record: Record) -> str:
@@ -133,8 +114,8 @@ def _scores(record: Record) -> str:
         blocks.append(_table(("entities", "scorer", *columns), rows))
     if relation := record["dev_relation"]:
         rule = f"r > {RELATION_THRESHOLD}"
-        named = {ADDS: "adds", DOES_NOT_ADD: "does_not_add"}
-        rows = [_row(name, rule, relation[key]) for name, key in named.items()]
+        classes = ((ADDS, "adds"), (DOES_NOT_ADD, "does_not_add"))
+        rows = [_row(name, rule, relation[key]) for name, key in classes]
         blocks.append(f"Relation: accuracy {100 * relation['accuracy']:.2f}.")
         blocks.append(_table(("posts", "rule", *columns), rows))
     return "\n\n".join(blocks)

@@ -1,8 +1,7 @@
-"""Where and how a checkpoint is written: folders that are whole or not there, never a pickle.
+"""Checkpoints: folders that are whole or not there, never a pickle.
 
 ``epoch-0003`` is the state after three epochs, ``epoch-0003-step-000150`` after 150 steps of the
-fourth. A checkpoint holds files of tensors, ``progress.json`` and a manifest
-(`rpbert.storage.manifest`), which is written last; without a manifest that holds it is none.
+fourth. Each holds files of tensors, ``progress.json`` and a manifest, which is written last.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from rpbert.errors import InputError, reason_of
 from rpbert.storage.manifest import folder_written_whole, verify
 
 Tensors: TypeAlias = Mapping[str, Tensor]
-Optimizers: TypeAlias = Mapping[str, torch.optim.Optimizer]
-"""By the name of their task."""
+Parts: TypeAlias = Mapping[str, nn.Module | torch.optim.Optimizer]
+"""What a checkpoint holds the tensors of, by the name of the file."""
 
 _NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?")
 _PROGRESS = "progress.json"
@@ -51,6 +50,47 @@ class Checkpoint:
     files: Mapping[str, Tensors]
     progress: Mapping[str, Any]
 
+    def restore(self, parts: Parts, process: int) -> Progress:
+        """Load it into a process, and return how far the run has come.
+
+        Raises:
+            InputError: the checkpoint is of another configuration.
+        """
+        try:
+            for name, part in parts.items():
+                tensors = dict(self.files[name])
+                if isinstance(part, nn.Module):
+                    part.load_state_dict(tensors)
+                else:
+                    part.load_state_dict({**part.state_dict(), "state": _nested(tensors)})
+            progress = Progress(**self.progress)
+            progress.best = (float(progress.best[0]), int(progress.best[1]))
+            states = _nested(self.files["generators"]).get(process, {})
+            if "torch" in states:  # not where the run goes on with more processes
+                torch.set_rng_state(states["torch"])
+            if "cuda" in states and torch.cuda.is_available():
+                torch.cuda.set_rng_state(states["cuda"])
+        except (RuntimeError, LookupError, ValueError, TypeError) as error:
+            where = f"checkpoint {self.place}"
+            raise InputError(where, reason_of(error), "one of this configuration") from error
+        if process > 0:  # the counts of all processes go on in the first
+            progress.images = {}
+        return progress
+
+
+def _flat(nested: Mapping[int, Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Tensors as ``number/name``."""
+    of_all = nested.items()
+    return {f"{i}/{k}": torch.as_tensor(value) for i, own in of_all for k, value in own.items()}
+
+
+def _nested(tensors: Tensors) -> dict[int, dict[str, Tensor]]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split("/")
+        nested.setdefault(int(number), {})[name] = value
+    return nested
+
 
 class Checkpoints:
     """The checkpoints in a folder, such as RUN/checkpoints."""
@@ -59,11 +99,7 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint, keep: int, besides: Collection[Place] = ()) -> None:
-        """Write a checkpoint, then drop all others but the last `keep` and those `besides`.
-
-        Raises:
-            InputError: the disk is full or fails; the checkpoints before are as they were.
-        """
+        """Write a checkpoint, then drop all others but the last `keep` and those `besides`."""
         with folder_written_whole(self.folder / str(checkpoint.place)) as new:
             for name, tensors in checkpoint.files.items():
                 on_cpu = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -91,21 +127,17 @@ class Checkpoints:
                 found = self.load(place)
             except InputError as fault:
                 damage.append(fault)
-            else:
-                for passed in damage:
-                    note(f"{passed}; passed over for {place}")
-                return found
+                continue
+            for passed in damage:
+                note(f"{passed}; passed over for {place}")
+            return found
         if damage:
             expected = "one whole checkpoint at least"
             raise InputError(damage[0].where, damage[0].found, expected, "train anew")
         return None
 
     def load(self, place: Place) -> Checkpoint:
-        """The checkpoint of a place.
-
-        Raises:
-            InputError: there is none, or it is damaged.
-        """
+        """The checkpoint of a place; an `InputError` where there is none, or it is damaged."""
         folder = self.folder / str(place)
         listed = verify(folder, (_PROGRESS,), "resume from an earlier one, or train anew")
         try:
@@ -124,27 +156,18 @@ class Checkpoints:
 
 @dataclass
 class Progress:
-    """How far a run has come: what a checkpoint holds beside tensors.
+    """How far a run has come: what a checkpoint holds beside tensors."""
 
-    Attributes:
-        posts: fingerprint of the training posts; the batches are drawn from them by the seed.
-        taken: steps of each task, over all epochs.
-        epoch: whole epochs, scored and saved.
-        step: steps of the epoch after them.
-        best: the best development F1, and its epoch.
-        sums: of that epoch's steps by task, the sum of losses and the number of posts.
-        images: of those posts by task, how many have each image status; in this process.
-        seconds: of training so far.
-    """
-
-    posts: str
-    taken: dict[str, int]
-    epoch: int = 0
-    step: int = 0
-    best: tuple[float, int] = (-1.0, 0)
+    posts: str  # fingerprint of the training posts
+    taken: dict[str, int]  # steps of each task, over all epochs
+    epoch: int = 0  # whole epochs, scored and saved
+    step: int = 0  # steps of the epoch after them
+    best: tuple[float, int] = (-1.0, 0)  # development F1, and its epoch
+    # Of that epoch's steps by task: the sum of losses and the number of posts, and how many of
+    # this process's posts have each image status.
     sums: dict[str, list[float]] = field(default_factory=dict)
     images: dict[str, dict[str, int]] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: float = 0.0  # of training
 
     def count(self, task: str, losses: Tensor, posts: Tensor) -> float:
         """Add the summed losses of a step; returns their mean."""
@@ -156,10 +179,6 @@ class Progress:
         """The mean loss of each task in this epoch."""
         return {task: total / max(number, 1.0) for task, (total, number) in self.sums.items()}
 
-    def next_epoch(self) -> None:
-        """Begin the next epoch."""
-        self.epoch, self.step, self.sums, self.images = self.epoch + 1, 0, {}, {}
-
 
 def generators() -> dict[str, Tensor]:
     """The state of PyTorch's random generators, the only global ones that training draws from."""
@@ -167,73 +186,14 @@ def generators() -> dict[str, Tensor]:
     return {"torch": torch.get_rng_state(), **cuda}
 
 
-def tensors_of(
-    system: nn.Module,
-    average: nn.Module | None,
-    optimizers: Optimizers,
-    states: Sequence[Tensors],
-) -> dict[str, Tensors]:
+def tensors_of(parts: Parts, states: Sequence[Tensors]) -> dict[str, Tensors]:
     """The tensors of a checkpoint by file; `states` are the random generators by process."""
     return {
-        "system": system.state_dict(),
-        **({"average": average.state_dict()} if average else {}),
-        "generators": {
-            f"{i}/{name}": state[name] for i, state in enumerate(states) for name in state
+        **{
+            name: part.state_dict()
+            if isinstance(part, nn.Module)
+            else _flat(part.state_dict()["state"])
+            for name, part in parts.items()
         },
-        **{f"optimizer-{task}": _moments(optimizer) for task, optimizer in optimizers.items()},
+        "generators": _flat(dict(enumerate(states))),
     }
-
-
-def restore(
-    checkpoint: Checkpoint,
-    system: nn.Module,
-    average: nn.Module | None,
-    optimizers: Optimizers,
-    process: int,
-) -> Progress:
-    """Load a checkpoint into a process, and return how far the run has come.
-
-    Raises:
-        InputError: the checkpoint is of another configuration.
-    """
-    try:
-        system.load_state_dict(dict(checkpoint.files["system"]))
-        if average is not None:
-            average.load_state_dict(dict(checkpoint.files["average"]))
-        for task, optimizer in optimizers.items():
-            _set_moments(optimizer, checkpoint.files[f"optimizer-{task}"])
-        progress = Progress(**checkpoint.progress)
-        progress.best = (float(progress.best[0]), int(progress.best[1]))
-        states = checkpoint.files["generators"]
-        if f"{process}/torch" in states:  # not where the run goes on with more processes
-            torch.set_rng_state(states[f"{process}/torch"])
-        if f"{process}/cuda" in states and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states[f"{process}/cuda"])
-    except (RuntimeError, LookupError, ValueError, TypeError) as error:
-        where = f"checkpoint {checkpoint.place}"
-        raise InputError(where, reason_of(error), "one of this configuration") from error
-    if process > 0:  # the counts of all processes go on in the first
-        progress.images = {}
-    return progress
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's moments as ``parameter number/name``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{number}/{name}": torch.as_tensor(value)
-        for number, moments in state.items()
-        for name, value in moments.items()
-    }
-
-
-def _set_moments(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    state = optimizer.state_dict()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        number, name = key.split("/")
-        if value.dim() and value.shape != parameters[int(number)].shape:
-            raise ValueError(f"moments of shape {tuple(value.shape)} for parameter {number}")
-        moments.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})

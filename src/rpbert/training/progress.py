@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,9 @@ class Reporter:
     """
 
     def __init__(self, run: Path, epochs: int, accelerator: Accelerator) -> None:
-        self.metrics = run / "metrics.jsonl"
-        self.epochs = epochs
-        self.accelerator = accelerator
-        shown = accelerator.is_main_process
-        self.console = Console(file=sys.stderr, highlight=False, quiet=not shown)
+        self.metrics, self.epochs, self.accelerator = run / "metrics.jsonl", epochs, accelerator
+        quiet = not accelerator.is_main_process
+        self.console = Console(file=sys.stderr, highlight=False, quiet=quiet)
 
     def note(self, line: str) -> None:
         """Show one line."""
@@ -49,11 +47,7 @@ class Reporter:
         self.note(f"resuming after epoch {finished}{within}")
 
     def record_of(self, epoch: int) -> dict[str, Any]:
-        """The record of an epoch.
-
-        Raises:
-            InputError: a line is damaged, or there is none of that epoch.
-        """
+        """The record of an epoch; an `InputError` where there is none or a line is damaged."""
         for record in self._records():
             if record["epoch"] == epoch:
                 return record
@@ -76,13 +70,7 @@ class Reporter:
 
     @contextmanager
     def epoch(self, number: int, done: int, steps: int, best: float) -> Iterator[Advance]:
-        """A bar over the steps of an epoch with loss, best F1 so far, posts/s and time left.
-
-        Args:
-            number: of the epoch, from 1.
-            done: steps that were taken before the run was resumed.
-            steps: all of the epoch.
-        """
+        """A bar over an epoch's steps, `done` of them before, with loss, posts/s and time left."""
         best_f1 = f"{100 * best:.1f}" if best >= 0 else "-"
         columns = (
             TextColumn(f"epoch {number}/{self.epochs} {{task.description:8}}"),
@@ -106,8 +94,7 @@ class Reporter:
     def evidence(self, images: dict[str, dict[str, int]]) -> None:
         """Show how many posts of each task have each image status."""
         for task, seen in images.items():
-            counts = ", ".join(f"{number:,} {status}" for status, number in sorted(seen.items()))
-            self.note(f"evidence of {task}: {counts}")
+            self.note(f"evidence of {task}: {status_counts(seen)}")
 
     def evaluated(self, record: dict[str, Any]) -> None:
         """Keep and show the record of an epoch."""
@@ -135,6 +122,11 @@ class Reporter:
                 line += f", macro F1 {100 * relation['macro_f1']:.2f}"
         self.note(line + (" · best" if record["best"] else "") + f" · {record['seconds']:.0f} s")
         self.accelerator.log(scalars, step=record["epoch"])
+
+
+def status_counts(seen: Mapping[str, int]) -> str:
+    """How many posts have each image status, in words."""
+    return ", ".join(f"{number:,} {status}" for status, number in sorted(seen.items()))
 
 
 @contextmanager

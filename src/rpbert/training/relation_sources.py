@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 
 from rpbert.config.run import DataSettings, MismatchSource, RelationSources
@@ -30,7 +28,6 @@ class MismatchedPairs:
     Args:
         posts: those that give texts and images, each with evidence.
         settings: how many negatives there are, how hard, and what they count.
-        seed: of the draw.
         known: ids of posts whose own image has a relation of another source; they give negatives
             alone.
 
@@ -49,68 +46,56 @@ class MismatchedPairs:
         # Posts that show the same are neighbours, so that one draw skips all of them.
         shown = sorted(((_look(post), post) for post in posts), key=lambda pair: pair[0])
         self.posts = [post.with_(tags=None) for _, post in shown]
-        looks = [look for look, _ in shown]
-        places = {k: range(bisect_left(looks, k), bisect_right(looks, k)) for k in set(looks)}
+        places: dict[str, range] = {}
         looks_of: dict[tuple[str, ...], set[str]] = {}
-        for look, post in shown:
+        for index, (look, post) in enumerate(shown):
+            places[look] = range(places[look].start if look in places else index, index + 1)
             looks_of.setdefault(post.words, set()).add(look)
         # Of each post, the ranges of posts that are no negative, ascending.
         self._own = [[places[k] for k in sorted(looks_of[post.words])] for post in self.posts]
-        self._paired = [i for i in range(len(self.posts)) if self._others(i)]
-        if not self._paired:
+        self._others = [len(posts) - sum(map(len, own)) for own in self._own]
+        if not any(self._others):
             found = f"{len(places)} different images or captions to exchange"
             expected = "two at least, of different posts"
             raise InputError("data.relation_source.mismatch", found, expected)
         matched = {"relation": settings.matched, "relation_weight": settings.weight}
         self.matched = [post.with_(**matched) for post in self.posts if post.id not in known]
+        self._words = [frozenset(word.lower() for word in post.words) for post in self.posts]
+        counts = Counter(word for words in self._words for word in words)
+        # Inverse document frequency (Spärck Jones 1972).
+        self._rarity = {word: math.log(len(posts) / n) for word, n in counts.items()}
 
     def __len__(self) -> int:
-        return len(self.matched) + self.settings.negatives * len(self._paired)
+        return len(self.matched) + self.settings.negatives * sum(map(bool, self._others))
 
     def of_epoch(self, number: int) -> list[Post]:
         """The pairs of an epoch, as many in each; those with the posts' own images come first."""
         draw = random.Random(f"{self.seed}/mismatch/{number}")
-        share = self.settings.weight / self.settings.negatives
+        made = {"relation": 0.0, "relation_weight": self.settings.weight / self.settings.negatives}
         negatives = []
-        for index in self._paired:
-            post = self.posts[index]
-            for _ in range(self.settings.negatives):
+        for index, post in enumerate(self.posts):
+            for _ in range(self.settings.negatives if self._others[index] else 0):
                 other = self.posts[self._another(index, draw)]
                 name = f"{post.id} with the image of {other.id}"
-                negatives.append(
-                    post.with_(id=name, images=other.images, relation=0.0, relation_weight=share)
-                )
+                negatives.append(post.with_(id=name, images=other.images, **made))
         return [*self.matched, *negatives]
-
-    def _others(self, index: int) -> int:
-        return len(self.posts) - sum(map(len, self._own[index]))
 
     def _another(self, index: int, draw: random.Random) -> int:
         """A post that shows something else: of some drawn, that of the nearest words."""
         drawn = []
         for _ in range(self.settings.hardness):
-            other = draw.randrange(self._others(index))
+            other = draw.randrange(self._others[index])
             for own in self._own[index]:
                 if other >= own.start:
                     other += len(own)
             drawn.append(other)
-        return drawn[0] if len(drawn) == 1 else max(drawn, key=lambda j: self._nearness(index, j))
+        return max(drawn, key=lambda other: self._nearness(index, other))
 
     def _nearness(self, one: int, other: int) -> float:
         """Shared words over all words of two posts, each by how rare it is; in [0, 1]."""
         words, rarity = self._words, self._rarity
         every = math.fsum(rarity[word] for word in words[one] | words[other])
         return math.fsum(rarity[word] for word in words[one] & words[other]) / max(every, 1e-9)
-
-    @cached_property
-    def _words(self) -> list[frozenset[str]]:
-        return [frozenset(word.lower() for word in post.words) for post in self.posts]
-
-    @cached_property
-    def _rarity(self) -> dict[str, float]:
-        """log(posts / posts with the word): inverse document frequency (Spärck Jones 1972)."""
-        count = Counter(word for words in self._words for word in words)
-        return {word: math.log(len(self.posts) / posts) for word, posts in count.items()}
 
 
 def _look(post: Post) -> str:
@@ -122,7 +107,7 @@ def _look(post: Post) -> str:
 
 @dataclass(frozen=True)
 class RelationSupply:
-    """What Task#1 learns from; false where there is nothing.
+    """What Task#1 learns from.
 
     Attributes:
         known: posts whose relation somebody gave, without tags.
@@ -146,7 +131,6 @@ def relation_posts(
     Args:
         marks: how ``#`` and ``@`` are split off in the training split.
         evidence: what a post must have to be learnt from.
-        seed: of pairs that are made.
 
     Raises:
         InputError: a source that is asked for cannot be read, or has nothing to learn from.
@@ -177,16 +161,12 @@ def relation_supply(
     evidence: EvidenceReader,
     seed: int,
 ) -> RelationSupply:
-    """What some sources give for some posts; a post with two sources is learnt from both.
+    """What some sources give; a post with two sources is learnt from both.
 
     Args:
         sources: None for what the posts have: labels, probabilities, or else mismatch.
         candidates: posts that may come with a relation.
         train: posts that may come with an image.
-        evidence: what a post must have to be learnt from.
-
-    Raises:
-        InputError: a source that is asked for has nothing to learn from.
     """
     given = related(candidates)
     shown = [post for post in train if evidence.has(post)]
@@ -202,36 +182,47 @@ def relation_supply(
             return RelationSupply(description=found)
         sources = RelationSources.model_validate(kind)
     known: list[Post] = []
-    told = []
-    if sources.labels is not None:
-        rounded = [post.with_(relation=float((post.relation or 0) > 0.5)) for post in given]
-        known += _weighted("labels", rounded, evidence, sources.labels.weight)
-        told.append(_counted("labels", len(known), sources.labels.weight))
-    if sources.soft is not None:
-        path, before = sources.soft.path, len(known)
-        if path is not None:
-            if not path.is_file():
-                raise InputError(path, "no such file", "lines of id, tab, probability")
-            soft = read_relations(path)
-            given = [post.with_(relation=soft[post.id]) for post in train if post.id in soft]
-        known += _weighted("soft", given, evidence, sources.soft.weight)
-        told.append(_counted("probabilities", len(known) - before, sources.soft.weight))
+    learnt: list[str] = []
+    for kind, posts in _given(sources, given, train).items():
+        weight = sources.kinds[kind].weight
+        usable = [post.with_(relation_weight=weight) for post in posts if evidence.has(post)]
+        if not usable:
+            found = f"no training post with both {evidence.wanted} and relation"
+            hint = "give data.relation_source=mismatch to make pairs, or none"
+            raise InputError(f"data.relation_source.{kind}", found, "relation labels", hint)
+        known += usable
+        name = "labels" if kind == "labels" else "probabilities"
+        learnt.append(_counted(name, len(usable), weight))
     pairs = None
     if sources.mismatch is not None:
         ids = frozenset(post.id for post in known)
         pairs = MismatchedPairs(shown, sources.mismatch, seed, ids)
         own = len(pairs.matched)
         made = f"mismatch, {own:,} own and {len(pairs) - own:,} exchanged images"
-        told.append(_counted(made, len(pairs), sources.mismatch.weight))
-    learnt = "the gate learns from " + "; ".join(told) if told else "data.relation_source is none"
-    return RelationSupply(known, pairs, learnt)
+        learnt.append(_counted(made, len(pairs), sources.mismatch.weight))
+    described = f"the gate learns from {'; '.join(learnt)}"
+    return RelationSupply(known, pairs, described if learnt else "data.relation_source is none")
+
+
+def _given(
+    sources: RelationSources, given: Sequence[Post], train: Sequence[Post]
+) -> dict[str, list[Post]]:
+    """The posts with the relation that labels and probabilities give them."""
+    found = {}
+    if sources.labels is not None:
+        found["labels"] = [p.with_(relation=float((p.relation or 0) > 0.5)) for p in given]
+    if sources.soft is not None:
+        found["soft"] = list(given)
+        if (path := sources.soft.path) is not None:
+            if not path.is_file():
+                raise InputError(path, "no such file", "lines of id, tab, probability")
+            soft = read_relations(path)
+            found["soft"] = related(p.with_(relation=soft.get(p.id)) for p in train)
+    return found
 
 
 def related(posts: Iterable[Post]) -> list[Post]:
-    """The posts with a relation, without their tags.
-
-    Task#1 reads no tags, and those of other data may be of other types.
-    """
+    """The posts with a relation, without their tags, which may be of other types."""
     return [post.with_(tags=None) for post in posts if post.relation is not None]
 
 
@@ -246,18 +237,6 @@ def training_split(source: DataSource) -> str:
 def described(left_out: LeftOut) -> list[str]:
     """A note on the rows that were left out, if any were."""
     return [f"data.lenient: {left_out}"] if left_out.count else []
-
-
-def _weighted(
-    kind: str, posts: Sequence[Post], evidence: EvidenceReader, weight: float
-) -> list[Post]:
-    """Those with evidence, at the weight of their source."""
-    shown = [post.with_(tags=None, relation_weight=weight) for post in posts if evidence.has(post)]
-    if not shown:
-        found = f"no training post with both {evidence.wanted} and relation"
-        hint = "give data.relation_source=mismatch to make pairs, or none"
-        raise InputError(f"data.relation_source.{kind}", found, "relation labels", hint)
-    return shown
 
 
 def _counted(source: str, posts: int, weight: float) -> str:

@@ -21,32 +21,35 @@ from rpbert.types import Batch, Post
 
 
 class Task(ABC):
-    """A loss, the posts it is computed on, and the parameters it updates.
+    """A loss, its weight, the posts it is computed on, and the parameters it updates.
 
     Attributes:
         name: of the task in settings and records.
-        head: the parameter group (`System.parameter_groups`) that is this task's alone.
-        shared: the groups that both tasks update, each at the rate of its name.
-        weight: what the loss is multiplied by.
+        head: the parameter group (`System.parameter_groups`) that is this task's alone; both tasks
+            update the others, each at the rate of its name.
     """
 
     name: ClassVar[str]
     head: ClassVar[str]
-    shared: ClassVar[tuple[str, ...]] = ("encoder", "projection", "visual")
-    weight: float = 1.0
 
-    def __init__(self, posts: Sequence[Post], rates: Rates) -> None:
-        self.posts = posts
-        named = {self.head: rates.head, **{group: getattr(rates, group) for group in self.shared}}
-        self.rates: dict[str, float] = {group: rate for group, rate in named.items() if rate > 0}
+    def __init__(
+        self,
+        posts: Sequence[Post],
+        rates: Rates,
+        pairs: MismatchedPairs | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        self.posts, self.pairs, self.weight = posts, pairs, weight
+        named = {"head": self.head}
+        self.rates: dict[str, float] = {named.get(k, k): rate for k, rate in rates if rate > 0}
         """The learning rate of each parameter group that learns in this task."""
 
     def __len__(self) -> int:
-        return len(self.posts)
+        return len(self.posts) + (len(self.pairs) if self.pairs else 0)
 
     def of_epoch(self, number: int) -> Sequence[Post]:
-        """The posts of an epoch, as many in each."""
-        return self.posts
+        """The posts of an epoch, as many in each: the given ones, and pairs made for it."""
+        return [*self.posts, *(self.pairs.of_epoch(number) if self.pairs else ())]
 
     @abstractmethod
     def losses(self, system: System, batch: Batch) -> Tensor:
@@ -71,28 +74,9 @@ class RelationTask(Task):
     name = "relation"
     head = "relation"
 
-    def __init__(
-        self,
-        posts: Sequence[Post],
-        rates: Rates,
-        pairs: MismatchedPairs | None = None,
-        weight: float = 1.0,
-    ) -> None:
-        super().__init__(posts, rates)
-        self.pairs = pairs
-        self.weight = weight
-
-    def __len__(self) -> int:
-        return len(self.posts) + (len(self.pairs) if self.pairs else 0)
-
-    def of_epoch(self, number: int) -> Sequence[Post]:
-        """The posts with a relation, and the pairs made for this epoch."""
-        return [*self.posts, *(self.pairs.of_epoch(number) if self.pairs else ())]
-
     def losses(self, system: System, batch: Batch) -> Tensor:
         """Cross entropy, times the weight of its source, of each post with evidence."""
-        if batch.relations is None:
-            raise ValueError("Task#1 needs the relation of every post")
+        assert batch.relations is not None
         shown = batch.has_evidence
         adds = batch.relations[shown]
         target = torch.stack([1 - adds, adds], dim=1)  # a label, or a probability
@@ -112,10 +96,8 @@ class TaggingTask(Task):
 
     def losses(self, system: System, batch: Batch) -> Tensor:
         """Negative log-likelihood of each post's tags."""
-        losses = system(batch).losses
-        if losses is None:
-            raise ValueError("Task#2 needs the tags of every post")
-        return losses  # type: ignore[no-any-return]
+        losses: Tensor = system(batch).losses
+        return losses
 
 
 def share_moments(optimizers: Iterable[torch.optim.Optimizer]) -> None:
@@ -146,12 +128,11 @@ class Schedule:
     """The order in which the tasks' batches are trained on.
 
     Attributes:
-        lengths: how long posts are for the system, so that posts of similar length share a batch;
-            None: their words.
+        lengths: how long posts are for the system (`shuffled_batches`).
         interleaved: False is Algorithm 1 as printed: in every epoch all batches of Task#1, then
-            all of Task#2. It ends an epoch with a long block that moves the encoder and not the
-            relation classifier, which then reads an encoder it was not trained on. At the paper's
-            rate of 1e-6 that hardly matters; at higher rates turns keep the two together.
+            all of Task#2, which moves the encoder and not the relation classifier that reads it.
+            At the paper's rate of 1e-6 that hardly matters; at higher rates turns keep the two
+            together.
     """
 
     tasks: Sequence[Task]
@@ -161,11 +142,7 @@ class Schedule:
     interleaved: bool = False
 
     def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:
-        """The steps of an epoch, in order; an epoch's batches depend on nothing before it.
-
-        Interleaved tasks are spread evenly over the epoch; of two steps that fall together the
-        earlier task's comes first.
-        """
+        """The steps of an epoch, in order; interleaved tasks are spread evenly over it."""
         turns = []
         for order, task in enumerate(self.tasks):
             batches = self.batches(task, number)
@@ -177,10 +154,11 @@ class Schedule:
 
     def batches(self, task: Task, number: int) -> list[list[Post]]:
         """A task's batches of an epoch: each of its posts once."""
-        seed = f"{self.seed}/{task.name}/{number}"
         posts = task.of_epoch(number)
         lengths = self.lengths(posts) if self.lengths else None
-        return shuffled_batches(posts, self.batch_size, seed, lengths)
+        return shuffled_batches(
+            posts, self.batch_size, f"{self.seed}/{task.name}/{number}", lengths
+        )
 
     def fingerprint(self) -> str:
         """Tells the posts of the tasks, in their order, from any others."""

@@ -66,13 +66,12 @@ def prepared(
     accelerator = accelerator_for(chosen, run)
     complete = complete_settings(settings)
     if accelerator.is_main_process:
-        _claim(run, resume)
+        _claim(run, complete, resume)
     set_seed(chosen.seed)
     posts, notes = run_posts(data, registered(options.system).system.tags_words)
     model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
-    model.describers = describers(
-        options.evidence, data.captioner, data.ocr, str(accelerator.device)
-    )
+    device = str(accelerator.device)
+    model.describers = describers(options.evidence, data.captioner, data.ocr, device)
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     if options.encoder is not None:
@@ -86,8 +85,6 @@ def prepared(
         trainer.reporter.note(note)
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        if (run / "config.yaml").exists():
-            check_settings(complete, run / "config.yaml")
         write_yaml(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
     accelerator.init_trackers("tensorboard")
@@ -97,11 +94,7 @@ def prepared(
 
 
 def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
-    """Device, precision, processes and trackers of a run.
-
-    Raises:
-        InputError: TensorBoard is asked for and not installed.
-    """
+    """Device, precision, processes and trackers of a run."""
     if settings.tensorboard and not is_tensorboard_available():
         hint = "pip install 'rpbert[track]'"
         raise InputError("training.tensorboard", "no tensorboard", "the extra", hint)
@@ -128,17 +121,15 @@ def repeatable(device: torch.device) -> Iterator[None]:
     The gradient of indexing is otherwise added up by whichever thread comes first. On a GPU the
     fixed order is slow and not available for every operation.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    warn = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = deterministic
-    fill = memory.fill_uninitialized_memory
+    before, fill = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         memory.fill_uninitialized_memory = False  # which takes time, and none is read unwritten
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn)
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = fill
 
 
@@ -149,9 +140,6 @@ def run_posts(data: DataSettings, tags_words: bool) -> tuple[dict[str, list[Post
     the posts with a relation, of `data.relations` or else of `data.path`; labels without a
     development split, such as TRC's, hold out a tenth of the training posts for it. Of the test
     split the words alone are looked at, to find their vectors in a vector file.
-
-    Raises:
-        InputError: the data cannot be read, or has nothing to learn or score from.
     """
     where = data.path if tags_words else data.relations or data.path
     left_out, notes = LeftOut(), []
@@ -223,12 +211,10 @@ def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:
     best = replace(TaggingModel.load(folder), describers=trainer.model.describers)
     found = fit_calibration(best, dev, str(trainer.accelerator.device))
     replace(best, calibration=found).save(folder)
-    fitted = []
-    if best.system.tags_words:
-        fitted.append(f"{found.spans:.2f} for the scores of spans")
-    if best.system.has_relation:
-        fitted.append(f"{found.relation:.2f} for r")
-    trainer.reporter.note(f"temperatures fitted on the development split: {', '.join(fitted)}")
+    spans = f"{found.spans:.2f} for the scores of spans" if best.system.tags_words else ""
+    r = f"{found.relation:.2f} for r" if best.system.has_relation else ""
+    fitted = ", ".join(filter(None, (spans, r)))
+    trainer.reporter.note(f"temperatures fitted on the development split: {fitted}")
 
 
 def check_settings(settings: RunSettings, path: Path) -> None:
@@ -237,18 +223,12 @@ def check_settings(settings: RunSettings, path: Path) -> None:
     Args:
         settings: complete, as RUN/config.yaml has them.
         path: that file.
-
-    Raises:
-        InputError: others.
     """
     begun = complete_settings(load_run(path)).model_dump(mode="json")
-    for block, keys in settings.model_dump(mode="json").items():
-        before = begun.get(block)
-        if isinstance(keys, dict) and isinstance(before, dict):
-            every = sorted({*keys, *before} - _MAY_CHANGE)
-            changed = [key for key in every if before.get(key) != keys.get(key)]
-        else:
-            changed = [block] if before != keys else []
+    for block, given in settings.model_dump(mode="json").items():
+        now, then = (b if isinstance(b, dict) else {block: b} for b in (given, begun[block]))
+        every = sorted({*now, *then} - _MAY_CHANGE)
+        changed = [key for key in every if now.get(key) != then.get(key)]
         if changed:
             found = f"other settings of {block}: {', '.join(changed)}"
             hint = "resume with the same settings, or train into another --output"
@@ -261,14 +241,17 @@ def complete_settings(settings: RunSettings) -> RunSettings:
     return settings.model_copy(update={"model": options.model_dump(mode="json")})
 
 
-def _claim(run: Path, resume: bool) -> None:
+def _claim(run: Path, settings: RunSettings, resume: bool) -> None:
     """Check that RUN can be written and is no other run."""
-    begun = (run / "metrics.jsonl").exists() or (run / "config.yaml").exists()
+    config = run / "config.yaml"
+    begun = config.exists() or (run / "metrics.jsonl").exists()
     if begun and not resume:
         hint = "give --resume to go on or another --output"
         raise InputError(run, "an earlier run", "a new folder", hint)
     if resume and not begun:
         raise InputError(run, "no run", "the folder of a run to resume", "leave out --resume")
+    check_writable(run, "RUN")
+    if config.exists():
+        check_settings(settings, config)
     if resume:
         recover(run / "model")
-    check_writable(run, "RUN")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from accelerate import Accelerator
@@ -26,28 +26,26 @@ from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import is_whole
-from rpbert.training.card import CardWriter
 from rpbert.training.checkpoint import (
     Checkpoint,
     Checkpoints,
+    Parts,
     Place,
     Progress,
     generators,
-    restore,
     tensors_of,
 )
 from rpbert.training.progress import Reporter
 from rpbert.training.tasks import Schedule, Task, rate_factor, share_moments
 from rpbert.types import Batch, Post
 
+Record: TypeAlias = dict[str, Any]
+"""A line of RUN/metrics.jsonl."""
+
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best epoch by the development F1, and where its model lies.
-
-    Attributes:
-        f1: of the entities, or of a system that tags none the macro F1 of the relation.
-    """
+    """The best epoch by the development F1 (`f1_of`), and where its model lies."""
 
     model: Path
     epoch: int
@@ -59,12 +57,9 @@ class Average:
     """A mean of the weights along training, which is scored and saved in their place.
 
     ``ema`` is the exponential moving average over all steps (Polyak and Juditsky 1992), which at
-    step t keeps at most (1 + t) / (10 + t) of itself, so that the first steps are soon left
-    behind. ``epochs`` is the mean of the weights after each of the last epochs (Izmailov et al.
-    2018). Buffers are those of the last step: batch normalisation keeps what it has gathered.
-
-    Args:
-        epochs: of the whole training.
+    step t keeps at most (1 + t) / (10 + t) of itself, so that the first steps soon fade.
+    ``epochs`` is the mean of the weights after each of the last epochs (Izmailov et al. 2018).
+    Buffers are those of the last step.
     """
 
     def __init__(self, system: System, settings: AverageSettings, epochs: int) -> None:
@@ -100,7 +95,7 @@ class Trainer:
     are those of the whole batch: the sum of its losses over the number of posts that count.
 
     Args:
-        card: writes the model's card; None: a model has none.
+        card: writes the card of a model after an epoch.
     """
 
     def __init__(
@@ -111,7 +106,7 @@ class Trainer:
         settings: TrainingSettings,
         run: Path,
         stop: StopSignals,
-        card: CardWriter | None = None,
+        card: Callable[[TaggingModel, Record], str] = lambda model, record: "",
     ) -> None:
         self.accelerator, self.model, self.schedule = accelerator, model, schedule
         self.settings, self.run, self.stop, self.card = settings, run, stop, card
@@ -123,6 +118,11 @@ class Trainer:
         self.average = Average(self.system, chosen, settings.epochs) if chosen else None
         self.collator: Collator = model.collator()
         self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
+        self.parts: Parts = {
+            "system": self.system,
+            **{f"optimizer-{name}": optimizer for name, optimizer in self.optimizers.items()},
+            **({"average": self.average.kept} if self.average else {}),
+        }
         self.steps = {t.name: schedule.steps(t) * settings.epochs for t in schedule.tasks}
         self.rate_factors = {
             name: rate_factor(optimizer, self.steps[name], settings)
@@ -135,12 +135,7 @@ class Trainer:
         self._saved: tuple[Place | None, float] = (None, time.monotonic())
 
     def resume(self) -> None:
-        """Load the newest whole checkpoint; start from the beginning if there never was one.
-
-        Raises:
-            InputError: it is of other posts or settings, all are damaged, or a finished run's
-                model is lost.
-        """
+        """Load the newest whole checkpoint; start from the beginning if there never was one."""
         checkpoint = self.checkpoints.newest(self.reporter.note)
         if checkpoint is not None:
             if checkpoint.progress.get("posts") != self.progress.posts:
@@ -169,23 +164,22 @@ class Trainer:
                     self.average.after_epoch(number)
                 scores = self._scored(dev)
                 progress.seconds = time.monotonic() - started
-                f1 = _chosen_f1(scores)
-                improved = f1 > progress.best[0]
-                if improved:
-                    progress.best = (f1, number)
+                best = f1_of(scores) > progress.best[0]
+                if best:
+                    progress.best = (f1_of(scores), number)
                 record = {
                     "epoch": number,
                     "seconds": round(progress.seconds, 1),
                     "loss": progress.losses(),
                     **scores,
                     "images": self._images(),
-                    "best": improved,
+                    "best": best,
                 }
                 if progress.epoch == first and self.collator.evidence.wanted:
                     self.reporter.evidence(record["images"])
                 self.reporter.evaluated(record)
-                progress.next_epoch()
-                self._save(record if improved else None)
+                progress.epoch, progress.step, progress.sums, progress.images = number, 0, {}, {}
+                self._save(record if best else None)
                 if self._should()[1]:
                     raise KeyboardInterrupt
         f1, epoch = progress.best
@@ -212,17 +206,13 @@ class Trainer:
     def _collated(
         self, steps: Iterable[tuple[Task, list[Post]]]
     ) -> Iterator[tuple[Task, int, Batch | None]]:
-        """Each step with its number of posts and this process's share of them, if it has one."""
+        """Each step with its number of posts and this process's share of them, if it has any."""
         for task, posts in steps:
             share = posts[self.accelerator.process_index :: self.accelerator.num_processes]
             yield task, len(posts), self.collator.with_gold(share) if share else None
 
     def step(self, task: Task, batch: Batch | None) -> Tensor:
-        """One step of one task. Returns the sum of losses and how many posts they are of.
-
-        Args:
-            batch: this process's share, None where there are fewer posts than processes.
-        """
+        """One step on this process's share. Returns the sum of losses and how many they are."""
         optimizer, name = self.optimizers[task.name], task.name
         step = self.progress.taken[name]
         self.progress.taken[name] = step + 1
@@ -272,7 +262,7 @@ class Trainer:
         """The model with the weights that are scored and saved."""
         return replace(self.model, system=self.average.system) if self.average else self.model
 
-    def _scored(self, dev: Sequence[Post]) -> dict[str, Any]:
+    def _scored(self, dev: Sequence[Post]) -> Record:
         """Score; a signal stops that at once where no other process waits for this one."""
         alone = self.accelerator.num_processes == 1
         try:
@@ -282,7 +272,7 @@ class Trainer:
             self._save()
             raise
 
-    def _score(self, dev: Sequence[Post]) -> dict[str, Any]:
+    def _score(self, dev: Sequence[Post]) -> Record:
         """Score the development posts, each once however many processes there are."""
         accelerator = self.accelerator
         share = list(dev[accelerator.process_index :: accelerator.num_processes])
@@ -291,11 +281,11 @@ class Trainer:
         with accelerator.autocast():
             decoded = decoder.decode(share, self.settings.evaluation_batch_size)
         pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
-        scores: dict[str, Any] = {"dev": None, "dev_relation": None}
+        scores: Record = {"dev": None, "dev_relation": None}
         if self.system.tags_words:
+            groups = relation_groups([p.relation for p, _ in pairs], [d.relation for _, d in pairs])
             gold, found = [post.tags or () for post, _ in pairs], [d.tags for _, d in pairs]
-            labels, r = [post.relation for post, _ in pairs], [d.relation for _, d in pairs]
-            scores["dev"] = score_tags(gold, found, relation_groups(labels, r)).to_dict()
+            scores["dev"] = score_tags(gold, found, groups).to_dict()
         # Posts whose image could not be read do not count, as in the loss of Task#1.
         known = [pair for post, answer in pairs for pair in answer.known(post)]
         if known and self.system.has_relation:
@@ -311,54 +301,45 @@ class Trainer:
 
     def _images(self) -> dict[str, dict[str, int]]:
         """Image statuses of the epoch's posts by task, over all processes."""
-        counted: list[dict[str, dict[str, int]]] = gather_object([self.progress.images])
-        names = sorted({name for own in counted for name in own})
-        return {
-            name: dict(sum((Counter(own.get(name, {})) for own in counted), Counter()))
-            for name in names
-        }
+        counts: dict[str, Counter[str]] = {}
+        for own in gather_object([self.progress.images]):
+            for name, seen in own.items():
+                counts[name] = counts.get(name, Counter()) + Counter(seen)
+        return {name: dict(counts[name]) for name in sorted(counts)}
 
-    def _save(self, best: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint of now, and before it the model if this epoch is the best.
-
-        Args:
-            best: the record of this epoch, if it is.
-        """
-        progress, main = self.progress, self.accelerator.is_main_process
+    def _save(self, best: Record | None = None) -> None:
+        """Write a checkpoint of now; before it the model, if `best` is the record of its epoch."""
+        progress = self.progress
         place = Place(progress.epoch, progress.step)
         if place == self._saved[0]:
             return
         self._share_statistics()
         states: list[dict[str, Tensor]] = gather_object([generators()])
         rest = {**asdict(progress), "images": self._images()}
-        try:
-            if main and best is not None:
-                self._save_model(best)
-            if main:
-                average = self.average.kept if self.average else None
-                files = tensors_of(self.system, average, self.optimizers, states)
-                besides = [Place(progress.best[1])] if progress.best[1] else []
+        if self.accelerator.is_main_process:
+            files = tensors_of(self.parts, states)
+            besides = [Place(progress.best[1])] if progress.best[1] else []
+            try:
+                if best is not None:
+                    self._save_model(best)
                 keep = self.settings.keep_checkpoints
                 self.checkpoints.save(Checkpoint(place, files, rest), keep, besides)
-        except InputError as error:
-            places = self.checkpoints.places()
-            kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
-            hint = f"{kept}: free some space or repair the disk, then give --resume"
-            raise InputError(error.where, error.found, error.expected, hint) from error
+            except InputError as error:
+                places = self.checkpoints.places()
+                kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
+                hint = f"{kept}: free some space or repair the disk, then give --resume"
+                raise InputError(error.where, error.found, error.expected, hint) from error
         self.accelerator.wait_for_everyone()
         self._saved = (place, time.monotonic())
 
-    def _save_model(self, record: dict[str, Any]) -> None:
+    def _save_model(self, record: Record) -> None:
         f1, epoch = self.progress.best
         self.model.notes |= {"epoch": epoch, "dev_f1": f1}
-        if self.card is not None:
-            self.model.card = self.card(self.model, record)
+        self.model.card = self.card(self.model, record)
         self._scored_model.save(self.run / "model")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        average = self.average.kept if self.average else None
-        process = self.accelerator.process_index
-        self.progress = restore(checkpoint, self.system, average, self.optimizers, process)
+        self.progress = checkpoint.restore(self.parts, self.accelerator.process_index)
         if self.settings.moments == "shared":  # they were read for each task apart
             share_moments(self.optimizers.values())
         self._saved = (checkpoint.place, time.monotonic())
@@ -382,7 +363,7 @@ class Trainer:
         self._restore(newest)
 
 
-def _chosen_f1(scores: dict[str, Any]) -> float:
+def f1_of(scores: Record) -> float:
     """The F1 that chooses the best epoch: of the entities, else the macro F1 of the relation."""
     tags, relation = scores["dev"], scores["dev_relation"]
     return float(tags["strict"]["f1"] if tags else relation["macro_f1"] if relation else 0.0)
