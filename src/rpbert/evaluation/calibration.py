@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from rpbert.data.collate import by_length
-from rpbert.data.labels import strict_spans
-from rpbert.evaluation.scoring import RELATION_THRESHOLD
+from rpbert.evaluation.scoring import relation_confidences, spans_right
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import SpanQuery
@@ -23,7 +23,6 @@ from rpbert.types import Calibration, Post
 LOWEST, HIGHEST = 0.2, 5.0
 """Bounds of a temperature."""
 _STEPS = 24  # golden section: to less than a ten-thousandth
-_NEARLY = 1e-6
 
 Found = tuple[Tensor, Tensor, list[SpanQuery], list[bool]]
 """Emissions and mask of a batch, the spans decoded, and whether each is in the gold."""
@@ -39,26 +38,22 @@ def fit_calibration(
     nothing right there is nothing to fit, and the temperature stays 1.
     """
     tagger = Tagger(model, device)
-    found, relations = decoded_spans(tagger, posts, batch_size)
+    found, known = decoded_spans(tagger, posts, batch_size)
+    crf, constraint = model.system.crf, tagger.decoder.constraint
 
-    def span_loss(temperature: float) -> float:
-        crf, total = model.system.crf, 0.0
-        for emissions, mask, queries, right in found:
-            scores = crf.span_marginals(
-                emissions, mask, queries, tagger.decoder.constraint, temperature
-            )
-            total += sum(map(_log_loss, scores.tolist(), right))
-        return total
+    def spans(temperature: float) -> list[float]:
+        scores: list[float] = []
+        for emissions, mask, queries, _ in found:
+            marginals = crf.span_marginals(emissions, mask, queries, constraint, temperature)
+            scores += marginals.tolist()
+        return scores
 
-    labels = [(label > RELATION_THRESHOLD, r) for label, r in relations]
+    def relations(temperature: float) -> list[float]:
+        return relation_confidences(known, Calibration(relation=temperature))[0]
 
-    def relation_loss(temperature: float) -> float:
-        tempered = Calibration(relation=temperature).relation_probability
-        return sum(_log_loss(tempered(r), adds) for adds, r in labels)
-
-    spans = _fitted(span_loss, [right for *_, batch in found for right in batch])
-    told = [(r > RELATION_THRESHOLD) == adds for adds, r in labels]
-    return Calibration(spans, _fitted(relation_loss, told))
+    _, told = relation_confidences(known, Calibration())
+    right = [right for *_, batch in found for right in batch]
+    return Calibration(_fitted(spans, right), _fitted(relations, told))
 
 
 def decoded_spans(
@@ -74,39 +69,34 @@ def decoded_spans(
         with torch.inference_mode():
             output = decoder.system(batch)
             answers = decoder.read(batch, output)
-        pairs = list(zip(chosen, answers, strict=True))
-        relations += [known for post, answer in pairs for known in answer.known(post)]
-        queries = decoder.queries([answer.tags for answer in answers])
+        for post, answer in zip(chosen, answers, strict=True):
+            relations += answer.known(post)
+        tags = [answer.tags for answer in answers]
+        queries = decoder.queries(tags)
         if queries and all(post.tags is not None for post in chosen):
-            right = [
-                span in strict_spans(post.tags or ())
-                for post, answer in pairs
-                for span in strict_spans(answer.tags)
-            ]
+            right = spans_right([post.tags or () for post in chosen], tags)
             spans.append((output.emissions, batch.word_mask, queries, right))
     return spans, relations
 
 
-def _log_loss(probability: float, right: bool) -> float:
-    kept = min(max(probability if right else 1 - probability, _NEARLY), 1.0)
-    return -math.log(kept)
-
-
-def _fitted(loss: Callable[[float], float], right: Sequence[bool]) -> float:
-    """The temperature of least loss, by golden section of its logarithm."""
+def _fitted(scores: Callable[[float], Sequence[float]], right: Sequence[bool]) -> float:
+    """The temperature of least log loss, by golden section of its logarithm."""
     if all(right) or not any(right):
         return 1.0
+
+    @cache
+    def loss(logarithm: float) -> float:
+        found = zip(scores(math.exp(logarithm)), right, strict=True)
+        return -sum(math.log(max(p if is_right else 1 - p, 1e-6)) for p, is_right in found)
+
     share = (math.sqrt(5) - 1) / 2
     low, high = math.log(LOWEST), math.log(HIGHEST)
     inner, outer = high - share * (high - low), low + share * (high - low)
-    of_inner, of_outer = loss(math.exp(inner)), loss(math.exp(outer))
     for _ in range(_STEPS):
-        if of_inner <= of_outer:
-            high, outer, of_outer = outer, inner, of_inner
+        if loss(inner) <= loss(outer):
+            high, outer = outer, inner
             inner = high - share * (high - low)
-            of_inner = loss(math.exp(inner))
         else:
-            low, inner, of_inner = inner, outer, of_outer
+            low, inner = inner, outer
             outer = low + share * (high - low)
-            of_outer = loss(math.exp(outer))
     return round(math.exp((low + high) / 2), 4)

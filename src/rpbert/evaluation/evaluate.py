@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from rpbert.config.run import Backend, Precision
-from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.data.reading import Quirk
 from rpbert.data.tables import CUT_WORD
@@ -32,6 +31,7 @@ from rpbert.evaluation.scoring import (
     score_familiarity,
     score_relations,
     score_tags,
+    spans_right,
 )
 from rpbert.inference import Decoded, Decoder, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
@@ -60,9 +60,6 @@ def evaluate_model(
         faults: called with each faulty row of the data.
         precision: any but fp32 is scored beside fp32, so that its cost is seen.
         captioner, ocr, backend: as of `Tagger.from_pretrained`.
-
-    Raises:
-        InputError: model, data or split cannot be used, or a post has no tags.
     """
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
@@ -80,11 +77,7 @@ def evaluate_model(
 
 
 def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
-    """Score a model on posts with tags, or with relations alone.
-
-    Raises:
-        InputError: there is nothing to score against, or some posts have tags and others not.
-    """
+    """Score a model on posts that all have tags, or on relations alone."""
     system = tagger.model.system
     bare = [post for post in posts if post.tags is None]
     tagged = system.tags_words and len(bare) < len(posts)
@@ -99,16 +92,15 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
         where = posts[0].origin if posts else "data"
         expected = "posts with tags, or with relations for a system with a relation gate"
         raise InputError(where, "nothing to score against", expected)
-    tags, by_familiarity = None, {}
+    tags, by_familiarity, calibration = None, {}, {}
     if tagged:
         gold, predicted = [post.tags or () for post in posts], [answer.tags for answer in decoded]
         groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
         tags = score_tags(gold, predicted, groups)
         words = [post.words for post in posts]
         by_familiarity = score_familiarity(words, gold, predicted, tagger.model.entities)
-    calibration = {}
-    if tagged and any(answer.scores for answer in decoded):
-        calibration["spans"] = _span_calibration(tagger, posts, decoded)
+        if any(answer.scores for answer in decoded):
+            calibration["spans"] = _span_calibration(tagger, posts, decoded)
     if known:
         calibration["relation"] = relation_calibration(known, tagger.model.calibration)
     images = Counter(answer.image for answer in decoded)
@@ -125,16 +117,10 @@ def _span_calibration(
     tagger: Tagger, posts: Sequence[Post], decoded: Sequence[Decoded]
 ) -> CalibrationScores:
     """The calibration error of the spans found, with the model's temperature and without."""
-    right = [
-        span in strict_spans(post.tags or ())
-        for post, answer in zip(posts, decoded, strict=True)
-        for span in strict_spans(answer.tags)
-    ]
-    plain: Sequence[Decoded] = decoded
-    temperature = tagger.model.calibration.spans
+    right = spans_right([post.tags or () for post in posts], [answer.tags for answer in decoded])
+    plain, temperature = decoded, tagger.model.calibration.spans
     if temperature != 1:
-        model = replace(tagger.model, calibration=Calibration())
-        decoder = tagger.decoder
+        model, decoder = replace(tagger.model, calibration=Calibration()), tagger.decoder
         plain = Decoder(model, decoder.collator, decoder.device, decoder.system).decode(posts)
     before, after = (
         expected_calibration_error([score for answer in found for score in answer.scores], right)
@@ -144,11 +130,7 @@ def _span_calibration(
 
 
 def only(evaluation: Evaluation, by: str | None) -> Evaluation:
-    """The evaluation with the groups asked for (`relation`, `type`) and the overall scores.
-
-    Raises:
-        InputError: there is nothing to group the posts by.
-    """
+    """The evaluation with the groups asked for (`relation`, `type`) and the overall scores."""
     tags = evaluation.tags
     if by is None or tags is None:
         return evaluation
@@ -167,7 +149,7 @@ def render(evaluation: Evaluation) -> str:
     """The evaluation as an aligned table of text: percentages, and the support of each."""
     tags, lines = evaluation.tags, []
     if tags is not None:
-        lines += _tag_lines(tags, evaluation)
+        lines += _tag_lines(tags, evaluation.by_familiarity)
     if evaluation.relation is not None:
         lines += _relation_lines(evaluation.relation)
     for name, error in evaluation.calibration.items():
@@ -175,40 +157,34 @@ def render(evaluation: Evaluation) -> str:
         of = f"its temperature of {error.temperature:.2f} ({error.support:,} scores)"
         lines.append(f"calibration error of {name}: {before} and {after} {of}")
     if evaluation.images:
-        counts = ", ".join(f"{count:,} {status}" for status, count in evaluation.images.items())
-        lines.append(f"images: {counts}")
-    if evaluation.cut_words:
-        cut = f"{evaluation.cut_words:,} words cut at gold entities"
-        lines.append(f"{cut}: tagging would not cut them")
+        lines.append("images: " + ", ".join(f"{n:,} {k}" for k, n in evaluation.images.items()))
+    if cut := evaluation.cut_words:
+        lines.append(f"{cut:,} words cut at gold entities: tagging would not cut them")
     if tags is not None and evaluation.fp32_f1 is not None:
         f1, exact = 100 * tags.strict.f1, 100 * evaluation.fp32_f1
-        lines.append(
-            f"strict F1 in this precision {f1:.2f}, in fp32 {exact:.2f}: {f1 - exact:+.2f}"
-        )
+        compared = f"{f1:.2f}, in fp32 {exact:.2f}: {f1 - exact:+.2f}"
+        lines.append(f"strict F1 in this precision {compared}")
     return "\n".join(lines).rstrip()
 
 
-def _tag_lines(tags: TagScores, evaluation: Evaluation) -> list[str]:
-    def overall(name: str, scores: TagScores) -> tuple[str, Counts, Counts]:
-        return name, scores.strict.overall, scores.lenient.overall
-
+def _tag_lines(tags: TagScores, by_familiarity: Mapping[str, TagScores]) -> list[str]:
     strict, lenient = tags.strict.by_type, tags.lenient.by_type
-    labels = sorted(strict.keys() | lenient.keys())
-    groups, seen = tags.by_group.items(), evaluation.by_familiarity.items()
-    sections = [
-        [overall("all entities", tags)],
-        [(label, strict.get(label, Counts()), lenient.get(label, Counts())) for label in labels],
-        [overall(f"{name} ({counted(scores.posts, 'post')})", scores) for name, scores in groups],
-        [overall(f"{name} in training", scores) for name, scores in seen],
-    ]
+    labels, nothing = sorted(strict.keys() | lenient.keys()), Counts()
+    groups = {f"{k} ({counted(of.posts, 'post')})": of for k, of in tags.by_group.items()}
+    seen = {f"{name} in training": of for name, of in by_familiarity.items()}
+    rows = {
+        k: (of.strict.overall, of.lenient.overall)
+        for k, of in {"all entities": tags, **groups, **seen}.items()
+    }
+    rows |= {k: (strict.get(k, nothing), lenient.get(k, nothing)) for k in labels}
     title = f"{counted(tags.posts, 'post')}, %"
-    width = max(len(title), *(len(name) for section in sections for name, _, _ in section))
+    width = max(map(len, (title, *rows)))
     lines = [
         f"{title:{width}}" + "".join(f"{name:>{len(_COLUMNS)}}" for name in SCORERS.values()),
         " " * width + _COLUMNS * len(SCORERS),
     ]
-    for section in filter(None, sections):
-        lines += [f"{name:{width}}{_cells(one)}{_cells(two)}" for name, one, two in section] + [""]
+    for section in filter(None, (["all entities"], labels, groups, seen)):
+        lines += [f"{name:{width}}" + "".join(map(_cells, rows[name])) for name in section] + [""]
     return lines
 
 
@@ -227,9 +203,8 @@ def _relation_lines(scores: RelationScores) -> list[str]:
 
 
 def _cells(counts: Counts) -> str:
-    shares = (counts.precision, counts.recall, counts.f1)
-    precision, recall, f1 = (f"{100 * share:.1f}" for share in shares)
-    return f"{precision:>12}{recall:>8}{f1:>7}{counts.gold:>9,}"
+    shares = (100 * share for share in (counts.precision, counts.recall, counts.f1))
+    return "{:>12.1f}{:>8.1f}{:>7.1f}{:>9,}".format(*shares, counts.gold)
 
 
 def describe_systems() -> list[dict[str, Any]]:
@@ -258,14 +233,13 @@ def describe_systems() -> list[dict[str, Any]]:
 
 def _published_sizes(name: str) -> SystemSettings:
     """Table 2's settings of a system, with random weights of the published shapes."""
-    fields = SYSTEMS[name].system.Options.model_fields
+    settings = SYSTEMS[name].system.Options
+    needed = {key for key, field in settings.model_fields.items() if field.is_required()}
     kind = next(iter(SYSTEMS[name].evidence), None)
     # Regions come from a detector, run beforehand; Faster R-CNN's features have that size.
     source = {"width": 2048} if kind == "regions" else {"shape": "resnet-152"}
     parts = {"encoder": {"shape": {}}, "evidence": {kind: source}}
-    # Table 2: an LSTM over BERT's vectors too has 1024 units.
-    has_encoder = fields["encoder"].is_required()
-    recurrent = issubclass(SYSTEMS[name].system.Options, BiLstmSettings) and has_encoder
-    tagger = {"lstm_hidden": 1024} if recurrent else {}
-    chosen = {key: value for key, value in parts.items() if fields[key].is_required()}
-    return parse_options({"system": name, "tagger": tagger, **chosen})
+    given = {"system": name, **{key: parts[key] for key in needed & parts.keys()}}
+    if issubclass(settings, BiLstmSettings) and "encoder" in needed:
+        given["tagger"] = {"lstm_hidden": 1024}  # Table 2: over BERT's vectors too
+    return parse_options(given)

@@ -1,9 +1,9 @@
 """Scores: gold and predicted tags or relations in, precision, recall and F1 out.
 
-Entities are counted by two scorers side by side, because published figures use either and the
-gold of Twitter-2015 is malformed: seqeval in strict IOB2 mode, where a lone ``I-X`` is no entity,
-and conlleval (which is also seqeval's default), where it opens one. A score is therefore never
-shown without its scorer and its support, the number of gold entities.
+Entities are counted by two scorers, because published figures use either and the gold of
+Twitter-2015 is malformed: seqeval in strict IOB2 mode, where a lone ``I-X`` is no entity, and
+conlleval (also seqeval's default), where it opens one. A score is never shown without its scorer
+and its support, the number of gold entities.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 from rpbert.data.labels import Lexicon, Span, entity_digest, lenient_spans, strict_spans
-from rpbert.errors import InputError
 from rpbert.types import Calibration
 
 Tags: TypeAlias = Sequence[str]
@@ -84,8 +83,6 @@ class TagScores:
 
     Attributes:
         posts: how many posts were scored.
-        strict: as seqeval counts in strict IOB2 mode.
-        lenient: as conlleval counts.
         by_group: scores of the posts of each group, where posts were grouped.
     """
 
@@ -195,10 +192,7 @@ class Evaluation:
 def relation_groups(
     labels: Sequence[float | None], scores: Sequence[float | None]
 ) -> list[str | None] | None:
-    """The relation of each post as a group: by labels if there are any, else by the model's r.
-
-    None where there is neither.
-    """
+    """The relation of each post as a group: by labels if there are any, else by r, else None."""
     known = labels if any(label is not None for label in labels) else scores
     if all(score is None for score in known):
         return None
@@ -210,19 +204,13 @@ def score_spans(
     gold: Iterable[Collection[Span]], predicted: Iterable[Collection[Span]]
 ) -> SpanScores:
     """Scores of the entities of each post; one is right where label, first and last word are."""
-    of_gold: Counter[str] = Counter()
-    of_predicted: Counter[str] = Counter()
-    of_correct: Counter[str] = Counter()
+    counts = Counter[str](), Counter[str](), Counter[str]()  # gold, predicted, correct
     for true, found in zip(map(set, gold), map(set, predicted), strict=True):
-        of_gold.update(label for label, _, _ in true)
-        of_predicted.update(label for label, _, _ in found)
-        of_correct.update(label for label, _, _ in true & found)
-    by_type = {
-        label: Counts(of_gold[label], of_predicted[label], of_correct[label])
-        for label in sorted(of_gold.keys() | of_predicted.keys())
-    }
-    overall = Counts(of_gold.total(), of_predicted.total(), of_correct.total())
-    return SpanScores(overall, by_type)
+        for count, spans in zip(counts, (true, found, true & found), strict=True):
+            count.update(label for label, _, _ in spans)
+    labels = sorted(counts[0].keys() | counts[1].keys())
+    by_type = {label: Counts(*(count[label] for count in counts)) for label in labels}
+    return SpanScores(Counts(*(count.total() for count in counts)), by_type)
 
 
 def score_tags(
@@ -234,27 +222,18 @@ def score_tags(
 
     Args:
         groups: the group each post belongs to, such as its relation; None for no group.
-
-    Raises:
-        InputError: the tags of a post are not as many as in the gold.
-        ValueError: there are not as many posts.
     """
-    for post, (true, found) in enumerate(zip(gold, predicted, strict=True)):
-        if len(true) != len(found):
-            where, expected = f"predicted tags of post {post}", f"{len(true)} tags as in the gold"
-            raise InputError(where, f"{len(found)} tags", expected)
-    rows: dict[str, list[tuple[Tags, Tags]]] = {}
+    of_group: dict[str, tuple[list[Tags], list[Tags]]] = {}
     for true, found, group in zip(gold, predicted, groups or [None] * len(gold), strict=True):
         if group is not None:
-            rows.setdefault(group, []).append((true, found))
+            trues, founds = of_group.setdefault(group, ([], []))
+            trues.append(true)
+            founds.append(found)
     return TagScores(
         posts=len(gold),
         strict=score_spans(map(strict_spans, gold), map(strict_spans, predicted)),
         lenient=score_spans(map(lenient_spans, gold), map(lenient_spans, predicted)),
-        by_group={
-            name: score_tags([true for true, _ in pairs], [found for _, found in pairs])
-            for name, pairs in sorted(rows.items())
-        },
+        by_group={name: score_tags(*rows) for name, rows in sorted(of_group.items())},
     )
 
 
@@ -271,14 +250,13 @@ def score_familiarity(
     """
 
     def scores(read: Callable[[Tags], list[Span]], seen: bool) -> SpanScores:
-        chosen = [
-            [
+        def chosen(sequences: Sequence[Tags]) -> list[list[Span]]:
+            return [
                 [span for span in read(tags) if (entity_digest(span, post) in lexicon) == seen]
                 for post, tags in zip(words, sequences, strict=True)
             ]
-            for sequences in (gold, predicted)
-        ]
-        return score_spans(*chosen)
+
+        return score_spans(chosen(gold), chosen(predicted))
 
     return {
         name: TagScores(len(gold), scores(strict_spans, seen), scores(lenient_spans, seen))
@@ -287,29 +265,23 @@ def score_familiarity(
 
 
 def score_relations(known: Sequence[tuple[float, float]]) -> RelationScores:
-    """Scores of relation scores r (Eq. 2) against labels; above 0.5 the image adds.
-
-    Args:
-        known: of each post its label, which may be a probability, and r.
-    """
-    pairs = Counter((gold > RELATION_THRESHOLD, r > RELATION_THRESHOLD) for gold, r in known)
-    of_class: list[list[float]] = [[], []]
-    for gold, r in known:
-        of_class[gold > RELATION_THRESHOLD].append(r)
-    does_not_add, adds = (
-        Counts(len(of_class[c]), pairs[True, c] + pairs[False, c], pairs[c, c])
-        for c in (False, True)
-    )
-    low, high = (fmean(scores) if scores else None for scores in of_class)
-    return RelationScores(adds, does_not_add, (low, high))
+    """Scores of r (Eq. 2) against labels, which may be probabilities: pairs of label and r."""
+    counts: list[Counts] = []
+    means: list[float | None] = []
+    for adds in (False, True):
+        predicted = sum((r > RELATION_THRESHOLD) == adds for _, r in known)
+        scores = [r for gold, r in known if (gold > RELATION_THRESHOLD) == adds]
+        correct = sum((r > RELATION_THRESHOLD) == adds for r in scores)
+        counts.append(Counts(len(scores), predicted, correct))
+        means.append(fmean(scores) if scores else None)
+    return RelationScores(counts[1], counts[0], (means[0], means[1]))
 
 
 def expected_calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
     """ECE = Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, Eq. 3).
 
     Args:
-        scores: the probability that each prediction gives itself, in [0, 1]; none give 0.
-        right: whether it is.
+        scores: the probability in [0, 1] that each prediction gives itself.
     """
     bins: dict[int, list[tuple[float, bool]]] = {}
     for score, correct in zip(scores, right, strict=True):
@@ -319,14 +291,27 @@ def expected_calibration_error(scores: Sequence[float], right: Sequence[bool]) -
     return sum(gaps) / max(len(scores), 1)
 
 
+def spans_right(gold: Sequence[Tags], predicted: Sequence[Tags]) -> list[bool]:
+    """Whether each predicted span, post by post, is in the gold (strict IOB2)."""
+    pairs = zip(gold, predicted, strict=True)
+    return [span in strict_spans(true) for true, found in pairs for span in strict_spans(found)]
+
+
+def relation_confidences(
+    known: Sequence[tuple[float, float]], calibration: Calibration
+) -> tuple[list[float], list[bool]]:
+    """The probability of the class that r names, of each label and r, and whether it is right."""
+    scores = [calibration.relation_probability(r) for _, r in known]
+    right = [(r > RELATION_THRESHOLD) == (gold > RELATION_THRESHOLD) for gold, r in known]
+    return [max(score, 1 - score) for score in scores], right
+
+
 def relation_calibration(
     known: Sequence[tuple[float, float]], calibration: Calibration
 ) -> CalibrationScores:
-    """The error of r as the probability that the image adds, made that of the class it names."""
-    right = [(r > RELATION_THRESHOLD) == (gold > RELATION_THRESHOLD) for gold, r in known]
-    plain, tempered = [r for _, r in known], [calibration.relation_probability(r) for _, r in known]
+    """The calibration error of r as the probability of the class that it names."""
     before, after = (
-        expected_calibration_error([max(score, 1 - score) for score in scores], right)
-        for scores in (plain, tempered)
+        expected_calibration_error(*relation_confidences(known, used))
+        for used in (Calibration(), calibration)
     )
     return CalibrationScores(before, after, len(known), calibration.relation)

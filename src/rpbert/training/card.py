@@ -86,10 +86,9 @@ def _head(settings: RunSettings, record: Record) -> str:
 
     system, task, results = settings.model["system"], "token-classification", None
     if record["dev"]:
-        data, metric = settings.data.path.name, f"F1 ({SCORERS['strict']})"
-        f1 = round(record["dev"]["strict"]["f1"], 4)
-        split = {"dataset_split": "development", "metric_name": metric}
-        results = [EvalResult(task, data, data, "f1", f1, **split)]
+        data, f1 = settings.data.path.name, round(record["dev"]["strict"]["f1"], 4)
+        results = [EvalResult(task, data, data, "f1", f1, dataset_split="development")]
+        results[0].metric_name = f"F1 ({SCORERS['strict']})"
     return ModelCardData(
         license=settings.licence or "other",
         library_name="rpbert",
