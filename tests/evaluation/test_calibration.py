@@ -80,21 +80,20 @@ def half_right() -> tuple[TaggingModel, list[Post]]:
     posts = [p.with_(id=f"{p.id}{n}", words=p.words[n:] + p.words[:n]) for n in range(3)
              for p in made_posts(images=False)]  # fmt: skip
     decoded = Tagger(model, "cpu").decoder.decode(posts)
-    labelled = [
+    return model, [
         post.with_(tags=answer.tags if i % 2 else ("O",) * len(post.words))
         for i, (post, answer) in enumerate(zip(posts, decoded, strict=True))
     ]
-    return model, labelled
 
 
-def log_loss(model: TaggingModel, posts: list[Post], temperature: float) -> float:
-    decoder = Tagger(replace(model, calibration=Calibration(spans=temperature)), "cpu").decoder
-    total = 0.0
-    for post, answer in zip(posts, decoder.decode(posts), strict=True):
-        for span, score in zip(strict_spans(answer.tags), answer.scores, strict=True):
-            right = span in strict_spans(post.tags or ())
-            total -= math.log(max(score if right else 1 - score, 1e-6))
-    return total
+def found_spans(model: TaggingModel, posts: list[Post]) -> list[tuple[float, bool]]:
+    """The score of each span that a model finds, and whether it is in the gold."""
+    decoded = Tagger(model, "cpu").decoder.decode(posts)
+    return [
+        (score, span in strict_spans(post.tags or ()))
+        for post, answer in zip(posts, decoded, strict=True)
+        for span, score in zip(strict_spans(answer.tags), answer.scores, strict=True)
+    ]
 
 
 def test_the_fitted_temperature_has_the_least_loss_and_changes_no_prediction(
@@ -103,9 +102,13 @@ def test_the_fitted_temperature_has_the_least_loss_and_changes_no_prediction(
     model, posts = half_right()
     found = fit_calibration(model, posts, "cpu")
     assert found.spans > 1.2  # it was too sure
-    best = log_loss(model, posts, found.spans)
+
+    def log_loss(temperature: float) -> float:
+        spans = found_spans(replace(model, calibration=Calibration(spans=temperature)), posts)
+        return -sum(math.log(max(p if right else 1 - p, 1e-6)) for p, right in spans)
+
     for other in (1.0, 0.9 * found.spans, 1.1 * found.spans):
-        assert best <= log_loss(model, posts, other) + 1e-4
+        assert log_loss(found.spans) <= log_loss(other) + 1e-4
     replace(model, calibration=found).save(tmp_path / "model")
     tagger = Tagger.from_pretrained(tmp_path / "model", "cpu")
     assert tagger.model.calibration == found
@@ -113,24 +116,18 @@ def test_the_fitted_temperature_has_the_least_loss_and_changes_no_prediction(
     assert [[(e.start, e.label) for e in p.entities] for p in before] == [
         [(e.start, e.label) for e in p.entities] for p in after
     ]
-    scored = evaluate_posts(tagger, posts).calibration["spans"]
-    assert scored.after < scored.before
+    evaluation = evaluate_posts(tagger, posts)
+    scored = evaluation.calibration["spans"]
+    expected = expected_calibration_error(*zip(*found_spans(model, posts), strict=True))
+    assert scored.after < scored.before == pytest.approx(expected, abs=1e-6)
     assert scored.temperature == found.spans
-    confidences = [e.score for prediction in before for e in prediction.entities]
-    right = [
-        span in strict_spans(post.tags or ())
-        for post, answer in zip(posts, tagger.decoder.decode(posts), strict=True)
-        for span in strict_spans(answer.tags)
-    ]
-    assert scored.before == pytest.approx(expected_calibration_error(confidences, right), abs=1e-6)
-    assert "calibration error of spans" in render(evaluate_posts(tagger, posts))
+    assert "calibration error of spans" in render(evaluation)
 
 
 def test_r_is_fitted_and_left_as_it_is() -> None:
     model = tiny("rpbert")
     posts = [p.with_(id=f"{p.id}{n}") for n in range(2) for p in made_posts()]
-    plain = Tagger(model, "cpu").predict_batch(posts)
-    relations = [p.relation for p in plain]
+    relations = [p.relation for p in Tagger(model, "cpu").predict_batch(posts)]
     posts = [  # three in four as the model says
         p.with_(relation=float((r > 0.5) == (i % 4 > 0)))
         for i, (p, r) in enumerate(zip(posts, relations, strict=True))
@@ -158,9 +155,7 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
         )
     ]
     _, found = decoded_spans(tagger, several, 2)
-    apart = [
-        alone for post in several for alone in post.split_by_image() if alone.relation is not None
-    ]
+    apart = [p for post in several for p in post.split_by_image() if p.relation is not None]
     scores = [answer.relation for answer in tagger.decoder.decode(apart)]
     expected = [(post.relation, r) for r, post in zip(scores, apart, strict=True)]
     assert len(found) == 5
@@ -170,23 +165,20 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
 def test_captions_that_are_made_in_training_are_made_for_the_temperatures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(*_: object) -> dict[str, Any]:
-        return {"captions": lambda images: ["a man and a woman"] * len(images)}
-
     fitted: list[TaggingModel] = []
 
     def watched(model: TaggingModel, *rest: Any) -> Calibration:
         fitted.append(model)
         return fit_calibration(model, *rest)
 
-    monkeypatch.setattr(training, "describers", made)
+    made = {"captions": lambda images: ["a man and a woman"] * len(images)}
+    monkeypatch.setattr(training, "describers", lambda *_: made)
     monkeypatch.setattr(training, "fit_calibration", watched)
     chosen = settings(data_folder(tmp_path / "data"), epochs=1)
     captions = {**chosen.model, "evidence": {"captions": {}}}
     training.train(chosen.model_copy(update={"model": captions}), tmp_path / "run")
-    (model,) = fitted
     bare = [post.with_(caption=None) for post in made_posts(2)]
-    _, status = model.collator().evidence.read(bare)
+    _, status = fitted[0].collator().evidence.read(bare)
     assert status == ("used", "used")
 
 
@@ -195,9 +187,8 @@ def test_where_nothing_is_wrong_there_is_nothing_to_fit() -> None:
     assert fit_calibration(tiny("bilstm_crf"), posts, "cpu") == Calibration()
 
 
-def test_a_temperature_that_is_none_is_refused(tmp_path: Path) -> None:
-    model = tiny("bilstm_crf")
-    for wrong in (0.0, -1.0, float("nan"), "2"):
-        replace(model, calibration=Calibration(spans=wrong)).save(tmp_path / "m")  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="temperatures"):
-            TaggingModel.load(tmp_path / "m")
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), "2"])
+def test_a_temperature_that_is_none_is_refused(wrong: Any, tmp_path: Path) -> None:
+    replace(tiny("bilstm_crf"), calibration=Calibration(spans=wrong)).save(tmp_path)
+    with pytest.raises(InputError, match="temperatures"):
+        TaggingModel.load(tmp_path)

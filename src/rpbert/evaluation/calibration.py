@@ -39,13 +39,12 @@ def fit_calibration(
     """
     tagger = Tagger(model, device)
     found, known = decoded_spans(tagger, posts, batch_size)
-    crf, constraint = model.system.crf, tagger.decoder.constraint
 
     def spans(temperature: float) -> list[float]:
+        marginals, constraint = model.system.crf.span_marginals, tagger.decoder.constraint
         scores: list[float] = []
         for emissions, mask, queries, _ in found:
-            marginals = crf.span_marginals(emissions, mask, queries, constraint, temperature)
-            scores += marginals.tolist()
+            scores += marginals(emissions, mask, queries, constraint, temperature).tolist()
         return scores
 
     def relations(temperature: float) -> list[float]:

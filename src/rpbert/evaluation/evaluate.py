@@ -172,10 +172,8 @@ def _tag_lines(tags: TagScores, by_familiarity: Mapping[str, TagScores]) -> list
     labels, nothing = sorted(strict.keys() | lenient.keys()), Counts()
     groups = {f"{k} ({counted(of.posts, 'post')})": of for k, of in tags.by_group.items()}
     seen = {f"{name} in training": of for name, of in by_familiarity.items()}
-    rows = {
-        k: (of.strict.overall, of.lenient.overall)
-        for k, of in {"all entities": tags, **groups, **seen}.items()
-    }
+    whole = {"all entities": tags, **groups, **seen}
+    rows = {k: (of.strict.overall, of.lenient.overall) for k, of in whole.items()}
     rows |= {k: (strict.get(k, nothing), lenient.get(k, nothing)) for k in labels}
     title = f"{counted(tags.posts, 'post')}, %"
     width = max(map(len, (title, *rows)))
