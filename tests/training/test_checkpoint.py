@@ -6,7 +6,7 @@ import json
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from tests.killing import FAULTS, KILLED, REFUSED, Fault, FaultyDisk, outcome
 from tests.soak import Soak
 
 ENDLESS = 10**9
+MODELS = tiny("bilstm_crf"), tiny("bilstm_crf")
+MODELS[1].notes["second"] = True
 
 
 def checkpoint(epoch: int, step: int = 0) -> Checkpoint:
@@ -84,100 +86,77 @@ def test_a_damaged_newest_is_passed_over_with_a_note_and_written_anew(tmp_path: 
     assert "passed over for epoch-0001" in note
     kept.save(checkpoint(1, 7), 1)
     assert names(tmp_path) == ["epoch-0001-step-000007"]  # the damaged one is no reserve
-    kept.save(checkpoint(2), 1)
+    kept.save(checkpoint(2), 2)
     assert same(kept.newest(notes.append), checkpoint(2))
-
-
-def test_all_damaged_is_one_line_that_names_the_newest(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path)
-    for epoch in (1, 2):
-        kept.save(checkpoint(epoch), 2)
-        (tmp_path / f"epoch-000{epoch}" / "progress.json").unlink()
+    (tmp_path / "epoch-0001-step-000007" / "progress.json").unlink()
+    (tmp_path / "epoch-0002" / "progress.json").unlink()
     with pytest.raises(InputError, match=r"epoch-0002/progress\.json: found no such file"):
         kept.newest(print)
 
 
-class Saves:
-    """Saves of one kind over another: what is written first, and what may be left."""
-
-    def __init__(self, model: bool) -> None:
-        self.model = model
-        self.first, self.second = tiny("bilstm_crf"), tiny("bilstm_crf")
-        self.second.notes["second"] = True
-
-    def before(self, below: Path) -> None:
-        if self.model:
-            self.first.save(below / "model")
-        else:
-            Checkpoints(below).save(checkpoint(1), 2)
-
-    def over(self, below: Path) -> None:
-        if self.model:
-            self.second.save(below / "model")
-        else:
-            Checkpoints(below).save(checkpoint(1, 5), 2)
-
-    def replaced(self, below: Path) -> bool:
-        """Whether the new one is there; it or the one before is whole, and saving goes on."""
-        if not self.model:
-            found = Checkpoints(below).newest(lambda note: pytest.fail(f"half-written: {note}"))
-            assert same(found, checkpoint(1)) or same(found, checkpoint(1, 5))
-            Checkpoints(below).save(checkpoint(2), 2)
-            assert names(below)[-1] == "epoch-0002"
-            assert not list(below.glob(".*"))
-            return found is not None and found.place.step == 5
-        recover(below / "model")  # as resuming does
-        loaded = TaggingModel.load(below / "model")
-        replaced = "second" in loaded.notes
-        weights = (self.second if replaced else self.first).system.state_dict()
-        for name, tensor in loaded.system.state_dict().items():
-            assert torch.equal(tensor, weights[name])
-        return replaced
+def save(model: bool, below: Path, second: bool) -> None:
+    """Save a checkpoint or a model, the first or one over it."""
+    if model:
+        MODELS[second].save(below / "model")
+    else:
+        Checkpoints(below).save(checkpoint(1, 5 * second), 2)
 
 
-def faults(saves: Saves, folder: Path, every: int) -> tuple[int, int]:
+def replaced(model: bool, below: Path) -> bool:
+    """Whether the new one is there; it or the one before is whole, and saving goes on."""
+    if not model:
+        found = Checkpoints(below).newest(lambda note: pytest.fail(f"half-written: {note}"))
+        assert same(found, checkpoint(1)) or same(found, checkpoint(1, 5))
+        Checkpoints(below).save(checkpoint(2), 2)
+        assert names(below)[-1] == "epoch-0002"
+        assert not list(below.glob(".*"))
+        return found is not None and found.place.step == 5
+    recover(below / "model")  # as resuming does
+    loaded = TaggingModel.load(below / "model")
+    weights = MODELS["second" in loaded.notes].system.state_dict()
+    for name, tensor in loaded.system.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    return "second" in loaded.notes
+
+
+def faults(model: bool, folder: Path, every: int) -> tuple[int, int]:
     """How many saves over a faulty disk were tried, and how many left the new content."""
 
-    def save(disk: FaultyDisk) -> None:
+    def over(disk: FaultyDisk) -> None:
         with disk.in_place():
-            saves.over(disk.below)
+            save(model, disk.below, second=True)
 
-    def cases() -> Iterator[tuple[int, Fault]]:
-        disk = FaultyDisk(folder / "counted", ENDLESS, "full")
-        saves.before(disk.below)
-        save(disk)
-        assert disk.count > 10
-        yield from product(range(disk.count), FAULTS)
-
-    tried = replaced = 0
-    for at, fault in list(cases())[::every]:
-        below = folder / f"{at}-{fault}"
-        saves.before(below)
-        disk = FaultyDisk(below, at, fault)
-        code = outcome(lambda disk=disk: save(disk))  # type: ignore[misc]
+    counted = FaultyDisk(folder / "counted", ENDLESS, "full")
+    save(model, counted.below, second=False)
+    over(counted)
+    assert counted.count > 10
+    cases = list(product(range(counted.count), FAULTS))[::every]
+    done = 0
+    for at, fault in cases:
+        disk = FaultyDisk(folder / f"{at}-{fault}", at, fault)
+        save(model, disk.below, second=False)
+        code = outcome(partial(over, disk))
         assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
-        replaced += saves.replaced(below)
-        tried += 1
-    return tried, replaced
+        done += replaced(model, disk.below)
+    return len(cases), done
 
 
 @pytest.mark.parametrize("model", [False, True])
 def test_a_disk_that_fails_in_a_save_leaves_the_one_before(model: bool, tmp_path: Path) -> None:
     """A part of all cases; the rest is in the long form."""
-    tried, _ = faults(Saves(model), tmp_path, 7)
-    assert tried > 5
+    assert faults(model, tmp_path, 7)[0] > 5
 
 
 @pytest.mark.slow("write, sync or rename fails (ENOSPC, EIO, kill, power cut) in a save", "≥ 100")
 def test_a_disk_that_fails_anywhere_in_a_save(tmp_path: Path, soak: Soak) -> None:
-    tried, saved = faults(Saves(False), tmp_path / "checkpoint", 1)
-    models, replaced = faults(Saves(True), tmp_path / "model", 1)
+    tried, saved = faults(False, tmp_path / "checkpoint", 1)
+    models, new = faults(True, tmp_path / "model", 1)
     soak(
         f"{tried} checkpoints: {tried - saved} times the one before loads, {saved} the new one; "
-        f"{models} models: {models - replaced} and {replaced}; half-written ones chosen: 0"
+        f"{models} models: {models - new} and {new}; half-written ones chosen: 0"
     )
     assert tried + models >= 100
-    assert saved > 0 < replaced  # some faults come when all is on the disk
+    assert saved > 0 < new  # some faults come when all is on the disk
 
 
 @pytest.mark.parametrize("fault", ["full", "broken"])
