@@ -83,7 +83,8 @@ def test_a_signal_keeps_every_step_taken(
 ) -> None:
     """Within an epoch, while it is scored and while its model is saved."""
     data, expected = undisturbed
-    run, calls, plain = tmp_path / "run", Counter[str](), {}
+    run, calls = tmp_path / "run", Counter[str]()
+    plain: dict[str, Any] = {}
 
     def watched(name: str) -> Any:
         def call(self: Trainer, *rest: Any) -> Any:
