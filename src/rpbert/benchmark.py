@@ -1,6 +1,6 @@
 """How fast a system is on this machine: made posts, random weights of published shapes.
 
-`run` measures part by part, each in a process of its own, so that one part's memory is not counted
+`run` measures each part in a separate process, so that one part's memory is not counted
 for another and what one leaves warm does not help another.
 """
 
@@ -61,7 +61,7 @@ class Work:
     """What is measured, and how often.
 
     Attributes:
-        posts: posts tagged in one repeat; each repeat has posts of its own.
+        posts: posts tagged in one repeat; no two repeats share posts.
         threads: of a CPU; None: as many as PyTorch takes.
     """
 

@@ -141,7 +141,7 @@ class Post:
         return max(known, default=None)
 
     def split_by_image(self) -> list[Post]:
-        """The post with each of its images alone; those after the first have ids of their own."""
+        """The post with each of its images alone; those after the first have their own ids."""
         return [
             replace(self, id=self.id if n == 1 else f"{self.id} image {n}", images=(image,))
             for n, image in enumerate(self.images, start=1)

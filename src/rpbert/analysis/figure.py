@@ -83,7 +83,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as a document of its own, the same for the same figures."""
+    """The figure as a separate document, the same for the same figures."""
     import matplotlib as mpl
 
     # Text stays text, so that it can be searched and takes the reader's font.

@@ -1,4 +1,4 @@
-"""`analyze`: every post of a split through one model or two, and what comes of it as files."""
+"""`analyze`: every post of a split through one model or two, and the files it writes."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def folded(layer: ConvLayer) -> tuple[Tensor, Tensor]:
 class Layouts:
     """The weight of a convolution, laid out for single images and for several.
 
-    With the layout for the other case oneDNN sorts the weight anew in each call, which can take
+    With the layout for the other case oneDNN reorders the weight in each call, which can take
     longer than the convolution.
 
     Args:

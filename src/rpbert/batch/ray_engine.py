@@ -32,7 +32,7 @@ _ALONE = {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray leaves one in the home folder
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-"""The environment of a Ray of our own, where the user has not said otherwise."""
+"""The environment of a local Ray, where the user has set none."""
 
 
 class _Worker:

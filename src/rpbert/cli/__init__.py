@@ -89,7 +89,7 @@ def main() -> NoReturn:
 def _say(
     message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
-    """Show a warning of this package as a line of its own; those of libraries as ever."""
+    """Show a warning of this package as one line; those of libraries unchanged."""
     shown = f"rpbert: {message}\n"
     if not category.__module__.startswith("rpbert."):
         shown = warnings.formatwarning(message, category, filename, lineno, line)

@@ -35,7 +35,7 @@ STOPPED = 130
 
 
 def stopped(*again: str) -> NoReturn:
-    """Say that the command was stopped, and what to type to go on, if it can; then exit."""
+    """Say that the command was stopped and, if possible, how to resume; then exit."""
     if sys.stderr.isatty():
         print(file=sys.stderr)  # behind the ^C
     print("rpbert: stopped", file=sys.stderr)

@@ -34,13 +34,13 @@ def train(
 
     try:
         with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is
-            settings = load_run(config, overrides or ())  # a slip shows before PyTorch loads
+            settings = load_run(config, overrides or ())  # an error shows before PyTorch loads
             from rpbert.training.train import train as run
 
             result = run(settings, output, resume=resume)
     except KeyboardInterrupt:
         again = ["train", str(config), *(overrides or ()), "--output", str(output)]
-        if (output / "config.yaml").exists():  # else nothing has begun that could go on
+        if (output / "config.yaml").exists():  # else there is nothing to resume
             again.append("--resume")
         common.stopped(*again)
     found: dict[str, Any] = {"model": str(result.model), "epoch": result.epoch}

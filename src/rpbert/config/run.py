@@ -42,7 +42,7 @@ class SoftSource(RelationSource):
 
 class MismatchSource(RelationSource):
     """Pairs made by exchanging images between posts: image-text matching (Chen et al. 2020, UNITER,
-    section 3.2), with pairs drawn anew every epoch."""
+    section 3.2), with new pairs every epoch."""
 
     negatives: int = Field(1, ge=1)
     """Exchanged images a post; together they count as much as its own image does."""
@@ -98,7 +98,7 @@ class Rates(Settings):
     encoder: float = Field(ge=0)
     """θ_RpBERT without W^v."""
     projection: float = Field(ge=0)
-    """W^v, which maps image blocks into the encoder, and what else a published encoder has not."""
+    """W^v, which maps image blocks into the encoder, and what else published weights lack."""
     visual: float = Field(ge=0)
     """θ_ResNet; 0 freezes it."""
 

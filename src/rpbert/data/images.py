@@ -282,7 +282,7 @@ def _opened(path: Path) -> Any:
     try:
         status = path.stat()
         return _opened_once(path, status.st_mtime_ns, status.st_size)
-    except Exception as error:  # safetensors has an error of its own
+    except Exception as error:  # safetensors has its own error
         raise InputError(path, reason_of(error), _AS_STORED) from error
 
 

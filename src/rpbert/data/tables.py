@@ -158,7 +158,7 @@ def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: frozenset[s
 def _is_plain(kind: pyarrow.DataType) -> bool:
     """Whether values of a type are what JSON knows, or bytes.
 
-    Above all no extension type: such a type brings code of its own, and Ray's loads pickles.
+    No extension type in particular: it brings its own code, and Ray's loads pickles.
     """
     from pyarrow import types
 

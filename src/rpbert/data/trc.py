@@ -1,6 +1,6 @@
 """Text-image relations of tweets (TRC; Vempala and Preoţiuc-Pietro, ACL 2019).
 
-Only tweet ids and labels are published; users join them with tweets and images of their own. The
+Only tweet ids and labels are published; users join them with their own tweets and images. The
 file is damaged as published: ids that a spreadsheet rounded cannot be joined, and rows shifted by
 commas are recovered where all label columns are found and agree. Each is listed as a quirk.
 """
@@ -21,7 +21,7 @@ TRAIN_ROWS = 3576  # published split: these rows train, all that follow test
 TWEETS = "tweets.jsonl"
 
 _ID, _ADDS, _TEXT = "tweet_id", "image_adds", "text_is_represented"
-# Each of the four classes with what it says of image_adds and text_is_represented.
+# The four classes with their image_adds and text_is_represented.
 _CLASSES = {
     "image_adds_text_repr": ("1", "1"),
     "image_adds_text_notrepr": ("1", "0"),

@@ -25,8 +25,8 @@ class Vocabulary:
 
     Attributes:
         tags: the tag set, ``O`` first; the index of a tag is its row in the CRF.
-        characters: the characters that have a row of their own, from row 2 on.
-        words: the words that have a row of their own, from row 2 on.
+        characters: the characters with their own row, from row 2 on.
+        words: the words with their own row, from row 2 on.
         marks: how ``#`` and ``@`` are split off in the training data, see `rpbert.data.words`.
     """
 

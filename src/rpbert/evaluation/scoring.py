@@ -164,7 +164,7 @@ class Evaluation:
         images: posts by image status.
         cut_words: words of raw texts that were cut where a gold entity begins or ends inside
             them; tagging the same text, without the gold, does not cut them.
-        calibration: by ``spans`` and ``relation`` (r as the probability of the relation told).
+        calibration: by ``spans`` and ``relation`` (r as the probability of the relation).
         fp32_f1: F1 of all entities (strict) in float32, where another precision was scored.
     """
 

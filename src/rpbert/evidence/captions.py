@@ -43,7 +43,7 @@ class Captions(Evidence):
     """The pieces of a text, each by its embedding; a box is the whole image.
 
     The table belongs to what reads the post, so that a word means the same in caption and text;
-    its parameters are not this module's. Tokens have no order of their own, like blocks.
+    its parameters are not this module's. Tokens have no order, like blocks.
     """
 
     def __init__(self, table: TextTable, settings: CaptionSettings) -> None:

@@ -233,7 +233,7 @@ def random_network(
     if unknown := sorted(fields.keys() - kind.config_class().to_dict()):
         raise InputError(where, f"key {unknown[0]!r}", f"fields of {kind.config_class.__name__}")
     config = kind.config_class(**fields)
-    # A longer list would be cut to the shorter one without a word.
+    # A longer list would silently be cut to the shorter one.
     depths, sizes = (len(getattr(config, name, ())) for name in ("depths", "hidden_sizes"))
     if depths != sizes:
         raise InputError(where, f"{depths} depths and {sizes} hidden_sizes", "one of each a stage")

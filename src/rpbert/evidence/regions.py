@@ -75,7 +75,7 @@ class RegionSettings(StoredSettings):
     image_size: int = Field(512, ge=32)
     """For a detector, images are resized to this many pixels square."""
     max_regions: int = Field(36, ge=1, validation_alias=AliasChoices("max_regions", "most"))
-    """How many regions of a detector are kept, the surest ones."""
+    """How many regions of a detector are kept, the most confident ones."""
 
     def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
         """A detector, or what hands stored regions on."""
@@ -162,7 +162,7 @@ class RegionReader(Reader):
 
 
 class DetectedRegions(SeeingEvidence):
-    """The regions of which a detector is surest; it is not trained, as in every paper with one.
+    """The most confident regions of a detector, which is not trained, as in every paper with one.
 
     Carion, N.; Massa, F.; Synnaeve, G.; Usunier, N.; Kirillov, A.; and Zagoruyko, S. 2020.
     End-to-End Object Detection with Transformers. In ECCV, 213-229. A region is an object query:

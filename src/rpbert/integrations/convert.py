@@ -1,6 +1,6 @@
 """Published checkpoints to folders that training starts from: `rpbert convert`.
 
-The authors of UNITER, VL-BERT and ViLBERT published pickles with names of their own; VisualBERT
+The authors of UNITER, VL-BERT and ViLBERT published pickles with their own names; VisualBERT
 and LXMERT lie on the hub as pickles too. A pickle can run code when it is read. Here, and nowhere
 else in the package, one is read, by ``torch.load(weights_only=True)``, which builds nothing but
 tensors and refuses the rest; what comes out is safetensors.
@@ -50,7 +50,7 @@ PADDING = 64
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a checkpoint.
+    """The outcome of converting a checkpoint.
 
     Attributes:
         filled: parameters of the encoder, each with its published value.

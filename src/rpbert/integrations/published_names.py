@@ -40,7 +40,7 @@ class Published:
     Attributes:
         regions: the name, after renaming, of the weight that reads features of regions.
         beside: how much wider its input is than the features.
-        beyond_bert: fields of the shape that BertConfig has not, from the renamed tensors.
+        beyond_bert: fields of the shape that BertConfig lacks, from the renamed tensors.
         unread: of the renamed names, those that nothing reads in an encoder of a shape.
         tokenizer: hub name of the tokenizer the weights were trained with.
         bert: what the names of the text's BERT begin with, after renaming.

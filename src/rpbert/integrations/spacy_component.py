@@ -25,7 +25,7 @@ from rpbert.inference import Tagger
 from rpbert.types import Prediction
 
 EXTENSIONS = ("image", "caption", "image_relation", "image_status")
-"""Of a `Doc`: the image and its caption, which go in; r (Eq. 2) and what became of the image, which
+"""Of a `Doc`: the image and its caption, which go in; r (Eq. 2) and the image status, which
 come out."""
 
 

@@ -3,7 +3,7 @@
 Tan, H.; and Bansal, M. 2019. LXMERT: Learning Cross-Modality Encoder Representations from
 Transformers. In EMNLP-IJCNLP, 5103-5114.
 
-Text goes through l layers of BERT and regions through r layers of their own. Then come x
+Text goes through l layers of BERT and regions through r separate layers. Then come x
 cross-modality layers (section 2.2), in each of which
 
     text'    = attention of text over regions,  regions' = attention of regions over text

@@ -12,7 +12,7 @@ embeddings are added. The relation classifier (θ_FCs) is linear on the [CLS] ou
 updates it, though Task#2's gradient flows through r into BERT. W^v learns in both tasks. A post
 without a usable image is read as text alone and its r is 0.
 
-Beyond the paper, a post may have several images or kinds of evidence. Each is a source of its own:
+Beyond the paper, a post may have several images or kinds of evidence. Each is a separate source:
 the first pass reads T and that source alone, r is one score a source, and the second pass reads T
 and all sources, each scaled by its own r.
 """

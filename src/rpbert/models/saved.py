@@ -57,7 +57,7 @@ class TaggingModel:
         options: the settings the system was built from.
         tokenizer: of the sub-word encoder, None for a system without one.
         entities: those of the training posts, to tell seen ones from unseen ones.
-        notes: what is worth keeping beside the weights, such as scores; JSON types.
+        notes: kept with the weights, such as scores; JSON types.
         card: what people should know of the model, in Markdown; empty where nobody wrote it.
         calibration: temperatures fitted on the development split.
         describers: what puts images into words while posts are read; not saved.
@@ -195,7 +195,7 @@ class TaggingModel:
             table = {"word_vectors": None, "word_dimension": embeddings.vectors.width}
             changes["tagger"] = options.tagger.model_copy(update=table)
         if isinstance(encoder, TextImageEncoder):
-            # A shape without it has a vocabulary of its own making, where padding comes first.
+            # A shape without it has a learnt vocabulary, where padding comes first.
             config = encoder.bert.config
             fields = shape_of(config, UNLISTED.get(config.model_type, ()))
             shape = {"pad_token_id": config.pad_token_id, **fields}
@@ -268,7 +268,7 @@ def _named_sources(options: Any) -> list[str]:
 def _word_table(
     options: SystemSettings, train: Sequence[Post], others: Sequence[Post]
 ) -> tuple[tuple[str, ...], np.ndarray | None]:
-    """The words with a row of their own and, from a vector file, their initial vectors."""
+    """The words with their own row and, from a vector file, their initial vectors."""
     reader = options.tagger
     if not isinstance(reader, ReaderSettings):
         return (), None

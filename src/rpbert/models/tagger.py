@@ -26,7 +26,7 @@ def _refuse(value: Any) -> Any:
 
 
 class SystemSettings(Settings):
-    """What every system has; one that reads `encoder` or `evidence` declares it anew."""
+    """What every system has; one that reads `encoder` or `evidence` redeclares it."""
 
     system: str
     tagger: Settings

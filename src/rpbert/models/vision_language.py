@@ -170,7 +170,7 @@ class VisionLanguageOptions(BiLstmSettings):
 
     encoder: EncoderSettings
     """``pretrained`` is a folder of ``rpbert convert``, the system's own weights where
-    transformers loads them, or a BERT: then what BERT has not is random."""
+    transformers loads them, or a BERT: then what BERT lacks is random."""
     evidence: EvidenceSettings
 
 

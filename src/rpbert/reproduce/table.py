@@ -1,4 +1,4 @@
-"""A reproduced table: our mean and standard deviation beside the paper's figure, row by row."""
+"""A reproduced table: our mean and standard deviation and the paper's figure, row by row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IN_PERCENT: frozenset[Measure] = frozenset(("f1", "adds", "does_not", "relation"))
 SCORER = "seqeval, strict IOB2"
 LEAST = 0.001
-"""A smaller p is not told apart from others: there are too few resamples."""
+"""The smallest p that is given: for a smaller one there are too few resamples."""
 COLUMNS = ("ours", "paper", "difference", "p")
 
 

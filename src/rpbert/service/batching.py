@@ -131,7 +131,7 @@ class Batcher:
                     self._changed.wait()
 
     def _pick(self, first: _Waiting) -> list[_Waiting]:
-        """The post that waited longest with those that are most like it."""
+        """The post that waited longest with those of the most similar length."""
         others = [w for w in self._waiting[1:] if w.work is first.work]
         others.sort(key=lambda w: abs(w.words - first.words))
         batch = [first]

@@ -98,7 +98,7 @@ class Intake:
         return Ready(post.with_(image=picture), relation, reason)
 
     def _validated(self, sent: Sent, model: type[PostIn]) -> PostIn:
-        """Sizes first: each of a million values may be an error of its own."""
+        """Sizes first: each of a million values may be a separate error."""
         values = sent.values
         if not isinstance(values, dict):
             raise invalid("found no object; expected a post with text, tokens or both")

@@ -99,7 +99,7 @@ def load_published(
     config = published_config(source, expected)
     # A configuration may ask for attention from a repository of compiled code.
     config._attn_implementation = None
-    # A model of text and images holds the part that sees as a configuration of its own.
+    # A model of text and images holds the vision model as a separate configuration.
     config = getattr(config, network.config_class.base_config_key or "", config)
     if config.model_type != network.config_class.model_type:
         raise InputError(source, f"a model of type {config.model_type}", expected)
@@ -118,7 +118,7 @@ def load_published(
         raise InputError(
             source, f"none that can be loaded ({reason_of(error)})", expected, hint
         ) from error
-    # Otherwise weights that the file lacks would be drawn at random without a word.
+    # Otherwise weights that the file lacks would silently be drawn at random.
     if missing := sorted(loading["missing_keys"]):
         raise InputError(source, f"no weights for {missing[0]} and so on", expected)
     return model
@@ -185,7 +185,7 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
     except InputError as error:
         where = f"{key}: {error.where}"
         raise InputError(where, error.found, error.expected, error.hint) from None
-    # ImportError: some detectors need a library of their own.
+    # ImportError: some detectors need a further library.
     except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError) as error:
         kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
         expected = "a folder with config.json and model.safetensors, or a hub id"

@@ -105,7 +105,7 @@ class Checkpoints:
                 on_cpu = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
                 save_file(on_cpu, new / f"{name}.safetensors")
             (new / _PROGRESS).write_text(json.dumps(checkpoint.progress), encoding="utf-8")
-        # Later ones were passed over as damaged when the run was resumed before them.
+        # Later ones were skipped as damaged when the run was resumed before them.
         earlier = [place for place in self.places() if place <= checkpoint.place]
         dropped = {*self.places()} - {*earlier[-keep:], *besides}
         half_written = self.folder.glob(".epoch-*")  # by a process that was killed
@@ -116,7 +116,7 @@ class Checkpoints:
         """The newest whole checkpoint, None where none was ever written.
 
         Args:
-            note: called with a line for each damaged one that is passed over.
+            note: called with a line for each damaged one that is skipped.
 
         Raises:
             InputError: all that were written are damaged; the line names the newest.

@@ -61,7 +61,7 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
 def prepared(
     settings: RunSettings, run: Path, stop: StopSignals, *, resume: bool
 ) -> tuple[Trainer, Sequence[Post]]:
-    """A trainer with all it needs, where it starts or goes on, and the development posts."""
+    """A trainer at its start or resumed state, and the development posts."""
     options, data, chosen = parse_options(settings.model), settings.data, settings.training
     accelerator = accelerator_for(chosen, run)
     complete = complete_settings(settings)
