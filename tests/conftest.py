@@ -181,21 +181,25 @@ def tiny(system: str, posts: list[Post] | None = None, **options: Any) -> Taggin
     return model
 
 
-VARIANTS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in SYSTEMS if name != "rpbert"]
-VARIANTS += [("rpbert", {"gate": gate}) for gate in ("soft", "straight_through", "gumbel", "none")]
-VARIANTS += [("rpbert", {"evidence": EVIDENCE[kind]}) for kind in EVIDENCE if kind != "blocks"]
+Variant = tuple[str, dict[str, Any]]
 SEEN: dict[str, dict[str, Any]] = {
     family: {"blocks": {"shape": {"model_type": family, **shape}, "image_size": 32}}
     for family, shape in FAMILIES.items()
 }
-VARIANTS += [("rpbert", {"evidence": SEEN[family]}) for family in SEEN]
-VARIANTS += [("rpbert", {"evidence": COMBINED})]
-VARIANTS += [("rpbert", {"encoder": family}) for family in TEXT_FAMILIES if family != "bert"]
-"""Every system, and `rpbert` once for each gate, kind of evidence, image network and family of text
-encoders."""
+BY_EVIDENCE: list[Variant] = [
+    *((name, {}) for name in SYSTEMS if name != "rpbert"),
+    *(("rpbert", {"gate": gate}) for gate in ("soft", "straight_through", "gumbel", "none")),
+    *(("rpbert", {"evidence": EVIDENCE[kind]}) for kind in EVIDENCE if kind != "blocks"),
+    ("rpbert", {"evidence": COMBINED}),
+]
+"""Every system, and `rpbert` once for each gate and kind of evidence."""
+BY_NETWORK: list[Variant] = [("rpbert", {"evidence": SEEN[family]}) for family in SEEN]
+BY_TEXT: list[Variant] = [("rpbert", {"encoder": f}) for f in TEXT_FAMILIES if f != "bert"]
+VARIANTS = [*BY_EVIDENCE, *BY_NETWORK, *BY_TEXT]
+"""Those, and `rpbert` once for each family of image networks and of text encoders."""
 
 
-def named(variant: tuple[str, dict[str, Any]]) -> str:
+def named(variant: Variant) -> str:
     """A variant as test ids show it."""
     every = {**EVIDENCE, **SEEN, "combined": COMBINED}
     kinds = {id(settings): kind for kind, settings in every.items()}

@@ -30,7 +30,7 @@ def real_posts(shared: Path) -> list[Post]:
 
 def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> None:
     """BERT-base and ResNet-152 with random weights, Table 2's tagger."""
-    posts = real_posts(shared)[4:7]
+    posts = real_posts(shared)[4:6]
     options = parse_options(
         {
             "system": "rpbert",
@@ -42,21 +42,21 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
     model = TaggingModel.create(options, posts)
     model.system.train()
     batch = model.collator().with_gold(posts)
-    assert batch.evidence[0].values.shape == (3, 3, 224, 224)
-    losses = model.system(batch).losses
-    losses.mean().backward()
+    assert batch.evidence[0].values.shape == (2, 3, 224, 224)
+    output = model.system(batch)
+    assert output.emissions.shape[:2] == batch.word_mask.shape
+    output.losses.mean().backward()
     for name, parameter in model.system.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
     predictions = Tagger(model, "cpu").predict_batch(posts)
-    assert [p.image for p in predictions] == ["used"] * 3
+    assert [p.image for p in predictions] == ["used"] * 2
     assert all(p.relation is not None and 0 < p.relation < 1 for p in predictions)
-    assert model.system(batch).emissions.shape[:2] == batch.word_mask.shape
 
 
 def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path: Path) -> None:
-    """15 posts to F1 1.0, through the command's own path from files to a model."""
-    posts = real_posts(shared)[15:]
+    """Six posts to F1 1.0, through the command's own path from files to a model."""
+    posts = real_posts(shared)[15:21]
     lines = []
     for post in posts:
         row = {"id": post.id, "tokens": post.words, "tags": post.tags, "image": f"{post.id}.jpg"}
@@ -64,11 +64,10 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
         lines.append(json.dumps(row) + "\n")
     for split in ("train", "dev"):
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
-    assert len(posts) == len(list(open_data(tmp_path).read("train"))) == 15
     rates = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
     shape = {**SHAPE, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 128}
     stages = {"depths": [1, 1, 1], "hidden_sizes": [8, 16, 32], "embedding_size": 8}
-    network = {"shape": {"layer_type": "basic", **stages}, "image_size": 112}
+    network = {"shape": {"layer_type": "basic", **stages}, "image_size": 64}
     settings = RunSettings.model_validate(
         {
             "preset": "tuned",
@@ -80,8 +79,8 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
             },
             "data": {"path": tmp_path},
             "training": {
-                "epochs": 50,
-                "batch_size": 5,
+                "epochs": 30,
+                "batch_size": 2,
                 "decay": "constant",
                 "relation": rates,
                 "tagging": rates,
@@ -96,8 +95,8 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
 
 @pytest.mark.parametrize("year", YEARS)
 def test_real_text_keeps_its_offsets(shared: Path, year: str) -> None:
-    """Every post of both sets, and the same text given raw."""
-    posts = list(open_data(shared / year).read("dev"))
+    """Every third post of both sets, and the same text given raw."""
+    posts = list(open_data(shared / year).read("dev"))[::3]
     tagger = Tagger(tiny("bilstm_crf"), "cpu")
     for given in (posts, [post.text for post in posts]):
         for post, prediction in zip(posts, tagger.predict_batch(given), strict=True):

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
-from tests.conftest import NO_EVIDENCE, TAGGER, made_posts, tiny
+from tests.conftest import TAGGER, tiny
 from tests.models.plain import (
     Vector,
     additive,
@@ -127,38 +126,6 @@ def test_emissions_are_those_of_the_equations(
     ):
         fused = by_hand(system, words, tokens)
         assert_rows(found[i], [linear(system.tagger.to_tags, row) for row in fused])
-
-
-def test_words_of_a_post_look_at_the_image_differently() -> None:
-    """With the terms joined instead of added, the softmax would leave nothing of the word."""
-    model = tiny("adaptive_coattention")
-    system: Any = model.system
-    enliven(system)
-    batch = model.collator()(posts_of_every_kind()[:1])
-    tokens = system.evidence(batch)
-    regions = (system.projection(tokens.values) + system.offset).tanh()
-    seen = system.visual_attention(system.hidden(batch), regions, tokens.mask)[0]
-    assert (seen[0] - seen[1]).abs().max() > 1e-3
-
-
-def test_without_an_image_at_t0_it_is_the_text_tagger() -> None:
-    model, text = tiny("image_at_t0"), tiny("bilstm_crf")
-    shared = {k: v for k, v in model.system.state_dict().items() if k in text.system.state_dict()}
-    text.system.load_state_dict(shared)
-    posts = made_posts(images=False)
-    found = model.system(model.collator()(posts)).emissions
-    expected = text.system(text.collator()(posts)).emissions
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_the_first_word_and_the_last_both_know_the_image_at_t0() -> None:
-    """In one layer, the image reaches every word by both directions."""
-    model = tiny("image_at_t0", tagger={**TAGGER, "lstm_layers": 1})
-    post = made_posts(1)[0]
-    shown, blank = (
-        model.system(model.collator()([p])).emissions for p in (post, post.with_(**NO_EVIDENCE))
-    )
-    assert ((shown - blank).abs().amax(-1) > 0).all()
 
 
 def test_r_of_lstm_cnn_is_that_of_the_equations() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from rpbert.models import SYSTEMS
-from tests.conftest import EVIDENCE, VARIANTS, named, tiny
+from tests.conftest import BY_EVIDENCE, BY_TEXT, EVIDENCE, named, tiny
 
 BESIDE: list[tuple[str, dict[str, Any]]] = [
-    (name, {"evidence": settings})
+    (name, {"evidence": EVIDENCE[kind]})
     for name, entry in SYSTEMS.items()
     if name != "rpbert"
-    for settings in EVIDENCE.values()
-    if next(iter(settings)) in entry.evidence
+    for kind in ("captions", "stored-regions", "regions")
+    if kind.removeprefix("stored-") in entry.evidence
 ]
 
 GROUPS = {
@@ -38,7 +38,7 @@ def expected_group(system: str, name: str) -> str:
     return "relation" if system == "lstm_cnn" and group == "head" else group
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, *BESIDE], ids=named)
+@pytest.mark.parametrize("variant", [*BY_EVIDENCE, *BY_TEXT, *BESIDE], ids=named)
 def test_the_groups_are_those_of_algorithm_1(variant: tuple[str, dict[str, Any]]) -> None:
     system = tiny(variant[0], **variant[1]).system
     names = {parameter: name for name, parameter in system.named_parameters()}

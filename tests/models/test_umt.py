@@ -7,13 +7,12 @@ import math
 from typing import Any
 
 import pytest
-import torch
 
 from rpbert.models.umt import Umt, conversion_matrix
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.encoder import pool_words
 from rpbert.types import Batch, Post
-from tests.conftest import NO_EVIDENCE, evidence, made_posts, tiny
+from tests.conftest import NO_EVIDENCE, made_posts, tiny
 from tests.models.plain import (
     Vector,
     assert_rows,
@@ -120,18 +119,6 @@ def test_emissions_and_loss_are_those_of_the_equations() -> None:
         loss = -likelihood(system.tag_crf, emissions, gold)
         loss -= 0.5 * likelihood(system.span_crf, spans, marks)
         assert float(losses[i]) == pytest.approx(loss, abs=1e-5, rel=1e-5)
-
-
-def test_the_span_task_never_sees_the_image() -> None:
-    """Where tags come from spans alone, the image changes nothing."""
-    model = tiny("umt")
-    with torch.no_grad():
-        model.system.get_parameter("to_tags.weight").zero_()
-    posts = made_posts()
-    others = [post.with_(**evidence(100 + i)) for i, post in enumerate(posts)]
-    first, second = (model.system(model.collator()(p)).emissions for p in (posts, others))
-    assert torch.equal(first, second)
-    assert (first[0, 0] - first[0, 1]).abs().max() > 1e-4
 
 
 def test_a_mark_is_shared_among_its_tags() -> None:

@@ -13,7 +13,6 @@ from rpbert.models.bilstm_crf import BertTagger, BiLstmCrfTagger
 from rpbert.models.build import Builder
 from rpbert.models.gated_fusion import GatedFusion
 from rpbert.models.image_at_t0 import ImageAtT0
-from rpbert.models.lstm_cnn import LstmCnn
 from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.modality_attention import ModalityAttention
 from rpbert.models.rpbert import RpBert
@@ -22,7 +21,7 @@ from rpbert.models.umt import Umt
 from rpbert.models.uniter import UnicoderVlEncoder, UniterEncoder
 from rpbert.models.vilbert import VilbertEncoder
 from rpbert.models.vision_language import VisionLanguageTagger
-from rpbert.models.visual_attention import VisualAttention
+from rpbert.models.visual_attention import LstmCnn, VisualAttention
 from rpbert.models.visualbert import VisualBertEncoder
 from rpbert.models.vl_bert import VlBertEncoder
 

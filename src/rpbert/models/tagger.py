@@ -97,10 +97,6 @@ class System(nn.Module):
         # No `register_module`: it would settle the order of the parameters.
         self.encoder = self.evidence = self.projection = self.classifier = None
 
-    def forward(self, batch: Batch) -> TaggerOutput:
-        """Tag a batch."""
-        raise NotImplementedError
-
     def relation_logits(self, batch: Batch) -> Tensor:
         """Task#1: logits of (image does not add, image adds). Shape: (B, 2)."""
         raise NotImplementedError
