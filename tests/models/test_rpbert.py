@@ -7,7 +7,6 @@ import torch
 
 from rpbert.config.run import Rates, TrainingSettings
 from rpbert.evaluation.evaluate import evaluate_posts
-from rpbert.evidence.base import side_by_side
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
@@ -69,55 +68,36 @@ def test_without_image_r_is_zero_and_the_text_alone_is_read() -> None:
     torch.testing.assert_close(output.emissions, expected, atol=1e-6, rtol=1e-6)
 
 
-def test_r_is_the_softmax_of_the_classifier_on_cls() -> None:
-    """The first pass laid out by hand, post by post (Eq. 1, 2, 4)."""
-    model = tiny("rpbert")
+@pytest.mark.parametrize("reads", ["cls", "mean"])
+def test_r_is_the_softmax_of_the_classifier(reads: str) -> None:
+    """The first pass laid out by hand, post by post, without padding (Eq. 1, 2, 4)."""
+    model = tiny("rpbert", classifier_input=reads)
     system = system_of(model)
     posts = made_posts()
-    batch = model.collator()(posts)
-    scores = system(batch).relation_score
+    scores = system(model.collator()(posts)).relation_score
     assert scores is not None
     for i, post in enumerate(posts):
         one = model.collator()([post])
         length = one.subwords.shape[1]
         text = system.encoder.bert.embeddings.word_embeddings(one.subwords)
-        grid = system.evidence(one).values
-        image = grid @ system.get_parameter("projection.weight").T
+        image = system.evidence(one).values @ system.get_parameter("projection.weight").T
         blocks = image.shape[1]
         hidden = system.encoder.bert(
             inputs_embeds=torch.cat([text, image], 1),
             token_type_ids=torch.tensor([[0] * length + [1] * blocks]),
             position_ids=torch.tensor([[*range(length), *[length] * blocks]]),
-        ).last_hidden_state
-        expected = torch.softmax(system.classifier(hidden[0, 0]), -1)[1]
+        ).last_hidden_state[0]
+        summary = hidden[0] if reads == "cls" else hidden[:length].mean(0)
+        expected = torch.softmax(system.classifier(summary), -1)[1]
         torch.testing.assert_close(scores[i], expected, atol=1e-6, rtol=1e-5)
-
-
-def test_the_classifier_can_read_the_mean_of_the_text() -> None:
-    """Post by post, where there is no padding to leave out."""
-    model = tiny("rpbert", classifier_input="mean")
-    system = system_of(model)
-    posts = made_posts()
-    together = system(model.collator()(posts)).relation_score
-    for i, post in enumerate(posts):
-        one = model.collator()([post])
-        text = system.encoder.embed(one.subwords)
-        image = side_by_side(system.blocks(one))
-        hidden = system.encoder(text, one.subword_mask, image)
-        expected = torch.softmax(system.classifier(hidden[0].mean(0)), -1)[1]
-        torch.testing.assert_close(together[i], expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("gate", "start", "progress", "passes"),
     [
-        ("soft", 0, 0, True),
-        ("straight_through", 0, 0, True),
-        ("gumbel", 0, 0, True),
-        ("soft", 0.5, 0.4, False),
-        ("soft", 0.5, 0.5, True),
-        ("soft", 1, 0.4, False),
-        ("soft", 1, 1, False),
+        *((gate, 0, 0, True) for gate in ("soft", "straight_through", "gumbel")),
+        *(("soft", 0.5, progress, progress == 0.5) for progress in (0.4, 0.5)),
+        *(("soft", 1, progress, False) for progress in (0.4, 1)),
     ],
 )
 def test_task_2_sends_its_gradient_through_r_from_when_it_should(

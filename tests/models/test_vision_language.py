@@ -214,50 +214,63 @@ def test_it_is_the_equations_of_its_docstring(
             torch.testing.assert_close(hidden[row, :length], expected[:length], atol=1e-5, rtol=0)
 
 
-def test_visualbert_is_that_of_transformers(tmp_path: Path) -> None:
-    config = VisualBertConfig(vocab_size=50, visual_embedding_dim=WIDTH, **SHAPE)
-    VisualBertModel(config).save_pretrained(tmp_path)
-    reference = VisualBertModel.from_pretrained(tmp_path).eval()
-    encoder = initial(VisualBertEncoder, EncoderSettings(pretrained=str(tmp_path)), 0, WIDTH).eval()
-    subwords, mask, image = made_rows()
-    with torch.no_grad():
-        hidden = encoder(subwords, mask, image)
-        for row, length, regions in TEXT:
-            expected = reference(
-                input_ids=subwords[row : row + 1, :length],
-                visual_embeds=image.values[row : row + 1, :regions] if regions else None,
-            ).last_hidden_state[0, :length]
-            torch.testing.assert_close(hidden[row, :length], expected, atol=1e-5, rtol=0)
-
-
-def test_lxmert_is_that_of_transformers(tmp_path: Path) -> None:
+def lxmert_reads(reference: Any, pieces: Tensor, values: Tensor, boxes: Tensor) -> Tensor:
     """Without regions, its layers of the text with zeros for what the attention finds."""
-    fields = {key: value for key, value in SHAPE.items() if key != "num_hidden_layers"}
-    layers = {"l_layers": 2, "x_layers": 2, "r_layers": 3}
-    config = LxmertConfig(vocab_size=50, **layers, visual_feat_dim=WIDTH, **fields)
-    LxmertModel(config).save_pretrained(tmp_path)
-    reference = LxmertModel.from_pretrained(tmp_path).eval()
-    encoder = initial(LxmertEncoder, EncoderSettings(pretrained=str(tmp_path)), 0, WIDTH).eval()
+    if len(values[0]):
+        found: Tensor = reference(pieces, visual_feats=values, visual_pos=boxes).language_output
+        return found
+    text: Tensor = reference.embeddings(pieces, torch.zeros_like(pieces))
+    for layer in reference.encoder.layer:
+        text = layer(text)[0]
+    for layer in reference.encoder.x_layers:
+        text = layer.visual_attention.output(torch.zeros_like(text), text)
+        text = layer.lang_self_att(text, None)[0]
+        text = layer.lang_output(layer.lang_inter(text), text)
+    return text
+
+
+def visualbert_reads(reference: Any, pieces: Tensor, values: Tensor, boxes: Tensor) -> Tensor:
+    seen = values if len(values[0]) else None
+    hidden: Tensor = reference(input_ids=pieces, visual_embeds=seen).last_hidden_state
+    return hidden[:, : pieces.shape[1]]
+
+
+LAYERS = {"l_layers": 2, "x_layers": 2, "r_layers": 3}
+FIELDS = {key: value for key, value in SHAPE.items() if key != "num_hidden_layers"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "config", "reads"),
+    [
+        (
+            VisualBertEncoder,
+            VisualBertModel,
+            VisualBertConfig(vocab_size=50, visual_embedding_dim=WIDTH, **SHAPE),
+            visualbert_reads,
+        ),
+        (
+            LxmertEncoder,
+            LxmertModel,
+            LxmertConfig(vocab_size=50, visual_feat_dim=WIDTH, **LAYERS, **FIELDS),
+            lxmert_reads,
+        ),
+    ],
+    ids=["visualbert", "lxmert"],
+)
+def test_it_is_that_of_transformers(
+    kind: type[VisionLanguageEncoder], network: Any, config: Any, reads: Any, tmp_path: Path
+) -> None:
+    network(config).save_pretrained(tmp_path)
+    reference = network.from_pretrained(tmp_path).eval()
+    encoder = initial(kind, EncoderSettings(pretrained=str(tmp_path)), 0, WIDTH).eval()
     subwords, mask, image = made_rows()
     with torch.no_grad():
         hidden = encoder(subwords, mask, image)
         for row, length, regions in TEXT:
-            pieces = subwords[row : row + 1, :length]
-            if regions:
-                expected = reference(
-                    input_ids=pieces,
-                    visual_feats=image.values[row : row + 1, :regions],
-                    visual_pos=image.boxes[row : row + 1, :regions],
-                ).language_output
-            else:
-                expected = reference.embeddings(pieces, torch.zeros_like(pieces))
-                for layer in reference.encoder.layer:
-                    expected = layer(expected)[0]
-                for layer in reference.encoder.x_layers:
-                    expected = layer.visual_attention.output(torch.zeros_like(expected), expected)
-                    expected = layer.lang_self_att(expected, None)[0]
-                    expected = layer.lang_output(layer.lang_inter(expected), expected)
-            torch.testing.assert_close(hidden[row, :length], expected[0], atol=1e-5, rtol=0)
+            own = slice(row, row + 1)
+            seen = image.values[own, :regions], image.boxes[own, :regions]
+            expected = reads(reference, subwords[own, :length], *seen)
+            torch.testing.assert_close(hidden[own, :length], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: kind.__name__)
