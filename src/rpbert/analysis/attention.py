@@ -4,14 +4,10 @@ Both are sums of one quantity, the attention of a word to a block averaged over 
 
     A[i, j] = 1/(LH) Σ_l Σ_h Att^(l,h)(w_i, v_j)    a_j^v = Σ_i A[i, j]    S_TV = Σ_j a_j^v
 
-The words w_1 … w_n of Eq. 1 are word pieces; [CLS] and [SEP] are none of them. Here the pieces of
-a word are summed, so that a word has one row of A and the sums stay those of the equations. The
-paper's Fig. 3 shows S_TV below 1, which a sum over words hardly is; S_TV divided by the number of
-words is therefore given beside it.
-
-Attention is that of the second pass, which reads R ⊙ V. It is worked out only here, from the
-same layers: tagging itself never forms the probabilities. What an explanation predicts is what
-the tagger predicts, up to the rounding of its faster ways of computing.
+The words w_1 … w_n of Eq. 1 are word pieces without [CLS] and [SEP]; the pieces of a word are
+summed, so that a word has one row of A. The paper's Fig. 3 shows S_TV below 1, which a sum over
+words hardly is: S_TV divided by the number of words is given as well. Attention is that of the
+second pass, which reads R ⊙ V; tagging itself never forms its probabilities.
 """
 
 from __future__ import annotations
@@ -47,12 +43,12 @@ class Explanation:
     """A prediction with the attention that led to it.
 
     Attributes:
-        post: the post as it was read; word i of `attention` is ``post.words[i]``.
+        post: word i of `attention` is ``post.words[i]``.
         attention: A of each word on the grid of blocks, row 0 at the top of the image; other
-            evidence stands in one row, token by token. None where the post has none that can be
-            used, or the system is no RpBERT on a BERT or RoBERTa. Shape: (W, rows, columns).
-        boxes: what each block or token shows of the image, ``x0, y0, x1, y1`` in [0, 1] from the
-            upper left corner; None where `attention` is. Shape: (rows * columns, 4).
+            evidence is one row. None without usable evidence, or where the system is no RpBERT
+            on a BERT or RoBERTa. Shape: (W, rows, columns).
+        boxes: of each block or token, ``x0, y0, x1, y1`` in [0, 1] from the upper left corner.
+            Shape: (rows * columns, 4).
         pieces: the word pieces of the caption where the tokens are these, else None.
     """
 
@@ -96,11 +92,7 @@ def explain(tagger: Tagger, post: PostLike, relation: float | None = None) -> Ex
 def explain_batch(
     tagger: Tagger, posts: Sequence[Post], relation: float | None = None
 ) -> list[Explanation]:
-    """`explain` for several posts at once, in their order.
-
-    Raises:
-        InputError: see `explain`.
-    """
+    """`explain` for several posts at once, in their order."""
     if relation is not None and not 0 <= relation <= 1:
         raise InputError("relation", f"{relation:g}", "a share of the image between 0 and 1")
     system, decoder = tagger.model.system, tagger.decoder
@@ -181,10 +173,7 @@ def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -
 def _attended(
     system: RpBert, batch: Batch, relation: float | None
 ) -> tuple[TaggerOutput, Tensor | None, VisualTokens]:
-    """The second pass, A of the batch (B, W, V) on the CPU, and the visual tokens it is of.
-
-    There is no A for an encoder whose probabilities are not worked out here.
-    """
+    """The second pass, A (B, W, V) where the encoder is a BERT, and the visual tokens."""
     text, image = system.encoder.embed(batch.subwords), system.blocks(batch)
     if relation is None:
         score = system.relation_score(batch, text, image)

@@ -67,15 +67,8 @@ def shares(offered: Mapping[Outcome, int], room: int) -> dict[Outcome, int]:
 
 
 class Report:
-    """Keeps some of the posts as they come, and writes them as a page.
-
-    Of every outcome it keeps an equal share as far as there are posts of it, drawn at random, so
-    that rare outcomes (a mended or a broken post) are not lost among the common ones.
-
-    Args:
-        names: of the model, and of the one it is compared with if there is one.
-        room: most posts on the page.
-    """
+    """Keeps a random sample of at most `room` posts, an equal share of every outcome as far as
+    there are posts of it, so that the page shows the rare ones."""
 
     def __init__(self, names: Sequence[str], room: int) -> None:
         self.names = tuple(names)
@@ -102,12 +95,7 @@ class Report:
     def write(
         self, file: TextIO, source: str, summary: Summary, figures: Mapping[Measure, str]
     ) -> None:
-        """Write the page.
-
-        Args:
-            source: names the posts.
-            figures: an SVG for each measure, to stand inside the page.
-        """
+        """Write the page; `source` names the posts, `figures` holds an SVG for each measure."""
         from jinja2 import Environment, PackageLoader
         from markupsafe import Markup
 

@@ -45,8 +45,6 @@ def analyze(
 ) -> Analysis:
     """Write what a model looks at, beside another one if there is one.
 
-    Memory grows by some 50 bytes a post.
-
     Args:
         output: a folder; files of an earlier analysis in it are replaced.
         against: the model to compare with, usually the same without propagation.

@@ -43,23 +43,15 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 @dataclass(frozen=True, slots=True)
 class EntityError:
-    """A gold entity that was not found as it is, or a found one that is not gold.
+    """A gold entity that was not found as it is, or a found one that is not gold."""
 
-    Attributes:
-        kind: ``type``: the right words under a wrong label; ``boundary``: they overlap;
-            ``missed``: nothing was found there; ``spurious``: nothing is there.
-    """
-
-    kind: ErrorKind
+    kind: ErrorKind  # type: the right words under a wrong label; boundary: they overlap
     gold: Span | None
     found: Span | None
 
 
 def entity_errors(gold: Sequence[Span], found: Sequence[Span]) -> list[EntityError]:
-    """Every difference once: gold and found entities in pairs where they meet, else alone.
-
-    Same words are paired first, then overlaps from left to right; exact matches are no errors.
-    """
+    """Every difference once: same words are paired first, then overlaps, then single ones."""
     lost = [span for span in gold if span not in found]
     wrong = [span for span in found if span not in gold]
     errors = []
@@ -93,11 +85,7 @@ def outcome(gold: Sequence[Span] | None, *answers: Sequence[Span]) -> Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """A post as each of the models explains it.
-
-    Attributes:
-        explanations: of the model, and of the one it is compared with if there is one.
-    """
+    """A post as the model explains it, and the one it is compared with if there is one."""
 
     post: Post
     explanations: tuple[Explanation, ...]
@@ -137,11 +125,7 @@ def spans_of(entities: Sequence[Entity]) -> list[Span]:
 
 
 class Summary:
-    """Collects a few numbers of every post, about 50 bytes each.
-
-    Args:
-        names: of the model, and of the one it is compared with if there is one.
-    """
+    """Collects a few numbers of every post, about 50 bytes each; `names` are of the models."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)

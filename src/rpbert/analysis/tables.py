@@ -21,10 +21,9 @@ OF_MODEL = ("r", "s_tv", "s_tv_per_word", "entities", "errors")
 class Tables:
     """Writes posts.csv, blocks.csv and words.csv as posts come.
 
-    In posts.csv the columns of a second model begin with ``against_``; `label` is the data's
-    relation, 1 where the image adds; `gold`, `entities` and `errors` are JSON, offsets in
-    characters. blocks.csv has a_j^v (Eq. 11) of each model; words.csv the attention of each word
-    to the image and to each block of it.
+    posts.csv: columns of a second model begin with ``against_``; `gold`, `entities` and `errors`
+    are JSON, offsets in characters. blocks.csv: a_j^v (Eq. 11). words.csv: the attention of each
+    word to the image and to each block.
     """
 
     FILES = ("posts.csv", "blocks.csv", "words.csv")

@@ -26,31 +26,19 @@ TITLES: Mapping[Measure, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A system as one row trains it.
-
-    Attributes:
-        name: names the row on the command line and its folder.
-        label: as the paper calls it, where it has it.
-        options: settings of the system beside those that all rows share.
-        large: takes the large encoder in place of the usual one.
-        relation_source: what Task#1 learns from, empty for what the data have.
-    """
+    """A system as one row trains it."""
 
     name: str
-    label: str
+    label: str  # as the paper calls it
     system: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    large: bool = False
-    relation_source: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)  # beside what all rows share
+    large: bool = False  # takes the large encoder
+    relation_source: str = ""  # what Task#1 learns from, empty for what the data have
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its rows top to bottom, the measures in its columns, the paper's figures.
-
-    Attributes:
-        paper: by row and data set of the paper, a figure for each measure.
-    """
+    """Rows top to bottom, measures in columns, the paper's figures by row and data set."""
 
     name: str
     title: str

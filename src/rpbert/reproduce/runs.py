@@ -34,21 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PostScores:
-    """One value a test post, in the order of the split.
+    """One value a test post, in the order of the split."""
 
-    Attributes:
-        entities: entities of strict IOB2 in the gold, predicted, and correct.
-        gold_relation: its label, of several images the highest, None where the data has none.
-        relation: r, None for a system without a gate.
-        image: the status of its image.
-        s_tv: S_TV / words (Eq. 10), None where it was not asked for or there is no image.
-    """
-
-    entities: Sequence[tuple[int, int, int]]
+    entities: Sequence[tuple[int, int, int]]  # strict IOB2: gold, predicted, correct
     gold_relation: Sequence[float | None]
-    relation: Sequence[float | None]
-    image: Sequence[str]
-    s_tv: Sequence[float | None]
+    relation: Sequence[float | None]  # r
+    image: Sequence[str]  # status
+    s_tv: Sequence[float | None]  # S_TV / words (Eq. 10)
 
     @classmethod
     def of(cls, tagger: Tagger, posts: Sequence[Post], *, attention: bool) -> PostScores:
@@ -104,22 +96,15 @@ class PostScores:
 
 @dataclass(frozen=True)
 class Run:
-    """A row of the table on one data set with one seed.
-
-    Attributes:
-        folder: of the run; a finished one is found there again.
-        data: the data set's name.
-        test: the data set whose test posts are scored.
-        scores: the file in `folder` that keeps the scores.
-    """
+    """A row of the table on one data set with one seed."""
 
     row: Row
-    data: str
+    data: str  # name of the data set
     seed: int
     settings: RunSettings
     folder: Path
-    test: Path
-    scores: str
+    test: Path  # data set whose test posts are scored
+    scores: str  # file in `folder`
 
     @property
     def trained(self) -> Mapping[str, Any] | None:
@@ -133,11 +118,7 @@ class Run:
         return self.trained is not None and (self.folder / self.scores).is_file()
 
     def check(self, test: Sequence[Post]) -> None:
-        """Refuse a folder that holds another run.
-
-        Raises:
-            InputError: it has other settings, or its scores are of other posts than `test`.
-        """
+        """Refuse a folder that holds a run of other settings, or scores of other posts."""
         if (self.folder / "config.yaml").is_file():
             check_settings(complete_settings(self.settings), self.folder / "config.yaml")
         path = self.folder / self.scores

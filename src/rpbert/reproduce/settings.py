@@ -92,12 +92,7 @@ def run_settings(
     train: Sequence[Post],
     changes: Mapping[str, Any],
 ) -> RunSettings:
-    """The run of a row.
-
-    Args:
-        data: the run's block of that name.
-        train: posts of the training split, whose evidence decides.
-        changes: of the training settings, such as the seed.
+    """The run of a row; the evidence of the `train` posts decides which kind it takes.
 
     Raises:
         CannotRun: encoder or evidence of the system cannot be had.

@@ -27,21 +27,14 @@ COLUMNS = ("ours", "paper", "difference", "p")
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a row.
+    """One figure of a row."""
 
-    Attributes:
-        values: one a seed; F1 in %.
-        sd: of the sample, None for a single seed.
-        paper: what the paper prints, None where it prints nothing.
-        p: of the paired bootstrap against the row above, None for the first row.
-    """
-
-    values: Sequence[float]
+    values: Sequence[float]  # one a seed; F1 in %
     mean: float
-    sd: float | None
+    sd: float | None  # of the sample, None for a single seed
     paper: float | None
     difference: float | None
-    p: float | None
+    p: float | None  # of the paired bootstrap against the row above
 
 
 @dataclass(frozen=True)
@@ -61,21 +54,14 @@ class RowResult:
 
 @dataclass(frozen=True)
 class DataResult:
-    """The rows on one data set.
-
-    Attributes:
-        paper_set: the data set of the paper whose figures stand beside ours, if it is one.
-        train, test: how many posts.
-        support: entities in the test posts.
-        groups: what posts were grouped by, empty where they were not.
-    """
+    """The rows on one data set."""
 
     name: str
-    paper_set: str | None
+    paper_set: str | None  # the data set of the paper whose figures are compared with
     train: int
     test: int
-    support: int
-    groups: str
+    support: int  # entities in the test posts
+    groups: str  # what posts are grouped by, else empty
     rows: Sequence[RowResult]
 
 
@@ -104,10 +90,9 @@ def row_result(
     references: Mapping[int, PostScores],
     paper_set: str | None,
 ) -> RowResult:
-    """The figures of a row from its finished runs.
+    """The figures of a row from its finished runs and those of the row above.
 
     Args:
-        above: the finished runs of the row above, empty for the first one.
         references: scores of RpBERT with the soft gate, by seed.
     """
     printed = table.paper.get(row.name, {}).get(paper_set or "")
