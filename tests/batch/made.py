@@ -1,4 +1,4 @@
-"""Shards of made posts, a small model that finds something in them, and what a run wrote."""
+"""Shards of made posts, a whole run over them, and what it wrote."""
 
 from __future__ import annotations
 
@@ -14,25 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from rpbert import Tagger
 from rpbert.batch import Engine, Event, Job, Shard, Summary
 from rpbert.batch.finished import digest_of
 from rpbert.batch.plan import find, plan
 from rpbert.batch.run import set_aside, tag, tag_locally, tag_shard
-from tests.conftest import picture, tiny
+from tests.conftest import picture
 
 NAMES = ["Ada Lovelace", "Lake Como", "Acme", "Ulysses", "#NBA", "@user", "😀", "نور", "東京"]
-
-
-def saved_model(folder: Path) -> Path:
-    """A model of random weights whose tags differ from word to word."""
-    model = tiny("rpbert")
-    with torch.no_grad():
-        model.system.get_parameter("tagger.to_tags.weight").mul_(40)
-    model.save(folder)
-    return folder
 
 
 def rows(count: int, seed: int = 0, images: bool = True) -> list[dict[str, Any]]:
@@ -52,12 +42,11 @@ def rows(count: int, seed: int = 0, images: bool = True) -> list[dict[str, Any]]
 
 def write_jsonl(path: Path, given: Iterable[dict[str, Any]]) -> Path:
     """Rows as JSON lines, their images beside the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "images").mkdir(parents=True, exist_ok=True)
     kept = [dict(row) for row in given]
     for row in kept:
         if isinstance(content := row.get("image"), bytes):
             row["image"] = f"images/{row['id']}.png"
-            (path.parent / "images").mkdir(exist_ok=True)
             (path.parent / row["image"]).write_bytes(content)
     path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     return path
@@ -87,15 +76,12 @@ def job_of(model: Path, **options: Any) -> Job:
     return Job(model, digest_of(model), **options)
 
 
-def shards_of(source: Path, output: Path, format: str = "jsonl") -> list[Shard]:
-    return plan(*find(str(source)), output, format)  # type: ignore[arg-type]
-
-
 def tagged(
     source: Path, output: Path, job: Job, engine: Engine | None = None, *, resume: bool = False
 ) -> Summary:
     """A whole run, as the command line does it."""
-    summary, waiting = set_aside(job, shards_of(source, output, job.format), resume=resume)
+    shards = plan(*find(str(source)), output, job.format)
+    summary, waiting = set_aside(job, shards, resume=resume)
     return tag(job, waiting, engine or partial(tag_locally, device="cpu"), summary)
 
 
@@ -128,16 +114,13 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def assert_same(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> float:
     """Entities equal, scores within 1e-4; returns the largest difference of a score."""
     worst = 0.0
-    for mine, theirs in zip(found, expected, strict=True):
-        exact, scores = zip(*(_apart(row) for row in (mine, theirs)), strict=True)
+    for pair in zip(found, expected, strict=True):
+        exact = [
+            {**row, "relation": None, "entities": [{**e, "score": 0} for e in row["entities"]]}
+            for row in pair
+        ]
+        mine, theirs = ([row["relation"], *(e["score"] for e in row["entities"])] for row in pair)
         assert exact[0] == exact[1]
-        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
-        worst = max(worst, *(abs(a - b) for a, b in zip(*scores, strict=True)))
+        assert mine == pytest.approx(theirs, abs=1e-4)
+        worst = max(worst, *(abs(a - b) for a, b in zip(mine, theirs, strict=True)))
     return worst
-
-
-def _apart(row: dict[str, Any]) -> tuple[dict[str, Any], list[float]]:
-    """What of a prediction must be equal, and its scores."""
-    entities = [{key: e[key] for key in e if key != "score"} for e in row["entities"]]
-    scores = [row["relation"], *(e["score"] for e in row["entities"])]
-    return {**row, "entities": entities, "relation": None}, scores

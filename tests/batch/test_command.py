@@ -15,16 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.batch.made import answers, bytes_of, lines, rows, write_jsonl, write_parquet, write_tar
+from tests.batch.made import answers, bytes_of, lines, rows, write_jsonl, write_tar
 from tests.test_cli import run
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    write_jsonl(tmp_path / "in" / "a.jsonl", rows(12, 1))
-    write_parquet(tmp_path / "in" / "b.parquet", rows(8, 2))
-    write_tar(tmp_path / "in" / "c.tar", rows(6, 3))
-    return tmp_path / "in"
 
 
 def test_a_run_over_shards_and_its_continuation(
@@ -90,57 +82,54 @@ def test_one_file_to_one_file_of_any_kind(
     assert len(lines(tmp_path / "y.errors.jsonl")) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--input", "in", "--output", "in"], "--output in: "),
-        (["--input", "in"], "--output"),
-        (["--input", "no/*.jsonl", "--output", "out"], "no/*.jsonl: "),
-        (["--input", "in", "--output", "FILE"], "FILE: "),
-        (["--input", "in", "--output", "FILE/x"], "FILE/x"),
-        (["--input", "in", "--output", "out", "--shard", "3/2"], "--shard"),
-        (["--input", "in", "--output", "out", "--workers", "0"], "--workers"),
-        (["--input", "in", "--output", "out", "--workers", "2"], "--engine ray"),
-        (["--input", "in", "--output", "out", "--gpus", "-1"], "--gpus"),
-        (["--input", "in", "--output", "out", "--gpus", "999"], "--gpus"),
-        (["--input", "in", "--output", "out", "--engine", "spark"], "--engine"),
-        (["--input", "in", "--output", "out", "--format", "csv"], "--format"),
-        (["--input", "in/*.jsonl", "--output", "all.jsonl"], "all.jsonl"),
-        (["--input", "in/a.jsonl", "--output", "x", "--resume"], "--output"),
-        (["--input", "in/a.jsonl", "--output", "out"], "out: "),
-        (["--input", "in/a.jsonl", "--output", "a.csv"], "--output a.csv: "),
-        (["--input", "FILE", "--output", "x"], "FILE: "),
-        (["--input", "in/a.jsonl", "--output", "x.jsonl", "--format", "parquet"], "x.jsonl"),
-        (["--input", "FIL*", "--output", "x/"], "FIL*: "),
-        (["--text", "a", "--format", "parquet"], "--format"),
-        (["--text", "a", "--lenient"], "--lenient"),
-        (["--text", "a", "--resume"], "--resume"),
-        (["--text", "a", "--gpus", "0"], "--gpus"),
-        (["--text", "a", "--workers", "2"], "--workers"),
-        (["--input", "in/a.jsonl", "--gpus", "999"], "--gpus"),
-        (["--input", "in/a.jsonl", "--gpus", "-1"], "--gpus"),
-        (["--input", "in/a.jsonl", "--output", "in/../in/a.jsonl"], "a.jsonl: "),
-        (["--input", "x.errors.jsonl", "--output", "x.jsonl"], "x.jsonl: "),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+WRONG = [
+    ("--input in --output in", "--output in: "),
+    ("--input in", "--output"),
+    ("--input no/*.jsonl --output out", "no/*.jsonl: "),
+    ("--input in --output FILE", "FILE: "),
+    ("--input in --output FILE/x", "FILE/x"),
+    ("--input in --output out --shard 3/2", "--shard"),
+    ("--input in --output out --workers 0", "--workers"),
+    ("--input in --output out --workers 2", "--engine ray"),
+    ("--input in --output out --gpus -1", "--gpus"),
+    ("--input in --output out --gpus 999", "--gpus"),
+    ("--input in --output out --engine spark", "--engine"),
+    ("--input in --output out --format csv", "--format"),
+    ("--input in/*.jsonl --output all.jsonl", "all.jsonl"),
+    ("--input in/a.jsonl --output x --resume", "--output"),
+    ("--input in/a.jsonl --output out", "out: "),
+    ("--input in/a.jsonl --output a.csv", "--output a.csv: "),
+    ("--input FILE --output x", "FILE: "),
+    ("--input in/a.jsonl --output x.jsonl --format parquet", "x.jsonl"),
+    ("--input FIL* --output x/", "FIL*: "),
+    ("--text a --format parquet", "--format"),
+    ("--text a --lenient", "--lenient"),
+    ("--text a --resume", "--resume"),
+    ("--text a --gpus 0", "--gpus"),
+    ("--text a --workers 2", "--workers"),
+    ("--input in/a.jsonl --gpus 999", "--gpus"),
+    ("--input in/a.jsonl --gpus -1", "--gpus"),
+    ("--input in/a.jsonl --output in/../in/a.jsonl", "a.jsonl: "),
+    ("--input x.errors.jsonl --output x.jsonl", "x.jsonl: "),
+]
+
+
 def test_wrong_options_get_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
     model: Path,
     source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    named: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("something")
-    Path("out").mkdir(exist_ok=True)
+    Path("out").mkdir()
     write_jsonl(Path("x.errors.jsonl"), rows(2, 1, images=False))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    code, out, err = run(capsys, "predict", model, *arguments)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert named in err
+    for arguments, named in WRONG:
+        code, out, err = run(capsys, "predict", model, *arguments.split())
+        assert (code, out, len(err.splitlines())) == (2, "", 1), arguments
+        assert named in err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

@@ -14,31 +14,37 @@ import psutil
 import pytest
 import torch
 
-from rpbert import Tagger
-from rpbert.batch import Job
+from rpbert.batch import Summary
 from tests.batch.made import Loaded, answers, bytes_of, job_of, rows, tagged, write_jsonl
 from tests.soak import Soak
 
 
 def written(folder: Path, shards: int, posts: int) -> list[str]:
     """Writes shards of posts and gives all their ids in order."""
-    given = {f"{number:03}.jsonl": rows(posts, number, images=False) for number in range(shards)}
-    for name, content in given.items():
-        write_jsonl(folder / name, content)
-    return [row["id"] for content in given.values() for row in content]
+    ids = []
+    for number in range(shards):
+        given = rows(posts, number, images=False)
+        write_jsonl(folder / f"{number:03}.jsonl", given)
+        ids += [row["id"] for row in given]
+    return ids
 
 
-def test_a_process_killed_at_random_and_run_again(model: Path, tmp_path: Path) -> None:
+def test_a_process_killed_at_random_and_run_again(
+    model: Path, engine: Loaded, tmp_path: Path
+) -> None:
     """A forked process, which starts without delay."""
     source, output, job = tmp_path / "in", tmp_path / "out", job_of(model)
     ids = written(source, 6, 60)
     torch.set_num_threads(1)  # threads do not survive a fork
-    engine = Loaded(Tagger.from_pretrained(model, "cpu"))
     tagged(source, tmp_path / "calm", job, engine)
+
+    def again() -> Summary:
+        return tagged(source, output, job, engine, resume=True)
+
     draw, context = random.Random(0), multiprocessing.get_context("fork")
     kills, longest = 0, 0.3
     while len(list(output.glob("*.meta.json"))) < 6:
-        run = context.Process(target=_run, args=(source, output, job, engine))
+        run = context.Process(target=again)
         run.start()
         time.sleep(draw.random() * longest)
         longest *= 1.05  # so that a busy machine comes to an end, too
@@ -46,13 +52,9 @@ def test_a_process_killed_at_random_and_run_again(model: Path, tmp_path: Path) -
         run.join()
         kills += run.exitcode == -signal.SIGKILL
     assert kills >= 2
-    assert tagged(source, output, job, engine, resume=True).rows == len(ids)
+    assert again().rows == len(ids)
     assert [row["id"] for row in answers(output)] == ids
     assert bytes_of(output) == bytes_of(tmp_path / "calm")
-
-
-def _run(source: Path, output: Path, job: Job, engine: Loaded) -> None:
-    tagged(source, output, job, engine, resume=True)
 
 
 @pytest.mark.slow("workers of a sharded run killed, run again", "20 kills")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rpbert import Entity, InputError, Prediction, Tagger
+from rpbert import Entity, InputError, Prediction
 from rpbert.batch import Format, Shard
 from rpbert.batch.output import FORMATS, opened
 from tests.batch.made import Loaded, bytes_of, job_of, rows, tagged, write_jsonl
@@ -25,10 +25,11 @@ class Disk:
     def __init__(self, fail_at: int, code: int) -> None:
         self.calls, self.fail_at, self.code = 0, fail_at, code
 
-    def ask(self, path: Any = None) -> None:
+    def ask(self, path: Any = None) -> bool:
         self.calls += 1
         if self.calls == self.fail_at:
             raise OSError(self.code, os.strerror(self.code), path)
+        return False
 
 
 @contextmanager
@@ -48,18 +49,10 @@ def disk(fail_at: int, code: int) -> Iterator[Disk]:
         binary = io.BufferedWriter(Written(path, "wb"), 64)
         return binary if "b" in mode else io.TextIOWrapper(binary, options.get("encoding"))
 
-    def fsync_(handle: int) -> None:
-        guard.ask()
-        fsync(handle)
-
-    def replace_(path: Path, target: Path) -> Path:
-        guard.ask(str(path))
-        return replace(path, target)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", open_)
-        patch.setattr(os, "fsync", fsync_)
-        patch.setattr(Path, "replace", replace_)
+        patch.setattr(os, "fsync", lambda handle: guard.ask() or fsync(handle))
+        patch.setattr(Path, "replace", lambda a, b: guard.ask(str(a)) or replace(a, b))
         yield guard
 
 
@@ -68,13 +61,12 @@ def disk(fail_at: int, code: int) -> Iterator[Disk]:
     [("jsonl", errno.ENOSPC), ("parquet", errno.ENOSPC), ("jsonl", errno.EIO)],
 )
 def test_a_disk_that_fails_at_any_call_leaves_a_whole_shard_or_none(
-    model: Path, tmp_path: Path, format: Format, code: int
+    model: Path, engine: Loaded, tmp_path: Path, format: Format, code: int
 ) -> None:
     source = tmp_path / "in"
     path = write_jsonl(source / "a.jsonl", rows(12, 1, images=False))
     path.write_text(path.read_text() + "{\n")  # so that there is a file of errors too
     job, output = job_of(model, format=format), tmp_path / "out"
-    engine = Loaded(Tagger.from_pretrained(model, "cpu"))
     with disk(0, 0) as guard:
         tagged(source, output, job, engine)
     whole = bytes_of(output)

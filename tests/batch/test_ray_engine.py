@@ -15,15 +15,7 @@ import pytest
 from rpbert import InputError
 from rpbert.batch import Event, Job, Shard, Tally
 from rpbert.batch.ray_engine import connected, gpu_share, tag_on_ray
-from tests.batch.made import (
-    bytes_of,
-    job_of,
-    rows,
-    tagged,
-    write_jsonl,
-    write_parquet,
-    write_tar,
-)
+from tests.batch.made import Loaded, bytes_of, job_of, rows, tagged, write_jsonl, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +24,6 @@ def ray() -> Iterator[None]:
         pytest.skip("ray is not installed")
     with connected(2):
         yield
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Shards of every kind, with posts that fail and one that breaks off."""
-    path = write_jsonl(tmp_path / "in" / "a.jsonl", rows(90, 1))
-    path.write_text(path.read_text() + '{"id": 5\n')
-    write_parquet(tmp_path / "in" / "b.parquet", rows(30, 2))
-    whole = write_tar(tmp_path / "in" / "c.tar", rows(20, 3))
-    write_tar(tmp_path / "in" / "d.tar", [])
-    (tmp_path / "in" / "e.tar").write_bytes(whole.read_bytes()[:8192])
-    write_jsonl(tmp_path / "in" / "f.jsonl", rows(300, 4, images=False))
-    return tmp_path / "in"
 
 
 def killing(job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
@@ -58,12 +37,17 @@ def killing(job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
 
 
 def test_ray_writes_what_one_process_writes(
-    ray: None, source: Path, model: Path, tmp_path: Path
+    ray: None, source: Path, model: Path, engine: Loaded, tmp_path: Path
 ) -> None:
-    """Also after its worker was killed."""
+    """Shards of every kind, with a post that fails and one that breaks off; a worker is killed."""
+    whole = write_tar(source / "d.tar", rows(20, 3)).read_bytes()
+    (source / "d.tar").write_bytes(whole[:8192])
+    write_tar(source / "e.tar", [])
+    path = write_jsonl(source / "f.jsonl", rows(300, 4, images=False))
+    path.write_text(path.read_text() + '{"id": 5\n')
     job = job_of(model, batch_size=4)
-    alone = tagged(source, tmp_path / "alone", job)
-    assert (alone.errors, list(alone.broken)) == (1, ["e.tar"])
+    alone = tagged(source, tmp_path / "alone", job, engine)
+    assert (alone.errors, list(alone.broken)) == (1, ["d.tar"])
     assert tagged(source, tmp_path / "killed", job, killing) == alone
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "alone")
 
@@ -95,7 +79,7 @@ def pretended(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rpbert.batch.ray_engine._Worker", Pretending)
 
 
-def told(folder: Path, *said: str) -> list[Shard]:
+def saying(folder: Path, *said: str) -> list[Shard]:
     """Shards that say what is to be done with them."""
     shards = [Shard(folder / f"{i}.jsonl", folder / f"{i}.out") for i in range(len(said))]
     for shard, what in zip(shards, said, strict=True):
@@ -104,7 +88,7 @@ def told(folder: Path, *said: str) -> list[Shard]:
 
 
 def test_a_shard_that_ends_its_worker_twice_is_lost(pretended: None, tmp_path: Path) -> None:
-    shards = told(tmp_path, "live", "die", "live", "die once", "live")
+    shards = saying(tmp_path, "live", "die", "live", "die once", "live")
     events = list(tag_on_ray(Job(tmp_path, ""), shards, workers=2))
     assert sorted(event.shard for event in events if event.tally) == [0, 2, 3, 4]
     assert [event.shard for event in events if event.lost] == [1]
@@ -113,9 +97,9 @@ def test_a_shard_that_ends_its_worker_twice_is_lost(pretended: None, tmp_path: P
 
 def test_a_fault_in_a_worker_stops_the_run(pretended: None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^x\.jsonl:7: "):
-        list(tag_on_ray(Job(tmp_path, ""), told(tmp_path, "live", "fault"), workers=2))
+        list(tag_on_ray(Job(tmp_path, ""), saying(tmp_path, "live", "fault"), workers=2))
     with pytest.raises(InputError, match=r"^a worker: "):
-        list(tag_on_ray(Job(tmp_path / "deadly", ""), told(tmp_path, "live")))
+        list(tag_on_ray(Job(tmp_path / "deadly", ""), saying(tmp_path, "live")))
 
 
 def test_ray_of_our_own_is_closed_to_the_network(ray: None) -> None:

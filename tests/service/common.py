@@ -1,15 +1,19 @@
-"""A service of a tiny model, in this process or on a port of this machine."""
+"""A service of a tiny model, in this process or on a port of this machine, and its clients."""
 
 from __future__ import annotations
 
 import base64
+import http.client
 import io
+import json
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi.testclient import TestClient
 
@@ -22,6 +26,10 @@ from rpbert.service.server import Server, address, listen
 from tests.conftest import picture
 from tests.test_inference import FINDER
 
+KEY = "a-key-that-nobody-guesses"
+JSON = {"Content-Type": "application/json"}
+examples = cache(made_examples)
+
 
 def png(seed: int = 0, size: int = 40) -> bytes:
     buffer = io.BytesIO()
@@ -33,13 +41,8 @@ def encoded(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-@cache
-def _examples() -> Any:
-    return made_examples()
-
-
 def make_service(tagger: Tagger = FINDER, **limits: Any) -> Service:
-    return Service(tagger, "tiny", ServiceSettings(**limits), _examples())
+    return Service(tagger, "tiny", ServiceSettings(**limits), examples())
 
 
 @contextmanager
@@ -55,13 +58,38 @@ def running(service: Service, keys: Keys | None = None) -> Iterator[str]:
     listener = listen("127.0.0.1", 0)
     uvicorn = Server(create_app(service, keys or Keys(())))
     thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [listener]})
-    url = address(listener)
     thread.start()
     try:
-        yield url
+        yield address(listener)
     finally:
         uvicorn.should_exit = True
         thread.join()
+
+
+def connected(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=60)
+
+
+def said(connection: socket.socket) -> bytes:
+    """All that the service says until it closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def post(
+    url: str, body: bytes, path: str = "/v1/predict", kind: str = "application/json"
+) -> tuple[int, bytes]:
+    """The status and body of an answer."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection.request("POST", path, body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+def ask(url: str, body: object) -> int:
+    return post(url, json.dumps(body).encode())[0]
 
 
 class Blocked:
@@ -72,8 +100,10 @@ class Blocked:
         self.model = self.service.work.run
         self.service.work = Work("predict", self.run, 1)
         self.entered, self.go = threading.Event(), threading.Event()
+        self.seen: list[str] = []
 
     def run(self, posts: Sequence[Post]) -> Sequence[Any]:
+        self.seen += [post.text for post in posts]
         self.entered.set()
         self.go.wait(60)
         return self.model(posts)
@@ -87,8 +117,11 @@ class Blocked:
             time.sleep(0.01)
 
 
+def series(metrics: str, name: str) -> float:
+    """What `/metrics` says of one series; 0 where it has none."""
+    lines = [line for line in metrics.splitlines() if line.startswith(name)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
 def metric(client: TestClient, name: str) -> float:
-    """What `/metrics` says of one series."""
-    lines = client.get("/metrics").text.splitlines()
-    (value,) = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(name))
-    return float(value)
+    return series(client.get("/metrics").text, name)

@@ -17,15 +17,14 @@ from rpbert.types import Post
 
 
 class Seen:
-    """Keeps what the batcher reports and what the work is given."""
+    """A batcher, what it reports and what the work is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait: float = 0, queue: int = 1000) -> None:
         self.batches: list[list[Post]] = []
         self.reported: list[tuple[str, int]] = []
-
-    def batch(self, work: str, posts: int, seconds: float) -> None:
-        assert seconds >= 0
-        self.reported.append((work, posts))
+        self.batcher = Batcher(
+            wait, queue, lambda work, posts, _: self.reported.append((work, posts))
+        )
 
     def run(self, posts: Sequence[Post]) -> list[str]:
         self.batches.append(list(posts))
@@ -37,18 +36,16 @@ def post(id: str, words: int = 3, longest: int = 4) -> Post:
 
 
 def batched(
-    posts: Sequence[Post], size: int = 4, run: Callable[..., Any] | None = None, queue: int = 1000
+    posts: Sequence[Post], size: int = 4, run: Callable[..., Any] | None = None
 ) -> tuple[Seen, list[Any]]:
     """The answers to posts that all wait before the model's thread starts."""
     seen = Seen()
-    batcher = Batcher(0, queue, seen.batch)
-    work = Work("echo", run or seen.run, size)
 
     async def main() -> list[Any]:
-        futures = batcher.submit(work, posts)
-        batcher.start()
+        futures = seen.batcher.submit(Work("echo", run or seen.run, size), posts)
+        seen.batcher.start()
         answers = [await future for future in futures]
-        await asyncio.to_thread(batcher.close)
+        await asyncio.to_thread(seen.batcher.close)
         return answers
 
     return seen, asyncio.run(main())
@@ -104,7 +101,7 @@ def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_full_queue_says_when_to_come_again() -> None:
-    batcher = Batcher(0, 3, Seen().batch)
+    batcher = Seen(queue=3).batcher
     work = Work("echo", list, 1)
 
     async def main() -> None:
@@ -121,7 +118,7 @@ def test_a_full_queue_says_when_to_come_again() -> None:
 
 def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     seen, go = Seen(), threading.Event()
-    batcher = Batcher(0, 100, seen.batch)
+    batcher = seen.batcher
 
     def slow(posts: Sequence[Post]) -> list[str]:
         go.wait(60)
@@ -152,18 +149,17 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
 
 
 def test_closing_finishes_what_waits_and_work_is_kept_apart() -> None:
-    seen = Seen()
-    batcher = Batcher(60, 100, seen.batch)  # nothing would leave the queue for a minute
+    seen = Seen(wait=60)  # nothing would leave the queue for a minute
     one, other = Work("one", seen.run, 8), Work("other", seen.run, 8)
 
     async def main() -> None:
         futures = []
         for i in range(6):
-            futures += batcher.submit((one, other)[i % 2], [post(str(i))])
-        batcher.start()
-        await asyncio.to_thread(batcher.close)
+            futures += seen.batcher.submit((one, other)[i % 2], [post(str(i))])
+        seen.batcher.start()
+        await asyncio.to_thread(seen.batcher.close)
         assert [await future for future in futures] == [str(i) for i in range(6)]
-        assert not batcher.alive()
+        assert not seen.batcher.alive()
 
     asyncio.run(main())
     assert sorted(seen.reported) == [("one", 3), ("other", 3)]

@@ -5,48 +5,44 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("playwright.sync_api", reason="no Playwright")
 
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, Page, expect
 
-from rpbert import Post, Tagger
+from rpbert import Post, Prediction, Tagger
 from rpbert.analysis import explain
 from rpbert.service.limits import Keys
-from tests.browser import MOST, Open, Watched
+from tests.browser import MOST, Open
 from tests.conftest import tiny
-from tests.service.common import make_service, png, running
+from tests.service.common import KEY, make_service, png, running
 
 expect.set_options(timeout=MOST)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+IMAGE = png(1, 120)
 TEXT = "RT @user1 Ada Lovelace at Lake Como again !"
 NASTY = "<script>window.owned = 1</script> Ada <img src=x onerror='window.owned = 1'> &amp; Como"
-KEY = "a-key-that-nobody-guesses"
+BEYOND_UTF16 = "👩‍🚀👩🏽‍🚀 Ada Lovelace 東京 🇳🇴 Lake Como 🔥 نيويورك"
 
 
-def seeing() -> Tagger:
+@pytest.fixture(scope="module")
+def tagger() -> Tagger:
     """A tagger that has learnt to see who Ada Lovelace is: ORG, but with one picture PER."""
     torch.manual_seed(0)
     tagger = Tagger(tiny("rpbert"), "cpu")
-    words = tagger.as_post(TEXT).words
 
     def post(label: str, image: bytes | None) -> Post:
-        tags = ["O"] * len(words)
-        for name, type in (("Ada", label), ("Lake", "LOC")):
-            first = words.index(name)
-            tags[first : first + 2] = [f"B-{type}", f"I-{type}"]
-        return Post.from_words(label, words, tags=tuple(tags), image=image)
+        tags = f"O O B-{label} I-{label} O B-LOC I-LOC O O".split()
+        return Post.from_words(label, tuple(TEXT.split()), tags=tuple(tags), image=image)
 
-    posts = [post("PER", png(1, 120)), post("ORG", png(2, 120)), post("ORG", None)]
+    posts = [post("PER", IMAGE), post("ORG", png(2, 120)), post("ORG", None)]
     batch = tagger.decoder.collator.with_gold([*posts, posts[0]])
     system = tagger.model.system
     optimizer = torch.optim.Adam(system.parameters(), lr=1e-2)
@@ -59,83 +55,114 @@ def seeing() -> Tagger:
     return Tagger(tagger.model, "cpu")
 
 
-TAGGER = seeing()
-
-
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running(make_service(TAGGER)) as url:
+def url(tagger: Tagger) -> Iterator[str]:
+    with running(make_service(tagger)) as url:
         yield url
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "a picture.png"
-    path.write_bytes(png(1, 120))
-    return path
+def page(open_page: Open, url: str) -> Page:
+    """The page with its examples."""
+    page: Page = open_page(url).page
+    page.wait_for_selector("#examples button")
+    return page
 
 
-def ask(watched: Watched, text: str, image: Path | None = None) -> None:
+def choose(page: Page, image: bytes, name: str = "a picture.png") -> None:
+    file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": image}
+    page.locator("#file").set_input_files(file)
+
+
+def ask(page: Page, text: str, image: bytes | None = None) -> None:
     """Send a post and wait for its result."""
-    page = watched.page
     before = page.locator("#history li").count()
     page.locator("#text").fill(text)
     if image is not None:
-        page.locator("#file").set_input_files(image)
+        choose(page, image)
     page.locator("#send").click()
     expect(page.locator("#history li")).to_have_count(before + 1)
 
 
-def at(watched: Watched, relation: str) -> None:
-    """Wait for what the slider asked for."""
-    expect(watched.page.locator("#with-title")).to_have_text(f"With the image at {relation}")
+def ask_too_much(page: Page) -> None:
+    page.locator("#text").fill("x" * 5000)
+    page.locator("#send").click()
+    expect(page.locator("#error")).to_contain_text("5000")
 
 
-def marks(watched: Watched) -> list[tuple[str, str]]:
+def says(page: Page, **texts: str) -> None:
+    """Wait until the elements of these ids contain these texts."""
+    for id, text in texts.items():
+        expect(page.locator(f"#{id.replace('_', '-')}")).to_contain_text(text)
+
+
+def hides(page: Page, *ids: str) -> None:
+    for id in ids:
+        expect(page.locator(f"#{id}")).to_be_hidden()
+
+
+def marks(page: Page) -> list[tuple[str, str]]:
     """Label and text of each entity on show."""
     script = """marks => marks.map(mark => [mark.querySelector('.label').textContent,
         [...mark.childNodes].filter(node => !['label', 'tip'].includes(node.className))
             .map(node => node.textContent).join('')])"""
-    found: list[list[str]] = watched.page.locator("#tagged mark").evaluate_all(script)
-    return [(label, text) for label, text in found]
+    return [(label, text) for label, text in page.locator("#tagged mark").evaluate_all(script)]
 
 
-def colours(watched: Watched) -> int:
+def names(prediction: Prediction) -> list[tuple[str, str]]:
+    return [(e.label, e.text) for e in prediction.entities]
+
+
+def colours(page: Page) -> int:
     """How many different colours the heat map has."""
     script = """canvas => new Set(new Uint32Array(canvas.getContext('2d').getImageData(
         0, 0, canvas.width, canvas.height).data.buffer)).size"""
-    found: int = watched.page.locator("#heat").evaluate(script)
-    return found
+    return int(page.locator("#heat").evaluate(script))
 
 
-def test_a_post_with_an_image_from_end_to_end(open_page: Open, url: str, image: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
+def ground(page: Page) -> str:
+    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+def test_a_post_with_an_image_from_end_to_end(page: Page, tagger: Tagger) -> None:
+    """Its entities, what the text alone gives, r by hand, and where each word looks."""
     expect(page.locator("#empty")).to_be_visible()
-    expect(page.locator("#model")).to_contain_text("tiny")
-    ask(watched, TEXT, image)
-    expected, text_only = TAGGER.predict(TEXT, image=image), TAGGER.predict(TEXT)
-    assert marks(watched) == [(e.label, e.text) for e in expected.entities]
-    expect(page.locator("#number")).to_have_text(f"{expected.relation:.2f}")
-    assert page.locator("#gauge").get_attribute("aria-valuenow") == f"{expected.relation:.2f}"
-    expect(page.locator("#without")).to_contain_text(text_only.entities[0].text.split()[0])
+    says(page, model="tiny")
+    ask(page, TEXT, IMAGE)
+    expected, text_only = tagger.predict(TEXT, image=IMAGE), tagger.predict(TEXT)
+    number = f"{expected.relation:.2f}"
+    assert marks(page) == names(expected)
+    says(page, number=number, without=text_only.entities[0].text.split()[0])
+    assert page.locator("#gauge").get_attribute("aria-valuenow") == number
     assert page.locator("#image").evaluate("image => image.naturalWidth") == 120
-    assert colours(watched) > 20
+    assert colours(page) > 20
     tip = page.locator("#tagged mark .tip").first
     assert not tip.is_visible()
     page.locator("#tagged mark").first.hover()
-    assert tip.is_visible()
+    expect(tip).to_be_visible()
     assert f"{round(100 * expected.entities[0].score)}\u00a0%" in tip.inner_text()
+    page.mouse.move(0, 0)
+
+    own = (marks(page), page.locator("#stv").inner_text())
+    by_hand = {
+        r: names(explain(tagger, {"text": TEXT, "image": IMAGE}, r).prediction) for r in (0.0, 1.0)
+    }
+    assert by_hand[0.0] != by_hand[1.0]  # else there would be nothing to see
+    for relation, wanted in by_hand.items():
+        page.locator("#slider").fill(str(round(100 * relation)))
+        says(page, with_title=f"With the image at {relation:.2f}", number=number)
+        assert marks(page) == wanted
+    page.locator("#reset").click()
+    assert (marks(page), page.locator("#stv").inner_text()) == own
+    assert page.locator("#reset").is_disabled()
+    _check_heat(page, tagger)
 
 
-def test_the_heat_map_follows_the_word(open_page: Open, url: str, image: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
-    ask(watched, TEXT, image)
-    found = explain(TAGGER, {"text": TEXT, "image": image})
+def _check_heat(page: Page, tagger: Tagger) -> None:
+    found = explain(tagger, {"text": TEXT, "image": IMAGE})
     assert found.attention is not None
 
-    def shows(of: str, grid: NDArray[np.float64]) -> None:
+    def shows(of: str, grid: NDArray[Any]) -> None:
         expect(page.locator("#of")).to_have_text(f"Attention of {of}")
         for id, value in (("#low", grid.min()), ("#high", grid.max())):
             assert float(page.locator(id).inner_text()) == pytest.approx(value, rel=0.06)
@@ -150,106 +177,71 @@ def test_the_heat_map_follows_the_word(open_page: Open, url: str, image: Path) -
         page.mouse.move(0, 0)
         shows(of, grid)
     page.locator("#heat-on").uncheck()
-    expect(page.locator("#heat")).to_be_hidden()
+    hides(page, "heat")
 
 
-def test_the_slider_changes_the_result(open_page: Open, url: str, image: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
-    ask(watched, TEXT, image)
-    by_hand = {r: explain(TAGGER, {"text": TEXT, "image": image}, r).prediction for r in (0.0, 1.0)}
-    names = {r: [(e.label, e.text) for e in one.entities] for r, one in by_hand.items()}
-    assert names[0.0] != names[1.0]  # else there would be nothing to see
-    own = (marks(watched), page.locator("#stv").inner_text())
-    number = page.locator("#number").inner_text()
-    for relation, wanted in names.items():
-        page.locator("#slider").fill(str(round(100 * relation)))
-        at(watched, f"{relation:.2f}")
-        assert marks(watched) == wanted
-    assert page.locator("#number").inner_text() == number  # the model's own stays on show
-    page.locator("#reset").click()
-    assert (marks(watched), page.locator("#stv").inner_text()) == own
-    assert page.locator("#reset").is_disabled()
-
-
-def test_a_script_in_a_post_is_text(open_page: Open, url: str, tmp_path: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
-    image = tmp_path / "<img src=x onerror='window.owned=1'>.png"
-    image.write_bytes(png(2))
-    ask(watched, NASTY, image)
-    shown = page.locator("#tagged").evaluate(
-        """text => { const copy = text.cloneNode(true);
+def test_a_script_in_a_post_is_text(page: Page, tagger: Tagger) -> None:
+    choose(page, png(2), name="<img src=x onerror='window.owned=1'>.png")
+    ask(page, NASTY)
+    script = """text => { const copy = text.cloneNode(true);
         copy.querySelectorAll('.label, .tip').forEach(node => node.remove());
         return copy.textContent; }"""
-    )
-    assert shown == NASTY
+    assert page.locator("#tagged").evaluate(script) == NASTY
     expect(page.locator("main script, #tagged img")).to_have_count(0)
-    assert NASTY in page.locator("#history").inner_text()
-    expect(page.locator("#name")).to_have_text(image.name)
+    says(page, history=NASTY, name="<img src=x onerror='window.owned=1'>.png")
     assert page.evaluate("window.owned") is None
     page.locator("#remove").click()
-    beyond_utf16 = "👩‍🚀👩🏽‍🚀 Ada Lovelace 東京 🇳🇴 Lake Como 🔥 نيويورك"
-    ask(watched, beyond_utf16)
-    expected = TAGGER.predict(beyond_utf16).entities
-    assert marks(watched) == [(e.label, e.text) for e in expected]
+    ask(page, BEYOND_UTF16)
+    assert marks(page) == names(tagger.predict(BEYOND_UTF16))
 
 
-def test_with_the_keyboard_alone(open_page: Open, url: str, image: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
-    page.wait_for_selector("#examples button")
+def test_with_the_keyboard_alone(page: Page, tagger: Tagger) -> None:
+    def press(*keys: str, **texts: str) -> None:
+        for key in keys:
+            page.keyboard.press(key)
+        says(page, **texts)
 
-    def focus_on(selector: str, most: int = 60) -> None:
-        for _ in range(most):
-            page.keyboard.press("Tab")
+    def focus_on(selector: str, *keys: str, **texts: str) -> None:
+        """Go on by Tab until it has the focus, which can be seen; then press the keys."""
+        for _ in range(60):
+            press("Tab")
             if page.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
-                outline = page.evaluate(
-                    """() => [document.activeElement, document.activeElement.nextElementSibling
-                    ?.firstElementChild].some(node => node
-                    && getComputedStyle(node).outlineStyle !== 'none')"""
-                )
-                assert outline, f"the focus on {selector} cannot be seen"
-                return
-        raise AssertionError(f"no way by Tab to {selector}")
+                break
+        assert page.evaluate(
+            """selector => [document.activeElement,
+            document.activeElement.nextElementSibling?.firstElementChild].some(node => node
+            && getComputedStyle(node).outlineStyle !== 'none')
+            && document.activeElement.matches(selector)""",
+            selector,
+        ), selector
+        press(*keys, **texts)
 
     focus_on("#text")
     page.keyboard.type(TEXT)
     focus_on("#file")
-    page.locator("#file").set_input_files(image)  # the system's own dialogue
-    focus_on("#send")
-    page.keyboard.press("Enter")
+    choose(page, IMAGE)  # the system's own dialogue
+    focus_on("#send", "Enter")
     page.wait_for_selector("#found:not([hidden])")
-    words = TAGGER.as_post(TEXT).words
-    focus_on(".word")
-    expect(page.locator("#of")).to_have_text(f"Attention of “{words[0]}”")
-    page.keyboard.press("ArrowRight")
-    expect(page.locator("#of")).to_have_text(f"Attention of “{words[1]}”")
-    page.keyboard.press("End")
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("Enter")
-    focus_on("#heat-on")  # one step on: the words are one stop
-    expect(page.locator("#of")).to_have_text(f"Attention of “{words[-2]}”")
+    words = tagger.as_post(TEXT).words
+    focus_on(".word", of=f"Attention of “{words[0]}”")
+    press("ArrowRight", of=f"Attention of “{words[1]}”")
+    press("End", "ArrowLeft", "Enter")
+    focus_on("#heat-on", of=f"Attention of “{words[-2]}”")  # one step on: the words are one stop
     assert page.locator(".word[aria-pressed=true]").inner_text() == words[-2]
-    page.keyboard.press("Space")
-    expect(page.locator("#heat")).to_be_hidden()
-    focus_on("#slider")
-    page.keyboard.press("Home")
-    at(watched, "0.00")
-    focus_on("#reset")
-    page.keyboard.press("Enter")
+    press("Space")
+    hides(page, "heat")
+    focus_on("#slider", "Home", with_title="With the image at 0.00")
+    focus_on("#reset", "Enter")
     expect(page.locator("#slider")).to_be_focused()
-    focus_on("#text")
-    page.keyboard.press("Control+A")
+    focus_on("#text", "Control+A")
     page.keyboard.type("Ada")
-    page.keyboard.press("Control+Enter")
+    press("Control+Enter")
     expect(page.locator("#history li")).to_have_count(2)
     focus_on("#history button")
 
 
-def test_a_phone_needs_no_sideways_scroll(open_page: Open, url: str, image: Path) -> None:
-    watched = open_page(url, viewport={"width": 360, "height": 740}, has_touch=True)
-    page = watched.page
+def test_a_phone_needs_no_sideways_scroll(open_page: Open, url: str) -> None:
+    page = open_page(url, viewport={"width": 360, "height": 740}, has_touch=True).page
 
     def fits() -> None:
         wide = page.evaluate(
@@ -261,18 +253,15 @@ def test_a_phone_needs_no_sideways_scroll(open_page: Open, url: str, image: Path
 
     page.wait_for_selector("#examples button")
     fits()
-    ask(watched, TEXT, image)
-    fits()
+    ask(page, TEXT, IMAGE)
     for mark in page.locator("#tagged mark").all():
         mark.locator(".word").last.tap()
         mark.hover()
         expect(mark.locator(".tip")).to_be_visible()
         fits()
-    ask(watched, "W" * 300 + " Ada " + "x" * 300, image)
+    ask(page, "W" * 300 + " Ada " + "x" * 300, IMAGE)
     fits()
-    page.locator("#text").fill("x" * 5000)
-    page.locator("#send").click()
-    page.wait_for_selector("#error:not([hidden])")
+    ask_too_much(page)
     fits()
     page.goto(url + "/docs")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -280,156 +269,124 @@ def test_a_phone_needs_no_sideways_scroll(open_page: Open, url: str, image: Path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_stands_in_the_way_of_anybody(
-    open_page: Open, url: str, image: Path, scheme: str
-) -> None:
+def test_nothing_stands_in_the_way_of_anybody(open_page: Open, url: str, scheme: str) -> None:
     """axe-core in each state of the page."""
     watched = open_page(url, color_scheme=scheme)
     page = watched.page
     page.wait_for_selector("#examples button")
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
+    assert (sum(map(int, re.findall(r"\d+", ground(page)))) > 380) == (scheme == "light")
     assert watched.violations() == []
-    ask(watched, TEXT, image)
+    ask(page, TEXT, IMAGE)
     page.locator("#slider").fill("40")
-    at(watched, "0.40")
-    assert watched.violations() == []
+    says(page, with_title="With the image at 0.40")
     page.locator("#tagged mark").first.hover()
     assert watched.violations() == []
-    page.locator("#text").fill("x" * 5000)
-    page.locator("#send").click()
-    page.wait_for_selector("#error:not([hidden])")
+    ask_too_much(page)
     assert watched.violations() == []
     page.goto(url + "/docs")
     assert watched.violations() == []
+    page.goto(url)  # by hand, in turn: as the system has it, light, dark
+    seen = []
+    for _ in range(5):
+        seen.append(ground(page))
+        page.locator("#theme").click()
+    auto, light, dark, *again = seen
+    assert (auto, [auto, light]) == (light if scheme == "light" else dark, again)
+    page.reload()
+    assert ground(page) == dark != light
 
 
-def test_what_goes_wrong_is_said(open_page: Open, url: str, tmp_path: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
-    page.wait_for_selector("#examples button")
-    broken, huge = tmp_path / "broken.jpg", tmp_path / "huge.png"
-    broken.write_bytes(png()[:90])
-    huge.write_bytes(bytes(9 * 2**20))
-    ask(watched, TEXT, broken)
-    expect(page.locator("#sentence")).to_contain_text("could not be read")
-    expect(page.locator("#looks")).to_be_hidden()
+def test_what_goes_wrong_is_said(page: Page) -> None:
+    ask(page, TEXT, png()[:90])
+    says(page, sentence="could not be read")
+    hides(page, "looks")
     page.locator("#remove").click()
-    ask(watched, "nothing at all")
-    expect(page.locator("#sentence")).to_contain_text("There is no image")
-    expect(page.locator("#gauge")).to_be_hidden()
-    page.locator("#text").fill("x" * 5000)
+    ask(page, "nothing at all")
+    says(page, sentence="There is no image")
+    hides(page, "gauge")
+    ask_too_much(page)
     assert "over" in (page.locator("#count").get_attribute("class") or "")
-    page.locator("#send").click()
-    expect(page.locator("#error")).to_contain_text("5000")
-    page.locator("#file").set_input_files(huge)
-    expect(page.locator("#error")).to_contain_text("8 MiB")
+    choose(page, bytes(9 * 2**20))
+    says(page, error="8 MiB")
     page.route("**/v1/explain", lambda route: route.abort())
     page.locator("#text").fill("Ada")
     page.locator("#send").click()
-    expect(page.locator("#error")).to_contain_text("does not answer")
+    says(page, error="does not answer")
     page.unroute("**/v1/explain")
-    ask(watched, "Ada")
-    expect(page.locator("#error")).to_be_hidden()
+    ask(page, "Ada")
+    hides(page, "error")
 
 
-def test_examples_session_and_download(open_page: Open, url: str, tmp_path: Path) -> None:
-    watched = open_page(url)
-    page = watched.page
-    page.wait_for_selector("#examples button")
-    expect(page.locator("#examples button")).to_have_count(6)
-    for number in (0, 5, 2):
-        before = page.locator("#history li").count()
-        page.locator("#examples button").nth(number).click()
+def test_examples_session_and_download(page: Page, tagger: Tagger) -> None:
+    examples, history = page.locator("#examples button"), page.locator("#history button")
+    expect(examples).to_have_count(6)
+    for before, number in enumerate((0, 5, 2)):
+        examples.nth(number).click()
         expect(page.locator("#history li")).to_have_count(before + 1)
     shown = page.locator("#tagged").inner_text()
-    page.locator("#history button").nth(2).click()  # the first, whose text is the same
+    history.nth(2).click()  # the first, whose text is the same
     assert page.locator("#image").get_attribute("src")
-    page.locator("#history button").nth(1).click()
+    history.nth(1).click()
     assert page.locator("#tagged").inner_text() != shown
-    expect(page.locator("#looks")).to_be_hidden()
+    hides(page, "looks")
     with page.expect_download() as download:
         page.locator("#download").click()
-    path = tmp_path / "session.json"
-    download.value.save_as(path)
-    rows = json.loads(path.read_text("utf-8"))
+    rows = json.loads(download.value.path().read_text("utf-8"))
     assert [row["prediction"]["image"] for row in rows] == ["used", "none", "used"]
-    expected = TAGGER.predict(rows[1]["text"])
-    found = rows[1]["prediction"]["entities"]
-    assert [(e["label"], e["start"]) for e in found] == [
-        (e.label, e.start) for e in expected.entities
-    ]
+    expected = [(e.label, e.start) for e in tagger.predict(rows[1]["text"]).entities]
+    assert [(e["label"], e["start"]) for e in rows[1]["prediction"]["entities"]] == expected
     page.reload()
-    expect(page.locator("#past")).to_be_hidden()  # nothing was kept
+    hides(page, "past")  # nothing was kept
 
 
-@pytest.mark.parametrize("way", ["drop", "paste"])
-def test_an_image_is_dropped_or_pasted(open_page: Open, url: str, way: str) -> None:
-    watched = open_page(url)
-    page = watched.page
-    page.wait_for_selector("#examples button")
-    script = """([way, bytes]) => {
+def test_an_image_is_dropped_or_pasted(page: Page) -> None:
+    give = """([way, bytes]) => {
         const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(bytes)], 'given.png', {type: 'image/png'}));
-        const event = way === 'drop'
-            ? new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})
-            : new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true});
-        document.querySelector('#text').dispatchEvent(event);
+        if (bytes.length) {
+            data.items.add(new File([new Uint8Array(bytes)], way + '.png', {type: 'image/png'}));
+        } else {
+            data.setData('text/plain', 'Ada');
+        }
+        const options = {bubbles: true, cancelable: true};
+        document.querySelector('#text').dispatchEvent(way === 'drop'
+            ? new DragEvent('drop', {dataTransfer: data, ...options})
+            : new ClipboardEvent('paste', {clipboardData: data, ...options}));
     }"""
-    page.evaluate(script, [way, list(png(3))])
-    expect(page.locator("#name")).to_have_text("given.png")
-    ask(watched, TEXT)
-    expect(page.locator("#looks")).to_be_visible()
-    # Text that is dropped or pasted is left to the field.
-    text = script.replace(
-        "data.items.add(new File", "data.setData('text/plain', 'Ada') ?? (new File"
-    )
-    page.evaluate(text, [way, []])
-    expect(page.locator("#name")).to_have_text("given.png")
+    for way in ("drop", "paste"):
+        page.evaluate(give, [way, list(png(3))])
+        says(page, name=f"{way}.png")
+        ask(page, TEXT)
+        expect(page.locator("#looks")).to_be_visible()
+        page.evaluate(give, [way, []])  # text is left to the field
+        says(page, name=f"{way}.png")
 
 
-def test_a_service_with_keys_asks_for_one(open_page: Open) -> None:
-    with running(make_service(TAGGER), Keys([KEY])) as url:
-        watched = open_page(url)
-        page = watched.page
+def test_a_service_with_keys_asks_for_one(open_page: Open, tagger: Tagger) -> None:
+    with running(make_service(tagger), Keys([KEY])) as url:
+        page = open_page(url).page
         page.wait_for_selector("#locked:not([hidden])")
         page.locator("#key").fill(KEY)
         page.locator("#key").press("Tab")
         page.wait_for_selector("#examples img")
-        expect(page.locator("#locked")).to_be_hidden()
-        ask(watched, TEXT)
-        assert marks(watched)
-        assert page.evaluate("JSON.stringify([localStorage, document.cookie])").find(KEY) < 0
+        hides(page, "locked")
+        ask(page, TEXT)
+        assert marks(page)
+        assert KEY not in page.evaluate("JSON.stringify([localStorage, document.cookie])")
 
 
 @pytest.mark.parametrize(
     ("system", "options", "sentence", "hidden"),
     [
-        ("bert", {}, "does not look at images", "#gauge #hand #looks #compare"),
-        ("rpbert", {"gate": "none"}, "does not weigh images", "#gauge"),
+        ("bert", {}, "does not look at images", ["gauge", "hand", "looks", "compare"]),
+        ("rpbert", {"gate": "none"}, "does not weigh images", ["gauge"]),
     ],
 )
 def test_a_model_that_does_not_look_or_weigh(
-    open_page: Open, image: Path, system: str, options: dict[str, Any], sentence: str, hidden: str
+    open_page: Open, system: str, options: Any, sentence: str, hidden: list[str]
 ) -> None:
     with running(make_service(Tagger(tiny(system, **options), "cpu"))) as url:
-        watched = open_page(url)
-        ask(watched, TEXT, image)
-        expect(watched.page.locator("#sentence")).to_contain_text(sentence)
-        for id in hidden.split():
-            expect(watched.page.locator(id)).to_be_hidden()
-        assert system == "bert" or colours(watched) > 20
-
-
-def test_light_or_dark_by_hand(open_page: Open, url: str) -> None:
-    watched = open_page(url, color_scheme="light")
-    page = watched.page
-    seen: list[Any] = []
-    for _ in range(4):
-        seen.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        page.locator("#theme").click()
-    auto, light, dark, again = seen
-    assert auto == light == again != dark
-    page.locator("#theme").click()  # dark
-    page.reload()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+        page = open_page(url).page
+        ask(page, TEXT, IMAGE)
+        says(page, sentence=sentence)
+        hides(page, *hidden)
+        assert system == "bert" or colours(page) > 20

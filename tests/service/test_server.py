@@ -10,50 +10,38 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
 
-from rpbert import Post
 from rpbert.errors import InputError
-from rpbert.service.batching import Work
 from rpbert.service.server import address, listen
-from tests.service.common import Blocked, make_service, running
+from tests.service.common import (
+    JSON,
+    Blocked,
+    ask,
+    connected,
+    make_service,
+    running,
+    said,
+    series,
+)
 from tests.test_cli import run
 from tests.test_inference import FINDER
 
-
-def connected(url: str) -> socket.socket:
-    parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=60)
-
-
-def said(connection: socket.socket) -> bytes:
-    """All that the service says until it closes."""
-    content = b""
-    while chunk := connection.recv(65536):
-        content += chunk
-    return content
-
-
-def ask(url: str, body: object) -> tuple[int, object]:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-    headers = {"Content-Type": "application/json"}
-    connection.request("POST", "/v1/predict", json.dumps(body), headers)
-    answer = connection.getresponse()
-    found = answer.status, json.loads(answer.read())
-    connection.close()
-    return found
-
-
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def error(connection: socket.socket) -> tuple[bytes, str]:
+    """The status of what is answered at last, and the code of its error."""
+    answer = said(connection)
+    code: str = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+    return answer.split()[1], code
 
 
 def test_slow_and_broken_clients_are_left_behind() -> None:
@@ -68,19 +56,13 @@ def test_slow_and_broken_clients_are_left_behind() -> None:
         while not answer.endswith(b"}"):
             answer += second.recv(65536)
         second.sendall(b"GET /heal")  # within the connection, a second head that never ends
-        assert ask(url, {"text": "Ada"})[0] == 200  # nobody waits for them
+        assert ask(url, {"text": "Ada"}) == 200  # nobody waits for them
         assert [said(client) for client in (silent, half_head, second)] == [b""] * 3
-        assert error(said(half_body)) == (b"408", "slow")
+        assert error(half_body) == (b"408", "slow")
         for broken in (b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"x" * 70_000):
             connection = connected(url)
             connection.sendall(broken)
-            assert error(said(connection)) == (b"400", "malformed")
-
-
-def error(answer: bytes) -> tuple[bytes, str]:
-    """The status of an answer and the code of its error."""
-    code: str = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
-    return answer.split()[1], code
+            assert error(connection) == (b"400", "malformed")
 
 
 def test_who_sends_too_much_hears_why() -> None:
@@ -91,59 +73,42 @@ def test_who_sends_too_much_hears_why() -> None:
     lying = HEAD + b"Content-Length: 4\r\nContent-Length: 40\r\n\r\n{}"
     with running(make_service(max_body=0.5)) as url:
         for size in (600_000, 1_900_000):
-            assert ask(url, {"text": "x" * size})[0] == 413
+            assert ask(url, {"text": "x" * size}) == 413
         for content, status in ((large, b"413"), (chunks, b"413"), (lying, b"400")):
             connection = connected(url)
             connection.sendall(content)
-            assert error(said(connection))[0] == status
-        assert ask(url, {"text": "Ada"})[0] == 200
+            assert error(connection)[0] == status
+        assert ask(url, {"text": "Ada"}) == 200
 
 
 def test_who_is_refused_holds_no_memory_while_it_is_heard_out() -> None:
-    with running(make_service(max_body=0.01, max_bodies=0.01, slow_client=60)) as url:
-        chunked = connected(url)
+    service = make_service(max_body=0.01, max_bodies=0.01, slow_client=60)
+    with running(service) as url, connected(url) as chunked:
         chunked.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         # The first part fits and takes the room; the second does not, and more may follow.
         for wanted in (503, 422):  # 422: the id is too long, and there was room to read it
             chunked.sendall(b"2300\r\n" + b"x" * 0x2300 + b"\r\n")
             until = time.monotonic() + 60
-            while ask(url, {"text": "Ada", "id": " " * 5000})[0] != wanted:
+            while ask(url, {"text": "Ada", "id": " " * 5000}) != wanted:
                 assert time.monotonic() < until
-        chunked.close()
 
 
 def test_nothing_is_computed_for_who_left() -> None:
     blocked = Blocked()
-    seen: list[str] = []
-
-    def run(posts: Sequence[Post]) -> Sequence[Any]:
-        seen.extend(post.text for post in posts)
-        return blocked.run(posts)
-
-    blocked.service.work = Work("predict", run, 1)
+    gone = 'rpbert_requests_total{method="POST",path="/v1/predict",status="499"}'
     with running(blocked.service) as url, ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, url, {"text": "first"})
         blocked.wait_for(0)
-        body = b'{"text": "left"}'
-        leaver = connected(url)
-        leaver.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        blocked.wait_for(1)
-        last = pool.submit(ask, url, {"text": "last"})
-        blocked.wait_for(2)
-        leaver.close()
-        while (
-            metric(url, 'rpbert_requests_total{method="POST",path="/v1/predict",status="499"}') < 1
-        ):
+        with connected(url) as leaver:
+            leaver.sendall(HEAD + b'Content-Length: 16\r\n\r\n{"text": "left"}')
+            blocked.wait_for(1)
+            last = pool.submit(ask, url, {"text": "last"})
+            blocked.wait_for(2)
+        while series(urlopen(url + "/metrics").read().decode(), gone) < 1:
             time.sleep(0.01)
         blocked.go.set()
-        assert [first.result()[0], last.result()[0]] == [200, 200]
-    assert seen == ["first", "last"]
-
-
-def metric(url: str, name: str) -> float:
-    with urlopen(url + "/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+        assert [first.result(), last.result()] == [200, 200]
+    assert blocked.seen == ["first", "last"]
 
 
 def test_an_address_that_is_taken_or_not_ours() -> None:
@@ -193,13 +158,11 @@ class Client(threading.Thread):
         self.wrong: list[object] = []
 
     def run(self) -> None:
-        parts = urlsplit(self.url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-        headers = {"Content-Type": "application/json"}
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         for turn in range(10_000):
             body = {"id": f"{self.number}/{turn}", "text": f"Ada Lovelace {self.number} {turn}"}
             try:
-                connection.request("POST", "/v1/predict", json.dumps(body), headers)
+                connection.request("POST", "/v1/predict", json.dumps(body), JSON)
                 answer = connection.getresponse()
                 found = json.loads(answer.read())
             except (http.client.BadStatusLine, ConnectionError):
@@ -209,11 +172,17 @@ class Client(threading.Thread):
                 self.wrong.append((answer.status, found))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "model"
+    FINDER.save_pretrained(folder)
+    return folder
+
+
 @contextmanager
 def command_line(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`rpbert serve` in a process of its own, and its address; killed in the end."""
-    FINDER.save_pretrained(folder / "model")
-    command = [sys.executable, "-m", "rpbert", "serve", str(folder / "model"), "--port", "0"]
+    command = [sys.executable, "-m", "rpbert", "serve", str(folder), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -222,24 +191,18 @@ def command_line(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def said_at_the_end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[str, int]:
-    """What a process says after a signal, and its code."""
-    assert process.stderr is not None
-    process.send_signal(number)
-    return process.stderr.read(), process.wait(60)
-
-
-def test_sigterm_under_load_answers_what_was_accepted(tmp_path: Path) -> None:
+def test_sigterm_under_load_answers_what_was_accepted(folder: Path) -> None:
     """The server's own count of what it accepted against what the clients got."""
-    with command_line(tmp_path) as (process, url):
+    with command_line(folder) as (process, url):
         clients = [Client(url, number) for number in range(16)]
         for client in clients:
             client.start()
         while sum(client.answered for client in clients) < 100:
             assert process.poll() is None
             time.sleep(0.01)
-        end, code = said_at_the_end(process, signal.SIGTERM)
-    assert code == 0
+        process.send_signal(signal.SIGTERM)
+        _, end = process.communicate(timeout=60)
+    assert process.returncode == 0
     for client in clients:
         client.join()
         assert not client.wrong
@@ -247,13 +210,14 @@ def test_sigterm_under_load_answers_what_was_accepted(tmp_path: Path) -> None:
     assert end == f"answered {answered:,} of {answered:,} requests\n"
 
 
-def test_ctrl_c_twice_ends_at_once_and_without_a_traceback(tmp_path: Path) -> None:
-    with command_line(tmp_path) as (process, url), connected(url) as slow:
+def test_ctrl_c_twice_ends_at_once_and_without_a_traceback(folder: Path) -> None:
+    with command_line(folder) as (process, url), connected(url) as slow:
         slow.sendall(HEAD + b"Content-Length: 10\r\n\r\n")  # and never the body
         urlopen(f"{url}/healthz").close()  # whose answer comes after that was read
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert process.poll() is None  # it waits for the body
-        end, _ = said_at_the_end(process, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        _, end = process.communicate(timeout=60)
     assert "Traceback" not in end
     assert end.startswith("answered ")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from rpbert import __version__
 from rpbert.batch import Job, Shard, Tally
@@ -51,12 +51,12 @@ class Source:
 
 
 def _parquet_rows(path: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
 
     try:
-        return int(pq.read_metadata(path).num_rows) if path.suffix == ".parquet" else 0
-    except (pa.ArrowException, OSError):  # the reader says what is wrong
+        return int(read_metadata(path).num_rows) if path.suffix == ".parquet" else 0
+    except (ArrowException, OSError):  # the reader says what is wrong
         return 0
 
 
@@ -64,10 +64,8 @@ class _File(BaseModel):
     sha256: str
 
 
-class _Side(BaseModel):
+class _Side(BaseModel, strict=True):
     """What of a side file is read again."""
-
-    model_config = ConfigDict(strict=True)
 
     format: Literal[1]
     input: _File
@@ -82,13 +80,11 @@ class _Side(BaseModel):
 
 def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
     """Write the side file; all other files of the shard are in place."""
-    files = {"input": (shard.source, source), "output": (shard.output, Source.of(shard.output))}
+    output = Source.of(shard.output)
     content = {
         "format": FORMAT,
-        **{
-            key: {"name": path.name, "bytes": file.size, "sha256": file.sha256}
-            for key, (path, file) in files.items()
-        },
+        "input": {"name": shard.source.name, "bytes": source.size, "sha256": source.sha256},
+        "output": {"name": shard.output.name, "bytes": output.size, "sha256": output.sha256},
         **{key: getattr(tally, key) for key in ("rows", "errors", "images", "broken")},
         "model": job.digest,
         "settings": job.settings(),
@@ -101,18 +97,15 @@ def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
 def check(shard: Shard, job: Job) -> Tally | None:
     """The counts of a finished shard; None for one that has to be tagged (again).
 
-    One whose input breaks off is tagged again: the input may have been incomplete.
-
-    Raises:
-        InputError: input, output, model or settings are not what they were.
+    One whose input breaks off is tagged again: the input may have been incomplete. Raises
+    `InputError` if input, output, model or settings are not what they were.
     """
     if not shard.side.exists():
         return None
     try:
         side = _Side.model_validate(json.loads(shard.side.read_text("utf-8")))
     except (OSError, ValueError):
-        found = "no side file of a finished shard"
-        raise _changed(shard.side, found, f"one of format {FORMAT}") from None
+        raise _changed(shard.side, "no side file", f"one of format {FORMAT}") from None
     if side.broken:
         return None
     if side.model != job.digest:
@@ -122,10 +115,8 @@ def check(shard: Shard, job: Job) -> Tally | None:
     if side.errors and not shard.errors.is_file():
         raise _changed(shard.errors, "nothing", "the posts that failed")
     for path, file in ((shard.output, side.output), (shard.source, side.input)):
-        if not path.is_file():
-            raise _changed(path, "nothing", "the file that was finished")
-        if sha256(path) != file.sha256:
-            raise _changed(path, "changed bytes", "those that were finished")
+        if not path.is_file() or sha256(path) != file.sha256:
+            raise _changed(path, "changed bytes or no file", "the file that was finished")
     return Tally(side.rows, side.errors, Counter(side.images))
 
 

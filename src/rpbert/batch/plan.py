@@ -13,11 +13,7 @@ from rpbert.errors import InputError
 
 
 def find(pattern: str) -> tuple[Path, list[Path]]:
-    """The shards that a file, a folder or a glob names, in order, behind the folder above them.
-
-    Raises:
-        InputError: there are none.
-    """
+    """The folder above the shards that a file, a folder or a glob names, and these in order."""
     given = Path(pattern)
     expected = f"a file, a folder or a glob of {', '.join(SUFFIXES)}"
     if given.is_dir():
@@ -42,11 +38,7 @@ def _is_shard(path: Path) -> bool:
 
 
 def plan(base: Path, sources: Sequence[Path], folder: Path, format: Format) -> list[Shard]:
-    """The output of each shard: below `folder` under the shard's name.
-
-    Raises:
-        InputError: two shards have the same name, or the output would lie among the input.
-    """
+    """The output of each shard, below `folder` under its name; never in place of another file."""
     shards = [
         Shard(source, (folder / source.relative_to(base)).with_suffix(f".{format}"))
         for source in sources
@@ -66,11 +58,7 @@ def plan(base: Path, sources: Sequence[Path], folder: Path, format: Format) -> l
 
 
 def divide(shards: Sequence[Shard], part: str) -> list[Shard]:
-    """Every n-th shard from the i-th on, for machine ``i/n`` of n that do not talk.
-
-    Raises:
-        InputError: `part` is not i/n with 1 ≤ i ≤ n.
-    """
+    """Every n-th shard from the i-th on, for machine ``i/n`` of n that do not talk."""
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", part)
     number, of = (int(group) for group in match.groups()) if match else (0, 0)
     if not 1 <= number <= of:

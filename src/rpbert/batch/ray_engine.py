@@ -69,9 +69,6 @@ def tag_on_ray(
     Args:
         workers: actors, each with its own model.
         gpus: GPUs they share evenly; 0 for none, None for one if this machine has one.
-
-    Raises:
-        InputError: Ray is not installed, a worker cannot load the model, or as for `tag_shard`.
     """
     share = gpu_share(workers, gpus)
     threads = max(1, torch.get_num_threads() // workers)
@@ -89,10 +86,8 @@ def tag_on_ray(
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, InputError) else error from None
         except ray.exceptions.RayActorError:
-            found, hint = (
-                "its end while it loaded, twice",
-                "give fewer --workers if memory is short",
-            )
+            hint = "give fewer --workers if memory is short"
+            found = "its end while it loaded, twice"
             raise InputError("a worker", found, "a loaded model", hint) from None
         finally:
             for actor in actors:
@@ -128,9 +123,6 @@ def connected(workers: int) -> Iterator[None]:
 
     Our own listens on this machine only and ends with the run; where Ray was imported before,
     its settings were read by then, and it starts with Ray's own.
-
-    Raises:
-        InputError: Ray is not installed.
     """
     alone = "RAY_ADDRESS" not in os.environ
     if alone and "ray" not in sys.modules:

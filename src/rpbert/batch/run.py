@@ -24,20 +24,6 @@ def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summa
         InputError: the output holds earlier files, what is finished has changed since, or the
             output cannot be written.
     """
-    _prepare(shards, resume)
-    summary, waiting = Summary(), []
-    for shard in shards:
-        finished = check(shard, job) if resume else None
-        if finished is None:
-            waiting.append(shard)
-        else:
-            summary.skipped += 1
-            summary.add(shard, finished)
-    clear(waiting)
-    return summary, waiting
-
-
-def _prepare(shards: Sequence[Shard], resume: bool) -> None:
     for shard in shards:
         for path in (shard.output, shard.side):
             if path.exists() and not resume:
@@ -50,6 +36,16 @@ def _prepare(shards: Sequence[Shard], resume: bool) -> None:
             raise InputError(folder, "a file", "a folder for the output") from None
         except OSError as error:
             raise cannot_write(folder, error) from error
+    summary, waiting = Summary(), []
+    for shard in shards:
+        finished = check(shard, job) if resume else None
+        if finished is None:
+            waiting.append(shard)
+        else:
+            summary.skipped += 1
+            summary.add(shard, finished)
+    clear(waiting)
+    return summary, waiting
 
 
 def tag(
@@ -79,11 +75,7 @@ def tag_locally(job: Job, shards: Sequence[Shard], device: str | None = None) ->
 
 
 def loaded(job: Job, device: str | None) -> Tagger:
-    """The model of a job.
-
-    Raises:
-        InputError: it is not whole, or no longer the one the job began with.
-    """
+    """The model of a job, if it is still the one the job began with."""
     tagger = Tagger.from_pretrained(
         job.model, device, job.precision, job.captioner, job.ocr, job.backend
     )
@@ -96,8 +88,7 @@ def loaded(job: Job, device: str | None) -> Tagger:
 def tag_shard(tagger: Tagger, job: Job, number: int, shard: Shard) -> Iterator[Event]:
     """Tag a shard and put its files in place; every engine runs this function.
 
-    Raises:
-        InputError: a row is at fault and the job not lenient, or the output cannot be written.
+    Raises `InputError` if a row is at fault and the job not lenient, or the disk refuses.
     """
     try:
         source = Source.of(shard.source)

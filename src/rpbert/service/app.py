@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import generate_latest
 from starlette.datastructures import UploadFile
@@ -28,41 +27,26 @@ from rpbert.service.guard import Guard, Metrics
 from rpbert.service.intake import Intake, Ready, Sent
 from rpbert.service.limits import Failure, Keys, ServiceSettings, deadline, internal, invalid
 from rpbert.service.pages import FOLDER, PAGE, Example
-from rpbert.types import Post, Prediction
+from rpbert.types import Prediction
 
 Answer = TypeVar("Answer")
 Listed: TypeAlias = Prediction | schema.PostFailureOut
 
-OPEN = frozenset(PAGE) | {"/healthz", "/readyz", "/openapi.json"}
-"""Paths that need no key: they tell of no post, and a page must load to ask for the key."""
-
 
 class Service:
-    """A model with its queue, its limits and its counts.
-
-    Args:
-        name: of the model, as clients see it.
-        examples: posts to try on the page.
-    """
+    """A model under the `name` that clients see, with its queue, its limits and its counts."""
 
     def __init__(
-        self,
-        tagger: Tagger,
-        name: str,
-        settings: ServiceSettings,
-        examples: Sequence[Example] = (),
+        self, tagger: Tagger, name: str, settings: ServiceSettings, examples: Sequence[Example]
     ) -> None:
         self.tagger, self.name, self.settings, self.examples = tagger, name, settings, examples
         self.intake = Intake(tagger, settings)
         self.metrics = Metrics(lambda: len(self.batcher))
         self.batcher = Batcher(settings.batch_wait / 1000, settings.queue, self.metrics.batch)
-        self.work = Work("predict", self.run, settings.batch_size)
+        run = partial(tagger.predict_batch, batch_size=settings.batch_size)
+        self.work = Work("predict", run, settings.batch_size)
         # Bodies are parsed and images decoded here; more threads than cores only cost memory.
         self.readers = ThreadPoolExecutor(os.cpu_count(), "intake")
-
-    def run(self, posts: Sequence[Post]) -> Sequence[Prediction]:
-        """Tag a batch."""
-        return self.tagger.predict_batch(posts, len(posts))
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -81,10 +65,16 @@ class Service:
                 await self._read(self.intake.post_or_failure, one, index)
                 for index, one in enumerate(self.intake.each(sent))
             ]
+            answers = await self._tag(ready)
             if not isinstance(sent.values, list):
-                return _raised((await self._tag(ready))[0])
-            pairs = zip(await self._tag(ready), ready, strict=True)
-            return [_in_list(*pair, index) for index, pair in enumerate(pairs)]
+                return _raised(answers[0])
+            ids = [one.post.id if isinstance(one, Ready) else str(i) for i, one in enumerate(ready)]
+            return [
+                schema.PostFailureOut(id=id, **answer.to_dict())
+                if isinstance(answer, Failure)
+                else answer
+                for id, answer in zip(ids, answers, strict=True)
+            ]
 
     async def explain(self, request: Request) -> schema.ExplanationOut:
         """Tag one post and show where on its image the words look; r may be set by hand."""
@@ -116,6 +106,11 @@ class Service:
             limits=self.settings.limits(),
         )
 
+    async def counts(self) -> Response:
+        """Counts for Prometheus."""
+        content = generate_latest(self.metrics.registry)
+        return Response(content, media_type="text/plain; version=0.0.4")
+
     async def list_examples(self) -> list[schema.ExampleOut]:
         """Posts to try."""
         found = []
@@ -124,10 +119,11 @@ class Service:
             found.append(schema.ExampleOut(text=one.text, image=image, caption=one.caption))
         return found
 
-    async def example_image(self, number: int) -> Response:
+    async def example_image(self, request: Request) -> Response:
         """The image of an example."""
-        example = dict(enumerate(self.examples)).get(number)
-        if example is None or example.image is None:
+        numbered = {str(i): one for i, one in enumerate(self.examples) if one.image}
+        example = numbered.get(request.path_params["number"])
+        if example is None:
             raise Failure(404, "not_found", "no image of an example")
         return Response(example.image, media_type=example.media)
 
@@ -172,15 +168,6 @@ def _raised(answer: Answer | Failure) -> Answer:
     return answer
 
 
-def _in_list(
-    answer: Prediction | Failure, ready: Ready | Failure, index: int
-) -> Prediction | schema.PostFailureOut:
-    if isinstance(answer, Prediction):
-        return answer
-    id = ready.post.id if isinstance(ready, Ready) else str(index)
-    return schema.PostFailureOut(id=id, **answer.to_dict())
-
-
 def create_app(service: Service, keys: Keys) -> Guard:
     """The service as an ASGI application."""
     app = FastAPI(
@@ -190,11 +177,9 @@ def create_app(service: Service, keys: Keys) -> Guard:
         lifespan=service.lifespan,
         docs_url=None,  # FastAPI's own loads scripts from another host
         redoc_url=None,
-        exception_handlers=dict.fromkeys(
-            (Failure, HTTPException, RequestValidationError, Exception), _answer_failure
-        ),
+        exception_handlers=dict.fromkeys((Failure, HTTPException, Exception), _answer_failure),
     )
-    guard = Guard(app, service.settings, keys, service.metrics, OPEN)
+    guard = Guard(app, service.settings, keys, service.metrics)
     posts: dict[str, Any] = {
         "responses": _failures(400, 401, 408, 413, 415, 422, 500, 503, 504),
         "response_model_exclude_defaults": True,  # `sources`, where there is one
@@ -204,19 +189,14 @@ def create_app(service: Service, keys: Keys) -> Guard:
     app.post("/v1/explain", openapi_extra=look, **posts)(service.explain)
     app.get("/v1/model", responses=_failures(401))(service.model)
     app.get("/v1/examples", responses=_failures(401))(service.list_examples)
-    image = _failures(401, 404) | {200: {"content": {"image/*": {}}}}
-    app.get("/v1/examples/{number}/image", responses=image)(service.example_image)
-    _answer_probes(app, service, guard)
-    for path, name in PAGE.items():
-        app.get(path, include_in_schema=False)(partial(_file, name))
-    return guard
+    number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer"}}
+    image: dict[str, Any] = {
+        "responses": _failures(401, 404) | {200: {"content": {"image/*": {}}}},
+        "openapi_extra": {"parameters": [number]},
+        "response_class": Response,
+    }
+    app.get("/v1/examples/{number}/image", **image)(service.example_image)
 
-
-def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": schema.FailureOut} for status in statuses}
-
-
-def _answer_probes(app: FastAPI, service: Service, guard: Guard) -> None:
     @app.get("/healthz", responses={500: {}})
     async def healthz() -> JSONResponse:
         """Whether the service should be kept running."""
@@ -229,11 +209,15 @@ def _answer_probes(app: FastAPI, service: Service, guard: Guard) -> None:
         ready = service.batcher.alive() and not guard.draining
         return JSONResponse({"status": "ready" if ready else "stopping"}, 200 if ready else 503)
 
-    @app.get("/metrics", responses=_failures(401) | {200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
-        """Counts for Prometheus."""
-        content = generate_latest(service.metrics.registry)
-        return Response(content, media_type="text/plain; version=0.0.4")
+    counts = _failures(401) | {200: {"content": {"text/plain": {}}}}
+    app.get("/metrics", responses=counts, response_class=Response)(service.counts)
+    for path, name in PAGE.items():
+        app.get(path, include_in_schema=False)(partial(_file, name))
+    return guard
+
+
+def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": schema.FailureOut} for status in statuses}
 
 
 async def _file(name: str) -> FileResponse:
@@ -248,8 +232,6 @@ async def _answer_failure(_: Request, error: Exception) -> JSONResponse:
         case HTTPException(status_code=status):
             code = {400: "malformed", 404: "not_found", 405: "method"}.get(status, "refused")
             failure = Failure(status, code, str(error.detail), error.headers)
-        case RequestValidationError():  # of the only typed parameter, a number in a path
-            failure = Failure(404, "not_found", "there is nothing at this address")
         case _:
             failure = internal()
     return JSONResponse(failure.to_dict(), failure.status, failure.headers)

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.responses import JSONResponse
 
 from rpbert.service.limits import MEBI, Failure, Keys, ServiceSettings, busy, too_large
+from rpbert.service.pages import PAGE
 from rpbert.types import Prediction
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -35,6 +36,8 @@ HEADERS = {
 }
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 POSTS = (1, 2, 4, 8, 16, 32, 64, 128)
+OPEN = frozenset(PAGE) | {"/healthz", "/readyz", "/openapi.json"}
+"""Paths that need no key: they tell of no post, and a page must load to ask for the key."""
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
 DISCARDED = 4  # times the limit: a refused body is read so far, or the client does not read why
@@ -44,23 +47,17 @@ class Metrics:
     """What Prometheus reads at ``/metrics``; `queue` returns how many posts wait."""
 
     def __init__(self, queue: Callable[[], int]) -> None:
-        own = self.registry = CollectorRegistry()
-
-        def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"rpbert_{name}", help, labels, registry=own)
-
-        def histogram(name: str, help: str, label: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"rpbert_{name}", help, [label], buckets=buckets, registry=own)
-
-        self._requests = counter("requests", "Answers.", "path", "method", "status")
-        self._latency = histogram("request_seconds", "Head to end of answer.", "path", SECONDS)
-        self.running = Gauge("rpbert_requests_running", "Requests being answered.", registry=own)
-        self._batches = histogram("batch_posts", "Posts of a batch.", "work", POSTS)
-        self._model = histogram("batch_seconds", "Time of the model on a batch.", "work", SECONDS)
-        self._images = counter("images", "Posts by image status.", "status")
-        self._failures = counter("post_failures", "Posts not answered, by reason.", "code")
-        waiting = Gauge("rpbert_queue_posts", "Posts that wait for the model.", registry=own)
-        waiting.set_function(queue)
+        self.registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "rpbert", "registry": self.registry}
+        timed, sized = {**own, "buckets": SECONDS}, {**own, "buckets": POSTS}
+        self._requests = Counter("requests", "Answers.", ["path", "method", "status"], **own)
+        self._latency = Histogram("request_seconds", "Head to end of answer.", ["path"], **timed)
+        self.running = Gauge("requests_running", "Requests being answered.", **own)
+        self._batches = Histogram("batch_posts", "Posts of a batch.", ["work"], **sized)
+        self._model = Histogram("batch_seconds", "Time of a batch.", ["work"], **timed)
+        self._images = Counter("images", "Posts by image status.", ["status"], **own)
+        self._failures = Counter("post_failures", "Posts that failed.", ["code"], **own)
+        Gauge("queue_posts", "Posts that wait for the model.", **own).set_function(queue)
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -82,18 +79,12 @@ class Metrics:
 
 
 class Guard:
-    """The service as an ASGI application; `open_paths` need no key."""
+    """The service as an ASGI application."""
 
     def __init__(
-        self,
-        app: FastAPI,
-        settings: ServiceSettings,
-        keys: Keys,
-        metrics: Metrics,
-        open_paths: frozenset[str],
+        self, app: FastAPI, settings: ServiceSettings, keys: Keys, metrics: Metrics
     ) -> None:
         self.app, self.settings, self.keys, self.metrics = app, settings, keys, metrics
-        self.open_paths = open_paths
         self.draining = False  # the service is being stopped: connections end with their answer
         self.accepted = self.answered = 0  # heads that were read, answers sent to the end
         self._held = 0  # bytes of all bodies
@@ -110,7 +101,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = self._with_own(message["headers"])
+                own = {**HEADERS, b"connection": b"close"} if self.draining else HEADERS
+                message["headers"] = list({**own, **dict(message["headers"])}.items())
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 self.answered += 1
@@ -127,15 +119,11 @@ class Guard:
         path = getattr(scope.get("route"), "path", scope["path"])
         return next((path for r in self.app.routes if getattr(r, "path", "") == path), "other")
 
-    def _with_own(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        own = {**HEADERS, b"connection": b"close"} if self.draining else HEADERS
-        return list({**own, **{bytes(k): bytes(v) for k, v in headers}}.items())
-
     async def _admit(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         body = _Body(self, headers, receive)
         try:
-            if scope["path"] not in self.open_paths and not self.keys.open(headers):
+            if scope["path"] not in OPEN and not self.keys.open(headers):
                 reason = "an API key is needed, as 'Authorization: Bearer KEY'"
                 raise Failure(401, "unauthorised", reason, {"WWW-Authenticate": "Bearer"})
             await body.read()
@@ -214,8 +202,7 @@ class _Body:
         if message["type"] == "http.disconnect":
             raise _Gone
         self.complete = not message.get("more_body", False)
-        chunk: bytes = message.get("body", b"")
-        return chunk
+        return bytes(message.get("body", b""))
 
     async def discard(self) -> None:
         """Read on, within bounds, what a refused client still sends."""

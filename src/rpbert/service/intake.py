@@ -58,9 +58,8 @@ class Intake:
         """The JSON value of a body."""
         # Nothing else runs while JSON is read, and an empty list of two bytes takes seventy: so
         # what parts values is counted first, be it of a text or not.
-        limits = self.settings
         found = sum(map(body.count, (b",", b"[", b"{")))
-        most = limits.max_posts * (3 * limits.max_text + OTHER_VALUES)
+        most = self.settings.max_posts * (3 * self.settings.max_text + OTHER_VALUES)
         if found > most:
             raise too_large("body", f"{found} values", most)
         try:
@@ -73,8 +72,7 @@ class Intake:
         if not isinstance(sent.values, list):
             return [sent]
         if len(sent.values) > self.settings.max_posts:
-            most = f"{self.settings.max_posts} in a request"
-            raise too_large("posts", str(len(sent.values)), most)
+            raise too_large("posts", str(len(sent.values)), self.settings.max_posts)
         return [Sent(values) for values in sent.values]
 
     def post_or_failure(self, sent: Sent, index: int) -> Ready | Failure:

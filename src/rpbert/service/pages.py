@@ -36,17 +36,15 @@ class Example:
 
 def made_examples() -> list[Example]:
     """The examples that come with the package: drawn, so that they are free to share."""
-    given = json.loads((FOLDER / "examples.json").read_text("utf-8"))
-    return [_made(**one) for one in given]
-
-
-def _made(text: str, shows: str | None, seed: int) -> Example:
-    if shows is None:
-        return Example(text)
-    scene = draw(shows, random.Random(seed), 400)
-    buffer = io.BytesIO()
-    scene.image.save(buffer, "JPEG", quality=90)
-    return Example(text, buffer.getvalue(), "image/jpeg", scene.caption)
+    found = []
+    for one in json.loads((FOLDER / "examples.json").read_text("utf-8")):
+        if one["shows"] is None:
+            found.append(Example(one["text"]))
+        else:
+            scene, buffer = draw(one["shows"], random.Random(one["seed"]), 400), io.BytesIO()
+            scene.image.save(buffer, "JPEG", quality=90)
+            found.append(Example(one["text"], buffer.getvalue(), "image/jpeg", scene.caption))
+    return found
 
 
 def read_examples(path: Path, splitter: WordSplitter) -> list[Example]:
