@@ -143,12 +143,7 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
 
 
 def test_sizes_have_limits() -> None:
-    limits: dict[str, Any] = {
-        "max_posts": 2,
-        "max_text": 20,
-        "max_image": 0.01,
-        "max_pixels": 0.0009,
-    }
+    limits: Any = {"max_posts": 2, "max_text": 20, "max_image": 0.01, "max_pixels": 0.0009}
     bodies: list[tuple[Any, int]] = [
         ({"text": "x" * 20}, 200),
         ({"text": "x" * 21}, 413),
