@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    DetrForObjectDetection,
-    ResNetConfig,
-    ResNetModel,
-    YolosForObjectDetection,
-)
+from transformers import AutoModelForObjectDetection, ResNetConfig, ResNetModel
 
 from rpbert.errors import InputError
 from rpbert.evidence.base import gather_tokens
@@ -24,16 +19,10 @@ from rpbert.types import Post, Regions, VisualTokens
 from tests.conftest import DETR, EVIDENCE, NO_EVIDENCE, RESNET, made_posts, tiny
 
 YOLOS: dict[str, Any] = {
-    "model_type": "yolos",
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "image_size": [32, 32],
-    "patch_size": 16,
-    "num_detection_tokens": 6,
+    "model_type": "yolos", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 8, "image_size": [32, 32], "patch_size": 16, "num_detection_tokens": 6,
     "num_labels": 3,
-}
+}  # fmt: skip
 
 
 def model_with(kind: str, **options: Any) -> TaggingModel:
@@ -123,8 +112,7 @@ def test_detected_regions_are_transformers_surest_queries(
 ) -> None:
     model = tiny("rpbert", evidence={"regions": {"shape": shape, "image_size": 32, key: most}})
     posts, network = made_posts(2), model.system.get_submodule("evidence.detector.network")
-    oracle = {"detr": DetrForObjectDetection, "yolos": YolosForObjectDetection}[shape["model_type"]]
-    detector: Any = oracle(network.config).eval()
+    detector = AutoModelForObjectDetection.from_config(network.config).eval()
     detector.load_state_dict(network.state_dict())
     batch = model.collator()(posts)
     assert isinstance(model.system.evidence, DetectedRegions)

@@ -28,14 +28,9 @@ def several(posts: list[Post]) -> list[Post]:
     """Three images, two without the first, one, and none."""
     first, second, third, *_ = posts
     seen = [evidence(50 + i) for i in range(3)]
+    more = PostImage(**seen[0], relation=1.0), PostImage(**seen[1], relation=0.0)
     return [
-        first.with_(
-            images=(
-                *first.images,
-                PostImage(**seen[0], relation=1.0),
-                PostImage(**seen[1], relation=0.0),
-            )
-        ),
+        first.with_(images=(*first.images, *more)),
         second.with_(images=(PostImage(), PostImage(**seen[2]))),
         third,
         third.with_(id="none", **NO_EVIDENCE),
@@ -118,10 +113,8 @@ def test_tokens_of_several_sources_stand_side_by_side() -> None:
     boxes = values.expand(-1, -1, -1, 4)
     found = side_by_side(VisualTokens(values, mask, boxes))
     assert found.mask.tolist() == [[True, True, True, False], [True, True, False, False]]
-    assert [row[m].flatten().tolist() for row, m in zip(found.values, found.mask, strict=True)] == [
-        [0, 1, 2],
-        [6, 7],
-    ]
+    rows = [row[m].flatten().tolist() for row, m in zip(found.values, found.mask, strict=True)]
+    assert rows == [[0, 1, 2], [6, 7]]
     assert torch.equal(found.boxes[..., :1], found.values)
 
 

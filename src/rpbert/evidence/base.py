@@ -31,30 +31,25 @@ ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
 
 
 class TextTable(NamedTuple):
-    """The embeddings that the words of a caption share with those of the text."""
+    """Embeddings that captions share with the text: of the encoder's sub-words, or of words."""
 
-    embed: Callable[[Tensor], Tensor]
-    """Shape: (I, V) → (I, V, width)."""
+    embed: Callable[[Tensor], Tensor]  # Shape: (I, V) → (I, V, width)
     width: int
     of_pieces: bool
-    """Whether ids are those of the text encoder's sub-words, or of the tagger's words."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the readers of a model are made with.
-
-    Attributes:
-        pieces: a text as ids of the text encoder's sub-words.
-        words: a text as ids of the tagger's words.
-        images_kept: bytes of decoded images that are kept for when they come again.
-        describers: by attribute of `PostImage`, what makes the texts of images without one.
-    """
+    """What the readers of a model are made with."""
 
     pieces: Callable[[str], Sequence[int]]
+    """A text as ids of the text encoder's sub-words."""
     words: Callable[[str], Sequence[int]]
+    """A text as ids of the tagger's words."""
     images_kept: int
+    """Bytes of decoded images that are kept for when they come again."""
     describers: Mapping[str, Describer]
+    """By attribute of `PostImage`, what makes the texts of images without one."""
 
 
 class KindSettings(Settings):

@@ -87,12 +87,7 @@ class GlobalSettings(ImageSettings, StoredSettings):
 
 
 class ImageBlocks(SeeingEvidence):
-    """The blocks f_{i,j} of the last feature map of a network (Eq. 1); a box is a block's cell.
-
-    Args:
-        network: makes the blocks.
-        preprocessing: how the images are given to it.
-    """
+    """The blocks f_{i,j} of the last feature map of a network (Eq. 1); a box is a block's cell."""
 
     cells: Tensor
 

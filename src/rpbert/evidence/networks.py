@@ -178,11 +178,7 @@ BlockNetwork: TypeAlias = ResNetBlocks | VisionBlocks
 
 
 def network_class(known: Mapping[str, str], family: str | None, what: str) -> type[PreTrainedModel]:
-    """The class of transformers that a table names for a ``model_type``.
-
-    Raises:
-        InputError: it names none.
-    """
+    """The class that a table names for a ``model_type``; an InputError where it names none."""
     import transformers
 
     if family is None or family not in known:
@@ -204,14 +200,8 @@ def load_network(known: Mapping[str, str], source: str | Path, what: str) -> Pre
 def published_network(
     source: str | Path, own: Mapping[str, Any]
 ) -> tuple[BlockNetwork, Preprocessing]:
-    """A network of `FAMILIES` by hub name or folder, and how its images are prepared.
-
-    Args:
-        own: attributes of `Preprocessing` in place of those it was trained with.
-
-    Raises:
-        InputError: see `load_published`; or a family that is not known.
-    """
+    """A network of `FAMILIES` by hub name or folder, and how its images are prepared: as it was
+    trained but for `own` attributes of `Preprocessing`; raises as `load_network` does."""
     name = model_type(source)
     kind, family = _family(WHOLE.get(name, name))
     expected = "an image network with safetensors weights, by hub name or folder"

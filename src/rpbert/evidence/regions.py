@@ -119,11 +119,7 @@ class StoredVector(StoredRegionFeatures):
 
 
 class RegionReader(Reader):
-    """Stored regions.
-
-    Args:
-        width: d_v, the size of a feature that the model takes.
-    """
+    """Stored regions, with features of the width d_v that the model takes."""
 
     made_from = "regions"
 
@@ -131,11 +127,7 @@ class RegionReader(Reader):
         self.width = width
 
     def load(self, wanted: Mapping[Hashable, tuple[Post, PostImage]]) -> Mapping[Hashable, Any]:
-        """The regions; no evidence where a detector found none.
-
-        Raises:
-            InputError: regions that are malformed or of another width.
-        """
+        """The regions, of the right width; no evidence where a detector found none."""
         loaded: dict[Hashable, Any] = {}
         for key, (post, image) in wanted.items():
             given = image.regions

@@ -1,0 +1,60 @@
+"""A kind of evidence is one file and one line of `KINDS`: a toy one, the length of each caption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import create_model
+
+from rpbert.evidence import EvidenceSettings
+from rpbert.evidence.base import Evidence, KindSettings, Reader, whole_image
+from rpbert.inference import Tagger
+from rpbert.models import parse_options
+from rpbert.models.saved import TaggingModel
+from rpbert.types import EvidenceInput, VisualTokens
+from tests.conftest import BOTH, TAGGER, made_posts
+
+
+class Lengths(Evidence):
+    width = 1
+
+    def encode(self, found: EvidenceInput) -> VisualTokens:
+        return VisualTokens(found.values, found.mask, whole_image(found.mask))
+
+    def reader(self, reading: Any) -> Reader:
+        return LengthReader()
+
+
+class LengthReader(Reader):
+    made_from = "caption"
+
+    def load(self, wanted: Any) -> dict[Any, Any]:
+        return {key: len(key) for key in wanted}
+
+    def pack(self, pieces: Any) -> tuple[torch.Tensor, torch.Tensor, None]:
+        values = torch.tensor(pieces).float().view(-1, 1, 1)
+        return values, values[..., 0] > 0, None
+
+
+class LengthSettings(KindSettings):
+    source = "caption"
+
+    def build(self, key: str, table: Any) -> Evidence:
+        return Lengths()
+
+
+def test_a_new_kind_needs_nothing_else() -> None:
+    kinds: Any = create_model(
+        "WithLengths", __base__=EvidenceSettings, lengths=(LengthSettings | None, None)
+    )
+    options = parse_options({"system": "rpbert", "tagger": TAGGER, **BOTH})
+    for given, count in (("lengths", 1), ({"blocks": options.evidence.blocks, "lengths": None}, 2)):  # type: ignore[union-attr]
+        chosen = options.model_copy(update={"evidence": kinds.model_validate(given)})
+        posts = [*made_posts(), made_posts(1)[0].with_(caption=None, image=None)]
+        tagger = Tagger(TaggingModel.create(chosen, posts), "cpu")
+        found = tagger.predict_batch(posts)
+        assert [p.image for p in found] == ["used"] * 8 + ["none"]
+        assert {source.evidence for p in found for source in p.sources} == (
+            {"blocks", "lengths"} if count == 2 else set()
+        )
