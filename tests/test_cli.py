@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import yaml
 
 from rpbert import cli
 from tests.conftest import TAGGER, TINY, picture, tiny
-from tests.training_runs import data_folder
+from tests.training_runs import data_folder, records
 
 Result = tuple[int, str, str]
+Call = Callable[..., Result]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
@@ -26,6 +29,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
         cli.main()
     out, err = capsys.readouterr()
     return int(stopped.value.code or 0), out, err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    return partial(run, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -55,92 +63,81 @@ def config(tmp_path: Path, data: Path) -> Path:
 
 @pytest.mark.parametrize(("command", "last"), [("train", "KEY=VALUE"), ("reproduce", "DATA")])
 def test_usage_says_once_that_an_argument_may_be_repeated(
-    capsys: pytest.CaptureFixture[str], command: str, last: str
+    call: Call, command: str, last: str
 ) -> None:
-    usage = run(capsys, command, "--help")[1].split("\n\n")[0]
+    usage = call(command, "--help")[1].split("\n\n")[0]
     assert usage.count("...") == 1
     assert re.search(rf"{last}[^\w\s]*\.\.\.$", usage)
 
 
+def test_the_version_is_the_packages(call: Call) -> None:
+    assert call("--version") == (0, f"rpbert {version('rpbert')}\n", "")
+
+
 def test_names_and_parameters_of_systems_are_whole_in_a_narrow_window(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = json.loads(run(capsys, "systems", "--json")[1])
+    rows = json.loads(call("systems", "--json")[1])
     # BERT-base has 109,482,240 parameters, 590,592 of them in the pooler that no tagger reads.
     parameters = {row["name"]: row["parameters"] for row in rows}
     assert parameters["bert"] - parameters["bilstm_crf"] > 109_482_240 - 590_592
     monkeypatch.setenv("COLUMNS", "50")
-    shown = run(capsys, "systems")[1]
+    shown = call("systems")[1]
     assert set(parameters) <= set(shown.split())
     assert len(re.findall(r"\d\.\d M\b", shown)) == len(rows)
 
 
-def test_train_evaluate_predict(
-    capsys: pytest.CaptureFixture[str], config: Path, data: Path, tmp_path: Path
-) -> None:
+def test_train_evaluate_predict(call: Call, config: Path, data: Path, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
-    code, out, err = run(capsys, "train", config, "training.epochs=2", "--output", run_folder)
+    code, out, err = call("train", config, "training.epochs=2", "--output", run_folder)
     assert (code, "best development F1" in out) == (0, True)
     assert "epoch 2/2: loss" in err
     assert all(line.strip() for line in err.splitlines())  # a log has no blank lines
-    code, out, _ = run(capsys, "evaluate", run_folder, data, "--json")
+    code, out, _ = call("evaluate", run_folder, data, "--json")
     scores = json.loads(out)
-    assert code == 0
-    assert scores["tags"]["strict"]["support"] == 8
-    assert scores["relation"]["support"] == 8
-    code, out, _ = run(capsys, "evaluate", run_folder, data, "--by", "type")
+    assert (code, scores["tags"]["strict"]["support"], scores["relation"]["support"]) == (0, 8, 8)
+    code, out, _ = call("evaluate", run_folder, data, "--by", "type")
     assert (code, "LOC" in out) == (0, True)
-    code, out, _ = run(capsys, "predict", run_folder, "--text", "RT Ada Lovelace", "--json")
+    code, out, _ = call("predict", run_folder, "--text", "RT Ada Lovelace", "--json")
     assert (code, json.loads(out)["image"]) == (0, "none")
 
 
-def test_predict_a_file(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+def test_a_file_of_posts(call: Call, model: Path, tmp_path: Path) -> None:
     picture(1).save(tmp_path / "a.png")
     rows = [
         {"id": "1", "text": "Ada Lovelace at Lake Como", "image": "a.png"},
         {"id": "2", "text": "Acme", "image": "gone.png"},
-        {"id": "3", "tokens": ["Ulysses"]},
+        {"id": "3", "tokens": ["Ada", "Lovelace"], "tags": ["B-PER", "I-PER"]},
     ]
-    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    code, out, err = run(capsys, "predict", model, "--input", tmp_path / "posts.jsonl")
+    source, target = tmp_path / "posts.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = call("predict", model, "--input", source)
     found = [json.loads(line) for line in out.splitlines()]
-    assert code == 0
-    assert [(row["id"], row["image"]) for row in found] == [
-        ("1", "used"),
-        ("2", "missing"),
-        ("3", "none"),
-    ]
+    states = [("1", "used"), ("2", "missing"), ("3", "none")]
+    assert (code, [(row["id"], row["image"]) for row in found]) == (0, states)
     assert "1 used, 1 none, 1 missing, 0 unreadable" in err
-    target = tmp_path / "out.jsonl"
-    code, _, _ = run(
-        capsys, "predict", model, "--input", tmp_path / "posts.jsonl", "--output", target
-    )
-    assert [json.loads(line) for line in target.read_text().splitlines()] == found
-
-
-def test_a_failing_prediction_leaves_the_earlier_output(
-    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
-) -> None:
-    good = json.dumps({"id": "1", "text": "Ada"}) + "\n"
-    (tmp_path / "posts.jsonl").write_text(good * 600 + "{broken\n")
-    target = tmp_path / "out.jsonl"
-    target.write_text("earlier")
-    code, _, err = run(
-        capsys, "predict", model, "--input", tmp_path / "posts.jsonl", "--output", target
-    )
-    assert (code, target.read_text()) == (2, "earlier")
-    assert "posts.jsonl:601" in err
+    given = ["predict", model, "--input", source, "--output", target]
+    assert call(*given)[0] == 0
+    written = target.read_text()
+    assert [json.loads(line) for line in written.splitlines()] == found
+    source.write_text(json.dumps(rows[1]) + "\n" + (json.dumps(rows[2]) + "\n") * 600 + "{broken\n")
+    code, _, err = call(*given)
+    assert (code, target.read_text()) == (2, written)
+    assert "posts.jsonl:602" in err
     assert not list(tmp_path.glob(".out*"))
+    source.write_text(json.dumps(rows[2]))
+    code, out, _ = call("evaluate", model, source, "--json")
+    assert (code, json.loads(out)["tags"]["strict"]["support"]) == (0, 1)
 
 
-def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, _ = run(capsys, "data", "make", tmp_path / "made", "--posts", 40, "--seed", 3)
+def test_data_make_and_check(call: Call, tmp_path: Path) -> None:
+    assert call("data", "make", tmp_path / "made", "--posts", 40, "--seed", 3)[0] == 0
+    code, out, _ = call("data", "check", tmp_path / "made", "--json")
+    splits = json.loads(out)["splits"].values()
     assert code == 0
-    code, out, _ = run(capsys, "data", "check", tmp_path / "made", "--json")
-    splits = json.loads(out)["splits"]
-    assert sum(split["posts"] for split in splits.values()) == 40
-    assert sum(split["images"]["present"] for split in splits.values()) == 40
-    assert run(capsys, "data", "check", tmp_path / "made")[0] == 0
+    assert sum(split["posts"] for split in splits) == 40
+    assert sum(split["images"]["present"] for split in splits) == 40
+    assert call("data", "check", tmp_path / "made")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -167,22 +164,11 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         ("evaluate MODEL DATA --precision fp64", "fp64"),
         ("predict MODEL", "--text"),
         ("predict MODEL --text a --input FILE", "--text"),
-        ("predict MODEL --text a --workers 2", "--workers"),
-        ("predict MODEL --text a --strict", "--lenient"),
         ("predict MODEL --text a --caption b", "blocks"),
         ("predict MODEL --input NOWHERE.jsonl", "NOWHERE.jsonl"),
         ("predict MODEL --input DATA", "folder"),
         ("predict MODEL --input EMPTY.jsonl", "EMPTY.jsonl"),
-        ("predict MODEL --input EMPTY.jsonl --output DATA", "folder"),
         ("predict MODEL --input EMPTY.jsonl --caption a", "--caption"),
-        ("predict MODEL --input EMPTY.jsonl --resume", "shards"),
-        ("predict MODEL --input EMPTY.jsonl --output o.parquet --format jsonl", "--format"),
-        ("predict MODEL --input EMPTY.jsonl --output o.csv", "o.csv"),
-        ("predict MODEL --input EMPTY.jsonl --output EMPTY.jsonl", "EMPTY.jsonl"),
-        ("predict MODEL --input SHARDS --output out/ --workers 0", "--workers"),
-        ("predict MODEL --input SHARDS --output out/ --workers 2", "--workers"),
-        ("predict MODEL --input SHARDS --output out/ --gpus 99", "--gpus"),
-        ("predict MODEL --input SHARDS --output out.jsonl", "out.jsonl"),
         ("predict DATA --text a", "manifest"),
         ("demo --output DATA", "other files"),
         ("demo --output FILE", "FILE"),
@@ -194,7 +180,7 @@ def test_data_make_and_check(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     ],
 )
 def test_wrong_input_gets_one_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str],
+    call: Call,
     arguments: str,
     named: str,
     model: Path,
@@ -204,12 +190,11 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("SHARDS").mkdir()
-    for path in ("FILE", "EMPTY.jsonl", "SHARDS/a.jsonl"):
-        Path(path).write_text("something" if path == "FILE" else "")
+    Path("FILE").write_text("something")
+    Path("EMPTY.jsonl").touch()
     known = {"MODEL": str(model), "DATA": str(data), "CONFIG": str(config)}
     words = [known.get(word, word).replace("\xa0", " ") for word in arguments.split(" ")]
-    code, out, err = run(capsys, *words)
+    code, out, err = call(*words)
     assert (code, out) == (2, "")
     # What a run says before it meets the fault are lines of progress; the fault itself is one.
     (fault,) = [line for line in err.splitlines() if line.startswith("rpbert: ")]
@@ -219,125 +204,89 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     assert not Path("RUN").exists()  # nothing is left of what never began
 
 
-def test_a_single_file_is_evaluated_as_it_is(
-    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
-) -> None:
-    row = {"id": "1", "tokens": ["Ada", "Lovelace"], "tags": ["B-PER", "I-PER"]}
-    (tmp_path / "posts.jsonl").write_text(json.dumps(row))
-    code, out, _ = run(capsys, "evaluate", model, tmp_path / "posts.jsonl", "--json")
-    assert (code, json.loads(out)["tags"]["strict"]["support"]) == (0, 1)
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_stopped_run_prints_the_command_that_goes_on(
-    capsys: pytest.CaptureFixture[str],
-    config: Path,
-    tmp_path: Path,
-    begun: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Call, config: Path, tmp_path: Path, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     late, early = "rpbert.training.train.Trainer.fit", "rpbert.training.train.run_posts"
     monkeypatch.setattr(late if begun else early, interrupted)
     given = ["train", config, "model.tagger={dropout: 0.1}", "--output", tmp_path / "a run"]
-    code, _, err = run(capsys, *given)
+    code, _, err = call(*given)
     *_, said, line = err.splitlines()
-    assert said == "rpbert: stopped"
     again = shlex.split(line.removeprefix("to go on: "))
-    assert code == 130
+    assert (code, said) == (130, "rpbert: stopped")
     assert again == ["rpbert", *map(str, given), *(["--resume"] if begun else [])]
     monkeypatch.undo()
-    assert run(capsys, *again[1:])[0] == 0
+    assert call(*again[1:])[0] == 0
 
 
-def test_stopping_is_no_traceback(
-    capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
+def test_stopping_is_no_traceback(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rpbert.models.saved.TaggingModel.load", interrupted)
-    code, _, err = run(capsys, "predict", model, "--text", "a")
+    code, _, err = call("predict", model, "--text", "a")
     assert (code, err) == (130, "rpbert: stopped\n")
 
 
 def test_reproduce_prints_the_table_it_writes(
-    capsys: pytest.CaptureFixture[str], data: Path, config: Path, tmp_path: Path
+    call: Call, data: Path, config: Path, tmp_path: Path
 ) -> None:
     content = yaml.safe_load(config.read_text())
-    content["model"].pop("system")
-    content.pop("data")
+    del content["model"]["system"], content["data"]
     config.write_text(yaml.safe_dump(content))
-    arguments = ["reproduce", "table6", data, "--output", tmp_path / "out", "--config", config]
-    code, out, err = run(capsys, *arguments, "--seeds", 1, "--set", "training.batch_size=8")
-    assert code == 0
-    assert out == (tmp_path / "out" / "table6.md").read_text()
+    given = ["reproduce", "table6", data, "--output", tmp_path / "out", "--config", config]
+    given += ["--seeds", 1]
+    code, out, err = call(*given, "--set", "training.batch_size=8")
+    assert (code, out) == (0, (tmp_path / "out" / "table6.md").read_text())
     assert "`rpbert-none`" in out
     assert "2 runs, 0 of them done" in err
-    code, out, _ = run(capsys, *arguments, "--seeds", 1, "--set", "training.batch_size=8", "--json")
+    code, out, _ = call(*given, "--set", "training.batch_size=8", "--json")
     assert json.loads(out) == json.loads((tmp_path / "out" / "table6.json").read_text())
-    code, _, err = run(capsys, *arguments, "--seeds", 1)
-    assert code == 2
-    assert "other settings of training: batch_size" in err
+    code, _, err = call(*given)
+    assert (code, "batch_size" in err) == (2, True)
 
 
-@pytest.mark.parametrize("split_off", [False, True])
+def test_a_table_without_a_row_that_could_run_is_a_fault(
+    call: Call, data: Path, tmp_path: Path
+) -> None:
+    given = ["reproduce", "table4", data, "--output", tmp_path / "out", "--seeds", 1]
+    nowhere = ["--only", "bert", "--set", "model.encoder.pretrained=no/where"]
+    code, out, err = call(*given, *nowhere)
+    assert (code, "not run: " in out) == (2, True)
+    line = err.splitlines()[-1]
+    assert line.startswith("rpbert: table4: ")
+    assert "no/where" in line
+
+
+@pytest.mark.parametrize("posts", ["with relations", "split off", "without relations"])
 def test_the_relation_baseline_is_trained_and_scored_by_the_same_commands(
-    capsys: pytest.CaptureFixture[str], config: Path, data: Path, tmp_path: Path, split_off: bool
+    call: Call, config: Path, data: Path, tmp_path: Path, posts: str
 ) -> None:
     """Task#1 alone, on posts with tags and, as TRC has none, without a development split."""
     given = [f"model={{system: lstm_cnn, evidence: {json.dumps(TINY['lstm_cnn']['evidence'])}}}"]
-    if split_off:
-        other = data_folder(tmp_path / "other")
+    other = data_folder(tmp_path / "other", relations=posts != "without relations")
+    if posts == "split off":
         (other / "valid.txt").unlink()
         rows = (other / "train.txt").read_text()
         (other / "train.txt").write_text("\n".join([rows] * 3))
         given.append(f"data.relations={other}")
-    code, out, err = run(capsys, "train", config, *given, "--output", tmp_path / "run")
-    assert code == 0
+    elif posts == "without relations":
+        given.append(f"data.path={other}")
+    code, out, err = call("train", config, *given, "--output", tmp_path / "run")
+    if posts == "without relations":
+        assert (code, "relation" in err, (tmp_path / "run").exists()) == (2, True, False)
+        return
+    assert (code, "best development F1" in out) == (0, True)
     assert "Task#2 is skipped" in err
-    assert ("data.path is not read" in err) == split_off
-    assert "best development F1" in out
-    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert record["dev"] is None
-    assert set(record["loss"]) == {"relation"}
-    assert record["dev_relation"]["support"] == (2 if split_off else 8)
-    code, out, _ = run(capsys, "evaluate", tmp_path / "run", data, "--json")
-    assert code == 0
+    assert ("data.path is not read" in err) == (posts == "split off")
+    (record,) = records(tmp_path / "run")
+    assert (record["dev"], set(record["loss"])) == (None, {"relation"})
+    assert record["dev_relation"]["support"] == (2 if posts == "split off" else 8)
+    code, out, _ = call("evaluate", tmp_path / "run", data, "--json")
     scores = json.loads(out)
-    assert scores["tags"] is None
-    assert scores["relation"]["support"] == 8
-    code, out, _ = run(capsys, "predict", tmp_path / "run", "--text", "a dog", "--json")
+    assert (code, scores["tags"], scores["relation"]["support"]) == (0, None, 8)
+    code, out, _ = call("predict", tmp_path / "run", "--text", "a dog", "--json")
     prediction = json.loads(out)
-    assert prediction["entities"] == []
-    assert prediction["relation"] == 0.0
-
-
-def test_the_relation_baseline_needs_relations(
-    capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path
-) -> None:
-    bare = data_folder(tmp_path / "bare", relations=False)
-    model = f"model={{system: lstm_cnn, evidence: {json.dumps(TINY['lstm_cnn']['evidence'])}}}"
-    given = ["train", config, model, f"data.path={bare}", "--output", tmp_path / "run"]
-    code, _, err = run(capsys, *given)
-    assert (code, "relation" in err, (tmp_path / "run").exists()) == (2, True, False)
-
-
-def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "--version") == (0, f"rpbert {version('rpbert')}\n", "")
-
-
-def test_a_table_without_a_row_that_could_run_is_a_fault(
-    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path
-) -> None:
-    given = ["reproduce", "table4", data, "--output", tmp_path / "out", "--seeds", 1]
-    nowhere = ["--only", "bert", "--set", "model.encoder.pretrained=no/where"]
-    code, out, err = run(capsys, *given, *nowhere)
-    assert code == 2
-    assert "not run: " in out
-    line = err.splitlines()[-1]
-    assert line.startswith("rpbert: table4: found no row that could run; ")
-    assert "no/where" in line
+    assert (prediction["entities"], prediction["relation"]) == ([], 0.0)

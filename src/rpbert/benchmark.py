@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -58,32 +58,32 @@ SHAPES: dict[str, dict[str, Any]] = yaml.safe_load(
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured, and how often.
-
-    Attributes:
-        posts: posts tagged in one repeat; no two repeats share posts.
-        threads: of a CPU; None: as many as PyTorch takes.
-    """
+    """What is measured, and how often: no two repeats share posts."""
 
     system: Literal["rpbert", "bert"] = "rpbert"
     size: Literal["published", "tiny"] = "published"
     batch: int = 8
     posts: int = 64
     repeats: int = 5
-    threads: int | None = None
+    threads: int | None = None  # as many as PyTorch takes
     device: str = "cpu"
     backend: Backend = "torch"
 
     def texts(self, first: int, count: int) -> list[Post]:
         """Posts without pictures, each two made posts long: 18 words, about 20 sub-words."""
-        return [_text(number) for number in range(first, first + count)]
+        posts = []
+        for number in range(first, first + count):
+            made = [make_post(2 * number + k, Options()) for k in (0, 1)]
+            words, tags, _ = zip(*(token for post in made for token in post.tokens), strict=True)
+            relation = float(made[0].relation)
+            posts.append(Post.from_words(str(number), words, tags=tags, relation=relation))
+        return posts
 
     def given(self, first: int, count: int) -> list[Post]:
         """Posts as the system takes them: with a JPEG each, as bytes, but for `bert`."""
-        posts = self.texts(first, count)
+        posts, side = self.texts(first, count), SHAPES[self.size]["pixels"]
         if self.system == "bert":
             return posts
-        side = SHAPES[self.size]["pixels"]
         return [post.with_(image=_jpeg(int(post.id), side)) for post in posts]
 
     def model(self) -> TaggingModel:
@@ -105,9 +105,10 @@ class Work:
         """That model, for inference."""
         return Tagger(self.model(), self.device, precision, self.backend)
 
+    @contextmanager
     def trainer(
-        self, precision: Precision, moments: str, folder: str
-    ) -> tuple[Trainer, list[Task]]:
+        self, precision: Precision, moments: str = "task"
+    ) -> Iterator[tuple[Trainer, list[Task]]]:
         """A trainer of that model, and its tasks: posts for a warm-up and every repeat."""
         set_seed(0)
         given = {"precision": precision, "moments": moments, "batch_size": self.batch}
@@ -119,16 +120,11 @@ class Work:
         if model.system.has_relation:
             tasks.insert(0, RelationTask(posts, settings.relation))
         schedule = Schedule(tasks, self.batch, 0, model.collator().lengths)
-        accelerator = accelerator_for(settings, Path(folder))
-        trainer = Trainer(accelerator, model, schedule, settings, Path(folder), StopSignals())
-        trainer.system.train()
-        return trainer, tasks
-
-
-def _text(number: int) -> Post:
-    made = [make_post(2 * number + k, Options()) for k in (0, 1)]
-    words, tags, _ = zip(*(token for post in made for token in post.tokens), strict=True)
-    return Post.from_words(str(number), words, tags=tags, relation=float(made[0].relation))
+        with tempfile.TemporaryDirectory() as name:
+            accelerator, folder = accelerator_for(settings, Path(name)), Path(name)
+            trainer = Trainer(accelerator, model, schedule, settings, folder, StopSignals())
+            trainer.system.train()
+            yield trainer, tasks
 
 
 @cache
@@ -193,19 +189,16 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 def _machine(work: Work) -> dict[str, Any]:
     """What the machine is, and GFLOP/s of a product of square matrices, the best of eight."""
     side = 2048 if work.size == "published" else 256
-    given = {"fp32": torch.float32, "bf16": torch.bfloat16}
     calls: dict[str, Callable[[], object]] = {}
-    for name, dtype in given.items():
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         left, right = (torch.randn(side, side, device=work.device).to(dtype) for _ in "lr")
         calls[name] = partial(torch.mm, left, right)
     if work.device == "cpu":
         whole = torch.randint(-127, 127, (side, side), dtype=torch.int8)
         calls["int8"] = partial(torch._int_mm, whole, whole)
     with torch.inference_mode():
-        products = {
-            name: 2 * side**3 / 1e9 / min(seconds(call) for _ in range(8))
-            for name, call in calls.items()
-        }
+        fastest = {name: min(seconds(call) for _ in range(8)) for name, call in calls.items()}
+    products = {name: 2 * side**3 / 1e9 / taken for name, taken in fastest.items()}
     return {**machine(work.device), "products": products}
 
 
@@ -230,10 +223,7 @@ def _inference(work: Work, precision: Precision) -> dict[str, Any]:
 
 
 def _against_plain(tagger: Tagger, posts: list[Post], device: str) -> tuple[float, float]:
-    """GFLOP of a post, and how far any emission is from that of the plain system in float32.
-
-    Products and convolutions are counted, of posts that are read one by one: nothing is padded.
-    """
+    """GFLOP of a post read by itself, and the largest difference of an emission to plain fp32."""
     system, collator = tagger.model.system.eval(), tagger.decoder.collator
     total, plain = 0, list[Tensor]()
     with torch.inference_mode():
@@ -255,15 +245,15 @@ def _growth(work: Work, precision: Precision) -> dict[str, Any]:
         tagger.predict_batch(posts[:batch], batch)
         return len(posts) / min(seconds(tagger.predict_batch, posts, batch) for _ in "ab")
 
+    def longer(times: int) -> list[Post]:
+        few = posts[: 2 * work.batch]
+        return [Post.from_words(post.id, post.words * times, image=post.image) for post in few]
+
     posts = work.given(0, max(work.posts, 32))
-    few = posts[: 2 * work.batch]
     numbers = [max(1, work.posts * share // 4) for share in (1, 2, 4)]
     return {
         "batch": {str(size): rate(posts[:32], size) for size in (1, 2, 4, 8, 16, 32)},
-        "length": {
-            str(n): rate([Post.from_words(p.id, p.words * n, image=p.image) for p in few])
-            for n in (1, 2, 4, 8)
-        },
+        "length": {str(times): rate(longer(times)) for times in (1, 2, 4, 8)},
         "posts": {str(number): rate(posts[:number]) for number in numbers},
     }
 
@@ -271,8 +261,7 @@ def _growth(work: Work, precision: Precision) -> dict[str, Any]:
 def _training(work: Work, precision: Precision, moments: str) -> dict[str, Any]:
     """Posts a second and memory, with the optimisers of both tasks."""
     rates: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        trainer, tasks = work.trainer(precision, moments, folder)
+    with work.trainer(precision, moments) as (trainer, tasks):
         for task in tasks:
             groups = trainer.schedule.batches(task, 1)[: work.repeats + 1]
             batches = [trainer.collator.with_gold(group) for group in groups]
@@ -284,13 +273,9 @@ def _training(work: Work, precision: Precision, moments: str) -> dict[str, Any]:
 
 
 def _operations(work: Work) -> dict[str, float]:
-    """GFLOP of a post in a training step of each task, by plain layers: as in `_inference`.
-
-    Less those of an LSTM whose kernel is fused, which shows no products: not a hundredth.
-    """
+    """GFLOP of a post in a training step of each task, less those of a fused LSTM (under 1 %)."""
     counted = {}
-    with tempfile.TemporaryDirectory() as folder:
-        trainer, tasks = work.trainer("fp32", "task", folder)
+    with work.trainer("fp32") as (trainer, tasks):
         for task in tasks:
             posts = task.posts[:COUNTED]
             with counting() as counter:
@@ -313,9 +298,9 @@ def _profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
     count = work.batch if train else 2 * work.batch
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
         if train:
-            trainer, tasks = work.trainer(precision, "task", folder)
+            trainer, tasks = stack.enter_context(work.trainer(precision))
             batch = trainer.collator.with_gold(tasks[-1].posts[:count])
             call: Callable[[], object] = partial(trainer.step, tasks[-1], batch)
         else:
@@ -328,13 +313,8 @@ def _profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
     times = [(e.self_device_time_total or e.self_cpu_time_total, e) for e in seen.key_averages()]
     total = sum(time for time, _ in times) or 1.0
     times.sort(key=lambda pair: -pair[0])
-    return {
-        "seconds_per_post": total / 1e6 / count,
-        "operations": [
-            {"name": event.key, "share": time / total, "calls": event.count}
-            for time, event in times[:15]
-        ],
-    }
+    rows = [{"name": e.key, "share": time / total, "calls": e.count} for time, e in times[:15]]
+    return {"seconds_per_post": total / 1e6 / count, "operations": rows}
 
 
 def run(
@@ -347,14 +327,10 @@ def run(
     growth: bool = True,
     profile: bool = False,
 ) -> dict[str, Any]:
-    """Measure; the result is a JSON document.
-
-    Args:
-        precisions: of inference; training is measured in those of them that it knows.
-        say: takes a line that names what is measured next.
+    """Measure inference, and training in the precisions that it knows; returns a JSON document.
 
     Raises:
-        InputError: a part failed.
+        InputError: a measurement failed.
     """
 
     def part(measure: Callable[..., Any], **arguments: Any) -> Any:
@@ -371,15 +347,15 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         work.model().save(Path(folder, "model"))
         for name in precisions:
-            asked = partial(part, _first_prediction, folder=f"{folder}/model", precision=name)
-            found["inference"][name]["first_prediction_seconds"] = seconds(asked)
+            first = partial(part, _first_prediction, folder=f"{folder}/model", precision=name)
+            found["inference"][name]["first_prediction_seconds"] = seconds(first)
     if growth:
         found["growth"] = {name: part(_growth, precision=name) for name in precisions[-1:]}
     if profile:
+        asked = [("inference", name) for name in precisions] + [("training", n) for n in trained]
         found["profile"] = {
             f"{kind} {name}": part(_profile, precision=name, train=kind == "training")
-            for kind, names in (("inference", precisions), ("training", trained))
-            for name in names
+            for kind, name in asked
         }
     return found
 

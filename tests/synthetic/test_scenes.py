@@ -7,11 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from rpbert.synthetic.canvas import SUPERSAMPLING, Canvas, Pen, arc
 from rpbert.synthetic.colours import COLOURS
 from rpbert.synthetic.scenes import draw
 from rpbert.synthetic.sentences import LABELS
@@ -20,13 +18,16 @@ WORDS_OF = {
     "person": {"person", "people"},
     "landscape": {"mountains", "sea", "skyline", "hills", "desert", "village"},
     "logo": {"shield", "badge", "logo", "shop"},
+    "nothing": {"nothing"},
     "object": {"mug", "phone", "car", "ball", "trophy", "book", "guitar", "camera", "gift", "shoe"},
 }
 
 
-@pytest.mark.parametrize(("label", "kinds"), [("PER", 2), ("LOC", 6), ("ORG", 4), ("MISC", 10)])
+@pytest.mark.parametrize(
+    ("label", "kinds"), [("PER", 2), ("LOC", 6), ("ORG", 4), ("MISC", 10), (None, 1)]
+)
 def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(
-    label: str, kinds: int
+    label: str | None, kinds: int
 ) -> None:
     seen = set()
     for k in range(100):
@@ -39,14 +40,6 @@ def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(
             assert article != "an" or following[0] in "aeiou"
             assert article != "a" or following[0] not in "aeiou"
     assert len(seen) >= kinds
-
-
-def test_a_scene_of_nothing_shows_no_type() -> None:
-    for k in range(20):
-        scene = draw(None, random.Random(k), 48)
-        assert scene.kind == "nothing"
-        assert scene.caption.startswith("nothing ")
-        assert not any(set(scene.caption.split()) & own for own in WORDS_OF.values())
 
 
 def test_sides_vary_around_the_size_asked_for() -> None:
@@ -63,9 +56,7 @@ def test_every_size_is_drawn_in_full_colour_and_the_same_chance_the_same(size: i
         first, again, other = (draw(label, random.Random(seed), size) for seed in (5, 5, 6))
         assert (first.image.tobytes(), first.caption) == (again.image.tobytes(), again.caption)
         assert first.image.tobytes() != other.image.tobytes()
-        image = first.image
-        assert image.mode == "RGB"
-        assert np.asarray(image).std() > 5
+        assert np.asarray(first.image.convert("L")).std() > 5
 
 
 def test_the_colour_named_for_a_gift_box_covers_a_good_part_of_the_picture() -> None:
@@ -93,32 +84,3 @@ def test_shapes_tell_the_type_and_mean_colours_do_not() -> None:
     by_shape = SVC(C=10).fit(shapes[:500], types[:500])
     assert by_colour.score(means[500:], types[500:]) < 0.5
     assert by_shape.score(shapes[500:], types[500:]) > 0.7
-
-
-def test_a_turned_pen_agrees_with_rotation_by_hand() -> None:
-    """A quarter turn clockwise takes (1, 0) to (0, 1) where y grows downwards."""
-    canvas = Canvas(50, 50)
-    pen = canvas.pen.at(0.5, 0.5, scale=0.2, turn=90)
-    a, b, c, d, e, f = pen.frame
-    unit = 50 * SUPERSAMPLING
-    assert (a + c, d + f) == pytest.approx((0.5 * unit, 0.7 * unit))
-    mirrored = canvas.pen.at(0.5, 0.5, scale=0.2, turn=90, mirror=True).frame
-    assert (mirrored[0] + mirrored[2], mirrored[3] + mirrored[5]) == pytest.approx(
-        (0.5 * unit, 0.3 * unit)
-    )
-    assert (b + c, e + f) == pytest.approx((0.3 * unit, 0.5 * unit))
-
-
-def test_a_filled_box_covers_its_pixels_and_no_others() -> None:
-    from PIL import ImageDraw
-
-    image = Image.new("RGB", (40, 40))
-    Pen(ImageDraw.Draw(image), (40, 0, 0, 0, 40, 0)).box(0.25, 0.5, 0.75, 0.9, (255, 0, 0))
-    red = np.asarray(image)[:, :, 0] > 0
-    assert red[21:35, 11:29].all()
-    assert red.sum() == red[20:37, 10:31].sum()
-
-
-def test_an_arc_lies_on_its_ellipse() -> None:
-    points = arc(1, 2, 3, 4, 20, 200)
-    assert all(((x - 1) / 3) ** 2 + ((y - 2) / 4) ** 2 == pytest.approx(1) for x, y in points)
