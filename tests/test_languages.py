@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,6 @@ def test_raw_chinese_is_tagged_by_characters_at_exact_offsets(
         assert sorted(spans, key=str) == sorted(row["entities"], key=str)
 
 
-def test_a_character_per_word_file_trains_the_same_words(tmp_path: Path) -> None:
-    lines = ["IMGID:1", "今\tO", "天\tO", "在\tO", "北\tB-LOC", "京\tI-LOC", ""]
-    (tmp_path / "train.txt").write_text("\n".join(lines))
-    (read,) = open_data(tmp_path).read("train")
-    assert (read.words, read.tags) == (tuple("今天在北京"), ("O", "O", "O", "B-LOC", "I-LOC"))
-    tagger = Tagger(tiny("bert", [read]), "cpu")
-    assert tagger.as_post("在北京").words == ("在", "北", "京")
-
-
 def test_text_from_right_to_left_keeps_its_offsets() -> None:
     model = tiny("bert")
     with torch.no_grad():
@@ -101,10 +93,9 @@ def test_a_tag_set_of_any_size_is_read_from_the_data() -> None:
     model = tiny("bilstm_crf", posts)
     assert len(model.vocabulary.tags) == 1 + 2 * 70
     assert torch.isfinite(model.system(model.collator().with_gold(posts)).losses).all()
+    row = model.vocabulary.tag_rows["B-" + labels[42]]
     with torch.no_grad():
-        model.system.get_parameter("tagger.to_tags.bias")[
-            model.vocabulary.tag_rows["B-" + labels[42]]
-        ] = 50
+        model.system.get_parameter("tagger.to_tags.bias")[row] = 50
     (prediction,) = Tagger(model, "cpu").predict_batch(["see it"])
     assert [entity.label for entity in prediction.entities] == [labels[42]] * 2
 
@@ -128,7 +119,5 @@ def test_a_post_of_3000_words_keeps_every_word_and_offset(family: str) -> None:
     assert len(counted) == sum(alone)
     (prediction,) = tagger.predict_batch([text])
     assert [entity.text for entity in prediction.entities] == words
-    starts = [0]
-    for word in words[:-1]:
-        starts.append(starts[-1] + len(word) + 2)
-    assert [entity.start for entity in prediction.entities] == starts
+    starts = accumulate((len(word) + 2 for word in words[:-1]), initial=0)
+    assert [entity.start for entity in prediction.entities] == list(starts)

@@ -111,11 +111,7 @@ def test_many_malformed_files(tmp_path: Path, soak: Soak) -> None:
         ("a: 1\n\nb: \0\n", r"run\.yaml:3: .*'\\x00'"),
         ("a: " + "[" * 5000, r"run\.yaml:1: .*nested"),
         ("a" * (1 << 21), r"run\.yaml: found 2,097,152 bytes"),
-        (
-            "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
-            + "\n".join(f"a{i + 1}: &a{i + 1} [{f'*a{i},' * 10}]" for i in range(30)),
-            "aliases",
-        ),
+        ("\n".join(["x: &x [1,1,1,1,1,1,1,1,1]", *hostile.ALIASES]), "aliases"),
     ],
 )
 def test_yaml_of_strangers(tmp_path: Path, text: str, found: str) -> None:
@@ -125,11 +121,9 @@ def test_yaml_of_strangers(tmp_path: Path, text: str, found: str) -> None:
 
 
 def test_aliases_of_a_few_values_are_taken(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(
-        "model: {system: bilstm_crf}\ndata: {path: posts}\n"
-        "training: {tagging: &rates {head: 1, encoder: 1, projection: 1, visual: 1}, "
-        "relation: *rates}\n"
-    )
+    rates = "{tagging: &r {head: 1, encoder: 1, projection: 1, visual: 1}, relation: *r}"
+    text = f"model: {{system: bilstm_crf}}\ndata: {{path: posts}}\ntraining: {rates}\n"
+    (tmp_path / "run.yaml").write_text(text)
     run = load_run(tmp_path / "run.yaml")
     assert run.training.tagging == run.training.relation
 

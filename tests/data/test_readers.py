@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data.readers import open_data
-from rpbert.data.reading import ImageFolder
 from rpbert.errors import InputError
 from rpbert.types import Post, PostImage
 from tests.data.files import folder_of, kinds, read
@@ -40,28 +39,15 @@ def test_a_data_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dev.txt", "valid.txt"])
 @pytest.mark.parametrize("images", ["images", "twitter2015_images"])
-def test_both_spellings_of_the_development_split_and_the_image_folder(
-    tmp_path: Path, name: str, images: str
-) -> None:
-    folder = folder_of(tmp_path, {name: SMALL, "train.txt": SMALL, f"{images}/a.jpg": ""})
+def test_the_development_split_and_the_image_folder(tmp_path: Path, name: str, images: str) -> None:
+    """Both have two spellings; of an image's suffixes JPEG is preferred, in any case."""
+    files = {f"{images}/{file}": "" for file in ("a.png", "a.jpg", "a.txt", "b.JPEG")}
+    folder = folder_of(tmp_path, {name: SMALL + "IMGID:c\n", "train.txt": SMALL, **files})
     source = open_data(folder)
     assert source.splits == ("train", "dev")
     for asked in ("dev", "valid"):
-        posts = [(post.id, post.image) for post in source.read(asked)]
-        assert posts == [(id, folder / images / f"{id}.jpg") for id in "ab"]
-
-
-def test_jpg_is_preferred_and_case_does_not_matter(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"a.png": "", "a.jpg": "", "a.txt": "", "b.JPEG": ""})
-    found = [ImageFolder(folder).find(id, "here").name for id in ("a", "b", "c")]
-    assert found == ["a.jpg", "b.JPEG", "c.jpg"]
-
-
-@pytest.mark.parametrize("id", ["../a", "/etc/a", "a/b", "a\\b", "..", ".", "a\0b"])
-def test_an_image_id_never_leaves_its_folder(tmp_path: Path, id: str) -> None:
-    folder = folder_of(tmp_path, {"test.txt": f"IMGID:{id}\nx\tO\n", "images/a.jpg": ""})
-    with pytest.raises(InputError, match=r"test\.txt:1: found the image id"):
-        read(folder, "test")
+        found = [post.image for post in source.read(asked)]
+        assert found == [folder / images / file for file in ("a.jpg", "b.JPEG", "c.jpg")]
 
 
 def test_what_real_files_hold_is_survived_and_listed(tmp_path: Path) -> None:
@@ -113,61 +99,33 @@ def test_any_words_come_back_as_written(
         assert [post.text[start:end] for start, end in post.spans] == list(post.words)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", r"train\.txt: found no post"),
-        ("\n\n", r"train\.txt: found no post"),
-        ("a\tO\n", r"train\.txt:1: found the word 'a' outside any post"),
-        ("IMGID:1\n\na\tO\n", r"train\.txt:3: found the word 'a' outside any post"),
-        ("IMGID:\na\tO\n", r"train\.txt:1: found IMGID: without an id"),
-        ("IMGID:1\na O\n", r"train\.txt:2: found 'a O'; .* set a tab"),
-        ("IMGID:1\na\t0\n", r"train\.txt:2: found the tag '0'"),
-        ("IMGID:1\na\tB-PER \n", r"train\.txt:2: found the tag 'B-PER '"),
-        (b"IMGID:1\n\xe9\tO\n", r"train\.txt:2: found the byte 0xe9 at column 1"),
-    ],
-)
-def test_malformed_text_files(tmp_path: Path, content: str | bytes, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        read(folder_of(tmp_path, {"train.txt": content}), "train")
+CLIMBING = ("../a", "/etc/a", "a/b", "a\\b", "..", ".", "a\0b")
 
 
 @pytest.mark.parametrize(
-    ("companion", "content", "message"),
+    ("name", "content", "message"),
     [
-        ("relations.tsv", "a\tyes\n", r"relations\.tsv:1: found the relation 'yes'"),
-        ("relations.tsv", "a\t1\nb\tnan\n", r"relations\.tsv:2: found the relation 'nan'"),
-        ("captions.tsv", "a cat\n", r"captions\.tsv:1: found 'a cat'"),
-        ("captions.tsv", "a\tx\na\ty\n", r"captions\.tsv:2: found a second value for 'a'"),
-        ("images.tsv", "a\t../x\n", r"images\.tsv:1: found the image id '\.\./x'"),
+        ("train.txt", "", ": found no post"),
+        ("train.txt", "\n\n", ": found no post"),
+        ("train.txt", "a\tO\n", ":1: found the word 'a' outside any post"),
+        ("train.txt", "IMGID:1\n\na\tO\n", ":3: found the word 'a' outside any post"),
+        ("train.txt", "IMGID:\na\tO\n", ":1: found IMGID: without an id"),
+        ("train.txt", "IMGID:1\na O\n", ":2: found 'a O'"),
+        ("train.txt", "IMGID:1\na\t0\n", ":2: found the tag '0'"),
+        ("train.txt", "IMGID:1\na\tB-PER \n", ":2: found the tag 'B-PER '"),
+        ("train.txt", b"IMGID:1\n\xe9\tO\n", ":2: found the byte 0xe9 at column 1"),
+        *(("train.txt", f"IMGID:{id}\nx\tO\n", ":1: found the image id") for id in CLIMBING),
+        ("relations.tsv", "a\tyes\n", ":1: found the relation 'yes'"),
+        ("relations.tsv", "a\t1\nb\tnan\n", ":2: found the relation 'nan'"),
+        ("captions.tsv", "a cat\n", ":1: found 'a cat'"),
+        ("captions.tsv", "a\tx\na\ty\n", ":2: found a second value for 'a'"),
+        ("images.tsv", "a\t../x\n", ":1: found the image id '../x'"),
     ],
 )
-def test_malformed_companions(tmp_path: Path, companion: str, content: str, message: str) -> None:
-    files: dict[str, str | bytes] = {"train.txt": SMALL, "images/a.jpg": "", companion: content}
-    with pytest.raises(InputError, match=message):
+def test_malformed_files(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    files: dict[str, str | bytes] = {"train.txt": SMALL, "images/a.jpg": "", name: content}
+    with pytest.raises(InputError, match=re.escape(f"{name}{message}")):
         read(folder_of(tmp_path, files), "train")
-
-
-def test_an_empty_caption_is_none_and_listed(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"train.txt": SMALL, "captions.tsv": "a\tcat\nb\t\n"})
-    posts, quirks = read(folder, "train")
-    assert [(post.caption, post.image) for post in posts] == [("cat", None), (None, None)]
-    assert kinds(quirks) == [(2, "empty value")]
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"readme.md": ""}, "found no data files"),
-        ({"valid.txt": "", "dev.txt": ""}, "found both valid.txt and dev.txt"),
-        ({"test.txt": "", "test.jsonl": ""}, "found both test.txt and test.jsonl"),
-    ],
-)
-def test_folders_that_are_not_clear(
-    tmp_path: Path, files: dict[str, str | bytes], message: str
-) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
-        open_data(folder_of(tmp_path, files))
 
 
 def test_further_images_have_what_is_known_of_their_ids(tmp_path: Path) -> None:
@@ -176,26 +134,31 @@ def test_further_images_have_what_is_known_of_their_ids(tmp_path: Path) -> None:
         "images/1.jpg": b"",
         "images/b.png": b"",
         "images.tsv": "1\tb gone\n",
-        "captions.tsv": "1\ta cat\nb\ta map\n",
+        "captions.tsv": "1\ta cat\nb\ta map\n2\t\n",
         "relations.tsv": "b\t1\n",
     }
-    (first, second), _ = read(folder_of(tmp_path, files), "train")
+    (first, second), quirks = read(folder_of(tmp_path, files), "train")
+    assert kinds(quirks) == [(3, "empty value")]
     assert (first.caption, first.images[0].relation) == ("a cat", None)
     folder = tmp_path / "images"
     assert first.images[1:] == (
         PostImage(folder / "b.png", "a map", 1.0),
         PostImage(folder / "gone.jpg"),
     )
-    assert len(second.images) == 1
-
-
-def test_two_image_folders_are_not_guessed_between(tmp_path: Path) -> None:
-    files: dict[str, str | bytes] = {"test.txt": SMALL, "a_images/a.jpg": "", "b_images/a.jpg": ""}
-    with pytest.raises(InputError, match="found a_images and b_images"):
-        read(folder_of(tmp_path, files), "test")
+    assert [image.caption for image in second.images] == [None]
 
 
 def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
+    unclear: list[tuple[list[str], str]] = [
+        (["readme.md"], "found no data files"),
+        (["valid.txt", "dev.txt"], "found both valid.txt and dev.txt"),
+        (["test.txt", "test.jsonl"], "found both test.txt and test.jsonl"),
+        (["test.txt", "a_images/a.jpg", "b_images/a.jpg"], "found a_images and b_images"),
+    ]
+    for number, (names, found) in enumerate(unclear):
+        folder = folder_of(tmp_path / str(number), dict.fromkeys(names, SMALL))
+        with pytest.raises(InputError, match=re.escape(found)):
+            read(folder, "test")
     folder_of(tmp_path, {"train.txt": SMALL, "posts.csv": ""})
     for name, found in (("nowhere", "nothing"), ("posts.csv", r"ends in '\.csv'")):
         with pytest.raises(InputError, match=found):

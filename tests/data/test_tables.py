@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data.readers import open_data, read_shard
-from rpbert.data.reading import LINE_LIMIT, LeftOut, Quirk, ReadLog, lines_of
+from rpbert.data.reading import LINE_LIMIT, LeftOut, ReadLog, lines_of
 from rpbert.data.tables import read_table
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
@@ -74,6 +74,13 @@ def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
     for name in ("x.jsonl", "x.parquet"):
         posts = read_table(tmp_path / name, SPLITTERS["joined"], ReadLog(fault=faults.append))
         assert [post.id for post in posts] == ["0", "1", "2"]
+    left_out = LeftOut()
+    for fault in faults:
+        left_out(fault)
+    line = str(left_out)  # the first three faults in one line
+    assert line.startswith("5 faulty rows")
+    assert [str(f.where) in line for f in faults] == [True] * 3 + [False] * 2
+    assert line.endswith("…")
     places = [str(fault.where).removeprefix(f"{tmp_path}/") for fault in faults]
     assert places == ["x.jsonl:2", "x.jsonl:3", "x.jsonl:4", "x.jsonl:5", "x.parquet:2"]
     assert f"more than {LINE_LIMIT:,} bytes" in str(faults[3])
@@ -92,37 +99,20 @@ def test_a_line_up_to_the_limit_is_read(tmp_path: Path, length: int, end: bytes)
     assert len(faults) == (length > LINE_LIMIT)
 
 
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [("train", "train"), ("valid", "dev"), ("dev", "dev"), ("test", "test"), ("posts", "all")],
-)
-def test_a_single_file_is_one_split(tmp_path: Path, name: str, split: str) -> None:
-    path = jsonl(tmp_path / f"{name}.jsonl", [{"id": "1", "text": "x"}])
-    assert open_data(path).splits == (split,)
-
-
-def test_a_folder_of_tables(tmp_path: Path) -> None:
-    jsonl(tmp_path / "train.jsonl", [{"id": "1", "text": "x"}])
-    pq.write_table(pa.table({"id": ["2"], "text": ["y"]}), tmp_path / "valid.parquet")
+def test_the_splits_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
+    for name, split in {"train": "train", "valid": "dev", "test": "test", "posts": "all"}.items():
+        path = jsonl(tmp_path / f"{name}.jsonl", [{"id": name, "text": "#NBA"}, {"id": "2"}])
+        assert open_data(path).splits == (split,)
+        for style, words in (("joined", ("#NBA",)), ("apart", ("#", "NBA"))):
+            posts = open_data(path, SPLITTERS[style]).read(split)
+            assert next(posts).words == words
+            with pytest.raises(InputError, match=rf"{name}\.jsonl:2"):
+                next(posts)  # rows are read one after the other
+    (tmp_path / "valid.jsonl").unlink()
+    pq.write_table(pa.table({"id": ["valid"], "text": ["y"]}), tmp_path / "dev.parquet")
     source = open_data(tmp_path)
-    assert {split: [post.id for post in source.read(split)] for split in source.splits} == {
-        "train": ["1"],
-        "dev": ["2"],
-    }
-
-
-def test_text_is_cut_by_the_splitter_given(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "posts.jsonl", [{"id": "1", "text": "#NBA"}])
-    for name, words in (("joined", ("#NBA",)), ("apart", ("#", "NBA"))):
-        assert [post.words for post in open_data(path, SPLITTERS[name]).read("all")] == [words]
-
-
-def test_rows_are_read_one_after_the_other(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "posts.jsonl", [{"id": "1", "text": "x"}, {"id": "2"}])
-    posts = open_data(path).read("all")
-    assert next(posts).id == "1"
-    with pytest.raises(InputError, match=r"posts\.jsonl:2"):
-        next(posts)
+    assert source.splits == ("train", "dev", "test")
+    assert [next(source.read(split)).id for split in source.splits] == ["train", "valid", "test"]
 
 
 def test_oddities_of_rows_are_survived_and_listed(tmp_path: Path) -> None:
@@ -153,13 +143,26 @@ def test_oddities_of_rows_are_survived_and_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_tags_and_entities_may_come_together_where_they_agree(tmp_path: Path) -> None:
+def test_what_entities_make_of_tags_and_words(tmp_path: Path) -> None:
+    """Both may be given where they agree, and a raw text is cut where one is part of a word."""
+    path = tmp_path / "posts.jsonl"
     row = {"id": "1", "text": "in Rome", "tags": ["O", "I-OTHER"]}
-    entity = {"start": 3, "end": 7, "label": "MISC", "score": 0.5}
-    path = jsonl(tmp_path / "posts.jsonl", [row | {"entities": [entity]}])
-    assert read(path)[0][0].tags == ("O", "I-MISC")
+    assert read(jsonl(path, [row | {"entities": [span(3, 7, "MISC")]}]))[0][0].tags == (
+        "O",
+        "I-MISC",
+    )
     with pytest.raises(InputError, match="entities that differ from the tags"):
-        read(jsonl(path, [row | {"entities": [entity | {"label": "LOC"}]}]))
+        read(jsonl(path, [row | {"entities": [span(3, 7)]}]))
+    cut = {"id": "1", "text": "go #NBAFinals !", "entities": [span(4, 7), span(7, 13, "MISC")]}
+    (post,), quirks = read(jsonl(path, [cut]))
+    assert post.words == ("go", "#", "NBA", "Finals", "!")
+    assert post.tags == ("O", "O", "B-LOC", "B-MISC", "O")
+    assert kinds(quirks) == [(1, "entity inside a word")]
+    bad = {"id": "1", "text": "New York", "tags": ["O"], "entities": 5, "relation": "x"}
+    (post,) = read_shard(jsonl(path, [bad]), SPLITTERS["joined"])  # to be tagged it needs no gold
+    assert (post.words, post.tags, post.relation) == (("New", "York"), None, None)
+    with pytest.raises(InputError):
+        read(path)
 
 
 def span(start: object, end: object, label: object = "LOC") -> dict[str, object]:
@@ -252,35 +255,6 @@ def test_a_misspelt_key_is_refused_and_an_unrelated_one_is_not(
     assert [post.text for post in read_shard(path, SPLITTERS["joined"])] == ["a"]
 
 
-def test_a_text_is_cut_into_words_where_an_entity_is_part_of_one(tmp_path: Path) -> None:
-    entities = [{"start": 4, "end": 7, "label": "ORG"}, {"start": 7, "end": 13, "label": "MISC"}]
-    row = {"id": "1", "text": "go #NBAFinals !", "entities": entities}
-    path = jsonl(tmp_path / "posts.jsonl", [row])
-    quirks: list[Quirk] = []
-    (post,) = open_data(path, SPLITTERS["joined"]).read("all", quirks)
-    assert post.words == ("go", "#", "NBA", "Finals", "!")
-    assert post.tags == ("O", "O", "B-ORG", "B-MISC", "O")
-    assert [quirk.kind for quirk in quirks] == ["entity inside a word"]
-
-
-def test_what_was_left_out_is_one_line() -> None:
-    left_out = LeftOut()
-    for number in range(5):
-        left_out(InputError(f"a.txt:{number}", "x", "y"))
-    line = str(left_out)
-    assert line.startswith("5 faulty rows")
-    assert [f"a.txt:{number}: found x" in line for number in range(5)] == [True] * 3 + [False] * 2
-    assert line.endswith("…")
-
-
-def test_to_be_tagged_a_post_needs_no_usable_gold(tmp_path: Path) -> None:
-    rows = [{"id": "1", "text": "New York", "tags": ["O"], "entities": 5, "relation": "x"}]
-    (post,) = read_shard(jsonl(tmp_path / "posts.jsonl", rows), SPLITTERS["joined"])
-    assert (post.words, post.tags, post.relation) == (("New", "York"), None, None)
-    with pytest.raises(InputError):
-        read(tmp_path / "posts.jsonl")
-
-
 def test_images_as_other_tools_write_them(tmp_path: Path) -> None:
     images = ["", {"bytes": b"jpeg", "path": None}, {"bytes": None, "path": "a.jpg"}, None]
     path = tmp_path / "posts.parquet"
@@ -311,13 +285,10 @@ def test_a_row_with_several_images(tmp_path: Path, suffix: str) -> None:
         PostImage(None, "a map", None),
     )
     assert single.images == (PostImage(tmp_path / "a.jpg"),)
-
-
-def test_what_is_given_once_is_of_the_first_image(tmp_path: Path) -> None:
     row = {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg"], "caption": "a cat", "relation": 1}
-    (post,), _ = read(jsonl(tmp_path / "posts.jsonl", [row]))
-    assert (post.caption, post.relation) == ("a cat", 1)
-    assert post.images[1:] == (PostImage(tmp_path / "b.jpg"),)
+    (post,), _ = read(jsonl(tmp_path / "once.jsonl", [row]))  # given once: of the first image
+    images = PostImage(tmp_path / "a.jpg", "a cat", 1), PostImage(tmp_path / "b.jpg")
+    assert post.images == images
 
 
 def test_files_without_rows(tmp_path: Path) -> None:

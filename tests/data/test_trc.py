@@ -61,19 +61,6 @@ def test_relation_labels_are_joined_with_the_users_tweets(tmp_path: Path) -> Non
     ]
 
 
-def test_tweets_without_any_label_are_refused(tmp_path: Path) -> None:
-    folder = trc_folder(tmp_path, ["10,0,0,0,0,0,1"], [{"id": "11", "text": "x"}])
-    with pytest.raises(InputError, match=r"tweets\.jsonl: found none of the 1 ids of labels\.csv"):
-        read(folder, "train")
-
-
-def test_labels_without_tweets_tell_what_to_add(tmp_path: Path) -> None:
-    folder = trc_folder(tmp_path, ["10,0,0,0,0,0,1"], [])
-    (folder / "tweets.jsonl").unlink()
-    with pytest.raises(InputError, match=r"found no tweets\.jsonl beside labels\.csv"):
-        read(folder, "train")
-
-
 def test_the_published_labels_in_full(tmp_path: Path) -> None:
     labels = REAL / "trc" / "textimage.csv"
     if not labels.is_file():
@@ -96,3 +83,12 @@ def test_the_published_labels_in_full(tmp_path: Path) -> None:
     assert len(train) + len(test) == 4471 - len(lost)
     share = sum(post.relation == 0 for post in train + test) / len(train + test)
     assert share == pytest.approx(0.558, abs=0.001)
+
+
+def test_labels_and_tweets_that_do_not_meet_are_refused(tmp_path: Path) -> None:
+    folder = trc_folder(tmp_path, ["10,0,0,0,0,0,1"], [{"id": "11", "text": "x"}])
+    with pytest.raises(InputError, match=r"tweets\.jsonl: found none of the 1 ids of labels\.csv"):
+        read(folder, "train")
+    (folder / "tweets.jsonl").unlink()
+    with pytest.raises(InputError, match=r"found no tweets\.jsonl beside labels\.csv"):
+        read(folder, "train")

@@ -149,6 +149,15 @@ def headers_without_end() -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) * 1500
 
 
+def pointing_back(content: bytes) -> bytes:
+    """A member of negative size, after which reading would begin again."""
+    header = bytearray(tarfile.TarInfo("a.bin").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 8 + (-1024).to_bytes(4, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content
+
+
 @pytest.mark.parametrize(
     ("damage", "whole"),
     [
@@ -162,6 +171,7 @@ def headers_without_end() -> bytes:
         (lambda content: content[:1024] + b"\xff" * 512 + content[1536:], ""),
         (lambda content: b"\x1f\x8b" + content, ""),
         (huge_header, ""),
+        (pointing_back, ""),
         (lambda content: headers_without_end() + content, ""),
     ],
 )
@@ -178,19 +188,5 @@ def test_a_damaged_tar_is_told(
         posts.extend(read_tar(path, SPLITTERS["joined"], ReadLog(fault=faults.append)))
     assert "".join(post.id for post in posts) == whole
     assert faults == []  # it is no fault of a row that a lenient reading leaves out
-
-
-def test_a_member_that_points_back_does_not_loop(tmp_path: Path) -> None:
-    info = tarfile.TarInfo("a.bin")
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    header[124:136] = b"\xff" * 8 + (-1024).to_bytes(4, "big", signed=True)  # a negative size
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(10_240))
-    with pytest.raises(InputError, match="no readable tar"):
-        list(read_tar(tmp_path / "x.tar", SPLITTERS["joined"]))
-
-
-def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found nothing"):
-        list(read_tar(tmp_path / "no.tar", SPLITTERS["joined"]))
+        read(tmp_path / "no.tar")

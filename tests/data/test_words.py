@@ -67,6 +67,16 @@ def test_ten_thousand_characters_of_anything(splitter: WordSplitter, unit: str) 
     assert owners(spans, len(text)) == [0 if sign.isspace() else 1 for sign in text]
 
 
+UNSPACED = {
+    "(http://t.co/aB1), see https://t.co/x…": "( http://t.co/aB1 ) , see https://t.co/x …",
+    "今天在Apple发布会": "今 天 在 Apple 发 布 会",
+    "東京へ行く、スーパー": "東 京 へ 行 く 、 ス ー パ ー",
+    "สวัสดี ๒๕": "ส วั ส ดี ๒๕",
+    "か\u3099𠮷\U000e0100": "か\u3099 𠮷\U000e0100",
+    "한국어 नमस्ते שלום": "한국어 नमस्ते שלום",
+}
+
+
 @pytest.mark.parametrize(
     ("text", "joined", "apart"),
     [
@@ -74,6 +84,8 @@ def test_ten_thousand_characters_of_anything(splitter: WordSplitter, unit: str) 
         ("all-time $AAPL", "all-time $AAPL", "all - time $ AAPL"),
         ("Obama's, O’Neal", "Obama ' s , O ’ Neal", "Obama ' s , O ’ Neal"),
         ("3-2 at 7:30pm", "3-2 at 7:30pm", "3 - 2 at 7:30pm"),
+        ("#北京 @王a小 100元", "#北 京 @王 a 小 100 元", "# 北 京 @ 王 a 小 100 元"),
+        *((text, words, words) for text, words in UNSPACED.items()),
     ],
 )
 def test_the_two_styles(text: str, joined: str, apart: str) -> None:
@@ -81,77 +93,33 @@ def test_the_two_styles(text: str, joined: str, apart: str) -> None:
     assert words_of(SPLITTERS["apart"], text) == apart.split(" ")
 
 
+WHOLE = [
+    "http://t.co/aB1-x", "https://x.yz/q?a=1&b=2#c", "www.example.com", "10,000", "7/11",
+    ":)", ":-(", ";D", ":/", "<3", "^_^", "…", "हिन्दी", "e\u0301te\u0301", "می\u200cخواهم",
+    "👩🏽\u200d🚀", "👨\u200d👩\u200d👧", "🇫🇷", "1\ufe0f\u20e3", "❤\ufe0f", "🤷🏽\u200d♂\ufe0f",
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+]  # fmt: skip
+
+
 @both_styles
-@pytest.mark.parametrize(
-    "word",
-    [
-        *("http://t.co/aB1-x", "https://x.yz/q?a=1&b=2#c", "www.example.com", "10,000", "7/11"),
-        *(":)", ":-(", ";D", ":/", "<3", "^_^", "…", "हिन्दी", "e\u0301te\u0301", "می\u200cخواهم"),
-        *(
-            "👩🏽\u200d🚀",
-            "👨\u200d👩\u200d👧",
-            "🇫🇷",
-            "1\ufe0f\u20e3",
-            "❤\ufe0f",
-            "🤷🏽\u200d♂\ufe0f",
-        ),
-        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
-    ],
-)
+@pytest.mark.parametrize("word", WHOLE)
 def test_these_stay_one_word(splitter: WordSplitter, word: str) -> None:
     assert words_of(splitter, word) == [word]
     assert words_of(splitter, f"so {word} (she") == ["so", word, "(", "she"]
 
 
-@both_styles
-def test_a_url_leaves_the_punctuation_behind_it(splitter: WordSplitter) -> None:
-    text = "(http://t.co/aB1), see https://t.co/x…"
-    parts = "( http://t.co/aB1 ) , see https://t.co/x …"
-    assert words_of(splitter, text) == parts.split(" ")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("今天在Apple发布会", "今 天 在 Apple 发 布 会"),
-        ("東京へ行く、スーパー", "東 京 へ 行 く 、 ス ー パ ー"),
-        ("สวัสดี ๒๕", "ส วั ส ดี ๒๕"),
-        ("か\u3099𠮷\U000e0100", "か\u3099 𠮷\U000e0100"),
-        ("한국어 नमस्ते שלום", "한국어 नमस्ते שלום"),
-    ],
-)
-def test_a_character_is_a_word_in_scripts_without_spaces(text: str, words: str) -> None:
-    for style in ("joined", "apart"):
-        assert words_of(SPLITTERS[style], text) == words.split(" ")
-
-
-def test_a_mark_on_such_a_character_is_left_as_the_style_has_it() -> None:
-    for style, words in (
-        ("joined", "#北 京 @王 a 小 100 元"),
-        ("apart", "# 北 京 @ 王 a 小 100 元"),
-    ):
-        assert words_of(SPLITTERS[style], "#北京 @王a小 100元") == words.split(" ")
-
-
-def test_longer_words_of_such_scripts_are_kept_where_the_training_data_has_them() -> None:
-    segmented = [Post.from_words("1", ("今天", "在", "北京", "RT"))]
-    assert marks_style(segmented) == "joined-runs"
-    assert words_of(SPLITTERS["joined-runs"], "今天 在") == ["今天", "在"]
-    assert marks_style([Post.from_words("1", ("今", "天", "北京"))]) == "joined"
-
-
-@pytest.mark.parametrize("style", ["joined", "apart"])
-def test_the_style_of_a_training_set_is_told_from_it(style: str) -> None:
+def test_the_style_of_a_training_set_is_told_from_it() -> None:
     texts = ("a #b and @c", "no mark", "# alone, #d")
-    posts = [
-        Post.from_words(str(i), tuple(words_of(SPLITTERS[style], text)))
-        for i, text in enumerate(texts)
-    ]
-    assert marks_style(posts) == style
-
-
-def test_without_marks_the_style_is_joined() -> None:
-    assert marks_style([Post.from_words("1", ("plain", ""))]) == "joined"
+    for style in ("joined", "apart"):
+        words = [tuple(words_of(SPLITTERS[style], text)) for text in texts]
+        assert marks_style(Post.from_words("1", of) for of in words) == style
+    for given_, style in (
+        (("今天", "在", "北京", "RT"), "joined-runs"),
+        (("今", "天", "北京"), "joined"),
+        (("plain", ""), "joined"),
+    ):
+        assert marks_style([Post.from_words("1", given_)]) == style
+    assert words_of(SPLITTERS["joined-runs"], "今天 在") == ["今天", "在"]
 
 
 @both_styles

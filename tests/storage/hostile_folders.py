@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Watch:
 
 
 _WATCHES: list[Watch] = []
-_INSTALLED: list[bool] = []
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -57,12 +56,15 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             watch.commands.append(str(arguments))
 
 
+@cache
+def _install() -> None:
+    sys.addaudithook(_hook)  # for good: Python takes none away
+
+
 @contextmanager
 def watched() -> Iterator[Watch]:
     """Watch all that Python does meanwhile."""
-    if not _INSTALLED:
-        sys.addaudithook(_hook)  # for good: Python takes none away
-        _INSTALLED.append(True)
+    _install()
     watch = Watch()
     _WATCHES.append(watch)
     try:
@@ -83,13 +85,7 @@ class _Bomb:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a case plays.
-
-    Attributes:
-        folder: its own.
-        canary: a file that code would make if it ran.
-        secret: a file outside all that is given, which nothing may open.
-    """
+    """The folder of a case, a canary that code would make, and a secret that nothing may open."""
 
     folder: Path
     canary: Path
@@ -227,9 +223,8 @@ def _(at: Scene, folder: Path) -> None:
     at.code(folder, "config.json", trust_remote_code=True, **MODEL_CODE)
 
 
-@published("a tokenizer of its own code", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    for file in folder.glob("tokenizer*"):
+def _own_tokenizer(at: Scene, folder: Path) -> None:
+    for file in folder.glob("tokenizer*.json"):
         file.unlink()
     config = {"tokenizer_class": "Evil", "trust_remote_code": True, **TOKENIZER_CODE}
     at.code(folder, "tokenizer_config.json", **config)
@@ -258,19 +253,22 @@ def _(at: Scene, folder: Path) -> None:
     at.torch_pickle(folder / "model.safetensors")
 
 
-@saved("a saved model whose encoder is elsewhere", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    options(folder, encoder={"pretrained": str(bert(at))})
+ELSEWHERE: dict[str, Callable[[Scene], dict[str, Any]]] = {
+    "encoder is": lambda at: {"encoder": {"pretrained": str(bert(at))}},
+    "word vectors are": lambda at: {"tagger": {"word_vectors": str(at.secret)}},
+    "image network is": lambda at: {
+        "evidence": {"blocks": {"pretrained": str(at.secret), "image_size": 32}}
+    },
+}
 
 
-@saved("a saved model whose word vectors are elsewhere", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    options(folder, tagger={"word_vectors": str(at.secret)})
+def _elsewhere(given: Callable[[Scene], dict[str, Any]], at: Scene, folder: Path) -> None:
+    options(folder, **given(at))
 
 
-@saved("a saved model whose image network is elsewhere", REFUSED, "rpbert")
-def _(at: Scene, folder: Path) -> None:
-    options(folder, evidence={"blocks": {"pretrained": str(at.secret), "image_size": 32}})
+for name, given in ELSEWHERE.items():
+    change = partial(_elsewhere, given)
+    saved(f"a saved model whose {name} elsewhere", REFUSED, "rpbert")(change)
 
 
 def _detector(folder: Path, **fields: Any) -> None:
@@ -279,14 +277,27 @@ def _detector(folder: Path, **fields: Any) -> None:
     options(folder, evidence={"regions": {**settings, "shape": shape}})
 
 
-@saved("a detector with a kernel of a hub", REFUSED, "vilbert", evidence=EVIDENCE["regions"])
-def _(at: Scene, folder: Path) -> None:
-    _detector(folder, attn_implementation=KERNEL)
-
-
-@saved("a detector with a backbone elsewhere", REFUSED, "vilbert", evidence=EVIDENCE["regions"])
-def _(at: Scene, folder: Path) -> None:
+def _backbone(at: Scene, folder: Path) -> None:
     _detector(folder, backbone=str(at.secret), backbone_config=None, use_pretrained_backbone=True)
+
+
+published("a tokenizer of its own code", REFUSED)(_own_tokenizer)
+saved("a saved tokenizer of its own code", REFUSED)(
+    lambda at, folder: _own_tokenizer(at, folder / "tokenizer")
+)
+saved("a detector with a kernel", REFUSED, "vilbert", evidence=EVIDENCE["regions"])(
+    lambda at, folder: _detector(folder, attn_implementation=KERNEL)
+)
+saved("a detector with a backbone", REFUSED, "vilbert", evidence=EVIDENCE["regions"])(_backbone)
+
+
+def _manifest(entry: str, at: Scene, folder: Path) -> bool:
+    sealed(folder, **{entry.format(at.secret): ENTRY})
+    return True
+
+
+saved("a manifest that climbs", REFUSED)(partial(_manifest, "../../secret"))
+saved("a manifest with an absolute name", REFUSED)(partial(_manifest, "{}"))
 
 
 @saved("a saved tokenizer with code beside", HARMLESS)
@@ -294,29 +305,9 @@ def _(at: Scene, folder: Path) -> None:
     at.code(folder / "tokenizer", "tokenizer_config.json", **TOKENIZER_CODE)
 
 
-@saved("a saved tokenizer of its own code", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / "tokenizer" / file).unlink()
-    config = {"tokenizer_class": "Evil", **TOKENIZER_CODE}
-    at.code(folder / "tokenizer", "tokenizer_config.json", **config)
-
-
 @saved("a pickle put into the tokenizer of a saved model", REFUSED)
 def _(at: Scene, folder: Path) -> bool:
     (folder / "tokenizer" / "vocab.pkl").write_bytes(at.pickle())
-    return True
-
-
-@saved("a manifest that climbs", REFUSED)
-def _(at: Scene, folder: Path) -> bool:
-    sealed(folder, **{"../../secret": ENTRY})
-    return True
-
-
-@saved("a manifest with an absolute name", REFUSED)
-def _(at: Scene, folder: Path) -> bool:
-    sealed(folder, **{str(at.secret): ENTRY})
     return True
 
 

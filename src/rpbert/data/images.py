@@ -76,7 +76,6 @@ class LoadedImage:
     """An image as far as it could be loaded.
 
     Attributes:
-        status: "used", "none" (the post has no image), "missing" (no such file) or "unreadable".
         pixels: RGB. Shape: (height, width, 3), uint8. None unless `status` is "used".
         reason: why the image is missing or unreadable, in one line; empty otherwise.
     """

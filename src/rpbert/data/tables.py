@@ -44,13 +44,14 @@ MAX_IMAGES = 16
 CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 
+Keys: TypeAlias = frozenset[str]
 Values: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Iterable[tuple[int | str, Callable[[], Values | None]]]
 """The place of each row in its file, and what returns its values, or None where it is no row."""
 
 
 def read_table(
-    path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: frozenset[str] = KEYS
+    path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: Keys = KEYS
 ) -> Iterator[Post]:
     """Posts of a ``.jsonl`` or ``.parquet`` file; of the known keys only `keys` are read."""
     rows = _parquet_rows(path, log, keys) if path.suffix == ".parquet" else _json_rows(path, log)
@@ -58,11 +59,7 @@ def read_table(
 
 
 def posts_of(
-    rows: Rows,
-    path: Path,
-    splitter: WordSplitter,
-    log: ReadLog = SILENT,
-    keys: frozenset[str] = KEYS,
+    rows: Rows, path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: Keys = KEYS
 ) -> Iterator[Post]:
     """The posts of rows without fault; an image's path is relative to `path`."""
     noted: set[str] = set()  # unknown keys
@@ -110,7 +107,7 @@ _PLAIN = re.compile(
 _ROWS = 64  # held at once; a row may carry the bytes of an image
 
 
-def _parquet_rows(path: Path, log: ReadLog, keys: frozenset[str]) -> Rows:
+def _parquet_rows(path: Path, log: ReadLog, keys: Keys) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -136,7 +133,7 @@ def _python(names: list[str], scalars: tuple[pyarrow.Scalar, ...], where: str) -
         raise InputError(where, "a string that is no UTF-8", "UTF-8 text") from None
 
 
-def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: frozenset[str]) -> list[str]:
+def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: Keys) -> list[str]:
     """The columns to read, all of them of plain types."""
     names = list(schema.names)
     for name in names:
@@ -156,10 +153,7 @@ def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: frozenset[s
 
 
 def _is_plain(kind: pyarrow.DataType) -> bool:
-    """Whether values of a type are what JSON knows, or bytes.
-
-    No extension type in particular: it brings its own code, and Ray's loads pickles.
-    """
+    """Whether a type is of JSON or bytes; extension types bring code, and Ray's loads pickles."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -272,9 +266,10 @@ def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
             raise row.refuse(f"{len(given)} tags for {len(post.words)} words", "one tag a word")
         if wrong := [tag for tag in given if not labels.is_tag(tag)]:
             raise row.refuse(f"the tag {quoted(wrong[0])}", "O, B-<type> or I-<type>")
-        if any(labels.normalise(tag) != tag for tag in given):
+        normal = tuple(map(labels.normalise, given))
+        if normal != given:
             row.note("OTHER for MISC", "read as MISC")
-        given = tuple(labels.normalise(tag) for tag in given)
+        given = normal
     if row.values.get("entities") is None:
         return given
     entities = _entities(row, post)
