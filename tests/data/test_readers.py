@@ -63,20 +63,12 @@ def test_what_real_files_hold_is_survived_and_listed(tmp_path: Path) -> None:
         ("c", ("end",), ("O",)),
     ]
     assert sorted(kinds(quirks)) == [
-        (1, "CRLF line ends"),
-        (1, "byte order mark"),
-        (2, "empty word"),
-        (3, "invisible word"),
-        (4, "white space inside a word"),
-        (5, "OTHER for MISC"),
-        (5, "white space inside a word"),
-        (6, "lone I- tag"),
-        (7, "no blank line between posts"),
-        (8, "URL cut in two words"),
-        (11, "post without words"),
-        (12, "spaces on a blank line"),
+        (1, "CRLF line ends"), (1, "byte order mark"), (2, "empty word"), (3, "invisible word"),
+        (4, "white space inside a word"), (5, "OTHER for MISC"), (5, "white space inside a word"),
+        (6, "lone I- tag"), (7, "no blank line between posts"), (8, "URL cut in two words"),
+        (11, "post without words"), (12, "spaces on a blank line"),
         (14, "no blank line at the end"),
-    ]
+    ]  # fmt: skip
 
 
 @given(
