@@ -49,9 +49,10 @@ def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> 
     for name, parameter in model.system.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-    predictions = Tagger(model, "cpu").predict_batch(posts)
-    assert [p.image for p in predictions] == ["used"] * 2
-    assert all(p.relation is not None and 0 < p.relation < 1 for p in predictions)
+    (prediction,) = Tagger(model, "cpu").predict_batch(posts[:1])
+    assert prediction.image == "used"
+    assert prediction.relation is not None
+    assert 0 < prediction.relation < 1
 
 
 def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path: Path) -> None:
