@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -73,10 +74,8 @@ class Decoder:
         device: torch.device | str = "cpu",
         system: System | None = None,
     ) -> None:
-        self.model = model
-        self.system = system or model.system
-        self.collator = collator
-        self.device = device
+        self.model, self.system = model, system or model.system
+        self.collator, self.device = collator, device
         self.constraint: TagConstraint | None = None
         settings = model.options.tagger
         if isinstance(settings, DecodingSettings) and settings.iob2_decoding:
@@ -89,22 +88,19 @@ class Decoder:
         groups = by_length(self.collator.lengths(posts), batch_size)
         read = (self.collator([posts[i] for i in group]) for group in groups)
         packed = ahead(read) if len(groups) > 1 else read
-        decoded: dict[int, Decoded] = {}
-        for group, batch in zip(groups, packed, strict=True):
-            decoded |= zip(group, self.decode_batch(batch), strict=True)
-        return [decoded[i] for i in range(len(posts))]
+        decoded = [answer for batch in packed for answer in self.decode_batch(batch)]
+        order = sorted(zip(chain(*groups), decoded, strict=True), key=itemgetter(0))
+        return [answer for _, answer in order]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
         """Decode one batch; warns where posts are not split as those of the training data."""
         self.marks.see(batch.posts)
         was_training = self.system.training
-        if was_training:
-            self.system.eval()
+        self.system.eval()
         with torch.inference_mode():
             batch = batch.to(self.device)
             decoded = self.read(batch, self.system(batch))
-        if was_training:
-            self.system.train()
+        self.system.train(was_training)
         return decoded
 
     def read(self, batch: Batch, output: TaggerOutput) -> list[Decoded]:
@@ -146,8 +142,8 @@ class Decoder:
         if queries := self.queries(tags):
             temperature = self.calibration.spans
             marginals = crf.span_marginals(emissions, mask, queries, self.constraint, temperature)
-            for query, score in zip(queries, marginals.tolist(), strict=True):
-                scores[query.post].append(min(max(score, 0.0), 1.0))
+            for query, score in zip(queries, marginals.clamp(0, 1).tolist(), strict=True):
+                scores[query.post].append(score)
         return tags, scores
 
     def queries(self, tags: Sequence[Tags]) -> list[SpanQuery]:
@@ -194,8 +190,8 @@ class Tagger:
 
         Args:
             device: ``cpu`` or ``cuda``; None: a GPU if there is one.
-            precision: of the heavy parts. ``bf16`` and ``int8``, which takes the kernels, are
-                faster, and scores differ from the second or third digit on.
+            precision: ``bf16`` and ``int8`` are faster, with scores that differ from the second or
+                third digit on.
             captioner: hub name or folder of an image-to-text model for images without a caption.
             ocr: look for text in images, for a model that reads it.
             backend: ``torch`` runs the model itself, ``kernels`` a copy that is rebuilt for a CPU.
@@ -229,19 +225,14 @@ class Tagger:
         image: ImageLike | Sequence[ImageLike] = None,
         caption: str | Sequence[str | None] | None = None,
     ) -> Prediction:
-        """Tag one post: raw text; a path, bytes or a PIL image, or a list of them; and for a model
-        that reads captions a sentence about the image, or one about each.
-        """
+        """Tag one post: its text, its image or images, and a caption for each, if it reads them."""
         post = {"id": "0", "text": text, "image": image, "caption": caption}
         return self.predict_batch([post])[0]
 
     def predict_batch(self, posts: Sequence[PostLike], batch_size: int = 32) -> list[Prediction]:
         """Tag posts, each a `Post`, a text, or a mapping as in a JSON lines file; same order."""
         read = [self.as_post(post, index) for index, post in enumerate(posts)]
-        return [
-            prediction_of(post, decoded)
-            for post, decoded in zip(read, self.decoder.decode(read, batch_size), strict=True)
-        ]
+        return list(map(prediction_of, read, self.decoder.decode(read, batch_size)))
 
     def predict_stream(
         self, posts: Iterable[PostLike], batch_size: int = 32
@@ -260,9 +251,8 @@ class Tagger:
         return predict_frame(self, frame, prefix, batch_size)
 
     def as_post(self, given: PostLike, index: int = 0) -> Post:
-        """A `Post`, a text or a mapping as a post, its words split as those of the training data.
-
-        The index names it in messages, and is its id where it has none.
+        """A `Post`, a text or a mapping as a post, its words split as those of the training data;
+        the index names it in messages, and is its id where it has none.
 
         Raises:
             InputError: it is none of these, or a mapping without a text.

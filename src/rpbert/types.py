@@ -42,15 +42,10 @@ ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Regions:
-    """What a detector found in one image.
+    """What a detector found in one image."""
 
-    Attributes:
-        features: Shape: (N, d_v).
-        boxes: ``x0, y0, x1, y1`` as shares of width and height, in [0, 1]. Shape: (N, 4).
-    """
-
-    features: NDArray[np.float32]
-    boxes: NDArray[np.float32]
+    features: NDArray[np.float32]  # (N, d_v)
+    boxes: NDArray[np.float32]  # x0, y0, x1, y1 as shares of width and height, in [0, 1] (N, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +58,13 @@ class StoredRegions:
 
 @dataclass(frozen=True, slots=True)
 class PostImage:
-    """An image of a post with what is known of it, or what stands in its place.
+    """An image of a post with what is known of it, or what stands in its place."""
 
-    Attributes:
-        image: a path, the bytes of an image file, a PIL image, or None where there is none.
-        caption: a sentence that describes the image, or None.
-        relation: 1 where the image adds to the meaning of the text, 0 where not, None unknown.
-        regions: what a detector found in the image, or where that is stored, or None.
-        image_text: what is written in the image, or None.
-    """
-
-    image: Path | bytes | Image | None = None
-    caption: str | None = None
-    relation: float | None = None
-    regions: Regions | StoredRegions | None = None
-    image_text: str | None = None
+    image: Path | bytes | Image | None = None  # its path, the bytes of its file, or a PIL image
+    caption: str | None = None  # a sentence that describes the image
+    relation: float | None = None  # 1 where the image adds to the meaning of the text, 0 where not
+    regions: Regions | StoredRegions | None = None  # of a detector, or where they are stored
+    image_text: str | None = None  # what is written in the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +93,9 @@ class Post:
 
     @classmethod
     def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Post:
-        """A post given as words: its text is the words joined by one space.
+        """A post given as words, its text the words joined by one space.
 
-        Args:
-            known: further attributes, those of its only `PostImage` included.
+        `known` are further attributes, those of its only `PostImage` included.
         """
         spans, position = [], 0
         for word in words:
@@ -164,17 +150,11 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class SourceScore:
-    """The relation score of one piece of evidence of a post.
+    """The relation score of one piece of evidence of a post."""
 
-    Attributes:
-        evidence: which kind it is, such as ``blocks`` or ``captions``.
-        image: of which image of the post, counted from 0.
-        relation: its r, in [0, 1].
-    """
-
-    evidence: str
-    image: int
-    relation: float
+    evidence: str  # which kind it is, such as ``blocks`` or ``captions``
+    image: int  # of which image of the post, counted from 0
+    relation: float  # its r, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +179,8 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON types; ``sources`` if there are any."""
         content = asdict(self)
-        content["sources"] = list(content["sources"])
-        if not self.sources:
-            del content["sources"]
-        return content
+        sources = list(content.pop("sources"))
+        return content | ({"sources": sources} if sources else {})
 
     def to_displacy(self) -> dict[str, Any]:
         """For ``spacy.displacy.render(…, style="ent", manual=True)``.
@@ -218,41 +196,28 @@ class Prediction:
 
 
 class VisualTokens(NamedTuple):
-    """The visual tokens of each post; the real ones stand first.
+    """The visual tokens of each post, the real ones first; zeros where there is none.
 
     Where each source of a post stands apart, an axis E follows B in all of them.
-
-    Attributes:
-        values: zeros for a post without evidence. Shape: (B, V, d_v).
-        mask: all False for a post without evidence. Shape: (B, V).
-        boxes: what a token shows of the image, ``x0, y0, x1, y1`` in [0, 1] from the upper left
-            corner; zeros where there is no token. Shape: (B, V, 4).
     """
 
-    values: Tensor
-    mask: Tensor
-    boxes: Tensor
+    values: Tensor  # (B, V, d_v)
+    mask: Tensor  # all False for a post without evidence (B, V)
+    boxes: Tensor  # what it shows: x0, y0, x1, y1 in [0, 1] from the upper left corner (B, V, 4)
 
 
 @dataclass(slots=True)
 class EvidenceInput:
     """One kind of evidence of a batch; what several posts share is there once.
 
-    Attributes:
-        values: normalised pixels (I, 3, height, width), or features of regions (I, V, d_v), or
-            ids of a caption's pieces (I, V); I is 0 where no post has any.
-        mask: real regions or pieces, those of an image first; one column for pixels.
-            Shape: (I, V).
-        boxes: of regions, ``x0, y0, x1, y1`` as shares of the image; None for what covers all of
-            it. Shape: (I, V, 4).
-        of_post: row of the evidence of each image of each post, -1 where there is none.
-            Shape: (B, M).
+    `values` are normalised pixels (I, 3, height, width), features of regions (I, V, d_v), or ids of
+    a caption's sub-words (I, V); I is 0 where no post has any.
     """
 
     values: Tensor
-    mask: Tensor
-    boxes: Tensor | None
-    of_post: Tensor
+    mask: Tensor  # real regions or sub-words, which come first; one column for pixels (I, V)
+    boxes: Tensor | None  # of regions, as of `VisualTokens`; None for all of the image (I, V, 4)
+    of_post: Tensor  # row of the evidence of each image of each post, -1 for none (B, M)
 
     def to(self, device: torch.device | str) -> EvidenceInput:
         """The same on `device`."""
@@ -276,7 +241,6 @@ class Batch:
             special tokens, padding and overlap. Shape: (S, L).
         word_mask: real words. Shape: (B, W).
         forms: index of each word among the distinct words of the batch. Shape: (B, W).
-        form_words: the distinct words of the batch.
         form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
         form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
         evidence: one entry for each kind of evidence of the model, in its order; empty for a
@@ -294,7 +258,6 @@ class Batch:
     word_of_subword: Tensor
     word_mask: Tensor
     forms: Tensor
-    form_words: tuple[str, ...]
     form_vectors: Tensor
     form_characters: Tensor
     evidence: tuple[EvidenceInput, ...]
@@ -330,15 +293,10 @@ def _moved(packed: EvidenceInput | Batch, device: torch.device | str) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Temperatures of a model's scores; they change probabilities, not what is predicted.
+    """Temperatures of a model's scores; they change probabilities, not what is predicted."""
 
-    Attributes:
-        spans: temperature of the CRF, whose sequences have p(y) ∝ exp(s(y) / T).
-        relation: temperature of the logits of r (Eq. 2).
-    """
-
-    spans: float = 1.0
-    relation: float = 1.0
+    spans: float = 1.0  # of the CRF, whose sequences have p(y) ∝ exp(s(y) / T)
+    relation: float = 1.0  # of the logits of r (Eq. 2)
 
     def relation_probability(self, score: float) -> float:
         """σ(logit(r) / T), the probability that the image adds; r of 0 and 1 as nearly so."""

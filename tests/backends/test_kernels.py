@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from rpbert.backends import resolved, system_for
-from rpbert.backends.kernels import Int8Encoder, KernelBlocks
-from rpbert.backends.packed import onednn_available
+from rpbert.backends.kernels import Int8Encoder, KernelBlocks, onednn_available
 from rpbert.config.run import Backend, Precision
 from rpbert.errors import InputError
 from rpbert.inference import Tagger

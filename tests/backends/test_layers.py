@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from rpbert.backends.int8 import LOWEST_GELU, Int8Linear, quantize_weight, to_bytes, weight_steps
-from rpbert.backends.int8_resnet import Int8ResNet, Spread
-from rpbert.backends.packed import PackedResNet, onednn_available
+from rpbert.backends.kernels import onednn_available
+from rpbert.backends.resnet import Int8ResNet, PackedResNet, Spread
 from rpbert.evidence.networks import ResNetBlocks
 
 pytestmark = pytest.mark.skipif(not onednn_available(), reason="this PyTorch has no oneDNN")

@@ -16,11 +16,8 @@ def system_for(
 ) -> System:
     """The system to run for inference; with ``torch`` in float32 it is `system` itself.
 
-    Args:
-        backend: ``torch`` runs the model, in bf16 under autocast, where biLSTM, gate and CRF keep
-            float32. ``kernels`` rebuilds the heavy parts for a CPU, from the weights of now.
-        precision: int8 is computed by the kernels alone, which it therefore implies.
-        device: where the parameters are.
+    ``torch`` runs bf16 under autocast; biLSTM, gate and CRF keep float32. ``kernels`` rebuilds the
+    heavy parts for a CPU, from the weights of now; int8 implies it.
 
     Raises:
         InputError: the device cannot do it.
@@ -58,7 +55,7 @@ class Autocast(System):
 
     @property
     def crf(self) -> LinearChainCRF:
-        """That of the system."""
+        """The CRF of the system."""
         return self.system.crf
 
     def forward(self, batch: Batch) -> TaggerOutput:

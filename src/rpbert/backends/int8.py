@@ -11,10 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rpbert.modules.encoder import BertEncoder
+from rpbert.modules.encoder import BertEncoder, attend_heads
 
 if TYPE_CHECKING:
     from transformers.models.bert.modeling_bert import BertLayer
@@ -25,8 +24,7 @@ ZERO = 128
 LOWEST_GELU = -0.17
 """GELU gives nothing below: 8 bits reach from here to the largest value of a row."""
 ROWS_AT_A_TIME = 512
-"""Tokens whose intermediate results stay in a processor's cache from one step to the next, and are
-enough for its products to pay."""
+"""Tokens whose intermediate results stay in a processor's cache, enough for its products to pay."""
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -70,7 +68,6 @@ class Int8Linear(nn.Module):
     """``x W^T + b + add`` with x and W in 8 bits and the rest in float32.
 
     Args:
-        weight, bias: Shapes: (outputs, inputs), (outputs,).
         absmax: largest absolute value to expect of each input. Inputs of large absmax are divided,
             and their weights multiplied, by its share of the root (Xiao et al. 2023, "SmoothQuant",
             Eq. 4 with α = 0.5), so that one of them does not coarsen all others. Shape: (inputs,).
@@ -119,14 +116,13 @@ class Int8Linear(nn.Module):
 
 
 class Int8BertLayer(nn.Module):
-    """What `rpbert.modules.encoder.bert_layer` computes, without dropout; attention is float32.
+    """What `bert_layer` computes, without dropout and with attention in float32.
 
-    Args:
-        absmax: largest absolute value of each input of the attention. Shape: (H,).
-        absmax_inside: and of the feed-forward part. Shape: (H,).
+    `absmax` and `inside` are the largest absolute values of the inputs of attention and of the
+    feed-forward layers. Shape: (H,).
     """
 
-    def __init__(self, layer: BertLayer, absmax: Tensor, absmax_inside: Tensor) -> None:
+    def __init__(self, layer: BertLayer, absmax: Tensor, inside: Tensor) -> None:
         from transformers.activations import GELUActivation
 
         super().__init__()
@@ -140,30 +136,27 @@ class Int8BertLayer(nn.Module):
         up, down = layer.intermediate, layer.output
         self.activation: nn.Module = up.intermediate_act_fn
         gelu = isinstance(self.activation, GELUActivation)
-        self.up = Int8Linear(up.dense.weight, up.dense.bias, absmax_inside)
+        self.up = Int8Linear(up.dense.weight, up.dense.bias, inside)
         self.down = Int8Linear(down.dense.weight, down.dense.bias, after_gelu=gelu)
         self.after: nn.LayerNorm = down.LayerNorm
 
     def forward(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Shapes: (S, Q, H), (S, N, H), (S, N) → (S, Q, H); see `bert_layer`."""
-        tokens = hidden.shape[0] * hidden.shape[1]
-        pieces = max(1, -(-tokens // ROWS_AT_A_TIME))
+        pieces = max(1, -(-mask.numel() // ROWS_AT_A_TIME))
         parts = (torch.chunk(whole, pieces) for whole in (queries, hidden, mask))
         return torch.cat([self._posts(*part) for part in zip(*parts, strict=True)])
 
     def _posts(self, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         query, key, value = self.query_key_value(hidden).chunk(3, dim=-1)
-        context = _attend(query[:, : queries.shape[1]], key, value, mask, self.heads)
+        context = attend_heads(query[:, : queries.shape[1]], key, value, mask, self.heads)
         attended = self.after_attention(self.output(context, add=queries))
         found: Tensor = self.after(self.down(self.activation(self.up(attended)), add=attended))
         return found
 
 
 def int8_layers(encoder: BertEncoder) -> list[Int8BertLayer]:
-    """The layers of an encoder in 8 bits.
-
-    The absmax of their inputs is measured on random word pieces: which few inputs are far larger
-    than the others depends on the weights, hardly on the text (Wei et al. 2022, "Outlier
+    """The layers of an encoder in 8 bits, the absmax of their inputs measured on random sub-words:
+    which inputs are large depends on the weights, hardly on the text (Wei et al. 2022, "Outlier
     suppression").
     """
     bert = encoder.bert
@@ -171,12 +164,11 @@ def int8_layers(encoder: BertEncoder) -> list[Int8BertLayer]:
     for layer in bert.encoder.layer:
         norms += [layer.attention.output.LayerNorm, layer.output.LayerNorm]
     absmax: list[Tensor] = []
-    hooks = [
-        norm.register_forward_hook(
-            lambda _norm, _given, found: absmax.append(found.flatten(0, -2).abs().amax(0))
-        )
-        for norm in norms
-    ]
+
+    def measure(_norm: nn.Module, _given: object, found: Tensor) -> None:
+        absmax.append(found.flatten(0, -2).abs().amax(0))
+
+    hooks = [norm.register_forward_hook(measure) for norm in norms]
     draw = torch.Generator().manual_seed(0)
     length = min(24, encoder.max_length)
     pieces = torch.randint(bert.config.vocab_size, (16, length), generator=draw)
@@ -185,12 +177,3 @@ def int8_layers(encoder: BertEncoder) -> list[Int8BertLayer]:
         hook.remove()
     pairs = zip(bert.encoder.layer, absmax[0:-1:2], absmax[1::2], strict=True)
     return [Int8BertLayer(layer, *of_layer) for layer, *of_layer in pairs]
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention. Shapes: (S, Q, H), 2 × (S, N, H), (S, N) → (S, Q, H)."""
-    query, key, value = (
-        rows.view(*rows.shape[:2], heads, -1).transpose(1, 2) for rows in (query, key, value)
-    )  # (S, heads, rows, width)
-    found = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
-    return found.transpose(1, 2).flatten(2)

@@ -7,27 +7,30 @@ linear layers are computed in 8-bit integers as well. Results are float32 betwee
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from rpbert.backends.int8 import Int8BertLayer, Int8Linear, int8_layers
-from rpbert.backends.int8_resnet import Int8ResNet
-from rpbert.backends.packed import PackedResNet, onednn_available
+from rpbert.backends.int8 import Int8Linear, int8_layers
+from rpbert.backends.resnet import Int8ResNet, PackedResNet
 from rpbert.config.run import Precision
 from rpbert.errors import InputError
 from rpbert.evidence.networks import ResNetBlocks
 from rpbert.models.tagger import System
 from rpbert.modules.encoder import BertEncoder, EncoderInput, TextImageEncoder
 
-Module = TypeVar("Module", bound=nn.Module)
-
 FEW = 16
 """A linear layer of fewer outputs costs little and decides something: it stays as it is."""
 AT_A_TIME = 4
 """Images whose feature maps stay in a processor's cache from one layer to the next."""
+
+
+def onednn_available() -> bool:
+    """Whether this PyTorch has oneDNN and its packed layers."""
+    packed = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return packed and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def with_kernels(system: System, precision: Precision, device: torch.device) -> System:
@@ -41,21 +44,24 @@ def with_kernels(system: System, precision: Precision, device: torch.device) -> 
         raise InputError("backend", found, "a CPU with oneDNN, or fp32 or bf16 by torch")
     int8, dtype = precision == "int8", torch.bfloat16 if precision == "bf16" else torch.float32
 
-    def rebuild(module: nn.Module) -> nn.Module | None:
+    def rebuilt(module: nn.Module) -> nn.Module:
         if isinstance(module, ResNetBlocks) and module.resnet.config.hidden_act == "relu":
             resnet = Int8ResNet(module.resnet) if int8 else PackedResNet(module.resnet, dtype)
             return KernelBlocks(module, resnet)
         if int8 and isinstance(module, BertEncoder):
-            return Int8Encoder(module, int8_layers(module))
-        if isinstance(module, TextImageEncoder):  # any other family stays as it is
-            return module
+            return Int8Encoder(module)
         if int8 and type(module) is nn.Linear and module.out_features >= FEW:
             return Int8Linear(module.weight, module.bias)
-        return None
+        if not isinstance(module, TextImageEncoder):  # any other family stays as it is
+            for name, child in module.named_children():
+                setattr(module, name, rebuilt(child))
+        return module
 
-    twin = _copied(system, lambda _: None).eval()  # the mode of `system` stays
+    shared = {id(tensor): tensor for tensor in chain(system.parameters(), system.buffers())}
+    twin = copy.deepcopy(system, shared).eval()
     with torch.no_grad():
-        return _copied(twin, rebuild).eval()
+        rebuilt(twin)
+    return twin.eval()
 
 
 class KernelBlocks(nn.Module):
@@ -82,12 +88,12 @@ class KernelBlocks(nn.Module):
 class Int8Encoder(BertEncoder):
     """A `BertEncoder` whose layers are computed in 8-bit integers."""
 
-    def __init__(self, encoder: BertEncoder, layers: Sequence[Int8BertLayer]) -> None:
+    def __init__(self, encoder: BertEncoder) -> None:
         nn.Module.__init__(self)  # its other parts are those of `encoder`
         self.bert, self.image_type = encoder.bert, encoder.image_type
         self.width, self.input_width = encoder.width, encoder.input_width
         self.max_length = encoder.max_length
-        self.int8_layers = nn.ModuleList(layers)
+        self.int8_layers = nn.ModuleList(int8_layers(encoder))
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -98,13 +104,3 @@ class Int8Encoder(BertEncoder):
         """See `BertEncoder.compute`."""
         found: Tensor = layer(read.hidden[:, :rows], read.hidden, read.mask)
         return found
-
-
-def _copied(module: Module, rebuild: Callable[[nn.Module], nn.Module | None]) -> Module:
-    """The module with some of those in it replaced; parameters are shared."""
-    found = copy.copy(module)
-    for name in ("_parameters", "_buffers", "_modules"):
-        found.__dict__[name] = dict(module.__dict__[name])
-    for name, child in module.named_children():
-        found._modules[name] = rebuild(child) or _copied(child, rebuild)
-    return found

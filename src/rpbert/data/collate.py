@@ -191,7 +191,6 @@ class Collator:
             **self._subwords(posts, width),
             word_mask=_mask([len(post.words) for post in posts], width),
             forms=pad([[forms[word] for word in post.words] for post in posts], width),
-            form_words=tuple(forms),
             form_vectors=torch.tensor([vocabulary.word_row(form) for form in forms]).long(),
             form_characters=pad([vocabulary.character_rows(form) for form in forms]),
             evidence=evidence,

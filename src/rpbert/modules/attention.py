@@ -6,13 +6,12 @@ through in pieces, so that a post of thousands of words takes time and not memor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from rpbert.modules.encoder import attend_if_any
+from rpbert.modules.encoder import bert_layer
 from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
@@ -36,18 +35,13 @@ def mean_token(tokens: VisualTokens) -> Tensor:
     return (tokens.values * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-class AdditiveAttention(nn.Module):
-    """α_i = softmax_i(w · tanh(W_q q + W_k k_i + b)) (Bahdanau, Cho and Bengio 2015).
-
-    Args:
-        query, key, hidden: widths of q, of k_i and inside the tanh.
-    """
+class _InPieces(nn.Module):
+    """What both additive blocks share: tanh(W_q q + W_k k_i + b), for as many queries as fit."""
 
     def __init__(self, query: int, key: int, hidden: int) -> None:
         super().__init__()
         self.of_query = nn.Linear(query, hidden)
         self.of_key = nn.Linear(key, hidden, bias=False)
-        self.to_score = nn.Linear(hidden, 1, bias=False)  # a bias would cancel in the softmax
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """The weighted sum of the keys for each query.
@@ -55,44 +49,48 @@ class AdditiveAttention(nn.Module):
         Shape: (B, Q, query), (B, N, key), (B, N) → (B, Q, key).
         """
         asked, offered = self.of_query(queries), self.of_key(keys)
-        pieces = []
-        for piece in in_pieces(asked, offered):
-            scores = self.to_score((piece[:, :, None] + offered[:, None]).tanh())  # (B, q, N, 1)
-            weights = masked_softmax(scores.squeeze(-1), mask[:, None])
-            pieces.append(weights.to(keys.dtype) @ keys)
-        return torch.cat(pieces, dim=1)
+        size = max(1, PIECE // max(offered.numel(), 1))
+        return torch.cat(
+            [
+                self.weighted((piece[:, :, None] + offered[:, None]).tanh(), keys, mask)
+                for piece in asked.split(size, dim=1)
+            ],
+            dim=1,
+        )
+
+    def weighted(self, inside: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """Shape: (B, q, N, hidden), (B, N, key), (B, N) → (B, q, key)."""
+        raise NotImplementedError
 
 
-class FeaturewiseAttention(nn.Module):
+class AdditiveAttention(_InPieces):
+    """α_i = softmax_i(w · tanh(W_q q + W_k k_i + b)) (Bahdanau, Cho and Bengio 2015)."""
+
+    def __init__(self, query: int, key: int, hidden: int) -> None:
+        super().__init__(query, key, hidden)
+        self.to_score = nn.Linear(hidden, 1, bias=False)  # a bias would cancel in the softmax
+
+    def weighted(self, inside: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """See `_InPieces`."""
+        weights = masked_softmax(self.to_score(inside).squeeze(-1), mask[:, None])  # (B, q, N)
+        return weights.to(keys.dtype) @ keys
+
+
+class FeaturewiseAttention(_InPieces):
     """A weight for every feature of every key: "multi-dimensional" attention.
 
     P_i = softmax_i(W tanh(W_q q + W_k k_i + b)), a vector as wide as a key; the result is
-    Σ_i P_i ⊙ k_i (Shen et al. 2018, "DiSAN", Eq. 6 and 7; the bias outside the tanh cancels in the
-    softmax). `query` and `key` are widths.
+    Σ_i P_i ⊙ k_i (Shen et al. 2018, "DiSAN", Eq. 6 and 7).
     """
 
     def __init__(self, query: int, key: int) -> None:
-        super().__init__()
-        self.of_query = nn.Linear(query, key)
-        self.of_key = nn.Linear(key, key, bias=False)
+        super().__init__(query, key, key)
         self.to_scores = nn.Linear(key, key, bias=False)
 
-    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Shape: (B, Q, query), (B, N, key), (B, N) → (B, Q, key)."""
-        asked, offered = self.of_query(queries), self.of_key(keys)
-        pieces = []
-        for piece in in_pieces(asked, offered):
-            scores = self.to_scores((piece[:, :, None] + offered[:, None]).tanh())
-            weights = masked_softmax(scores, mask[:, None, :, None], dim=2)  # (B, q, N, key)
-            pieces.append((weights * keys[:, None]).sum(2))
-        return torch.cat(pieces, dim=1)
-
-
-def in_pieces(queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
-    """Queries (B, Q, D), so many at a time that each with each key (B, N, D) is no large tensor."""
-    size = max(1, PIECE // max(keys.numel(), 1))
-    for start in range(0, max(queries.shape[1], 1), size):
-        yield queries[:, start : start + size]
+    def weighted(self, inside: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """See `_InPieces`."""
+        weights = masked_softmax(self.to_scores(inside), mask[:, None, :, None], dim=2)
+        return (weights * keys[:, None]).sum(2)
 
 
 class CrossAttention(nn.Module):
@@ -113,8 +111,4 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """Shape: (B, Q, H), (B, N, H), (B, N) → (B, Q, H)."""
-        layer = self.layer
-        found = attend_if_any(layer.attention.self, queries, context, mask)
-        attended = layer.attention.output(found, queries)
-        output: Tensor = layer.output(layer.intermediate(attended), attended)
-        return output
+        return bert_layer(self.layer, queries, context, mask, may_be_empty=True)

@@ -7,9 +7,9 @@ and 9 of the RpBERT paper. A sequence y of a post with emissions e scores
 
 and has probability exp(s(y)) / Z, where Z sums exp(s) over all sequences.
 
-Inside, tensors are laid out (W, K, B), so that vector units run over the posts. Messages are
-logarithms, rescaled at every word, and each word's emissions are shifted to a maximum of 0, which
-changes no probability: neither long posts nor large emissions cost precision.
+Inside, tensors are (W, K, B), so that vector units run over the posts. Messages are logarithms,
+rescaled at every word, and each word's emissions are shifted to a maximum of 0, which changes no
+probability: neither long posts nor large emissions cost precision.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class LinearChainCRF(nn.Module):
     first in their row; values on padding are not read. A post may have no words.
 
     Attributes:
-        transitions: score of the step from one tag to the next. Shape: (K, K), [from, to].
-        start: score of starting with a tag. Shape: (K,).
-        end: score of ending with a tag. Shape: (K,).
+        transitions, start, end: scores of a step (K, K), [from, to], and of both ends (K,).
     """
 
     def __init__(self, tags: int) -> None:
@@ -141,15 +139,14 @@ class LinearChainCRF(nn.Module):
     ) -> Tensor:
         """Posterior probability of exactly these spans, in [0, 1].
 
-        A span is there when its words have its tags and the word after it, if there is one, does
-        not have its continuation tag. Given the emissions the tags form a Markov chain: the
-        probability is that of the first tag times that of each step (Culotta and McCallum 2004
-        constrain the forward recursion to the same end). With a temperature T p(y) ∝ exp(s(y) / T).
+        A span is there when its words have its tags and the word after it, if any, does not have
+        its continuation tag. Given the emissions the tags form a Markov chain: the probability is
+        that of the first tag times that of each step (Culotta and McCallum 2004 constrain the
+        forward recursion to the same end). With a temperature T p(y) ∝ exp(s(y) / T).
         """
         with torch.autocast(emissions.device.type, enabled=False):
-            return _span_probabilities(
-                self._scores(emissions, mask, constraint, temperature), spans
-            )
+            scores = self._scores(emissions, mask, constraint, temperature)
+            return _span_probabilities(scores, spans)
 
     def _scores(
         self,
@@ -175,10 +172,8 @@ class LinearChainCRF(nn.Module):
 
 
 def _messages(scores: _Scores) -> _Messages:
-    """Forward and backward messages of all posts, in one loop over words.
-
-    Backwards is forwards over the post read from its end, with the transitions transposed; both
-    directions run side by side on an axis of 2.
+    """Forward and backward messages of all posts in one loop: backwards is forwards over the post
+    read from its end, with the transitions transposed, on an axis of 2.
     """
     emissions, transitions, lengths = scores.emissions, scores.transitions, scores.lengths
     from_end = lengths - 1 - torch.arange(len(emissions), device=lengths.device).unsqueeze(1)
@@ -259,10 +254,8 @@ def _path_score(scores: _Scores, tags: Tensor) -> Tensor:
 
 
 def _viterbi(scores: _Scores) -> tuple[Tensor, Tensor]:
-    """The best last tag of each post (B,), and for each later word the best tag before each tag.
-
-    The latter has shape (W - 1, K, B); a step into padding stays on its tag, so that every path
-    can be read from the last row.
+    """The best last tag of each post (B,), and of each later word the best tag before each tag
+    (W - 1, K, B). A step into padding stays on its tag: every path is read from the last row.
     """
     state = scores.start.unsqueeze(1) + scores.emissions[0]  # (K, B)
     steps = scores.transitions.unsqueeze(2)  # (from, to, 1)
@@ -282,33 +275,20 @@ def _viterbi(scores: _Scores) -> tuple[Tensor, Tensor]:
 def _span_probabilities(scores: _Scores, spans: Sequence[SpanQuery]) -> Tensor:
     """See `LinearChainCRF.span_marginals`; the steps of all spans are looked up at once."""
     messages, lengths, device = _messages(scores), scores.lengths.tolist(), scores.start.device
-    firsts, steps, closings = [], [], []
+    firsts, steps = [], []
     for number, span in enumerate(spans):
         end = span.start + len(span.tags)
         firsts.append((span.start, span.tags[0], span.post))
         for at, step in enumerate(pairwise(span.tags), start=span.start + 1):
-            steps.append((number, at, *step, span.post))
+            steps.append((number, at, *step, span.post, False))
         if span.continuation is not None and end < lengths[span.post]:
-            closings.append((number, end, span.tags[-1], span.continuation, span.post))
+            steps.append((number, end, span.tags[-1], span.continuation, span.post, True))
 
     word, tag, post = torch.tensor(firsts, device=device, dtype=torch.long).view(-1, 3).unbind(1)
     posteriors = _posteriors(messages.arriving, messages.backward, scores.mask)
-    log_probability = posteriors[word, tag, post].log()
-    of_span, taken = _step_log_probability(scores, messages, steps)
-    log_probability.index_add_(0, of_span, taken)
-    of_span, continued = _step_log_probability(scores, messages, closings)
-    log_probability.index_add_(0, of_span, torch.log1p(-continued.exp()))
-    return log_probability.exp()
-
-
-def _step_log_probability(
-    scores: _Scores, messages: _Messages, steps: list[tuple[int, int, int, int, int]]
-) -> tuple[Tensor, Tensor]:
-    """Number of the span and log P(tag | tag before, all emissions) of each step.
-
-    A step is the number of the span, word stepped to, tag stepped from, tag stepped to, and post.
-    """
-    table = torch.tensor(steps, device=scores.start.device, dtype=torch.long).view(-1, 5)
-    of_span, word, origin, to, post = table.unbind(1)
-    ways = scores.transitions[origin] + messages.backward[word, :, post]  # (steps, K)
-    return of_span, ways.log_softmax(1).gather(1, to.unsqueeze(1)).squeeze(1)
+    table = torch.tensor(steps, device=device, dtype=torch.long).view(-1, 6)
+    of_span, stepped, origin, to, of_post, not_taken = table.unbind(1)
+    ways = scores.transitions[origin] + messages.backward[stepped, :, of_post]  # (steps, K)
+    taken = ways.log_softmax(1).gather(1, to.unsqueeze(1)).squeeze(1)  # log P(to | origin)
+    log_steps = torch.where(not_taken.bool(), torch.log1p(-taken.exp()), taken)
+    return posteriors[word, tag, post].log().index_add(0, of_span, log_steps).exp()

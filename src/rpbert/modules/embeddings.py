@@ -27,10 +27,7 @@ SPECIAL_ROWS = 2
 class WordVectors(nn.Module):
     """A trainable vector for each word; row 0 is padding, row 1 any unknown word, then the words.
 
-    Args:
-        words: words of the vocabulary, special rows left out.
-        initial: their first vectors, else random; an unknown word starts at their mean.
-            Shape: (words, width).
+    These start at `initial` (words, width), or random; an unknown word starts at their mean.
     """
 
     def __init__(self, words: int, width: int, initial: NDArray[np.float32] | None = None) -> None:
@@ -53,10 +50,7 @@ class WordVectors(nn.Module):
 class CharacterEncoder(nn.Module):
     """A word as the last states of a biLSTM over its characters (Lample et al. 2016, section 4.1).
 
-    Args:
-        characters: characters of the alphabet, special rows left out.
-        width: size of a character's embedding.
-        hidden: hidden size per direction.
+    `characters` counts those of the alphabet, `hidden` is the hidden size of a direction.
     """
 
     def __init__(self, characters: int, width: int = 25, hidden: int = 25) -> None:
@@ -74,12 +68,9 @@ class CharacterEncoder(nn.Module):
         if not characters.numel():
             return self.table.weight.new_zeros(len(characters), self.width)
         lengths = (characters != PADDING).sum(1)
-        packed = pack_padded_sequence(
-            self.table(characters),
-            lengths.clamp(min=1).cpu(),  # a packed sequence cannot be empty
-            batch_first=True,
-            enforce_sorted=False,
-        )
+        at_least_one = lengths.clamp(min=1).cpu()  # a packed sequence cannot be empty
+        embedded = self.table(characters)
+        packed = pack_padded_sequence(embedded, at_least_one, True, enforce_sorted=False)
         states: Tensor = self.lstm(packed)[1][0]  # (directions, U, hidden)
         words = states.transpose(0, 1).flatten(1)  # (U, directions * hidden)
         return words.masked_fill((lengths == 0)[:, None], 0.0)
@@ -89,16 +80,15 @@ def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.fl
     """Reads the needed words of a fastText ``.vec`` or ``.vec.gz`` file: a first line with the
     number of words and the size of a vector, then a word and its numbers a line.
 
-    The file is streamed, and memory grows with the needed words only. A word that the file lacks
-    takes the vector of its lower-case form. Of a word that occurs twice the first occurrence
-    counts, as the file is sorted by frequency. Lines of other words are not parsed.
+    The file is streamed. A word that it lacks takes the vector of its lower-case form; of a word
+    that occurs twice the first counts, as the file is sorted by frequency.
 
     Raises:
         InputError: the file cannot be read, or a line is not of this form.
     """
     # A file has no half of a surrogate pair, which so finds nothing.
     forms = {
-        word: (word.encode(errors="surrogatepass"), word.lower().encode(errors="surrogatepass"))
+        word: [form.encode(errors="surrogatepass") for form in (word, word.lower())]
         for word in needed
     }
     wanted = {form for pair in forms.values() for form in pair}
@@ -110,11 +100,8 @@ def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.fl
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or f"a damaged file ({error})"
         raise InputError(path, reason, "a readable fastText .vec or .vec.gz file") from error
-    return {
-        word: found[exact if exact in found else lower]
-        for word, (exact, lower) in forms.items()
-        if exact in found or lower in found
-    }
+    known = {word: next((f for f in pair if f in found), None) for word, pair in forms.items()}
+    return {word: found[form] for word, form in known.items() if form is not None}
 
 
 def _matches(
@@ -127,8 +114,7 @@ def _matches(
         text = repr(line[:40].decode(errors="replace"))
         raise InputError(f"{path}:1", text, "the number of words and the size of a vector")
     count, width = map(int, head)
-    # Only bytes up to the first space are compared until a line is known to matter: a published
-    # file has millions of lines, of which a data set needs one in a hundred.
+    # A published file has millions of lines, of which a data set needs one in a hundred.
     starts = {word.split(b" ", 1)[0] for word in wanted}
     number = 1
     for number, line in enumerate(file, start=2):

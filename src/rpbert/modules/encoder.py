@@ -30,7 +30,7 @@ class SubwordEncoder(nn.Module):
     width: int  # of a hidden state, H
     input_width: int  # of an embedded sub-word, E; H but for few
     max_length: int  # sub-words of a row
-    initial_weights: str = "random"  # where they are from, in words
+    initial_weights: str = "random"  # where they come from
 
     def embed(self, subwords: Tensor) -> Tensor:
         """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
@@ -44,9 +44,8 @@ class SubwordEncoder(nn.Module):
 class TextImageEncoder(SubwordEncoder, ABC):
     """A published text encoder over its own sub-words and visual tokens ("Model Design", Eq. 1).
 
-    All visual tokens of a post share the position after its last text token. Rows are packed so
-    that the image follows the text at once and padding comes last; with no visual token the result
-    is that of the published encoder. Subclasses say how a family tells segments and positions.
+    The image follows the text at once, padding comes last, and all visual tokens of a post share
+    the position after its last text token; without them the result is the published encoder's.
 
     Args:
         max_length: most tokens of a row, as far as the encoder has positions for them.
@@ -75,11 +74,11 @@ class TextImageEncoder(SubwordEncoder, ABC):
     @property
     def _first_position(self) -> int:
         """The row of the position table after that of its padding; 0 where none is reserved."""
-        tables = (
-            m for name, m in self.bert.named_modules() if name.endswith("position_embeddings")
-        )
-        reserved = getattr(next(tables, None), "padding_idx", None)
-        return 0 if reserved is None else reserved + 1
+        for name, module in self.bert.named_modules():
+            if name.endswith("position_embeddings"):
+                reserved = getattr(module, "padding_idx", None)
+                return 0 if reserved is None else int(reserved) + 1
+        return 0
 
     @property
     def has_segments(self) -> bool:
@@ -123,14 +122,8 @@ class TextImageEncoder(SubwordEncoder, ABC):
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """The hidden states of the text tokens: row 0 is [CLS], padding is meaningless.
 
-        Args:
-            text: sub-word embeddings. Shape: (S, L, E).
-            text_mask: real sub-words. Shape: (S, L).
-            image: embeddings of the visual tokens, already scaled by r, or None for text alone.
-                Shape: (S, V, E).
-
-        Returns:
-            Shape: (S, L, H).
+        `text` are sub-word embeddings, `image` those of the visual tokens, already scaled by r.
+        Shape: (S, L, E), (S, L), (S, V, E) → (S, L, H).
         """
         return self.layers(self.embedded(text, text_mask, image), text.shape[1])
 
@@ -162,9 +155,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
 
 class ImageType(nn.Module):
-    """One vector added to each visual token where an encoder has no second segment to tell it from
-    text; it starts at zero, which leaves the published encoder as it is.
-    """
+    """One vector added to each visual token where there is no second segment; it starts at 0."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -179,8 +170,7 @@ class BertEncoder(TextImageEncoder):
     """BERT, RoBERTa and their kin: absolute positions, layers as Devlin et al. 2019 have them.
 
     Text is segment A and the image segment B. RoBERTa has one segment (Liu et al. 2019), where
-    `ImageType` stands for the second, and counts positions from the one after its padding. Layers
-    are called one by one, of the last one only the rows that are asked for.
+    `ImageType` stands for the second. The last layer computes only the rows that are asked for.
     """
 
     bert: BertModel
@@ -206,18 +196,16 @@ class BertEncoder(TextImageEncoder):
         return bert_layer(layer, read.hidden[:, :rows], read.hidden, read.mask)
 
 
-def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-    """One layer of BERT at some of its rows (Devlin et al. 2019; Vaswani et al. 2017).
+def bert_layer(
+    layer: BertLayer, queries: Tensor, context: Tensor, mask: Tensor, *, may_be_empty: bool = False
+) -> Tensor:
+    """One layer of BERT, for `queries` that attend to `context` (Devlin et al. 2019).
 
-    Args:
-        queries: the rows to compute, out of `hidden`. Shape: (S, Q, H).
-        hidden: what is attended to. Shape: (S, N, H).
-        mask: real tokens of `hidden`. Shape: (S, N).
-
-    Returns:
-        Shape: (S, Q, H).
+    Shape: (S, Q, H), (S, N, H), (S, N) → (S, Q, H).
     """
-    attended = layer.attention.output(attend(layer.attention.self, queries, hidden, mask), queries)
+    attention = attend_if_any if may_be_empty else attend
+    context = attention(layer.attention.self, queries, context, mask)
+    attended = layer.attention.output(context, queries)
     found: Tensor = layer.output(layer.intermediate(attended), attended)
     return found
 
@@ -225,31 +213,28 @@ def bert_layer(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) 
 def attend(attention: Any, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
     """Scaled dot-product attention of several heads (Vaswani et al. 2017, section 3.2.2).
 
-    Args:
-        attention: projections and dropout, named as in transformers' ``BertSelfAttention``.
-        queries: Shape: (S, Q, H).
-        context: what is attended to. Shape: (S, N, H').
-        mask: real tokens of `context`, at least one in every row. Shape: (S, N).
-
-    Returns:
-        The outputs of the heads side by side. Shape: (S, Q, heads · head size).
+    `attention` has projections and dropout as transformers' ``BertSelfAttention``; each row of
+    `mask` has a real token. Shape: (S, Q, H), (S, N, H'), (S, N) → (S, Q, heads · head size).
     """
-    heads = attention.num_attention_heads
+    projected = attention.query(queries), attention.key(context), attention.value(context)
+    dropout = attention.dropout.p if attention.training else 0.0
+    return attend_heads(*projected, mask, attention.num_attention_heads, dropout)
+
+
+def attend_heads(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int, dropout: float = 0.0
+) -> Tensor:
+    """`attend` after the projections. Shapes: (S, Q, D), 2 × (S, N, D), (S, N) → (S, Q, D)."""
     query, key, value = (
-        project(rows).unflatten(2, (heads, -1)).transpose(1, 2)  # (S, heads, rows, head size)
-        for project, rows in (
-            (attention.query, queries),
-            (attention.key, context),
-            (attention.value, context),
-        )
+        rows.view(*rows.shape[:2], heads, -1).transpose(1, 2)  # (S, heads, rows, head size)
+        for rows in (query, key, value)
     )
     real = mask[:, None, None, :]
-    dropout = attention.dropout.p if attention.training else 0.0
     if dropout and query.device.type == "cpu":
         # PyTorch's fused kernel has no dropout there, and its fallback is slower than this.
         scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
         weights = scores.masked_fill(~real, torch.finfo(scores.dtype).min).softmax(-1)
-        found: Tensor = attention.dropout(weights) @ value
+        found = nn.functional.dropout(weights, dropout) @ value
     else:
         found = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=real, dropout_p=dropout
@@ -271,12 +256,8 @@ def pack(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Put each row's visual tokens right after its last text token, padding last.
 
-    Args:
-        text: real tokens first. Shape: (S, L, H), mask (S, L).
-        image: Shape: (S, V, H).
-
-    Returns:
-        tokens (S, N, H), mask (S, N), segments (S, N) with 1 for image, positions (S, N).
+    Shape: (S, L, H), (S, L), (S, V, H) → tokens (S, N, H), mask, segments (1 for image) and
+    positions (S, N).
     """
     length, blocks = text.shape[1], image.values.shape[1]
     words = text_mask.sum(1, keepdim=True)  # n + 2 of each row, Shape: (S, 1)
@@ -293,12 +274,8 @@ def pack(
 def pool_words(hidden: Tensor, word_of_subword: Tensor, posts: int, words: int) -> Tensor:
     """Average the sub-words of each word ("Task#2": OOV words).
 
-    Args:
-        hidden: Shape: (S, L, H).
-        word_of_subword: ``post * W + word``, -1 where a sub-word counts for none. Shape: (S, L).
-
-    Returns:
-        One vector a word, zeros where there is no word. Shape: (B, W, H).
+    `word_of_subword` is ``post * W + word``, or -1 for none; where there is no word are zeros.
+    Shape: (S, L, H), (S, L) → (B, W, H).
     """
     spare = posts * words  # sub-words that count for no word are summed here and dropped
     index = word_of_subword.flatten()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AnyEncoder(TextImageEncoder):
-    """Any encoder of transformers that its own `forward` computes from embeddings and positions."""
+    """An encoder computed by its own `forward`, from embeddings and positions."""
 
     READ = frozenset({"inputs_embeds", "attention_mask", "position_ids"})
 
@@ -49,8 +49,7 @@ class AnyEncoder(TextImageEncoder):
 class ModernBertEncoder(AnyEncoder):
     """ModernBERT (Warner et al. 2025, "Smarter, Better, Faster, Longer", ACL).
 
-    All visual tokens of a post are rotated by the angle of one position, the one after its text.
-    The window of a local layer counts these positions: a text token sees all visual tokens or none.
+    The window of a local layer counts positions: a text token sees all visual tokens or none.
     """
 
     bert: ModernBertModel
@@ -72,8 +71,7 @@ class ModernBertEncoder(AnyEncoder):
 class DebertaEncoder(TextImageEncoder):
     """DeBERTa-v2 and v3: disentangled attention over relative positions (He et al. 2021 and 2023).
 
-    All visual tokens of a post have one position, the one after its text: their distance from each
-    other is 0, and from a text token that token's distance from the text's end.
+    The distance of visual tokens from each other is 0.
     """
 
     bert: DebertaV2Model
@@ -116,16 +114,16 @@ FAMILIES: dict[str, type[TextImageEncoder]] = {
 }
 """By what transformers calls the architecture; any other is read by `AnyEncoder`."""
 
-_OF_DEBERTA = """embedding_size attention_head_size position_buckets norm_rel_ebd share_att_key
+_DEBERTA = """embedding_size attention_head_size position_buckets norm_rel_ebd share_att_key
 conv_kernel_size conv_groups conv_act"""
-UNLISTED = {"deberta-v2": set(_OF_DEBERTA.split())}
+UNLISTED = {"deberta-v2": set(_DEBERTA.split())}
 """Fields that shape an encoder though its configuration does not list them."""
 
 _EXPECTED = "an encoder of transformers with safetensors weights, by hub name or folder"
 
 
 def family(config: PreTrainedConfig) -> type[TextImageEncoder]:
-    """The class that reads an encoder of a configuration."""
+    """The class of an encoder, from its configuration."""
     return FAMILIES.get(config.model_type, AnyEncoder)
 
 
@@ -136,11 +134,9 @@ def published_encoder(name: str) -> PreTrainedModel:
 
 
 def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedModel:
-    """An encoder of a given shape with random weights, without pooler.
+    """An encoder with random weights, without pooler, and a table of at least `subword_count` rows.
 
-    Args:
-        shape: fields of its configuration; ``model_type`` tells the family, BERT if it is absent.
-        subword_count: fewest rows of the sub-word table.
+    `shape` are fields of its configuration; ``model_type`` is the family, BERT if it is absent.
 
     Raises:
         InputError: a field is unknown, or too small for a post.

@@ -19,7 +19,7 @@ class Gate(nn.Module):
     """A probability gate."""
 
     def anneal(self, progress: float) -> None:
-        """Called during training with the share of it that is done, in [0, 1]."""
+        """Takes the share of training that is done, in [0, 1]."""
 
 
 class SoftGate(Gate):
@@ -33,8 +33,8 @@ class SoftGate(Gate):
 class StraightThroughGate(Gate):
     """G_h1 = [softmax(x) > 0.5] (Eq. 5), with the gradient of the softmax.
 
-    Of a tie both probabilities are 0, as the equation has it. The gradient passes as in Bengio,
-    Léonard and Courville (2013), "Estimating or propagating gradients through stochastic neurons".
+    Of a tie both probabilities are 0, as the equation has it (Bengio, Léonard and Courville 2013,
+    "Estimating or propagating gradients through stochastic neurons").
     """
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -49,16 +49,13 @@ class GumbelGate(Gate):
 
     τ falls from 1 to 0.1 over training, exponentially as in Jang, Gu and Poole (2017), "Categorical
     reparameterization with Gumbel-softmax"; the paper gives the ends only. Outside training there
-    is no noise: the same post always gets the same score.
-
-    Attributes:
-        temperature: τ, saved with the weights. Shape: ().
+    is no noise.
     """
 
     START = 1.0
     END = 0.1
 
-    temperature: Tensor
+    temperature: Tensor  # τ, saved with the weights
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,13 +87,10 @@ class OpenGate(Gate):
 
 
 class OracleGate(Gate):
-    """The relation label of a post, the most that a gate can give; for studies alone.
-
-    A post without a label shows its whole image.
-    """
+    """The relation label of a post, the most that a gate can give; 1 where there is none."""
 
     def forward(self, images: Sequence[PostImage]) -> Tensor:
-        """Shape: (B, 2), as for other gates."""
+        """Shape: (B, 2)."""
         r = torch.tensor([1.0 if i.relation is None else float(i.relation) for i in images])
         return torch.stack([1 - r, r], dim=-1)
 
@@ -116,13 +110,12 @@ class Propagation(nn.Module):
         self.passes = gradient_from == 0
 
     def anneal(self, progress: float) -> None:
-        """Called during training with the share of it that is done, in [0, 1]."""
+        """See `Gate`."""
         self.passes = self.gradient_from <= progress and self.gradient_from < 1
 
     def forward(self, score: Tensor) -> Tensor:
         """Any shape, to the same."""
-        # Detached, not computed without gradients: autocast would keep weights it cast then, and
-        # the second pass would learn nothing by them.
+        # Detached, not computed under no_grad: autocast would keep the weights it cast then.
         score = score if self.passes else score.detach()
         return self.floor + (1 - self.floor) * score
 

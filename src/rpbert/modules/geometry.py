@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rpbert.modules.attention import mean_token
 from rpbert.types import VisualTokens
 
-COORDINATE_WIDTH = 256
-"""Wavelengths of each coordinate in `waves`, as VL-BERT was published."""
+COORDINATE_WIDTH = 256  # wavelengths of each coordinate in `waves`, as VL-BERT was published
 
 
 def with_area(boxes: Tensor) -> Tensor:
@@ -51,8 +51,7 @@ def with_whole_image(image: VisualTokens) -> VisualTokens:
 
     Shape: (S, V, d_v) → (S, 1 + V, d_v).
     """
-    real = image.mask[:, :, None].to(image.values.dtype)
-    mean = (image.values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
+    mean = mean_token(image)[:, None]
     everything = image.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(mean), 1, 4)
     return VisualTokens(
         torch.cat([mean, image.values], dim=1),
