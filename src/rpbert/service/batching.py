@@ -52,15 +52,11 @@ class _Waiting:
 class Batcher:
     """A bounded queue of posts, and the one thread that has the model.
 
-    Args:
-        wait: seconds that a post waits for others to join it, while the model is free.
-        queue: most posts that wait.
-        observe: called with the name of the work, the posts and the seconds of each batch.
+    A post waits `wait` seconds at most for others to join it while the model is free; `observe` is
+    called with the name of the work, the number of posts and the seconds of each batch.
     """
 
-    def __init__(
-        self, wait: float, queue: int, observe: Callable[[str, int, float], object]
-    ) -> None:
+    def __init__(self, wait: float, queue: int, observe: Callable[[str, int, float], None]) -> None:
         self.wait, self.queue, self.observe = wait, queue, observe
         self._waiting: list[_Waiting] = []
         self._changed = threading.Condition()
