@@ -78,13 +78,10 @@ def test_the_second_pass_reads_every_kind_scaled_by_its_own_r() -> None:
         hidden = system.encoder.bert(
             inputs_embeds=packed, token_type_ids=segments, position_ids=positions
         ).last_hidden_state[0]
-        words = torch.stack(
-            [
-                hidden[:length][batch.word_of_subword[0] == word].mean(0)
-                for word in range(len(post.words))
-            ]
-        )
-        expected = system.tag(batch, words[None]).emissions
+        words = [
+            hidden[:length][batch.word_of_subword[0] == w].mean(0) for w in range(len(post.words))
+        ]
+        expected = system.tag(batch, torch.stack(words)[None]).emissions
     torch.testing.assert_close(output.emissions, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -85,11 +85,7 @@ class Remembered:
 
 
 class TextFinder:
-    """Text found in images by RapidOCR (extra ``ocr``), line after line.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """Text found in images by RapidOCR, line after line; without it an InputError."""
 
     side = 1280
     """Larger images are shrunk to this many pixels along their longer side."""
@@ -120,10 +116,6 @@ class Captioner:
     Li, J.; Li, D.; Xiong, C.; and Hoi, S. 2022. BLIP: Bootstrapping Language-Image Pre-training
     for Unified Vision-Language Understanding and Generation. In ICML, 12888-12900. Wang et al.
     2022, "GIT: A Generative Image-to-text Transformer for Vision and Language".
-
-    Attributes:
-        network: a model of `CAPTIONERS`.
-        max_length: most sub-words of a caption.
     """
 
     network: Any
@@ -134,11 +126,7 @@ class Captioner:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str = "cpu") -> Self:
-        """A published captioner, by hub name or folder.
-
-        Raises:
-            InputError: see `load_published`; or a family that is not known.
-        """
+        """A published captioner, by hub name or folder; raises as `load_network` does."""
         from transformers import AutoTokenizer
 
         network = load_network(CAPTIONERS, source, "captioner").eval().to(device)

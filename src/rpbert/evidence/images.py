@@ -30,10 +30,7 @@ class SeeingEvidence(Evidence):
 class ImageReader(Reader):
     """Images as pixels; one that is missing or cannot be decoded is no evidence.
 
-    Training sees every image once per task and epoch: the last ones decoded are kept.
-
-    Args:
-        budget: bytes of decoded images that are kept.
+    Training sees every image once per task and epoch: `budget` bytes of the last ones are kept.
     """
 
     made_from = "image"

@@ -188,11 +188,7 @@ def network_class(known: Mapping[str, str], family: str | None, what: str) -> ty
 
 
 def load_network(known: Mapping[str, str], source: str | Path, what: str) -> PreTrainedModel:
-    """A published network of a family of a table.
-
-    Raises:
-        InputError: see `load_published`; or a family that is not known.
-    """
+    """A published network of a family of a table; raises as `load_published` does."""
     kind = network_class(known, model_type(source), what)
     return load_published(kind, source, f"{what} ({', '.join(known)}) with safetensors weights")
 

@@ -160,11 +160,6 @@ class DetectedRegions(SeeingEvidence):
     End-to-End Object Detection with Transformers. In ECCV, 213-229. A region is an object query:
     its feature the last hidden state, its box as predicted; its rank is the probability of its
     best label that is an object.
-
-    Args:
-        network: a model of `DETECTORS`.
-        image_size: side of the images in pixels.
-        max_regions: how many regions are kept; no more than the network has queries.
     """
 
     def __init__(self, network: PreTrainedModel, image_size: int, max_regions: int) -> None:

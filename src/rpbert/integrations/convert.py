@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -40,9 +40,6 @@ from rpbert.models.build import load_tokenizer
 from rpbert.models.vision_language import CONVERTED, WEIGHTS
 from rpbert.storage.manifest import folder_written_whole
 from rpbert.storage.published import from_hub
-
-if TYPE_CHECKING:
-    pass
 
 PADDING = 64
 """Sub-word tables may be filled up to a multiple of this."""
@@ -114,11 +111,7 @@ def convert(
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name; of a pickle nothing is executed.
-
-    Raises:
-        InputError: no such file, or one that holds no tensors or asks for more than tensors.
-    """
+    """The tensors of a checkpoint by name; an `InputError` where it holds more than tensors."""
     expected = "a checkpoint of named tensors"
     try:
         if path.suffix == ".safetensors":
@@ -136,9 +129,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     for inner in ("state_dict", "model_state_dict", "model"):  # beside an optimiser's
         if isinstance(content, dict) and isinstance(content.get(inner), dict):
             content = content[inner]
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {str(key): value for key, value in named if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(path, "no named tensors", expected)
     return tensors
@@ -158,8 +150,7 @@ def translate(rules: Published, published: Tensors, where: object) -> Translated
     """Find every parameter of an encoder among published tensors.
 
     Raises:
-        InputError: a published name is unknown or has no place, a parameter has no value, or a
-            size differs; all of them are listed.
+        InputError: lists unknown names, parameters without a value and sizes that differ.
     """
     renamed, left_out = _rename(rules, published, where)
     shape, region_width = _shape_of(rules, renamed, where)

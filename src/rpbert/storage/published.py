@@ -53,11 +53,7 @@ def bert_config(config: PreTrainedConfig) -> BertConfig:
 
 
 def model_type(source: str | Path) -> str:
-    """What transformers calls the architecture of published weights, such as ``bert``.
-
-    Raises:
-        OSError: there is no such model.
-    """
+    """The architecture of published weights, such as ``bert``; an OSError where there are none."""
     from transformers import AutoConfig
 
     found: str = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
@@ -65,11 +61,7 @@ def model_type(source: str | Path) -> str:
 
 
 def published_config(source: str | Path, expected: str) -> PreTrainedConfig:
-    """The configuration of published weights.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The configuration of published weights; an InputError where there is none."""
     from transformers import AutoConfig
 
     try:
@@ -149,11 +141,7 @@ _ELSEWHERE = ("attn_implementation", "experts_implementation", "auto_map", "back
 
 
 def refuse_elsewhere(shape: Mapping[str, Any], where: str) -> None:
-    """Refuse a shape, at any depth, that names something to be fetched: it gives numbers alone.
-
-    Raises:
-        InputError: it does.
-    """
+    """Raise an InputError for a shape that names something to be fetched, at any depth."""
     for name, value in shape.items():
         if isinstance(value, Mapping):
             refuse_elsewhere(value, where)
@@ -174,11 +162,7 @@ def _refuse_shards_outside(folder: Path) -> None:
 
 
 def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
-    """Load published weights without progress bars; what fails is an error of the settings' `key`.
-
-    Raises:
-        InputError: neither a folder nor a reachable hub id, or weights that cannot be used.
-    """
+    """Load published weights without progress bars; what fails is an InputError of `key`."""
     try:
         with _quiet():
             return load()
@@ -194,11 +178,7 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
 
 
 def checked(key: str, make: Callable[[], Built]) -> Built:
-    """Make a network of a user's shape; what the library refuses is an error of `key`.
-
-    Raises:
-        InputError: the fields do not make a network.
-    """
+    """Make a network of a user's shape; what the library refuses is an InputError of `key`."""
     from huggingface_hub.errors import StrictDataclassError
 
     refused = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError)
