@@ -23,6 +23,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 ACCELERATE += ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no"]
 ACCELERATE += ["--dynamo_backend", "no", "-m"]
+LONG = pytest.mark.slow
 
 
 def without_chance(data: Path, system: str, **training: Any) -> RunSettings:
@@ -45,16 +46,10 @@ def processes(run: Path) -> int:
     [
         ("bert", 2, TORCHRUN),
         pytest.param(
-            "rpbert",
-            17,
-            TORCHRUN,
-            marks=pytest.mark.slow("2 gloo processes, torchrun", "51 steps a task"),
+            "rpbert", 17, TORCHRUN, marks=LONG("2 gloo processes, torchrun", "51 steps a task")
         ),
         pytest.param(
-            "bert",
-            17,
-            ACCELERATE,
-            marks=pytest.mark.slow("2 gloo processes, accelerate", "51 steps"),
+            "bert", 17, ACCELERATE, marks=LONG("2 gloo processes, accelerate", "51 steps")
         ),
     ],
     ids=["short", "torchrun", "accelerate"],
@@ -64,9 +59,8 @@ def test_two_processes_train_as_one(
 ) -> None:
     """Of 7 posts in batches of 3, so that shares differ and one process goes without."""
     rates = {"head": 1e-3, "encoder": 1e-4, "projection": 1e-3, "visual": 0.0}
-    chosen = without_chance(
-        data, system, batch_size=3, epochs=epochs, relation=rates, tagging=rates
-    )
+    training = {"batch_size": 3, "epochs": epochs, "relation": rates, "tagging": rates}
+    chosen = without_chance(data, system, **training)
     config = tmp_path / "run.yaml"
     write_yaml(with_data(chosen, posts=7), config)
     train(load_run(config), tmp_path / "one")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from rpbert.config.run import DataSettings, MismatchSource, Rates, RelationSources
+from rpbert.config.run import DataSettings, MismatchSource, Rates
 from rpbert.errors import InputError
 from rpbert.evidence.base import EvidenceReader
 from rpbert.evidence.captions import CaptionReader, CaptionSettings
-from rpbert.training.relation_sources import MismatchedPairs, RelationSupply, relation_supply
+from rpbert.training.relation_sources import MismatchedPairs, RelationSupply, relation_posts
 from rpbert.training.tasks import RelationTask, Schedule
 from rpbert.types import Post
 from tests.conftest import made_posts, tiny
@@ -32,8 +32,8 @@ def captioned(*rows: tuple[str, str], **known: Any) -> list[Post]:
 
 
 def supply(sources: Any, posts: list[Post]) -> RelationSupply:
-    chosen = None if sources is None else RelationSources.model_validate(sources)
-    return relation_supply(chosen, posts, posts, CAPTIONS, seed=0)
+    given = DataSettings.model_validate({"path": "x", "relation_source": sources})
+    return relation_posts(given, posts, "joined", CAPTIONS, seed=0)
 
 
 def test_an_exchanged_pair_has_one_posts_text_and_anothers_image() -> None:

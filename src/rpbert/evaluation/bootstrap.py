@@ -26,10 +26,8 @@ def ratios(outcomes: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray
     """
     sums = np.einsum("wp,rpk->wrk", weights.astype(np.float64), outcomes, optimize=True)
     top, bottom = sums[:, :, 0], sums[:, :, 1]
-    mean: NDArray[np.float64] = np.divide(
-        top, bottom, out=np.zeros_like(top), where=bottom > 0
-    ).mean(axis=1)
-    return mean
+    shares = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+    return np.asarray(shares.mean(axis=1))
 
 
 def paired_bootstrap(

@@ -68,7 +68,7 @@ class SpanScores:
 
     @property
     def f1(self) -> float:
-        """F1 over all entities."""
+        """Over all entities."""
         return self.overall.f1
 
     def to_dict(self) -> dict[str, Any]:
@@ -245,8 +245,8 @@ def score_familiarity(
 ) -> dict[str, TagScores]:
     """Scores of the entities ``seen`` in training and of those ``unseen``.
 
-    An entity, gold or predicted, is seen if one of the same type and the same words (case
-    ignored) is in the lexicon (`rpbert.data.labels.entity_lexicon`) of the training split.
+    An entity, gold or predicted, is seen if one of its type and words (case ignored) is in the
+    lexicon (`rpbert.data.labels.entity_lexicon`) of the training split.
     """
 
     def scores(read: Callable[[Tags], list[Span]], seen: bool) -> SpanScores:

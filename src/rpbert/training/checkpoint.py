@@ -50,12 +50,19 @@ class Checkpoint:
     files: Mapping[str, Tensors]
     progress: Mapping[str, Any]
 
-    def restore(self, parts: Parts, process: int) -> Progress:
-        """Load it into a process, and return how far the run has come.
+    @classmethod
+    def of(
+        cls, place: Place, parts: Parts, generators: Sequence[Tensors], progress: Mapping[str, Any]
+    ) -> Checkpoint:
+        """A checkpoint of now; `generators` are the random ones by process."""
+        files = {"generators": _flat(dict(enumerate(generators)))}
+        for name, part in parts.items():
+            state = part.state_dict()
+            files[name] = state if isinstance(part, nn.Module) else _flat(state["state"])
+        return cls(place, files, progress)
 
-        Raises:
-            InputError: the checkpoint is of another configuration.
-        """
+    def restore(self, parts: Parts, process: int) -> Progress:
+        """Load it into a process, and return how far the run has come."""
         try:
             for name, part in parts.items():
                 tensors = dict(self.files[name])
@@ -117,9 +124,6 @@ class Checkpoints:
 
         Args:
             note: called with a line for each damaged one that is skipped.
-
-        Raises:
-            InputError: all that were written are damaged; the line names the newest.
         """
         damage: list[InputError] = []
         for place in reversed(self.places()):
@@ -184,16 +188,3 @@ def generators() -> dict[str, Tensor]:
     """The state of PyTorch's random generators, the only global ones that training draws from."""
     cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {"torch": torch.get_rng_state(), **cuda}
-
-
-def tensors_of(parts: Parts, states: Sequence[Tensors]) -> dict[str, Tensors]:
-    """The tensors of a checkpoint by file; `states` are the random generators by process."""
-    return {
-        **{
-            name: part.state_dict()
-            if isinstance(part, nn.Module)
-            else _flat(part.state_dict()["state"])
-            for name, part in parts.items()
-        },
-        "generators": _flat(dict(enumerate(states))),
-    }

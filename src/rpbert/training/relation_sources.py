@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from rpbert.config.run import DataSettings, MismatchSource, RelationSources
@@ -27,12 +27,7 @@ class MismatchedPairs:
 
     Args:
         posts: those that give texts and images, each with evidence.
-        settings: how many negatives there are, how hard, and what they count.
-        known: ids of posts whose own image has a relation of another source; they give negatives
-            alone.
-
-    Raises:
-        InputError: there is no negative for any post.
+        known: ids of posts whose own image has a relation of another source.
     """
 
     def __init__(
@@ -107,17 +102,11 @@ def _look(post: Post) -> str:
 
 @dataclass(frozen=True)
 class RelationSupply:
-    """What Task#1 learns from.
+    """What Task#1 learns from."""
 
-    Attributes:
-        known: posts whose relation somebody gave, without tags.
-        pairs: posts whose relation is made.
-        description: what the gate learns from, in words, or why from nothing.
-    """
-
-    known: Sequence[Post] = ()
-    pairs: MismatchedPairs | None = None
-    description: str = ""
+    known: Sequence[Post] = ()  # whose relation somebody gave, without tags
+    pairs: MismatchedPairs | None = None  # whose relation is made
+    description: str = ""  # what the gate learns from, in words, or why from nothing
 
     def __bool__(self) -> bool:
         return bool(self.known or self.pairs)
@@ -128,6 +117,8 @@ def relation_posts(
 ) -> RelationSupply:
     """What Task#1 learns from, of `data.relations` or else of the training split.
 
+    A post with two sources is learnt from both.
+
     Args:
         marks: how ``#`` and ``@`` are split off in the training split.
         evidence: what a post must have to be learnt from.
@@ -137,52 +128,26 @@ def relation_posts(
     """
     # r is of one source
     train = [alone for post in train for alone in evidence.split_by_source(post)]
-    candidates: Sequence[Post] = train
-    where, notes = data.relations_read, []
+    given, where, notes = related(train), data.relations_read, []
     if where != data.relations:
         notes.append("data.relations is not read")
     if where is not None:
         left_out = LeftOut()
         source = open_data(where, SPLITTERS[marks], left_out if data.lenient else refuse)
         read = islice(source.read(training_split(source)), data.posts)
-        candidates = [alone for post in read for alone in evidence.split_by_source(post)]
+        given = related(alone for post in read for alone in evidence.split_by_source(post))
         notes += described(left_out)
-        if not any(evidence.has(post) for post in related(candidates)):
+        if not any(map(evidence.has, given)):
             found = f"no post with both {evidence.wanted} and relation"
             raise InputError(where, found, "relation labels")
-    supply = relation_supply(data.relation_source, candidates, train, evidence, seed)
-    return replace(supply, description="; ".join([supply.description, *notes]))
-
-
-def relation_supply(
-    sources: RelationSources | None,
-    candidates: Sequence[Post],
-    train: Sequence[Post],
-    evidence: EvidenceReader,
-    seed: int,
-) -> RelationSupply:
-    """What some sources give; a post with two sources is learnt from both.
-
-    Args:
-        sources: None for what the posts have: labels, probabilities, or else mismatch.
-        candidates: posts that may come with a relation.
-        train: posts that may come with an image.
-    """
-    given = related(candidates)
     shown = [post for post in train if evidence.has(post)]
+    sources, learnt = data.relation_source, list[str]()
+    known, pairs = list[Post](), None
     if sources is None:
-        if any(evidence.has(post) for post in given):
-            kind = "labels" if all(post.relation in (0, 1) for post in given) else "soft"
-        elif given:
-            return RelationSupply(description=f"relation labels but no {evidence.wanted}")
-        elif len(set(map(_look, shown))) > 1 < len({post.words for post in shown}):
-            kind = "mismatch"
-        else:
-            found = f"neither relation labels nor any {evidence.wanted} to exchange"
-            return RelationSupply(description=found)
+        kind, why_none = _kind(given, shown, evidence)
+        if why_none:
+            return RelationSupply(description="; ".join([why_none, *notes]))
         sources = RelationSources.model_validate(kind)
-    known: list[Post] = []
-    learnt: list[str] = []
     for kind, posts in _given(sources, given, train).items():
         weight = sources.kinds[kind].weight
         usable = [post.with_(relation_weight=weight) for post in posts if evidence.has(post)]
@@ -193,15 +158,27 @@ def relation_supply(
         known += usable
         name = "labels" if kind == "labels" else "probabilities"
         learnt.append(_counted(name, len(usable), weight))
-    pairs = None
     if sources.mismatch is not None:
         ids = frozenset(post.id for post in known)
         pairs = MismatchedPairs(shown, sources.mismatch, seed, ids)
         own = len(pairs.matched)
         made = f"mismatch, {own:,} own and {len(pairs) - own:,} exchanged images"
         learnt.append(_counted(made, len(pairs), sources.mismatch.weight))
-    described = f"the gate learns from {'; '.join(learnt)}"
-    return RelationSupply(known, pairs, described if learnt else "data.relation_source is none")
+    said = f"the gate learns from {'; '.join(learnt)}" if learnt else "data.relation_source is none"
+    return RelationSupply(known, pairs, "; ".join([said, *notes]))
+
+
+def _kind(
+    given: Sequence[Post], shown: Sequence[Post], evidence: EvidenceReader
+) -> tuple[str, str]:
+    """The kind of source that the posts have where none is asked for, or why they have none."""
+    if any(map(evidence.has, given)):
+        return "labels" if all(post.relation in (0, 1) for post in given) else "soft", ""
+    if given:
+        return "none", f"relation labels but no {evidence.wanted}"
+    if len(set(map(_look, shown))) > 1 < len({post.words for post in shown}):
+        return "mismatch", ""
+    return "none", f"neither relation labels nor any {evidence.wanted} to exchange"
 
 
 def _given(

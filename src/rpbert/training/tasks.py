@@ -101,7 +101,7 @@ class TaggingTask(Task):
 
 
 def share_moments(optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Let optimisers of the same parameters keep one pair of moments for each, at any time."""
+    """Let optimisers of the same parameters keep one pair of moments for each."""
     shared: dict[Tensor, dict[str, Any]] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -45,9 +45,6 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
     """Train the system that `settings` describe and write RUN.
 
     SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
-
-    Raises:
-        InputError: settings, data or RUN cannot be used, or the disk is full.
     """
     with StopSignals() as stop:
         trainer, dev = prepared(settings, run, stop, resume=resume)
@@ -165,10 +162,9 @@ def run_posts(data: DataSettings, tags_words: bool) -> tuple[dict[str, list[Post
         if not of_split:
             found = "no post" if tags_words else "no post with a relation"
             raise InputError(f"{where}, {split}", found, "tags" if tags_words else "relations")
-        bare = [post for post in of_split if tags_words and post.tags is None]
-        if bare:
-            expected = "tags or entities for training"
-            raise InputError(bare[0].origin or bare[0].id, "no tags", expected)
+        bare = next((p for p in of_split if tags_words and p.tags is None), None)
+        if bare is not None:
+            raise InputError(bare.origin or bare.id, "no tags", "tags or entities for training")
     posts["test"] = list(source.read("test")) if "test" in source.splits else []
     return posts, [*notes, *described(left_out)]
 
@@ -193,10 +189,10 @@ def _tasks(
     marks, evidence = model.vocabulary.marks, model.collator().evidence
     supply = relation_posts(data, posts, marks, evidence, training.seed)
     model.notes["relation_source"] = supply.description
-    if not supply and not system.tags_words:
-        where = settings.data.relations or settings.data.path
-        raise InputError(where, supply.description, "posts with evidence and a relation")
     if not supply:
+        if not system.tags_words:
+            where = settings.data.relations or settings.data.path
+            raise InputError(where, supply.description, "posts with evidence and a relation")
         consequence = "Task#1 is skipped, and the gate learns from Task#2's gradient"
         notes.append(f"{supply.description}: {consequence} through BERT alone")
         return [tagging]
@@ -218,12 +214,7 @@ def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:
 
 
 def check_settings(settings: RunSettings, path: Path) -> None:
-    """Check that a run is resumed with the settings it began with.
-
-    Args:
-        settings: complete, as RUN/config.yaml has them.
-        path: that file.
-    """
+    """Check that a run is resumed with the settings (complete) of its RUN/config.yaml, `path`."""
     begun = complete_settings(load_run(path)).model_dump(mode="json")
     for block, given in settings.model_dump(mode="json").items():
         now, then = (b if isinstance(b, dict) else {block: b} for b in (given, begun[block]))

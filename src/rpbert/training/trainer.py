@@ -26,15 +26,7 @@ from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import is_whole
-from rpbert.training.checkpoint import (
-    Checkpoint,
-    Checkpoints,
-    Parts,
-    Place,
-    Progress,
-    generators,
-    tensors_of,
-)
+from rpbert.training.checkpoint import Checkpoint, Checkpoints, Parts, Place, Progress, generators
 from rpbert.training.progress import Reporter
 from rpbert.training.tasks import Schedule, Task, rate_factor, share_moments
 from rpbert.types import Batch, Post
@@ -93,9 +85,6 @@ class Trainer:
 
     Several processes (``accelerate launch``) share each batch and add up their gradients, which
     are those of the whole batch: the sum of its losses over the number of posts that count.
-
-    Args:
-        card: writes the card of a model after an epoch.
     """
 
     def __init__(
@@ -106,7 +95,7 @@ class Trainer:
         settings: TrainingSettings,
         run: Path,
         stop: StopSignals,
-        card: Callable[[TaggingModel, Record], str] = lambda model, record: "",
+        card: Callable[[TaggingModel, Record], str] = lambda *_: "",
     ) -> None:
         self.accelerator, self.model, self.schedule = accelerator, model, schedule
         self.settings, self.run, self.stop, self.card = settings, run, stop, card
@@ -162,7 +151,13 @@ class Trainer:
                 self._share_statistics()
                 if self.average is not None:
                     self.average.after_epoch(number)
-                scores = self._scored(dev)
+                try:  # a signal stops scoring at once where no other process waits for this one
+                    alone = self.accelerator.num_processes == 1
+                    with self.stop.held(False) if alone else nullcontext():
+                        scores = self._score(dev)
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
                 progress.seconds = time.monotonic() - started
                 best = f1_of(scores) > progress.best[0]
                 if best:
@@ -257,27 +252,16 @@ class Trainer:
             save, stop = (self.accelerator.reduce(wishes, reduction="sum") > 0).tolist()
         return save, stop
 
-    @property
-    def _scored_model(self) -> TaggingModel:
+    def _averaged(self) -> TaggingModel:
         """The model with the weights that are scored and saved."""
         return replace(self.model, system=self.average.system) if self.average else self.model
-
-    def _scored(self, dev: Sequence[Post]) -> Record:
-        """Score; a signal stops that at once where no other process waits for this one."""
-        alone = self.accelerator.num_processes == 1
-        try:
-            with self.stop.held(False) if alone else nullcontext():
-                return self._score(dev)
-        except KeyboardInterrupt:
-            self._save()
-            raise
 
     def _score(self, dev: Sequence[Post]) -> Record:
         """Score the development posts, each once however many processes there are."""
         accelerator = self.accelerator
         share = list(dev[accelerator.process_index :: accelerator.num_processes])
         # One collator, and so one store of decoded images, for training and scoring.
-        decoder = Decoder(self._scored_model, self.collator, accelerator.device)
+        decoder = Decoder(self._averaged(), self.collator, accelerator.device)
         with accelerator.autocast():
             decoded = decoder.decode(share, self.settings.evaluation_batch_size)
         pairs: list[tuple[Post, Decoded]] = gather_object(list(zip(share, decoded, strict=True)))
@@ -317,13 +301,12 @@ class Trainer:
         states: list[dict[str, Tensor]] = gather_object([generators()])
         rest = {**asdict(progress), "images": self._images()}
         if self.accelerator.is_main_process:
-            files = tensors_of(self.parts, states)
+            checkpoint = Checkpoint.of(place, self.parts, states, rest)
             besides = [Place(progress.best[1])] if progress.best[1] else []
             try:
                 if best is not None:
                     self._save_model(best)
-                keep = self.settings.keep_checkpoints
-                self.checkpoints.save(Checkpoint(place, files, rest), keep, besides)
+                self.checkpoints.save(checkpoint, self.settings.keep_checkpoints, besides)
             except InputError as error:
                 places = self.checkpoints.places()
                 kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
@@ -336,7 +319,7 @@ class Trainer:
         f1, epoch = self.progress.best
         self.model.notes |= {"epoch": epoch, "dev_f1": f1}
         self.model.card = self.card(self.model, record)
-        self._scored_model.save(self.run / "model")
+        self._averaged().save(self.run / "model")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.progress = checkpoint.restore(self.parts, self.accelerator.process_index)
