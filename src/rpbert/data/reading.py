@@ -62,8 +62,7 @@ class LeftOut:
     def __call__(self, fault: InputError) -> None:
         """Take a fault."""
         self.count += 1
-        if len(self._first) < 3:
-            self._first.append(str(fault))
+        self._first = [*self._first, str(fault)][:3]
 
     def __str__(self) -> str:
         """All in one line: ``2 faulty rows left out or mended: train.txt:17: found …``."""

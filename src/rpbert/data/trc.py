@@ -79,12 +79,9 @@ def read_trc(
     """
     tweets, images = labels.parent / TWEETS, labels.parent / "images"
     if not tweets.is_file():
-        raise InputError(
-            labels.parent,
-            f"no {TWEETS} beside {labels.name}",
-            'your own tweets as lines {"id": "<tweet_id>", "text": "…"}',
-            "only ids and labels are published; put images in images/<tweet_id>.jpg",
-        )
+        expected = 'your own tweets as lines {"id": "<tweet_id>", "text": "…"}'
+        hint = "only ids and labels are published; put images in images/<tweet_id>.jpg"
+        raise InputError(labels.parent, f"no {TWEETS} beside {labels.name}", expected, hint)
     posts: dict[str, Post] = {}
     wanted = {label.id for label in read_labels(labels)}
     for post in read_table(tweets, splitter, log):

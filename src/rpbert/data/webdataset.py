@@ -137,10 +137,10 @@ def _member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: _Forward) -> _Mem
 class _Forward:
     """Reads forward only and within `allowance`: a header can ask for any size and position."""
 
+    allowance = _HEADER_LIMIT
+
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.tell = file.tell
-        self.allowance = _HEADER_LIMIT
+        self._file, self.tell = file, file.tell
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self.allowance:
