@@ -1,10 +1,12 @@
-"""The commands of the README are commands of the program, and their settings are read."""
+"""The README's commands are understood, and its map of the code is true."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -49,3 +51,24 @@ def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
     if name == "train":
         settings = load_run(ROOT / parsed["config"], parsed["overrides"] or ())
         parse_options(settings.model)
+
+
+NAMED = re.compile(r"`([a-z_/0-9]+\.py):([A-Za-z_.]+)`")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_named_function_is_where_the_page_says(page: str) -> None:
+    named = NAMED.findall((ROOT / page).read_text("utf-8"))
+    assert len(named) > 8
+    for file, name in named:
+        body: Any = ast.parse((ROOT / "src/rpbert" / file).read_text("utf-8")).body
+        for part in name.split("."):
+            found = [node for node in body if part in names_of(node)]
+            assert found, f"{page}: {file} has no {name}"
+            body = getattr(found[0], "body", [])
+
+
+def names_of(node: ast.stmt) -> set[str]:
+    """What a statement defines."""
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return {getattr(node, "name", ""), *(t.id for t in targets if isinstance(t, ast.Name))}
