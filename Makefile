@@ -30,8 +30,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# A process a core, each of one thread: most tests are small.
 unit: install
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 soak: install
 	$(BIN)/pytest -m slow --soak=docs/reliability.md
