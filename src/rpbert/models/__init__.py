@@ -28,26 +28,18 @@ from rpbert.models.vl_bert import VlBertEncoder
 ANY = tuple(KINDS)
 REGIONS = ("regions", "blocks", "global", "captions", "ocr")
 POOLED = ("global", "blocks", "regions", "captions", "ocr")
-
-
-with_encoder = VisionLanguageTagger.of
+_of = VisionLanguageTagger.of
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A system and where it comes from.
-
-    Attributes:
-        row: the row of the RpBERT paper's tables that it fills.
-        evidence: the kinds it takes, its paper's own first; none for a text-only system.
-        combines: whether it takes several kinds at once.
-    """
+    """A system and where it comes from."""
 
     system: type[System]
     paper: str
-    row: str
-    evidence: tuple[str, ...] = ()
-    combines: bool = False
+    row: str  # that it fills in the RpBERT paper's tables
+    evidence: tuple[str, ...] = ()  # the kinds it takes, its paper's own first
+    combines: bool = False  # whether it takes several kinds at once
 
 
 SYSTEMS: dict[str, Registered] = {
@@ -70,32 +62,24 @@ SYSTEMS: dict[str, Registered] = {
     "bert": Registered(BertTagger, "Devlin et al. 2019", "Table 4: biLSTM-CRF + BERT"),
     "umt": Registered(Umt, "Yu et al. 2020", "Table 5: Yu et al. (2020)", ANY),
     "visualbert": Registered(
-        with_encoder(VisualBertEncoder),
-        "Li L. et al. 2019",
-        "none, as Table 5: one stream",
-        REGIONS,
+        _of(VisualBertEncoder), "Li L. et al. 2019", "none, as Table 5: one stream", REGIONS
     ),
     "unicoder_vl": Registered(
-        with_encoder(UnicoderVlEncoder),
-        "Li G. et al. 2020",
-        "none, as Table 5: one stream",
-        REGIONS,
+        _of(UnicoderVlEncoder), "Li G. et al. 2020", "none, as Table 5: one stream", REGIONS
     ),
     "uniter": Registered(
-        with_encoder(UniterEncoder), "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", REGIONS
+        _of(UniterEncoder), "Chen et al. 2020", "Table 5: biLSTM-CRF + UNITER", REGIONS
     ),
     "vl_bert": Registered(
-        with_encoder(VlBertEncoder), "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", REGIONS
+        _of(VlBertEncoder), "Su et al. 2020", "Table 5: biLSTM-CRF + VL-BERT", REGIONS
     ),
     "vilbert": Registered(
-        with_encoder(VilbertEncoder), "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", REGIONS
+        _of(VilbertEncoder), "Lu J. et al. 2019", "Table 5: biLSTM-CRF + ViLBERT", REGIONS
     ),
     "lxmert": Registered(
-        with_encoder(LxmertEncoder), "Tan and Bansal 2019", "none, as Table 5: two streams", REGIONS
+        _of(LxmertEncoder), "Tan and Bansal 2019", "none, as Table 5: two streams", REGIONS
     ),
-    "rpbert": Registered(
-        RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", ANY, combines=True
-    ),
+    "rpbert": Registered(RpBert, "Sun et al. 2021", "Tables 3-6: biLSTM-CRF + RpBERT", ANY, True),
     "lstm_cnn": Registered(
         LstmCnn, "Lu et al. 2018", "Table 3: Lu et al. (2018), relation only", POOLED
     ),
@@ -103,11 +87,7 @@ SYSTEMS: dict[str, Registered] = {
 
 
 def registered(name: object, where: object = "model.system") -> Registered:
-    """The entry of a system.
-
-    Raises:
-        InputError: no system of that name.
-    """
+    """The entry of a system. Raises InputError: no system of that name."""
     if not isinstance(name, str) or name not in SYSTEMS:
         hint = did_you_mean(name, SYSTEMS)
         raise InputError(where, f"system {name}", f"one of {', '.join(SYSTEMS)}", hint)
@@ -116,11 +96,8 @@ def registered(name: object, where: object = "model.system") -> Registered:
 
 def parse_options(given: dict[str, Any], where: object = "model") -> SystemSettings:
     """Validate the ``model`` block of a run by the settings its system reads.
-
-    Raises:
-        InputError: an unknown system, a key the system does not read, a value not accepted, or a
-            kind of evidence that the system does not take.
-    """
+    Raises InputError: an unknown system, a key the system does not read, a value not accepted, or a
+    kind of evidence that the system does not take."""
     entry = registered(given.get("system"), where)
     options = parse(entry.system.Options, given, where)
     kinds = list(options.evidence.kinds) if options.evidence else []

@@ -1,20 +1,14 @@
 """Adaptive co-attention: words attend to the image, the image to the words, and gates decide.
-
-Zhang, Q.; Fu, J.; Liu, X.; and Huang, X. 2018. Adaptive Co-attention Network for Named Entity
-Recognition in Tweets. In AAAI, 5674-5681.
-
+Zhang et al. 2018. Adaptive Co-attention Network for Named Entity Recognition in Tweets. In AAAI.
 Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the image:
-
     word-guided visual attention     α_ti = softmax_i(w_α · tanh(W_v v_i + W_h h_t + b))
                                      v̂_t = Σ_i α_ti v_i
     image-guided textual attention   β_tj = softmax_j(w_β · tanh(W_x h_j + W_v̂ v̂_t + b'))
                                      ĥ_t = Σ_j β_tj h_j
     gated multimodal fusion          a_t = tanh(W_a v̂_t + b_a),  c_t = tanh(W_c ĥ_t + b_c)
                                      g_t = σ(w_g · [a_t; c_t]),   m_t = g_t a_t + (1 - g_t) c_t
-    filtration gate                  s_t = σ(w_s · [h_t; m_t] + b_s)
-                                     u_t = s_t tanh(W_m m_t + b_m)
+    filtration gate                  s_t = σ(w_s · [h_t; m_t] + b_s),  u_t = s_t tanh(W_m m_t + b_m)
     to the CRF                       [h_t; u_t]
-
 Deviations: the authors' Keras code (in the copy Euruson/NERmultimodal) joins the terms inside each
 tanh, so that the softmax cancels the word's term and W_h never learns; here they are added. It also
 adds a_t and c_t, computes s_t from m_t alone and maps m_t without tanh; the equations here are

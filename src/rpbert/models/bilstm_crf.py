@@ -1,17 +1,11 @@
 """biLSTM-CRF on text alone (Table 4, first row), and biLSTM-CRF + BERT (Table 4).
-
-Lample, G.; Ballesteros, M.; Subramanian, S.; Kawakami, K.; and Dyer, C. 2016. Neural
-Architectures for Named Entity Recognition. In NAACL-HLT, 260-270.
-
-Devlin, J.; Chang, M.-W.; Lee, K.; and Toutanova, K. 2019. BERT: Pre-training of Deep
-Bidirectional Transformers for Language Understanding. In NAACL-HLT, 4171-4186.
-
+Lample et al. 2016. Neural Architectures for Named Entity Recognition. In NAACL-HLT, 260-270.
+Devlin et al. 2019. BERT: Pre-training of Deep Bidirectional Transformers for Language
+Understanding. In NAACL-HLT, 4171-4186.
 The biLSTM reads word and character embeddings e_k, or [e_k; e_k^BERT], where e_k^BERT is the mean
 of BERT's last hidden states over the sub-words of word k.
-
 Deviations: two LSTM layers of 256 as in Table 2 of the RpBERT paper, not one of 100; dropout of
-0.5 on input, between layers and on output; tags are IOB2, not IOBES.
-"""
+0.5 on input, between layers and on output; tags are IOB2, not IOBES."""
 
 from __future__ import annotations
 
@@ -45,7 +39,6 @@ class BertTagger(BiLstmSystem):
     """The tagger over [e_k; e_k^BERT]."""
 
     Options = BertOptions
-
     encoder: TextImageEncoder
 
     def __init__(self, options: BertOptions, builder: Builder) -> None:

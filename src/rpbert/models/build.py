@@ -48,13 +48,8 @@ class WordEmbeddings(nn.Module):
 
 class BiLstmCrf(nn.Module):
     """Bidirectional LSTM, a linear layer to the tags, and a CRF (Lample et al. 2016; Eq. 8, 9).
-
-    Args:
-        width: of a word's input.
-        settings: of the LSTM; dropout is on its input, between its layers and on its output.
-        tags: K.
-        tagged: width of what the linear layer reads; None for the hidden vectors alone.
-    """
+    Dropout is on the LSTM's input, between its layers and on its output; `tagged` is the width of
+    what the linear layer reads, None for the hidden vectors alone."""
 
     def __init__(
         self, width: int, settings: ReaderSettings, tags: int, tagged: int | None = None
@@ -109,20 +104,12 @@ def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass
 class Builder:
-    """Makes the modules of a system from their settings.
+    """Makes the modules of a system from their settings."""
 
-    Attributes:
-        settings: of the word reader and the tagger.
-        vocabulary: sizes of the tables, and K.
-        subword_count: rows of the sub-word table of an encoder with random weights.
-        matrix: initial word vectors, a row for each word of the vocabulary after the padding and
-            the unknown one. Shape: (words, dimension).
-    """
-
-    settings: Settings
-    vocabulary: Vocabulary
-    subword_count: int
-    matrix: np.ndarray | None = None
+    settings: Settings  # of the word reader and the tagger
+    vocabulary: Vocabulary  # sizes of the tables, and K
+    subword_count: int  # rows of the sub-word table of an encoder with random weights
+    matrix: np.ndarray | None = None  # initial vectors of the vocabulary's words (words, dimension)
 
     @property
     def reader(self) -> ReaderSettings:
@@ -174,12 +161,8 @@ class Builder:
     def evidence(
         self, settings: EvidenceSettings, encoder: SubwordEncoder | None = None
     ) -> Evidence:
-        """Image to visual tokens.
-
-        Args:
-            encoder: embeds captions, and sets the width of several kinds; None: captions take the
-                word vectors of `embeddings`, and there is one kind alone.
-        """
+        """Image to visual tokens. The encoder embeds captions, and sets the width of several kinds;
+        without it captions take the word vectors of `embeddings`, and there is one kind alone."""
 
         def table() -> TextTable:
             if encoder is not None:
@@ -221,11 +204,7 @@ def tokenizer_for(
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub name or folder.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The tokenizer of a hub name or folder. Raises InputError: there is none."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -1,22 +1,16 @@
 """Gated fusion: words aligned with each other in view of the image.
-
-Arshad, O.; Gallo, I.; Nawaz, S.; and Calefati, A. 2019. Aiding Intra-Text Representations with
-Visual Context for Multimodal Named Entity Recognition. In ICDAR, 337-342.
-
+Arshad et al. 2019. Aiding Intra-Text Representations with Visual Context for Multimodal Named
+Entity Recognition. In ICDAR, 337-342.
 Between biLSTM (h_t) and CRF, with the regions v_i = tanh(W_I r_i + b_I) of the image:
-
     visual attention     α_ti = softmax_i(w · tanh(W_q h_t + W_k v_i + b)),  v̂_t = Σ_i α_ti v_i
     token alignment      P_tj = softmax_j(W tanh(W_1 h_j + W_2 [h_t; v̂_t] + b_1)),
                          s_t = Σ_j P_tj ⊙ h_j
     gated sum            g_t = σ(W_s s_t + W_v v̂_t + b_g),  u_t = g_t ⊙ v̂_t + (1 - g_t) ⊙ s_t
     to the CRF           [h_t; u_t]
-
 P_tj is a vector, one weight a feature: the "multi-dimensional" self-attention of Shen et al. 2018
 ("DiSAN", Eq. 6 and 7), without its mask of directions. A post without image has v̂_t = 0.
-
 Reconstructed from the paper's abstract and the RpBERT paper: v̂_t in the query of the alignment, the
-form of the gate, u_t joined with h_t, and every width (that of h_t).
-"""
+form of the gate, u_t joined with h_t, and every width (that of h_t)."""
 
 from __future__ import annotations
 

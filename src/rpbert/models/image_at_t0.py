@@ -1,16 +1,10 @@
 """biLSTM-CRF with the image at t = 0 (Table 4).
-
-Vinyals, O.; Toshev, A.; Bengio, S.; and Erhan, D. 2015. Show and Tell: A Neural Image Caption
-Generator. In CVPR, 3156-3164.
-
+Vinyals et al. 2015. Show and Tell: A Neural Image Caption Generator. In CVPR, 3156-3164.
 A caption generator sees the image once, in the place of the word before the first (their Eq. 10);
 the RpBERT paper sets it before the words of a tagger:
-
     x_0 = W^v I,   x_t = e_t for t = 1 … n.
-
 I is the mean of the visual tokens; a post without image has no x_0. Reconstructed: both directions
-begin with x_0, so that the first layer reads x_0 e_1 … e_n x_0; x_0 takes no tag.
-"""
+begin with x_0, so that the first layer reads x_0 e_1 … e_n x_0; x_0 takes no tag."""
 
 from __future__ import annotations
 
@@ -45,9 +39,7 @@ def between_images(
     words: Tensor, mask: Tensor, image: Tensor, has_image: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Each post's words with its image before the first and after the last, padding last.
-
-    Shape: (B, W, D), (B, W), (B, D), (B,) → (B, W + 2, D), (B, W + 2).
-    """
+    Shape: (B, W, D), (B, W), (B, D), (B,) → (B, W + 2, D), (B, W + 2)."""
     width = words.shape[1]
     lengths, first = mask.sum(1, keepdim=True), has_image[:, None].long()  # (B, 1)
     place = torch.arange(width + 2, device=words.device)[None, :]

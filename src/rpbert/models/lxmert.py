@@ -1,22 +1,15 @@
 """LXMERT before the biLSTM-CRF (as in Table 5, of which it is no row).
-
-Tan, H.; and Bansal, M. 2019. LXMERT: Learning Cross-Modality Encoder Representations from
-Transformers. In EMNLP-IJCNLP, 5103-5114.
-
+Tan and Bansal 2019. LXMERT: Learning Cross-Modality Encoder Representations from Transformers. In
+EMNLP-IJCNLP, 5103-5114.
 Text goes through l layers of BERT and regions through r separate layers. Then come x
 cross-modality layers (section 2.2), in each of which
-
     text'    = attention of text over regions,  regions' = attention of regions over text
     text''   = BERT's layer on text',           regions'' = BERT's layer on regions'
-
 where both attentions have the same weights. A region with feature f and box b = (x0, y0, x1, y1),
 as shares of the image, enters as the mean of LayerNorm(W^f f) and LayerNorm(W^b b).
-
 These are the modules of transformers' `LxmertModel`, which also loads its published weights.
-
 Deviations: from a plain BERT of N layers the text has all N, the last x of them inside the
-cross-modality layers, in the published proportion of 9 : 5 (and r = x); the authors trained from
-scratch.
+cross-modality layers, in the published proportion of 9 : 5 (and r = x); they trained from scratch.
 """
 
 from __future__ import annotations
@@ -43,10 +36,8 @@ PUBLISHED = {"num_hidden_layers": 14, "x_layers": 5, "r_layers": 5}
 
 class LxmertEncoder(VisionLanguageEncoder):
     """LXMERT's transformer, of which the text's end is read.
-
-    Its shape has two fields beside BertConfig's: `x_layers`, cross-modality layers, which are
-    among the text's `num_hidden_layers`, and `r_layers`, those of the regions alone.
-    """
+    Its shape has two fields beside BertConfig's: `x_layers`, cross-modality layers, which are among
+    the text's `num_hidden_layers`, and `r_layers`, those of the regions alone."""
 
     network = "model"
     own_fields = ("x_layers", "r_layers")

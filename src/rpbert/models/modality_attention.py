@@ -1,18 +1,12 @@
 """Modality attention: how much word, characters and image count for each word.
-
-Moon, S.; Neves, L.; and Carvalho, V. 2018. Multimodal Named Entity Recognition for Short Social
-Media Posts. In NAACL-HLT, 852-860.
-
+Moon et al. 2018. Multimodal Named Entity Recognition for Short Social Media Posts. In NAACL-HLT.
 For each word t, x^(w) is made of its vector, x^(c) of its characters and x^(v) of the image:
-
     [a^(w), a^(c), a^(v)] = σ(W_m [x^(w); x^(c); x^(v)] + b_m)
     α^(m) = exp(a^(m)) / Σ_m' exp(a^(m'))
     x̄_t = Σ_m α^(m) x^(m)
-
 and the biLSTM-CRF reads x̄_t. Reconstructed: σ is the logistic function; each x is a linear map to
 the width of the word vectors. Deviations: each x is layer-normalised, or the scales decide what the
-sum is of; the image vector is the mean of the visual tokens. A post without image weighs word and
-characters alone.
+sum is of; the image vector is the mean of the visual tokens. Without image x^(v) has no weight.
 """
 
 from __future__ import annotations
@@ -47,9 +41,7 @@ class ModalityAttention(FusionSystem):
 
     def mix(self, words: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
         """x̄_t of every word from e_k and the projected image vector.
-
-        Shape: (B, W, D), (B, D_w), (B,) → (B, W, D_w).
-        """
+        Shape: (B, W, D), (B, D_w), (B,) → (B, W, D_w)."""
         width = self.embeddings.vectors.width
         of_word, of_characters, of_image = self.norms
         word = of_word(self.word_map(words[..., :width]))  # x^(w)

@@ -1,21 +1,16 @@
 """RpBERT: text-image relation propagation (Fig. 2).
-
-Sun, L.; Wang, J.; Zhang, K.; Su, Y.; and Weng, F. 2021. RpBERT: A Text-image Relation
-Propagation-based BERT Model for Multimodal NER. In AAAI, 13860-13868.
-
+Sun et al. 2021. RpBERT: A Text-image Relation Propagation-based BERT Model for Multimodal NER. In
+AAAI, 13860-13868.
 The post goes through one BERT twice. The first pass reads text T and image V, and its [CLS] output
 gives r, how far the image adds to the text (Eq. 2). The second reads T and R ⊙ V (Eq. 3), and its
 words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
-
 How the paper's open points are read: R ⊙ V scales the projected blocks before segment and position
 embeddings are added. The relation classifier (θ_FCs) is linear on the [CLS] output, and only Task#1
 updates it, though Task#2's gradient flows through r into BERT. W^v learns in both tasks. A post
 without a usable image is read as text alone and its r is 0.
-
 Beyond the paper, a post may have several images or kinds of evidence. Each is a separate source:
 the first pass reads T and that source alone, r is one score a source, and the second pass reads T
-and all sources, each scaled by its own r.
-"""
+and all sources, each scaled by its own r."""
 
 from __future__ import annotations
 
@@ -66,7 +61,6 @@ class RpBert(BiLstmSystem):
     """Fig. 2, from the image blocks to the emissions."""
 
     Options = RpBertOptions
-
     encoder: TextImageEncoder
     evidence: Evidence
     projection: nn.Module
@@ -102,9 +96,7 @@ class RpBert(BiLstmSystem):
 
     def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
         """r of each source (Eq. 2), 0 where there is none; None without propagation.
-
-        Shape: (S, L, H), (B, E, V, H) → (B, E).
-        """
+        Shape: (S, L, H), (B, E, V, H) → (B, E)."""
         match self.gate:
             case OpenGate():
                 return None
@@ -125,11 +117,8 @@ class RpBert(BiLstmSystem):
         encode: Callable[[Tensor, Tensor, VisualTokens | None], Tensor],
     ) -> TaggerOutput:
         """The second pass: tag words by T (S, L, H) and R ⊙ V of each source (B, E, V, H).
-
-        Args:
-            score: r of each source, None for the whole image. Shape: (B, E).
-            encode: the encoder, or one that records its attention.
-        """
+        `score` is r of each source (B, E), None for the whole image; `encode` is the encoder, or
+        one that records its attention."""
         if score is not None:
             share = self.propagation(score)[..., None, None]  # R
             image = image._replace(values=share * image.values)  # R ⊙ V, Eq. 3

@@ -1,9 +1,7 @@
 """A system with all that using it takes: settings, vocabulary and tokenizer; saved and loaded.
-
 A model folder holds ``model.json`` (settings, tags, vocabulary), ``model.safetensors`` (weights),
 ``tokenizer/`` and ``manifest.json`` (`rpbert.storage.manifest`), and a model card for people,
-``README.md``. Nothing in it is a pickle, and nothing in it is executed.
-"""
+``README.md``. Nothing in it is a pickle, and nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -51,41 +49,25 @@ _NO_MODEL = "give the RUN or RUN/model folder that `rpbert train` wrote"
 
 @dataclass
 class TaggingModel:
-    """A system that can be trained, saved and used.
-
-    Attributes:
-        options: the settings the system was built from.
-        tokenizer: of the sub-word encoder, None for a system without one.
-        entities: those of the training posts, to tell seen ones from unseen ones.
-        notes: kept with the weights, such as scores; JSON types.
-        card: what people should know of the model, in Markdown; empty where nobody wrote it.
-        calibration: temperatures fitted on the development split.
-        describers: what puts images into words while posts are read; not saved.
-    """
+    """A system that can be trained, saved and used."""
 
     system: System
-    options: SystemSettings
+    options: SystemSettings  # from which the system was built
     vocabulary: Vocabulary
-    tokenizer: PreTrainedTokenizerBase | None
-    entities: Lexicon
-    notes: dict[str, Any]
-    card: str = ""
-    calibration: Calibration = field(default_factory=Calibration)
-    describers: Mapping[str, Describer] = field(default_factory=dict)
+    tokenizer: PreTrainedTokenizerBase | None  # of the sub-word encoder
+    entities: Lexicon  # of the training posts, to tell seen ones from unseen ones
+    notes: dict[str, Any]  # kept with the weights, such as scores; JSON types
+    card: str = ""  # what people should know of the model, in Markdown
+    calibration: Calibration = field(default_factory=Calibration)  # fitted on the development split
+    describers: Mapping[str, Describer] = field(default_factory=dict)  # not saved
 
     @classmethod
     def create(
         cls, options: SystemSettings, train: Sequence[Post], others: Sequence[Post] = ()
     ) -> TaggingModel:
         """A new model for the tags and words of some training posts.
-
-        Args:
-            others: further posts whose words get their vector from the vector file; nothing else
-                is taken from them.
-
-        Raises:
-            InputError: the training posts hold no entity to learn, or a module cannot be built.
-        """
+        Of the words of `others` only vectors are taken, from the vector file. Raises InputError:
+        the training posts hold no entity to learn, or a module cannot be built."""
         types = entity_types(train)
         if not types and registered(options.system).system.tags_words:
             raise InputError("training posts", "no entity in their tags", "tagged posts")
@@ -128,12 +110,8 @@ class TaggingModel:
 
     def save(self, folder: Path) -> None:
         """Write the model folder: all of it or, if anything fails, nothing.
-
         A model that stood there before is replaced only once the new one is whole.
-
-        Raises:
-            InputError: the folder holds other things than a model, which are never replaced.
-        """
+        Raises InputError: the folder holds other things than a model, which are never replaced."""
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a name even for "."
         if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
             raise InputError(folder, "other files", "a new folder, or that of an earlier model")
@@ -150,11 +128,8 @@ class TaggingModel:
 
     @classmethod
     def load(cls, folder: Path) -> TaggingModel:
-        """Read a model folder.
-
-        Raises:
-            InputError: no model is there, or a file of it is missing, changed or of a later format.
-        """
+        """Read a model folder. Raises InputError: no model is there, or a file of it is missing,
+        changed or of a later format."""
         if not (folder / MANIFEST).is_file() and (folder / "model").is_dir():
             folder = folder / "model"
         verify(folder, ("model.json", "model.safetensors"), _NO_MODEL)
@@ -221,12 +196,8 @@ def _words_of(caption: str) -> tuple[str, ...]:
 
 def _read_description(path: Path) -> dict[str, Any]:
     """The attributes of a `TaggingModel` that ``model.json`` holds.
-
-    A whole manifest tells that nothing changed, not that its author means well.
-
-    Raises:
-        InputError: it is of another format, incomplete, or names something outside the folder.
-    """
+    A whole manifest tells that nothing changed, not that its author means well. Raises InputError:
+    it is of another format, incomplete, or names something outside the folder."""
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:

@@ -49,48 +49,29 @@ class FusionOptions(BiLstmSettings):
 
 @dataclass(slots=True)
 class TaggerOutput:
-    """What a system computes of a batch; None is what it does not.
+    """What a system computes of a batch; None is what it does not."""
 
-    Attributes:
-        emissions: score of every tag at every word. Shape: (B, W, K).
-        relation_score: r (Eq. 2), 0 where a post has no usable image. Shape: (B,).
-        losses: Task#2's loss of each post, the negative log-likelihood of its gold tags (Eq. 9)
-            and what a system adds to it. Shape: (B,).
-        source_scores: r of each source of a post, of which `relation_score` is the highest; 0
-            where there is none. Shape: (B, E).
-    """
-
-    emissions: Tensor | None
-    relation_score: Tensor | None
-    losses: Tensor | None
-    source_scores: Tensor | None = None
+    emissions: Tensor | None  # (B, W, K), score of every tag at every word
+    relation_score: Tensor | None  # (B,), r (Eq. 2), 0 where a post has no usable image
+    losses: Tensor | None  # (B,), Task#2's: -log p of the gold tags (Eq. 9), and what is added
+    source_scores: Tensor | None = None  # (B, E), r of each source, 0 where none; highest is r
 
 
 class System(nn.Module):
     """What every system of the registry is: it maps ``Batch -> TaggerOutput`` in `forward`.
+    It is constructed of its `Options` and a `Builder`: ``Kind(options, builder)``."""
 
-    It is constructed of its `Options` and a `Builder`: ``Kind(options, builder)``.
-
-    Attributes:
-        encoder: reads sub-words (θ_RpBERT); None where there is none.
-        evidence: image to visual tokens (θ_ResNet); None for a system of text alone.
-        projection: W^v, visual tokens to the width of the text; None where there is none.
-        classifier: of the relation (θ_FCs); None where there is none.
-    """
-
-    Options: ClassVar[type[SystemSettings]]
-    """The settings it reads."""
+    Options: ClassVar[type[SystemSettings]]  # the settings it reads
     tags_words: ClassVar[bool] = True
     """Whether Task#2 trains it; if not, it only gives the relation."""
-    has_relation: bool = False
-    """Whether Task#1 trains it."""
+    has_relation: bool = False  # whether Task#1 trains it
     reads_relation: bool = False
     """Whether it is given the relation that posts come with, as an oracle is."""
 
-    encoder: SubwordEncoder | None
-    evidence: Evidence | None
-    projection: nn.Module | None
-    classifier: nn.Module | None
+    encoder: SubwordEncoder | None  # θ_RpBERT
+    evidence: Evidence | None  # image to visual tokens (θ_ResNet)
+    projection: nn.Module | None  # W^v, visual tokens to the width of the text
+    classifier: nn.Module | None  # of the relation (θ_FCs)
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,11 +97,9 @@ class System(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter by its group of Algorithm 1, in the order of `parameters`.
-
-        ``relation`` is θ_FCs and ``head`` whatever else is Task#2's alone (embeddings, θ_biLSTM,
-        θ_CRF); ``encoder`` (θ_RpBERT), ``projection`` (W^v, and what is new beside published
-        weights) and ``visual`` (θ_ResNet) learn in both tasks.
-        """
+        ``relation`` is θ_FCs, ``head`` what else is Task#2's alone (embeddings, θ_biLSTM, θ_CRF);
+        ``encoder`` (θ_RpBERT), ``projection`` (W^v, and what is new beside published weights) and
+        ``visual`` (θ_ResNet) learn in both tasks."""
         modules: list[tuple[str, nn.Module | None]] = [
             ("encoder", self.encoder),
             ("visual", self.evidence),
@@ -157,14 +136,9 @@ class System(nn.Module):
 
 class BiLstmSystem(System):
     """A system of embeddings and a biLSTM-CRF, and what it adds to them.
-
     Most give `tag` one vector a word; one that joins something to h_t goes from `hidden` to
-    `score`. All of it stays in float32 under autocast: it is small and its sums are long.
-
-    Args:
-        reads: width of what the biLSTM reads; None: that of e_k.
-        tagged: width of what is tagged; None: that of h_t.
-    """
+    `score`. All of it stays in float32 under autocast: it is small and its sums are long. `reads`
+    is the width of the biLSTM's input (default: of e_k), `tagged` of what is tagged (of h_t)."""
 
     def __init__(
         self, builder: Builder, reads: int | None = None, tagged: int | None = None
@@ -182,9 +156,7 @@ class BiLstmSystem(System):
         self, batch: Batch, extra: Tensor | None = None, relation_score: Tensor | None = None
     ) -> TaggerOutput:
         """Tag words by ``[e_k; extra_k]`` (Task#2), such as e_k^RpBERT; r is passed through.
-
-        Shape of `extra`: (B, W, H).
-        """
+        Shape of `extra`: (B, W, H)."""
         with in_float32(batch):
             words = self.embeddings(batch)
             if extra is not None:
@@ -206,13 +178,9 @@ class BiLstmSystem(System):
 
 class FusionSystem(BiLstmSystem):
     """A biLSTM-CRF without a text encoder, with which an image is fused.
-
-    Args:
-        width: that of projected visual tokens; `reads` and `tagged` as of `BiLstmSystem`.
-    """
+    `width` is that of projected visual tokens."""
 
     Options = FusionOptions
-
     evidence: Evidence
     projection: nn.Module
 

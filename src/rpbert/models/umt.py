@@ -1,11 +1,8 @@
 """Unified Multimodal Transformer: attention across modalities, guided by entity spans (Table 5).
-
-Yu, J.; Jiang, J.; Yang, L.; and Xia, R. 2020. Improving Multimodal Named Entity Recognition via
-Entity Span Detection with Unified Multimodal Transformer. In ACL, 3342-3352.
-
+Yu et al. 2020. Improving Multimodal Named Entity Recognition via Entity Span Detection with Unified
+Multimodal Transformer. In ACL, 3342-3352.
 BERT reads the words to H. T(q, c) is a layer of BERT with queries q and context c, V = r W and
 V' = r W' are two maps of the visual tokens r:
-
     text for spans, for tags           S = T_S(H, H),  R = T_R(H, H)
     image-aware word representations   P = T_1(V', R),  A = T_2(R, P)      words ← image ← words
     word-aware visual representations  Q = T_3(R, V)                       words ← image
@@ -13,19 +10,15 @@ V' = r W' are two maps of the visual tokens r:
     span detection                     e^z = W_z S, a CRF over {O, B, I}
     tagging                            e^y = (1 - λ) W_y [A; B] + λ e^z M, a CRF over the tags
     loss                               -log p(y | e^y) - β log p(z | e^z)
-
 The span task never sees the image, and M (3, K) guides the tags by it: M shares a span's mark among
 the tags, O to O alone, B equally to all B-X, I equally to all I-X.
-
 From the authors' code (jefferyYu/UMT): one layer each for T_S, T_R, T_1, T_2, T_3, of BERT's sizes,
 dropout and initialisation; λ = β = 0.5; dropout on H, nothing between [A; B] and the tags; no
 biLSTM, no word or character embeddings.
-
 Deviations: the sub-words of a word are averaged after BERT, so that cross-modal layers see words,
 and a post longer than BERT is read whole; there, every sub-word is a position. W and W' have no
 bias; word pieces of captions or of text in the image are V and V' themselves. A post without image
-attends to nothing; there, to a stand-in image.
-"""
+attends to nothing; there, to a stand-in image."""
 
 from __future__ import annotations
 
@@ -62,7 +55,6 @@ class Umt(System):
     """The CRF over e^y."""
 
     Options = UmtOptions
-
     encoder: TextImageEncoder
     evidence: Evidence
     projection: nn.ModuleList
@@ -111,9 +103,7 @@ class Umt(System):
 
     def join(self, words: Tensor, word_mask: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """[A; B] of every word from H and r, each with its mask.
-
-        Shape: (B, W, H), (B, W), (B, V, d_v), (B, V) → (B, W, 2 H).
-        """
+        Shape: (B, W, H), (B, W), (B, V, d_v), (B, V) → (B, W, 2 H)."""
         first, second = (project(tokens) for project in self.projection)  # V, V'
         read = self.read_for_tags(words, words, word_mask)  # R
         looked_at = self.words_to_image(second, read, word_mask)  # P

@@ -1,21 +1,15 @@
 """ViLBERT before the biLSTM-CRF (Table 5: biLSTM-CRF + ViLBERT).
-
-Lu, J.; Batra, D.; Parikh, D.; and Lee, S. 2019. ViLBERT: Pretraining Task-Agnostic
-Visiolinguistic Representations for Vision-and-Language Tasks. In NeurIPS, 13-23.
-
+Lu et al. 2019. ViLBERT: Pretraining Task-Agnostic Visiolinguistic Representations for
+Vision-and-Language Tasks. In NeurIPS, 13-23.
 Text goes through BERT, regions through a separate stream. Before each of the last C layers of
 the text a co-attentional layer (section 2.2, Fig. 2b) lets both attend to each other at once:
-
     text'    = FFN(LayerNorm(text + W_t attention(Q text, K regions, V regions)))
     regions' = FFN(LayerNorm(regions + W_v attention(Q regions, K text, V text)))
-
 and between two of those the regions have their own layer. A region with feature f and box
 b = (x0, y0, x1, y1, area), as shares of the image, enters as LayerNorm(W^f f + W^b b); the first is
 the whole image, its feature the mean of the others.
-
 As in the authors' code (facebookresearch/vilbert-multi-task). Deviations: beside another BERT than
-BERT-base the image's stream is as wide as the text's, and C is half of its layers, as published.
-"""
+BERT-base the image's stream is as wide as the text's, and C is half of its layers, as published."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
 """Vision-and-language BERTs before the biLSTM-CRF (Table 5): what the six of them share.
-
 The encoder reads a post's text together with its image; its vector of a word, the mean of the
 word's sub-words, joins e_k at the input of the biLSTM: [e_k; e_k^VL]. One-stream models
 (`OneStream`) read text and regions as one sequence; two-stream models (`vilbert`, `lxmert`) read
 each alone and let them attend to each other.
-
 Deviations of all six: regions may be blocks of a grid or other evidence; what nothing reads is left
 out (poolers, what only pre-training used, regions after the text last attended to them); a post
-without an image is read as text alone, and an attention that finds nothing gives zeros.
-"""
+without an image is read as text alone, and an attention that finds nothing gives zeros."""
 
 from __future__ import annotations
 
@@ -43,12 +40,7 @@ WEIGHTS = "model.safetensors"
 
 
 class VisionLanguageEncoder(SubwordEncoder, ABC):
-    """Reads a post's text together with its image.
-
-    Args:
-        config: of the text's part.
-        region_width: size of a visual token, d_v.
-    """
+    """Reads a post's text together with its image; `region_width` is the size d_v of its tokens."""
 
     network: ClassVar[str] = "bert"
     """The attribute that holds the transformer."""
@@ -73,16 +65,9 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
 
     @classmethod
     def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
-        """Random weights.
-
-        Args:
-            shape: fields of transformers' BertConfig, and `own_fields`.
-            region_width: d_v; None: the size of an embedded sub-word.
-            rows: fewest rows of the sub-word table.
-
-        Raises:
-            InputError: an unknown field, or a value that makes no network.
-        """
+        """Random weights for a shape: fields of transformers' BertConfig, and `own_fields`.
+        d_v is by default the size of an embedded sub-word; `rows` are the sub-word table's fewest.
+        Raises InputError: an unknown field, or a value that makes no network."""
         own = {key: value for key, value in shape.items() if key in cls.own_fields}
         bert = random_encoder({k: v for k, v in shape.items() if k not in own}, rows)
         if bert.config.model_type != "bert":
@@ -102,19 +87,14 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
     @abstractmethod
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """Hidden states of the sub-words, without meaning at padding; V may be 0.
-
-        Shape: (S, L), (S, L), (S, V, d_v) → (S, L, H).
-        """
+        Shape: (S, L), (S, L), (S, V, d_v) → (S, L, H)."""
 
 
 class OneStream(VisionLanguageEncoder):
     """One BERT over text and regions as one sequence.
+    Attention knows no order but that of the positions, so regions may follow the text's padding."""
 
-    Attention knows no order but that of the positions, so regions may follow the text's padding.
-    """
-
-    Regions: ClassVar[type[Any]]
-    """What embeds regions, made of d_v and the text's configuration."""
+    Regions: ClassVar[type[Any]]  # what embeds regions, made of d_v and the text's configuration
 
     def __init__(self, bert: BertModel, region_width: int) -> None:
         super().__init__(bert.config, region_width)
@@ -179,7 +159,6 @@ class VisionLanguageTagger(BiLstmSystem):
 
     Options = VisionLanguageOptions
     Encoder: ClassVar[type[VisionLanguageEncoder]]
-
     encoder: VisionLanguageEncoder
     evidence: Evidence
 
@@ -215,10 +194,7 @@ def initial(
     region_width: int | None,
 ) -> VisionLanguageEncoder:
     """An encoder with its initial weights; arguments as of `VisionLanguageEncoder.random`.
-
-    Raises:
-        InputError: weights or shape cannot be used.
-    """
+    Raises InputError: weights or shape cannot be used."""
     name, shape = settings.pretrained, settings.shape or {}
     if name is None:
         key = "model.encoder.shape"

@@ -1,28 +1,19 @@
 """Visual attention (Table 4), and LSTM with CNN to classify the relation (Table 3, first column).
-
-Lu, D.; Neves, L.; Carvalho, V.; Zhang, N.; and Ji, H. 2018. Visual Attention Model for Name
-Tagging in Multimodal Social Media. In ACL, 1990-1999.
-
+Lu et al. 2018. Visual Attention Model for Name Tagging in Multimodal Social Media. In ACL.
 An LSTM reads the post to a query Q, its last state. Q weighs the regions v_i of the image, and
 their weighted sum v_c joins each output h_t of the biLSTM through two gates:
-
     α_i = softmax_i(w · tanh(W_t Q + W_v v_i + b))           v_c = Σ_i α_i v_i
     β_v = σ(W_v' h_t + U_v v_c + b_v)                        β_w = σ(W_w h_t + U_w v_c + b_w)
     m_t = tanh(W_m h_t + U_m v_c + b_m)                      w_t = β_w ⊙ h_t + β_v ⊙ m_t
-
 The CRF tags by w_t. A post without image has v_c = 0. Deviations: the paper adds tanh(W_t Q) to
 tanh(W_v v_i), which the softmax cancels; here the sum is inside the tanh. The equations are as
 others quote them, and the widths (that of h_t) reconstructed.
-
 `LstmCnn`, the baseline of the relation task, classifies the last state h_n of an LSTM and one
 vector v of the image, the mean of the visual tokens:
-
     x = W_2 ReLU(W_1 [h_n; v] + b_1) + b_2,   r = softmax(x)_1.
-
 Reconstructed: the hidden layer, as wide as the LSTM; without it x is a term of the text plus one of
 the image, which cannot say whether they agree. A post without image has r = 0. It tags no words:
-only Task#1 trains it, on the relation labels of the data.
-"""
+only Task#1 trains it, on the relation labels of the data."""
 
 from __future__ import annotations
 
@@ -85,7 +76,6 @@ class LstmCnn(System):
     Options = LstmCnnOptions
     tags_words = False
     has_relation = True
-
     evidence: Evidence
     classifier: nn.Sequential
 

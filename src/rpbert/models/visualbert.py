@@ -1,18 +1,11 @@
 """VisualBERT before the biLSTM-CRF (as in Table 5, of which it is no row).
-
-Li, L. H.; Yatskar, M.; Yin, D.; Hsieh, C.-J.; and Chang, K.-W. 2019. VisualBERT: A Simple and
-Performant Baseline for Vision and Language. arXiv:1908.03557.
-
+Li et al. 2019. VisualBERT: A Simple and Performant Baseline for Vision and Language.
+arXiv:1908.03557.
 Text and regions are one sequence for one BERT. A region with feature f enters as
-
     region = LayerNorm(W f + segment B' + position 0')        (section 3.2)
-
-where B' and 0' are tables of the image's own, and a sub-word as in BERT. A region's place in the
-image is not read.
-
+where B' and 0' are the image's own tables; a sub-word enters as in BERT. Boxes are not read.
 This is transformers' `VisualBertModel`, which also loads its published weights. From a plain BERT,
-the image's segments and positions start from the text's, as the authors' did.
-"""
+the image's segments and positions start from the text's, as the authors' did."""
 
 from __future__ import annotations
 

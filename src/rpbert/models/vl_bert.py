@@ -1,21 +1,13 @@
 """VL-BERT before the biLSTM-CRF (Table 5: biLSTM-CRF + VL-BERT).
-
-Su, W.; Zhu, X.; Cao, Y.; Li, B.; Lu, L.; Wei, F.; and Dai, J. 2020. VL-BERT: Pre-training of
-Generic Visual-Linguistic Representations. In ICLR.
-
+Su et al. 2020. VL-BERT: Pre-training of Generic Visual-Linguistic Representations. In ICLR.
 One BERT reads [CLS] T [SEP] regions [END], and every element of that sequence, text too, has a
 visual feature embedding. Of a region with feature f and box b that is
-
     g(f, b) = ReLU(W [waves(b); f])        (section 3.2; `rpbert.modules.geometry.waves`)
-
 and of a sub-word it is g of the whole image, which also stands first among the regions:
-
     text   = word + LayerNorm_t(g(whole image)) + segment A + position
     region = the word [IMG] + LayerNorm_o(g(region)) + segment C + position n
     [END]  = its own embedding + segment C + position n + 1
-
 for a text of n sub-words, each through BERT's LayerNorm. All regions share one position.
-
 As in the authors' code (jackroos/VL-BERT). Deviations: the feature of the whole image is the mean
 of its regions, where the authors pool it from its own box. A post without an image has neither
 visual feature embeddings nor [END]; the authors give text-only posts a learnt one. The two

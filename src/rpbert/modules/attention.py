@@ -1,8 +1,6 @@
 """Attention that the fusion systems share, with exact zeros where nothing is real to attend to.
-
 The additive blocks hold a number for each query, key and hidden unit at once. Queries therefore go
-through in pieces, so that a post of thousands of words takes time and not memory.
-"""
+through in pieces, so that a post of thousands of words takes time and not memory."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
 
 def mean_token(tokens: VisualTokens) -> Tensor:
     """The mean of each post's visual tokens, of blocks the global image vector; zeros without.
-
-    Shape: (B, V, d_v) → (B, d_v).
-    """
+    Shape: (B, V, d_v) → (B, d_v)."""
     real = tokens.mask[:, :, None]
     return (tokens.values * real).sum(1) / real.sum(1).clamp(min=1)
 
@@ -45,9 +41,7 @@ class _InPieces(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """The weighted sum of the keys for each query.
-
-        Shape: (B, Q, query), (B, N, key), (B, N) → (B, Q, key).
-        """
+        Shape: (B, Q, query), (B, N, key), (B, N) → (B, Q, key)."""
         asked, offered = self.of_query(queries), self.of_key(keys)
         size = max(1, PIECE // max(offered.numel(), 1))
         return torch.cat(
@@ -78,10 +72,8 @@ class AdditiveAttention(_InPieces):
 
 class FeaturewiseAttention(_InPieces):
     """A weight for every feature of every key: "multi-dimensional" attention.
-
-    P_i = softmax_i(W tanh(W_q q + W_k k_i + b)), a vector as wide as a key; the result is
-    Σ_i P_i ⊙ k_i (Shen et al. 2018, "DiSAN", Eq. 6 and 7).
-    """
+    P_i = softmax_i(W tanh(W_q q + W_k k_i + b)), a vector as wide as a key; the result is Σ_i P_i ⊙
+    k_i (Shen et al. 2018, "DiSAN", Eq. 6 and 7)."""
 
     def __init__(self, query: int, key: int) -> None:
         super().__init__(query, key, key)
@@ -95,9 +87,7 @@ class FeaturewiseAttention(_InPieces):
 
 class CrossAttention(nn.Module):
     """A layer of BERT whose queries are of one kind and whose keys and values of another.
-
-    With itself as context it is BERT's own layer (Vaswani et al. 2017; Devlin et al. 2019).
-    """
+    With itself as context it is BERT's own layer (Vaswani et al. 2017; Devlin et al. 2019)."""
 
     def __init__(self, config: BertConfig) -> None:
         from transformers.models.bert.modeling_bert import BertLayer

@@ -1,16 +1,11 @@
 """Linear-chain conditional random field: likelihood, Viterbi decoding, marginals of tags and spans.
-
 Lafferty et al. 2001 for the model, Lample et al. 2016 for its place on top of a biLSTM, Eq. 8
 and 9 of the RpBERT paper. A sequence y of a post with emissions e scores
-
     s(y) = start[y_1] + Σ_t e_t[y_t] + Σ_t transitions[y_t-1, y_t] + end[y_n]
-
 and has probability exp(s(y)) / Z, where Z sums exp(s) over all sequences.
-
 Inside, tensors are (W, K, B), so that vector units run over the posts. Messages are logarithms,
 rescaled at every word, and each word's emissions are shifted to a maximum of 0, which changes no
-probability: neither long posts nor large emissions cost precision.
-"""
+probability: neither long posts nor large emissions cost precision."""
 
 from __future__ import annotations
 
@@ -38,10 +33,7 @@ class TagConstraint(NamedTuple):
 
 def iob2_constraint(tags: Sequence[str]) -> TagConstraint:
     """The constraint that an entity opens with B-: I-X follows only B-X or I-X.
-
-    Raises:
-        InputError: a tag is not ``O``, ``B-X`` or ``I-X``.
-    """
+    Raises InputError: a tag is not ``O``, ``B-X`` or ``I-X``."""
     for tag in tags:
         if tag != "O" and not (tag[:2] in ("B-", "I-") and tag[2:]):
             raise InputError("tags", repr(tag), "O, B-<type> or I-<type>")
@@ -83,27 +75,20 @@ class _Messages(NamedTuple):
 
 
 class LinearChainCRF(nn.Module):
-    """Conditional random field over tag sequences.
-
-    Emissions have shape (B, W, K) and any floating dtype; scores are float32, also under autocast
-    (float64 where the emissions are). Masks have shape (B, W) and mark the real words, which come
-    first in their row; values on padding are not read. A post may have no words.
-
-    Attributes:
-        transitions, start, end: scores of a step (K, K), [from, to], and of both ends (K,).
-    """
+    """Conditional random field over tag sequences. Emissions have shape (B, W, K) and any floating
+    dtype; scores are float32, also under autocast (float64 where the emissions are). Masks have
+    shape (B, W) and mark the real words, which come first in their row; values on padding are not
+    read. A post may have no words."""
 
     def __init__(self, tags: int) -> None:
         super().__init__()
-        self.transitions = nn.Parameter(torch.empty(tags, tags).uniform_(-0.1, 0.1))
+        self.transitions = nn.Parameter(torch.empty(tags, tags).uniform_(-0.1, 0.1))  # [from, to]
         self.start = nn.Parameter(torch.empty(tags).uniform_(-0.1, 0.1))
         self.end = nn.Parameter(torch.empty(tags).uniform_(-0.1, 0.1))
 
     def log_likelihood(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Log-probability of the gold tags (Eq. 8); 0 for a post without words.
-
-        Shapes: (B, W, K), (B, W), (B, W) → (B,).
-        """
+        Shapes: (B, W, K), (B, W), (B, W) → (B,)."""
         with torch.autocast(emissions.device.type, enabled=False):
             scores = self._scores(emissions, mask)
             log_partition: Tensor = _LogPartition.apply(*scores)  # type: ignore[no-untyped-call]
@@ -114,9 +99,7 @@ class LinearChainCRF(nn.Module):
         self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
     ) -> list[list[int]]:
         """The most probable sequence of each post (Eq. 9; Viterbi 1967).
-
-        Of equally good ones that with the lowest last tag, then the lowest one before it, etc.
-        """
+        Of equally good ones that with the lowest last tag, then the lowest one before it, etc."""
         with torch.autocast(emissions.device.type, enabled=False):
             scores = self._scores(emissions, mask, constraint)
             last, origins = _viterbi(scores)
@@ -138,12 +121,10 @@ class LinearChainCRF(nn.Module):
         temperature: float = 1.0,
     ) -> Tensor:
         """Posterior probability of exactly these spans, in [0, 1].
-
         A span is there when its words have its tags and the word after it, if any, does not have
         its continuation tag. Given the emissions the tags form a Markov chain: the probability is
         that of the first tag times that of each step (Culotta and McCallum 2004 constrain the
-        forward recursion to the same end). With a temperature T p(y) ∝ exp(s(y) / T).
-        """
+        forward recursion to the same end). With a temperature T p(y) ∝ exp(s(y) / T)."""
         with torch.autocast(emissions.device.type, enabled=False):
             scores = self._scores(emissions, mask, constraint, temperature)
             return _span_probabilities(scores, spans)
@@ -173,8 +154,7 @@ class LinearChainCRF(nn.Module):
 
 def _messages(scores: _Scores) -> _Messages:
     """Forward and backward messages of all posts in one loop: backwards is forwards over the post
-    read from its end, with the transitions transposed, on an axis of 2.
-    """
+    read from its end, with the transitions transposed, on an axis of 2."""
     emissions, transitions, lengths = scores.emissions, scores.transitions, scores.lengths
     from_end = lengths - 1 - torch.arange(len(emissions), device=lengths.device).unsqueeze(1)
     from_end = from_end.clamp(min=0).unsqueeze(1).expand_as(emissions)  # (W, K, B)
@@ -255,8 +235,7 @@ def _path_score(scores: _Scores, tags: Tensor) -> Tensor:
 
 def _viterbi(scores: _Scores) -> tuple[Tensor, Tensor]:
     """The best last tag of each post (B,), and of each later word the best tag before each tag
-    (W - 1, K, B). A step into padding stays on its tag: every path is read from the last row.
-    """
+    (W - 1, K, B). A step into padding stays on its tag: every path is read from the last row."""
     state = scores.start.unsqueeze(1) + scores.emissions[0]  # (K, B)
     steps = scores.transitions.unsqueeze(2)  # (from, to, 1)
     states, origins = [state], []

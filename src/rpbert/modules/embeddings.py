@@ -26,9 +26,7 @@ SPECIAL_ROWS = 2
 
 class WordVectors(nn.Module):
     """A trainable vector for each word; row 0 is padding, row 1 any unknown word, then the words.
-
-    These start at `initial` (words, width), or random; an unknown word starts at their mean.
-    """
+    These start at `initial` (words, width), or random; an unknown word starts at their mean."""
 
     def __init__(self, words: int, width: int, initial: NDArray[np.float32] | None = None) -> None:
         super().__init__()
@@ -49,9 +47,7 @@ class WordVectors(nn.Module):
 
 class CharacterEncoder(nn.Module):
     """A word as the last states of a biLSTM over its characters (Lample et al. 2016, section 4.1).
-
-    `characters` counts those of the alphabet, `hidden` is the hidden size of a direction.
-    """
+    `characters` counts those of the alphabet, `hidden` is the hidden size of a direction."""
 
     def __init__(self, characters: int, width: int = 25, hidden: int = 25) -> None:
         super().__init__()
@@ -62,9 +58,7 @@ class CharacterEncoder(nn.Module):
 
     def forward(self, characters: Tensor) -> Tensor:
         """Distinct words to their vectors; a word without any character is all zeros.
-
-        Shape: (U, C), padding last → (U, 2 * hidden).
-        """
+        Shape: (U, C), padding last → (U, 2 * hidden)."""
         if not characters.numel():
             return self.table.weight.new_zeros(len(characters), self.width)
         lengths = (characters != PADDING).sum(1)
@@ -79,13 +73,9 @@ class CharacterEncoder(nn.Module):
 def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.float32]]:
     """Reads the needed words of a fastText ``.vec`` or ``.vec.gz`` file: a first line with the
     number of words and the size of a vector, then a word and its numbers a line.
-
     The file is streamed. A word that it lacks takes the vector of its lower-case form; of a word
     that occurs twice the first counts, as the file is sorted by frequency.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not of this form.
-    """
+    Raises InputError: the file cannot be read, or a line is not of this form."""
     # A file has no half of a surrogate pair, which so finds nothing.
     forms = {
         word: [form.encode(errors="surrogatepass") for form in (word, word.lower())]

@@ -43,14 +43,8 @@ class SubwordEncoder(nn.Module):
 
 class TextImageEncoder(SubwordEncoder, ABC):
     """A published text encoder over its own sub-words and visual tokens ("Model Design", Eq. 1).
-
     The image follows the text at once, padding comes last, and all visual tokens of a post share
-    the position after its last text token; without them the result is the published encoder's.
-
-    Args:
-        max_length: most tokens of a row, as far as the encoder has positions for them.
-        sees_images: whether visual tokens will come.
-    """
+    the position after its last text token; without them the result is the published encoder's."""
 
     def __init__(
         self,
@@ -87,11 +81,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The layers, the lowest first.
-
-        Raises:
-            InputError: they share their weights.
-        """
+        """The layers, the lowest first. Raises InputError: they share their weights."""
         config = self.bert.config
         for module in self.bert.modules():
             if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
@@ -102,9 +92,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
     @abstractmethod
     def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
         """The input of the first layer, of tokens in segments 0 for text and 1 for image.
-
-        Shape: (S, N, E), 3 × (S, N) → (S, N, H).
-        """
+        Shape: (S, N, E), 3 × (S, N) → (S, N, H)."""
 
     @abstractmethod
     def layers(self, read: EncoderInput, rows: int) -> Tensor:
@@ -121,17 +109,13 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """The hidden states of the text tokens: row 0 is [CLS], padding is meaningless.
-
         `text` are sub-word embeddings, `image` those of the visual tokens, already scaled by r.
-        Shape: (S, L, E), (S, L), (S, V, E) → (S, L, H).
-        """
+        Shape: (S, L, E), (S, L), (S, V, E) → (S, L, H)."""
         return self.layers(self.embedded(text, text_mask, image), text.shape[1])
 
     def summary(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """The [CLS] row of `forward`; the last layer computes no other.
-
-        Shape: (S, L, E), (S, L), (S, V, E) → (S, H).
-        """
+        Shape: (S, L, E), (S, L), (S, V, E) → (S, H)."""
         return self.layers(self.embedded(text, text_mask, image), 1)[:, 0]
 
     def embedded(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> EncoderInput:
@@ -168,10 +152,8 @@ class ImageType(nn.Module):
 
 class BertEncoder(TextImageEncoder):
     """BERT, RoBERTa and their kin: absolute positions, layers as Devlin et al. 2019 have them.
-
     Text is segment A and the image segment B. RoBERTa has one segment (Liu et al. 2019), where
-    `ImageType` stands for the second. The last layer computes only the rows that are asked for.
-    """
+    `ImageType` stands for the second. The last layer computes only the rows that are asked for."""
 
     bert: BertModel
 
@@ -200,9 +182,7 @@ def bert_layer(
     layer: BertLayer, queries: Tensor, context: Tensor, mask: Tensor, *, may_be_empty: bool = False
 ) -> Tensor:
     """One layer of BERT, for `queries` that attend to `context` (Devlin et al. 2019).
-
-    Shape: (S, Q, H), (S, N, H), (S, N) → (S, Q, H).
-    """
+    Shape: (S, Q, H), (S, N, H), (S, N) → (S, Q, H)."""
     attention = attend_if_any if may_be_empty else attend
     context = attention(layer.attention.self, queries, context, mask)
     attended = layer.attention.output(context, queries)
@@ -212,10 +192,8 @@ def bert_layer(
 
 def attend(attention: Any, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
     """Scaled dot-product attention of several heads (Vaswani et al. 2017, section 3.2.2).
-
     `attention` has projections and dropout as transformers' ``BertSelfAttention``; each row of
-    `mask` has a real token. Shape: (S, Q, H), (S, N, H'), (S, N) → (S, Q, heads · head size).
-    """
+    `mask` has a real token. Shape: (S, Q, H), (S, N, H'), (S, N) → (S, Q, heads · head size)."""
     projected = attention.query(queries), attention.key(context), attention.value(context)
     dropout = attention.dropout.p if attention.training else 0.0
     return attend_heads(*projected, mask, attention.num_attention_heads, dropout)
@@ -254,11 +232,8 @@ def attend_if_any(attention: Any, queries: Tensor, context: Tensor, mask: Tensor
 def pack(
     text: Tensor, text_mask: Tensor, image: VisualTokens
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Put each row's visual tokens right after its last text token, padding last.
-
-    Shape: (S, L, H), (S, L), (S, V, H) → tokens (S, N, H), mask, segments (1 for image) and
-    positions (S, N).
-    """
+    """Put each row's visual tokens right after its last text token, padding last. Shape: (S, L, H),
+    (S, L), (S, V, H) → tokens (S, N, H), mask, segments (1 for image) and positions (S, N)."""
     length, blocks = text.shape[1], image.values.shape[1]
     words = text_mask.sum(1, keepdim=True)  # n + 2 of each row, Shape: (S, 1)
     blocks_of_row = image.mask.sum(1, keepdim=True)  # m, or 0 without an image
@@ -273,10 +248,8 @@ def pack(
 
 def pool_words(hidden: Tensor, word_of_subword: Tensor, posts: int, words: int) -> Tensor:
     """Average the sub-words of each word ("Task#2": OOV words).
-
     `word_of_subword` is ``post * W + word``, or -1 for none; where there is no word are zeros.
-    Shape: (S, L, H), (S, L) → (B, W, H).
-    """
+    Shape: (S, L, H), (S, L) → (B, W, H)."""
     spare = posts * words  # sub-words that count for no word are summed here and dropped
     index = word_of_subword.flatten()
     index = torch.where(index < 0, spare, index)

@@ -48,9 +48,7 @@ class AnyEncoder(TextImageEncoder):
 
 class ModernBertEncoder(AnyEncoder):
     """ModernBERT (Warner et al. 2025, "Smarter, Better, Faster, Longer", ACL).
-
-    The window of a local layer counts positions: a text token sees all visual tokens or none.
-    """
+    The window of a local layer counts positions: a text token sees all visual tokens or none."""
 
     bert: ModernBertModel
 
@@ -70,9 +68,7 @@ class ModernBertEncoder(AnyEncoder):
 
 class DebertaEncoder(TextImageEncoder):
     """DeBERTa-v2 and v3: disentangled attention over relative positions (He et al. 2021 and 2023).
-
-    The distance of visual tokens from each other is 0.
-    """
+    The distance of visual tokens from each other is 0."""
 
     bert: DebertaV2Model
 
@@ -135,12 +131,8 @@ def published_encoder(name: str) -> PreTrainedModel:
 
 def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedModel:
     """An encoder with random weights, without pooler, and a table of at least `subword_count` rows.
-
     `shape` are fields of its configuration; ``model_type`` is the family, BERT if it is absent.
-
-    Raises:
-        InputError: a field is unknown, or too small for a post.
-    """
+    Raises InputError: a field is unknown, or too small for a post."""
     from transformers import CONFIG_MAPPING
 
     key = "model.encoder.shape"
@@ -165,11 +157,8 @@ def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedMo
 
 
 def encoder_class(config: PreTrainedConfig, where: object) -> type[PreTrainedModel]:
-    """The class of transformers for the encoder of a configuration.
-
-    Raises:
-        InputError: it is no text encoder but a decoder, or reads nothing but ids of sub-words.
-    """
+    """The class of transformers for the encoder of a configuration. Raises InputError: it is no
+    text encoder but a decoder, or reads nothing but ids of sub-words."""
     from transformers import models
 
     auto, ours = models.auto.modeling_auto, type(config)

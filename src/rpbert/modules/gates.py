@@ -1,8 +1,6 @@
 """Probability gates G: from relation logits to [π_0, π_1] (Eq. 4, 5, 6), and R of r (Eq. 3).
-
 Each gate maps logits x of shape (B, 2) to probabilities of shape (B, 2), of which the second column
-is the relation score r (Eq. 2), in float32 or wider also under mixed precision. `OracleGate` reads
-labels in place of logits.
+is the relation score r (Eq. 2), in float32 or wider also under autocast. `OracleGate` reads labels.
 """
 
 from __future__ import annotations
@@ -32,10 +30,8 @@ class SoftGate(Gate):
 
 class StraightThroughGate(Gate):
     """G_h1 = [softmax(x) > 0.5] (Eq. 5), with the gradient of the softmax.
-
     Of a tie both probabilities are 0, as the equation has it (Bengio, Léonard and Courville 2013,
-    "Estimating or propagating gradients through stochastic neurons").
-    """
+    "Estimating or propagating gradients through stochastic neurons")."""
 
     def forward(self, logits: Tensor) -> Tensor:
         """Shapes: (B, 2) → (B, 2), each value 0 or 1."""
@@ -46,15 +42,11 @@ class StraightThroughGate(Gate):
 
 class GumbelGate(Gate):
     """G_h2 = softmax((x + g) / τ) (Eq. 6), g drawn from the Gumbel distribution.
-
     τ falls from 1 to 0.1 over training, exponentially as in Jang, Gu and Poole (2017), "Categorical
-    reparameterization with Gumbel-softmax"; the paper gives the ends only. Outside training there
-    is no noise.
-    """
+    reparameterization with Gumbel-softmax"; the paper gives the ends only. g = 0 in inference."""
 
     START = 1.0
     END = 0.1
-
     temperature: Tensor  # τ, saved with the weights
 
     def __init__(self) -> None:
@@ -97,12 +89,8 @@ class OracleGate(Gate):
 
 class Propagation(nn.Module):
     """The share R of the image that r lets through (Eq. 3), with a floor.
-
-    Args:
-        floor: the share that r = 0 lets through; R = floor + (1 - floor) r. Eq. 3 has 0.
-        gradient_from: share of training after which Task#2's gradient passes through r; before, r
-            is a constant to it. 0 is from the start on, 1 never.
-    """
+    R = floor + (1 - floor) r; Eq. 3 has 0. Before the share `gradient_from` of training r is a
+    constant to Task#2's gradient."""
 
     def __init__(self, floor: float = 0.0, gradient_from: float = 0.0) -> None:
         super().__init__()
