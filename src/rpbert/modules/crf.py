@@ -98,7 +98,7 @@ class LinearChainCRF(nn.Module):
     def decode(
         self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
     ) -> list[list[int]]:
-        """The most probable sequence of each post (Eq. 9; Viterbi 1967).
+        """The most probable sequence of each post (decoding at test time; Viterbi 1967).
         Of equally good ones that with the lowest last tag, then the lowest one before it, etc."""
         with torch.autocast(emissions.device.type, enabled=False):
             scores = self._scores(emissions, mask, constraint)
