@@ -15,7 +15,6 @@ from rpbert.analysis.figure import AXES, draw, png
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
-from rpbert.reproduce.plot import plot
 from rpbert.reproduce.rows import ORACLE, ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
 from rpbert.reproduce.runs import Run
 from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
@@ -23,6 +22,7 @@ from rpbert.reproduce.table import (
     DataResult,
     RowResult,
     TableResult,
+    plot,
     render,
     row_result,
     this_machine,

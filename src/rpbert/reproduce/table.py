@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from rpbert.evaluation.bootstrap import paired_bootstrap, ratios
 from rpbert.reproduce.rows import POSTS, TITLES, Measure, Row, Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from rpbert.reproduce.runs import PostScores, Run
 
 IN_PERCENT: frozenset[Measure] = frozenset(("f1", "adds", "does_not", "relation"))
@@ -223,3 +226,44 @@ def _cells(figure: Figure | None, measure: Measure) -> dict[str, str]:
         "difference": "" if figure.difference is None else f"{figure.difference:+.{places}f}",
         "p": "" if figure.p is None else f"{figure.p:.3f}" if figure.p >= LEAST else f"< {LEAST}",
     }
+
+
+def plot(result: TableResult, path: Path) -> None:
+    """Write a PNG: a row of panels a data set, a panel a measure, a line for each row that ran."""
+    from matplotlib.figure import Figure as Canvas
+
+    rows = max((len(data.rows) for data in result.data), default=1)
+    sets, measures = len(result.data), len(result.measures)
+    size = (3.4 + 2.6 * measures, 1.0 + sets * (0.8 + 0.3 * rows))
+    canvas = Canvas(figsize=size, layout="constrained")
+    grid = canvas.subplots(sets, measures, squeeze=False, sharey="row")
+    for axes, data in zip(grid, result.data, strict=True):
+        for axis, measure in zip(axes, result.measures, strict=True):
+            _panel(axis, data, measure)
+    shown: dict[str, Any] = {}  # the paper has figures for some data sets only
+    for first in grid[:, 0]:
+        handles, labels = first.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    canvas.legend(shown.values(), shown, loc="outside lower center", ncols=2, fontsize="x-small")
+    canvas.suptitle(result.title, fontsize="medium")
+    canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
+
+
+def _panel(axis: Axes, data: DataResult, measure: Measure) -> None:
+    names: list[str] = []
+    for row in data.rows:
+        figure = (row.figures or {}).get(measure)
+        place = len(names)
+        names.append(row.label if figure else f"{row.label} (not run)")
+        if figure is None:
+            continue
+        axis.errorbar(figure.mean, place, xerr=figure.sd or 0, fmt="o", capsize=3, color="tab:blue")
+        if figure.paper is not None:
+            axis.plot(figure.paper, place, marker="D", fillstyle="none", color="tab:red")
+    axis.plot([], [], "o", color="tab:blue", label="ours, mean ± sd")
+    if data.paper_set:
+        axis.plot([], [], "D", fillstyle="none", color="tab:red", label="paper")
+    axis.set_yticks(range(len(names)), names, fontsize="small")
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_title(f"{data.name}: {TITLES[measure]}", fontsize="small")
