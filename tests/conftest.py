@@ -9,6 +9,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub library is loaded: no test asks the network
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,8 @@ from tests.browser import browser, open_page  # noqa: F401
 from tests.families import SHAPE, TEXT_FAMILIES, published
 
 pytest_plugins = ["tests.soak"]
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test asserts a time
+hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
-from operator import itemgetter
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -88,9 +87,10 @@ class Decoder:
         groups = by_length(self.collator.lengths(posts), batch_size)
         read = (self.collator([posts[i] for i in group]) for group in groups)
         packed = ahead(read) if len(groups) > 1 else read
-        decoded = [answer for batch in packed for answer in self.decode_batch(batch)]
-        order = sorted(zip(chain(*groups), decoded, strict=True), key=itemgetter(0))
-        return [answer for _, answer in order]
+        decoded: dict[int, Decoded] = {}
+        for group, batch in zip(groups, packed, strict=True):
+            decoded |= zip(group, self.decode_batch(batch), strict=True)
+        return [decoded[i] for i in range(len(posts))]
 
     def decode_batch(self, batch: Batch) -> list[Decoded]:
         """Decode one batch; warns where posts are not split as those of the training data."""

@@ -107,7 +107,7 @@ def test_ray_of_our_own_is_closed_to_the_network(ray: None) -> None:
     listening = [
         connection.laddr.ip
         for process in children
-        if "ray" in " ".join(process.cmdline())
+        if process.status() != psutil.STATUS_ZOMBIE and "ray" in " ".join(process.cmdline())
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]

@@ -171,7 +171,7 @@ def test_captions_that_are_made_in_training_are_made_for_the_temperatures(
         fitted.append(model)
         return fit_calibration(model, *rest)
 
-    made = {"captions": lambda images: ["a man and a woman"] * len(images)}
+    made = {"caption": lambda images: ["a man and a woman"] * len(images)}
     monkeypatch.setattr(training, "describers", lambda *_: made)
     monkeypatch.setattr(training, "fit_calibration", watched)
     chosen = settings(data_folder(tmp_path / "data"), epochs=1)

@@ -204,7 +204,8 @@ def attend_heads(
 ) -> Tensor:
     """`attend` after the projections. Shapes: (S, Q, D), 2 × (S, N, D), (S, N) → (S, Q, D)."""
     query, key, value = (
-        rows.view(*rows.shape[:2], heads, -1).transpose(1, 2)  # (S, heads, rows, head size)
+        # (S, heads, rows, head size); without rows a size of -1 would be ambiguous
+        rows.view(*rows.shape[:2], heads, rows.shape[2] // heads).transpose(1, 2)
         for rows in (query, key, value)
     )
     real = mask[:, None, None, :]
