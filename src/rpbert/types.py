@@ -69,34 +69,20 @@ class PostImage:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A social post: its words, and whatever is known of its images and entities.
+    """A social post: its words, and whatever is known of its images and entities."""
 
-    Attributes:
-        id: names the post; in a data folder also the file name of its image without suffix.
-        words: the words to be tagged; a word may be empty or invisible, as in the real data.
-        text: the text that `spans` index.
-        spans: ``(start, end)`` of each word in `text`, in Unicode characters.
-        tags: IOB2 tag of each word as the source has it (possibly malformed), or None.
-        images: never empty; the one entry of a post without image may hold a caption or relation.
-        origin: where the post was read, for messages, such as ``train.txt:17``.
-        relation_weight: weight of the relation in the loss of Task#1.
-    """
-
-    id: str
-    words: tuple[str, ...]
-    text: str
-    spans: tuple[tuple[int, int], ...]
-    tags: tuple[str, ...] | None = None
-    images: tuple[PostImage, ...] = (PostImage(),)
-    origin: str = ""
-    relation_weight: float = 1.0
+    id: str  # in a data folder also the file name of its image without suffix
+    words: tuple[str, ...]  # to be tagged; a word may be empty or invisible, as in the real data
+    text: str  # that `spans` index
+    spans: tuple[tuple[int, int], ...]  # ``(start, end)`` of each word in `text`, in characters
+    tags: tuple[str, ...] | None = None  # IOB2 as in the source, possibly malformed
+    images: tuple[PostImage, ...] = (PostImage(),)  # never empty; an entry may hold no image
+    origin: str = ""  # where it was read, for messages, such as ``train.txt:17``
+    relation_weight: float = 1.0  # in the loss of Task#1
 
     @classmethod
     def from_words(cls, id: str, words: tuple[str, ...], **known: Any) -> Post:
-        """A post given as words, its text the words joined by one space.
-
-        `known` are further attributes, those of its only `PostImage` included.
-        """
+        """A post given as words, its text the words joined by one space; `known` as of `with_`."""
         spans, position = [], 0
         for word in words:
             spans.append((position, position + len(word)))
@@ -136,16 +122,13 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A named entity of a text: ``text == post.text[start:end]``.
-
-    `score` is the probability of exactly this span with this label under the CRF, in [0, 1].
-    """
+    """A named entity of a text: ``text == post.text[start:end]``."""
 
     text: str
     label: str
     start: int
     end: int
-    score: float
+    score: float  # probability of exactly this span with this label under the CRF, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +142,16 @@ class SourceScore:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The entities of a post and the relation of its image to the text.
-
-    Attributes:
-        relation: the relation score r (Eq. 2) in [0, 1], the highest of several sources; 0.0 for
-            a post without a usable image, None for a system without a relation gate.
-        image: whether the post's image, or the regions or captions in its place, could be used;
-            ``used`` if one of several was.
-        sources: r of each image and kind of evidence, where there is more than one.
-    """
+    """The entities of a post and the relation of its image to the text. `relation` is r (Eq. 2) in
+    [0, 1], the highest of several sources; 0.0 for a post without a usable image, None for a system
+    without a relation gate."""
 
     id: str
     text: str
     entities: list[Entity]
     relation: float | None
-    image: ImageStatus
-    sources: tuple[SourceScore, ...] = ()
+    image: ImageStatus  # ``used`` if an image, or regions or captions in its place, could be
+    sources: tuple[SourceScore, ...] = ()  # where there is more than one
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON types; ``sources`` if there are any."""
@@ -183,10 +160,7 @@ class Prediction:
         return content | ({"sources": sources} if sources else {})
 
     def to_displacy(self) -> dict[str, Any]:
-        """For ``spacy.displacy.render(…, style="ent", manual=True)``.
-
-        Source: https://spacy.io/usage/visualizers#manual-usage.
-        """
+        """For ``spacy.displacy.render(…, style="ent", manual=True)``."""
         spans = [{"start": e.start, "end": e.end, "label": e.label} for e in self.entities]
         return {"text": self.text, "ents": spans, "title": None}
 
@@ -196,10 +170,8 @@ class Prediction:
 
 
 class VisualTokens(NamedTuple):
-    """The visual tokens of each post, the real ones first; zeros where there is none.
-
-    Where each source of a post stands apart, an axis E follows B in all of them.
-    """
+    """The visual tokens of each post, the real ones first; zeros where there is none. Where each
+    source of a post stands apart, an axis E follows B in all of them."""
 
     values: Tensor  # (B, V, d_v)
     mask: Tensor  # all False for a post without evidence (B, V)
@@ -208,11 +180,9 @@ class VisualTokens(NamedTuple):
 
 @dataclass(slots=True)
 class EvidenceInput:
-    """One kind of evidence of a batch; what several posts share is there once.
-
-    `values` are normalised pixels (I, 3, height, width), features of regions (I, V, d_v), or ids of
-    a caption's sub-words (I, V); I is 0 where no post has any.
-    """
+    """One kind of evidence of a batch; what several posts share is there once. `values` are
+    normalised pixels (I, 3, height, width), features of regions (I, V, d_v), or ids of a caption's
+    sub-words (I, V); I is 0 where no post has any."""
 
     values: Tensor
     mask: Tensor  # real regions or sub-words, which come first; one column for pixels (I, V)
@@ -226,44 +196,25 @@ class EvidenceInput:
 
 @dataclass(slots=True)
 class Batch:
-    """Posts packed as tensors; distinct words and images are there once.
+    """Posts packed as tensors; distinct words and images are there once. A post longer than the
+    encoder takes several encoder rows, which overlap; each of its words is read from the row where
+    it has most context on both sides. `word_of_subword` is ``post * W + word`` of each sub-word
+    that counts for a word, -1 for special tokens, padding and overlap."""
 
-    A post longer than the encoder takes several encoder rows, which overlap; each of its words is
-    read from the row where it has most context on both sides.
-
-    Attributes:
-        posts: the posts, in the order of the rows below.
-        subwords: sub-word ids with the special tokens. Shape: (S, L).
-        subword_mask: real sub-words. Shape: (S, L).
-        post_of_row: the post of each encoder row. Shape: (S,).
-        first_row: the encoder row whose [CLS] speaks for the post. Shape: (B,).
-        word_of_subword: ``post * W + word`` of each sub-word that counts for a word, -1 for
-            special tokens, padding and overlap. Shape: (S, L).
-        word_mask: real words. Shape: (B, W).
-        forms: index of each word among the distinct words of the batch. Shape: (B, W).
-        form_vectors: row of each distinct word in the word-vector table. Shape: (U,).
-        form_characters: character ids of each distinct word, 0 is padding. Shape: (U, C).
-        evidence: one entry for each kind of evidence of the model, in its order; empty for a
-            system of text alone.
-        image_status: whether the image of each post could be used; of several the best.
-        tags: index of each gold tag, 0 on padding; None unless every post has tags. Shape: (B, W).
-        relations: probability that the image adds; None unless every post has it. Shape: (B,).
-    """
-
-    posts: tuple[Post, ...]
-    subwords: Tensor
-    subword_mask: Tensor
-    post_of_row: Tensor
-    first_row: Tensor
-    word_of_subword: Tensor
-    word_mask: Tensor
-    forms: Tensor
-    form_vectors: Tensor
-    form_characters: Tensor
-    evidence: tuple[EvidenceInput, ...]
-    image_status: tuple[ImageStatus, ...]
-    tags: Tensor | None = None
-    relations: Tensor | None = None
+    posts: tuple[Post, ...]  # in the order of the rows below
+    subwords: Tensor  # ids with the special tokens (S, L)
+    subword_mask: Tensor  # (S, L)
+    post_of_row: Tensor  # the post of each encoder row (S,)
+    first_row: Tensor  # the encoder row whose [CLS] speaks for the post (B,)
+    word_of_subword: Tensor  # (S, L)
+    word_mask: Tensor  # (B, W)
+    forms: Tensor  # index of each word among the distinct words of the batch (B, W)
+    form_vectors: Tensor  # row of each distinct word in the word-vector table (U,)
+    form_characters: Tensor  # ids of each distinct word, 0 is padding (U, C)
+    evidence: tuple[EvidenceInput, ...]  # one for each kind that the model takes, in its order
+    image_status: tuple[ImageStatus, ...]  # of each post's images, the best one
+    tags: Tensor | None = None  # rows of gold tags, 0 on padding; None unless all have them (B, W)
+    relations: Tensor | None = None  # probability that the image adds; None unless all have it (B,)
 
     def __len__(self) -> int:
         return len(self.posts)

@@ -93,10 +93,7 @@ def _size(node: Any, known: dict[int, float]) -> float:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file, with paths that are relative to its folder made absolute.
-
-    Raises:
-        InputError: there is no such file, or it holds anything else; the line names the place.
-    """
+    Raises InputError: no such file, or it holds anything else; the line names the place."""
     try:
         if (size := path.stat().st_size) > BYTE_LIMIT:
             raise InputError(path, f"{size:,} bytes", f"settings of at most {BYTE_LIMIT:,}")
@@ -169,12 +166,8 @@ def parse(
     typed: Collection[str] = (),
     strict: bool | None = None,
 ) -> Model:
-    """Validate `given` as settings of `kind`.
-
-    Raises:
-        InputError: a key or value is not accepted; the line begins with `where`, or says that a
-            key `typed` on the command line is at fault.
-    """
+    """Validate `given` as settings of `kind`. Raises InputError: a key or value is not accepted;
+    the line begins with `where`, or says that a key `typed` on the command line is at fault."""
     try:
         return kind.model_validate(given, strict=strict)
     except ValidationError as error:

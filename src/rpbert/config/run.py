@@ -1,7 +1,4 @@
-"""Settings of a run: one YAML file of three blocks, ``model``, ``data`` and ``training``.
-
-``rpbert train`` writes it back to RUN/config.yaml with every default.
-"""
+"""Settings of a run: one YAML file of three blocks, ``model``, ``data`` and ``training``."""
 
 from __future__ import annotations
 
@@ -29,8 +26,7 @@ class RelationSource(Settings):
 
 
 class LabelSource(RelationSource):
-    """The relation that posts come with (TRC, ``relations.tsv``, the field ``relation``), as 0 or
-    1: a probability counts as 1 above 0.5."""
+    """The relation that posts come with; a probability counts as 1 above 0.5, else as 0."""
 
 
 class SoftSource(RelationSource):
@@ -214,11 +210,7 @@ def fill_preset(given: Any) -> Any:
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
-    """Read a run from YAML, with ``block.key=value`` overrides.
-
-    Paths in the file are relative to its folder, paths in overrides to the working folder.
-
-    Raises:
-        InputError: the file is missing, is no YAML mapping, or a key or value is not accepted.
-    """
+    """Read a run from YAML, with ``block.key=value`` overrides. Paths in the file are relative to
+    its folder, paths in overrides to the working folder. Raises InputError as `read_yaml` and
+    `parse` do."""
     return parse_with_overrides(RunSettings, read_yaml(path), overrides, path)

@@ -28,8 +28,7 @@ Read: TypeAlias = tuple[tuple[EvidenceInput, ...], tuple[ImageStatus, ...]]
 
 HELD_BYTES = 128 * 2**20
 """Bytes of images and characters of texts that a window of posts may hold before it is complete."""
-PADDED = 2**14
-"""Words or sub-words of a batch with its padding, unless it is a single post."""
+PADDED = 2**14  # words or sub-words of a batch with its padding, unless it is a single post
 
 
 class Row(NamedTuple):
@@ -41,17 +40,12 @@ class Row(NamedTuple):
 
 class TokenizerSubwords:
     """Rows ``[CLS] T [SEP]`` (Eq. 1) of at most `max_length` by WordPiece, BPE or SentencePiece.
-
     Each word is split by itself, as after a space; a word without any piece becomes [UNK]. A post
     longer than the encoder is read in rows that overlap by half, and each word counts in the row
     where the nearer edge is farthest; a word longer than half a row counts piece by piece.
+    Raises InputError: the tokenizer has no [CLS] or [SEP]."""
 
-    Raises:
-        InputError: the tokenizer has no [CLS] or [SEP].
-    """
-
-    remembered = 50_000
-    """Distinct words whose pieces are kept; then the memory starts afresh."""
+    remembered = 50_000  # distinct words whose pieces are kept; then the memory starts afresh
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         opening, closing = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -115,10 +109,8 @@ class TokenizerSubwords:
 
 
 def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
-    """Cover parts of the given lengths by windows of at most `room` that overlap by half.
-
-    Returns the parts of each window and those that count in it: overlaps are cut in their middle.
-    """
+    """Windows of at most `room` that overlap by half: the parts in each, and those that count in
+    it."""
     starts = np.concatenate([[0], np.cumsum(lengths)])
     count = len(lengths)
     windows: list[range] = []
@@ -161,10 +153,7 @@ class Collator:
 
     def with_gold(self, posts: Sequence[Post]) -> Batch:
         """Pack posts with the tags and relations that all of them have, for training.
-
-        Raises:
-            InputError: a gold tag is not in the model's tag set.
-        """
+        Raises InputError: a gold tag is not in the model's tag set."""
         batch = self(posts)
         tags = None
         if all(post.tags is not None for post in posts):
@@ -263,10 +252,8 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
 
 
 def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Posts of these lengths in batches of similar length, as indices.
-
-    A batch has at most `size` posts and `PADDED` words with its padding, or is a single post.
-    """
+    """Batches of posts of similar length, as indices: at most `size` posts each, and `PADDED` words
+    with its padding unless it is a single post."""
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         longest = lengths[index]  # of the batch, as it comes last
@@ -280,9 +267,7 @@ def shuffled_batches(
     posts: Sequence[Post], size: int, seed: str, lengths: Sequence[int] | None = None
 ) -> list[list[Post]]:
     """All posts once, in batches of similar length and random order; the seed decides it all.
-
-    Lengths (None: of words) are sorted only within 16 batches: a batch stays a random sample.
-    """
+    Lengths (None: of words) are sorted only within 16 batches: a batch stays a random sample."""
     draw = random.Random(seed)
     lengths = lengths or [len(post.words) for post in posts]
     order = list(range(len(posts)))
@@ -297,11 +282,8 @@ def shuffled_batches(
 
 
 def ahead(items: Iterable[Item], count: int = 1) -> Iterator[Item]:
-    """The same items in order, `count` of them made by a thread before they are asked for.
-
-    An exception of the producer is raised where its item would have come. A consumer that stops
-    early stops the producer too, after the item it is at.
-    """
+    """The same items in order, `count` of them made by a thread before they are asked for; its
+    errors are raised in their place, and it stops where the consumer stops."""
     iterator, end = iter(items), object()
     pool = ThreadPoolExecutor(1, "ahead")
     waiting = deque(pool.submit(next, iterator, end) for _ in range(count))

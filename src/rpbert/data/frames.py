@@ -26,16 +26,10 @@ def predict_frame(
     tagger: FrameTagger, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32
 ) -> pd.DataFrame:
     """A new frame: index, columns and rows of `frame`, then the predictions.
-
-    Args:
-        frame: a row a post: ``text`` and/or ``tokens``, and where there are any ``image`` (a
-            path, bytes or a PIL image), ``caption`` and ``id``; missing values are absent ones.
-        prefix: of the new columns ``entities`` (dictionaries as in a prediction's JSON),
-            ``relation`` (r, NaN without a relation gate) and ``image_status``.
-
-    Raises:
-        InputError: no column holds posts, a new column is there already, or a row is no post.
-    """
+    A row is a post: ``text`` and/or ``tokens``, and optionally ``image`` (a path, bytes or a PIL
+    image), ``caption`` and ``id``. New columns: ``entities`` (dictionaries as in a prediction's
+    JSON), ``relation`` (r, NaN without a relation gate) and ``image_status``, after `prefix`.
+    Raises InputError: no column holds posts, a new column is there already, or a row is no post."""
     columns = [prefix + name for name in ("entities", "relation", "image_status")]
     if taken := [name for name in columns if name in frame.columns]:
         hint = "predict_frame(frame, prefix='predicted_')"

@@ -1,8 +1,5 @@
-"""Safe decoding of untrusted images and stored regions.
-
-An image that is absent or cannot be decoded never stops a run: its status says why, and its post
-is read as text alone, exactly as a post without image.
-"""
+"""Safe decoding of untrusted images and stored regions. An image that is absent or cannot be
+decoded never stops a run: its status says why, and its post is read as text alone."""
 
 from __future__ import annotations
 
@@ -56,45 +53,28 @@ _TURNS = {
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a network was trained to see images.
+    """How a network was trained to see images."""
 
-    Attributes:
-        size: side of the square in pixels.
-        mean: of red, green and blue, each in [0, 1]; it is subtracted.
-        std: what the rest is divided by.
-        resampling: the filter that shrinks an image to the square.
-    """
-
-    size: int = 224
-    mean: Channels = MEAN
-    std: Channels = STD
-    resampling: Resampling = "bicubic"
+    size: int = 224  # side of the square in pixels
+    mean: Channels = MEAN  # of red, green and blue, each in [0, 1]; it is subtracted
+    std: Channels = STD  # what the rest is divided by
+    resampling: Resampling = "bicubic"  # the filter that shrinks an image to the square
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedImage:
-    """An image as far as it could be loaded.
-
-    Attributes:
-        pixels: RGB. Shape: (height, width, 3), uint8. None unless `status` is "used".
-        reason: why the image is missing or unreadable, in one line; empty otherwise.
-    """
+    """An image as far as it could be loaded."""
 
     status: ImageStatus
-    pixels: NDArray[np.uint8] | None = None
-    reason: str = ""
+    pixels: NDArray[np.uint8] | None = None  # RGB (height, width, 3); None unless "used"
+    reason: str = ""  # why the image is missing or unreadable, in one line
 
 
 def load_image(source: Source, size: int = 224, resampling: Resampling = "bicubic") -> LoadedImage:
     """Decodes an image to RGB of `size` × `size`.
-
     The whole image is squeezed to the square (the paper: "reshaped"), upright by its EXIF
     orientation, over white where it is transparent; of an animation the first frame. A PIL image
-    is trusted in its format and taken at its current frame.
-
-    Raises:
-        InputError: `source` is of another type. Bad image data never raises.
-    """
+    is trusted in its format and taken at its current frame. Bad image data never raises."""
     return _load(source, lambda width, height: (size, size), resampling)
 
 
@@ -122,10 +102,7 @@ def claim(content: bytes) -> tuple[int, int, int] | None:
 def normalise_batch(
     pixels: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing = Preprocessing()
 ) -> Tensor:
-    """Images of one size, (size, size, 3) each, as float32. Shape: (I, 3, size, size).
-
-    In memory channels stay last, the order in which convolutions are fastest.
-    """
+    """Images (size, size, 3) as float32, channels last in memory. Shape: (I, 3, size, size)."""
     import torch
 
     if not pixels:
@@ -137,10 +114,8 @@ def normalise_batch(
 
 
 def fingerprint(source: Source) -> str | None:
-    """A cheap identity: images of one fingerprint need to be decoded once.
-
-    A file is known by its path, time and size; a PIL image only while it is alive and unchanged.
-    """
+    """A cheap identity of an image: path, time and size of a file; a PIL image only while it
+    lives."""
     if source is None:
         return None
     if isinstance(source, bytes):

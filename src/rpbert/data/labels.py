@@ -1,8 +1,6 @@
-"""Tags ↔ entities: IOB2 as the two scorers of the field read it.
-
-IOB2 is of Tjong Kim Sang and Veenstra (EACL 1999). The scorers differ on an ``I-X`` that continues
-nothing, which the gold of Twitter-2015 holds. On other sequences both are the inverse of `tags_of`.
-"""
+"""Tags ↔ entities: IOB2 (Tjong Kim Sang and Veenstra, EACL 1999) as both scorers of the field read
+it. They differ on an ``I-X`` that continues nothing, as in the gold of Twitter-2015. On other
+sequences both are the inverse of `tags_of`."""
 
 from __future__ import annotations
 

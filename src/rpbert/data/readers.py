@@ -1,7 +1,5 @@
-"""The one door to data: `open_data` gives the posts of a folder or file split by split.
-
-The text files of a folder hold ``IMGID:`` lines and ``word<TAB>tag`` lines.
-"""
+"""`open_data` gives the posts of a folder or file split by split.
+The text files of a folder hold ``IMGID:`` lines and ``word<TAB>tag`` lines."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ from rpbert.types import Post, PostImage, StoredRegions
 
 _SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
 _TABLES = (".jsonl", ".parquet")
-SUFFIXES = (*_TABLES, ".tar")
-"""Files that can be tagged as shards."""
+SUFFIXES = (*_TABLES, ".tar")  # files that can be tagged as shards
 WORD_LIMIT = 20_000
 """Words of a post in a shard. One post alone must not take the memory of a machine."""
 _HEADER, _TAB = "IMGID:", "\t"
@@ -43,19 +40,12 @@ _Block: TypeAlias = tuple[list[tuple[int, str]], tuple[int, str, str] | None]
 
 @dataclass(frozen=True)
 class DataSource:
-    """Posts by split.
+    """Posts by split."""
 
-    Attributes:
-        path: the data folder, or the single file.
-        files: the file of each split: CoNLL with IMGID, JSON lines, Parquet or the labels of TRC.
-        splitter: cuts a text that comes without words.
-        faults: takes the fault of each faulty row.
-    """
-
-    path: Path
-    files: dict[str, Path]
-    splitter: WordSplitter
-    faults: Faults = field(default=refuse)
+    path: Path  # the data folder, or the single file
+    files: dict[str, Path]  # of each split
+    splitter: WordSplitter  # cuts a text that comes without words
+    faults: Faults = field(default=refuse)  # takes the fault of each faulty row
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -63,15 +53,11 @@ class DataSource:
         return tuple(self.files)
 
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
-
-        In a folder ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` fill gaps by image
-        id, and ``images.tsv`` names extra images of the posts of text files; regions are those of
-        ``regions.safetensors`` beside the file.
-
-        Raises:
-            InputError: there is no such split, or what is read is malformed.
-        """
+        """Posts of a split, read as they are asked for; `quirks` fills meanwhile. In a folder
+        ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` fill gaps by image id, and
+        ``images.tsv`` names extra images of the posts of text files; regions are those of
+        ``regions.safetensors``. Raises InputError: there is no such split, or a row is
+        malformed."""
         name = _SPLITS.get(split, split)
         if name not in self.files:
             expected = " or ".join(self.splits)
@@ -138,12 +124,9 @@ class _Companions:
 def open_data(
     path: str | Path, splitter: WordSplitter | None = None, faults: Faults = refuse
 ) -> DataSource:
-    """Open a data folder, a TRC folder, a ``.jsonl`` or a ``.parquet`` file.
-
-    Args:
-        splitter: cuts a text that comes without words; None: marks stay on their words.
-        faults: takes the fault of each faulty row as it is read, such as `LeftOut`.
-    """
+    """Open a data folder, a TRC folder, a ``.jsonl`` or a ``.parquet`` file. `splitter` cuts a text
+    that comes without words (None: marks stay on their words); `faults` takes the fault of each
+    faulty row as it is read, such as `LeftOut`."""
     path, splitter = Path(path), splitter or SPLITTERS["joined"]
     if path.is_dir():
         return DataSource(path, _files_of(path), splitter, faults)
@@ -241,10 +224,8 @@ def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> I
 
 
 def read_conll(path: Path, images: ImageFolder | None, log: ReadLog) -> Iterator[Post]:
-    """Posts of one text file, in its order; a fault leaves its post out.
-
-    Where `log.fault` returns, a space between word and tag is read as the tab.
-    """
+    """Posts of one text file, in its order; a fault leaves its post out. Where `log.fault` returns,
+    a space between word and tag is read as the tab."""
     for lines, end in _blocks(path, log):
         post = None
         try:

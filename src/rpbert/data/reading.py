@@ -48,8 +48,7 @@ class ReadLog:
             self.quirks.append(Quirk(path.name, int(line), kind, detail))
 
 
-SILENT = ReadLog()
-"""Quirks are not collected, and the first fault is raised."""
+SILENT = ReadLog()  # quirks are not collected, and the first fault is raised
 
 
 class LeftOut:
@@ -72,10 +71,8 @@ class LeftOut:
 
 
 def lines_of(path: Path, log: ReadLog = SILENT) -> Iterator[tuple[int, str]]:
-    """Each line of a UTF-8 file with its number, without BOM and line end.
-
-    Only a line feed ends a line: other separators occur inside tweets.
-    """
+    """Each line of a UTF-8 file with its number, without BOM and line end. Only a line feed ends a
+    line: other separators occur inside tweets."""
     try:
         file = path.open("rb")
     except OSError as error:

@@ -1,9 +1,7 @@
 """Posts from rows: JSON lines and Parquet, read one after the other, never all at once.
-
 A row has ``id``, ``text`` and/or ``tokens``, and optionally ``image``, ``tags`` or ``entities``,
 ``relation``, ``caption`` and ``image_text``; null stands for absent. Of a post with several images
-the last four and ``image`` are lists of the same length.
-"""
+the last four and ``image`` are lists of the same length."""
 
 from __future__ import annotations
 
@@ -39,8 +37,7 @@ _OF_IMAGES = ("image", "caption", "relation", "image_text")
 KEYS = frozenset(("id", "text", "tokens", "tags", "entities", *_OF_IMAGES))
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
-MAX_IMAGES = 16
-"""Images of a post; a tweet has 4 at most."""
+MAX_IMAGES = 16  # images of a post; a tweet has 4 at most
 CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 

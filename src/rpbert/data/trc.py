@@ -1,9 +1,6 @@
 """Text-image relations of tweets (TRC; Vempala and Preoţiuc-Pietro, ACL 2019).
-
-Only tweet ids and labels are published; users join them with their own tweets and images. The
-file is damaged as published: ids that a spreadsheet rounded cannot be joined, and rows shifted by
-commas are recovered where all label columns are found and agree. Each is listed as a quirk.
-"""
+Only tweet ids and labels are published, damaged: ids that a spreadsheet rounded cannot be joined;
+rows shifted by commas are recovered where all label columns agree. Each is listed as a quirk."""
 
 from __future__ import annotations
 
@@ -72,11 +69,8 @@ def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[Trc
 def read_trc(
     labels: Path, split: str, splitter: WordSplitter, log: ReadLog = SILENT
 ) -> Iterator[Post]:
-    """Labelled posts of "train" or "test", as far as the user has their tweets, in file order.
-
-    The tweets, ``tweets.jsonl`` with ``id`` and ``text``, and ``images/<id>.jpg`` are beside the
-    labels. Labels without a tweet and tweets without an image are quirks.
-    """
+    """Labelled posts of "train" or "test" in file order, as far as ``tweets.jsonl`` (``id``,
+    ``text``) beside the labels has them, with ``images/<id>.jpg``. What is missing is a quirk."""
     tweets, images = labels.parent / TWEETS, labels.parent / "images"
     if not tweets.is_file():
         expected = 'your own tweets as lines {"id": "<tweet_id>", "text": "…"}'

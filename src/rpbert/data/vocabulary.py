@@ -15,25 +15,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PADDING, UNKNOWN = 0, 1
-MAX_WORD_LENGTH = 200
-"""Characters of a word that are read, half of them from its end."""
+MAX_WORD_LENGTH = 200  # characters of a word that are read, half of them from its end
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tags, and the rows of the character and word tables; rows 0 and 1 are padding and unknown.
+    """Tags, and the rows of the character and word tables; rows 0 and 1 are padding and unknown."""
 
-    Attributes:
-        tags: the tag set, ``O`` first; the index of a tag is its row in the CRF.
-        characters: the characters with their own row, from row 2 on.
-        words: the words with their own row, from row 2 on.
-        marks: how ``#`` and ``@`` are split off in the training data, see `rpbert.data.words`.
-    """
-
-    tags: tuple[str, ...]
-    characters: tuple[str, ...]
-    words: tuple[str, ...]
-    marks: str = "apart"
+    tags: tuple[str, ...]  # ``O`` first; the index of a tag is its row in the CRF
+    characters: tuple[str, ...]  # those with their own row, from row 2 on
+    words: tuple[str, ...]  # those with their own row, from row 2 on
+    marks: str = "apart"  # how the training data has ``#`` and ``@``, see `rpbert.data.words`
 
     @cached_property
     def tag_rows(self) -> dict[str, int]:
@@ -84,9 +76,7 @@ def frequent_words(posts: Iterable[Post], at_least: int = 2) -> tuple[str, ...]:
 
 def learn_wordpieces(texts: Iterable[Sequence[str]], size: int) -> PreTrainedTokenizerBase:
     """An uncased WordPiece tokenizer of at most `size`: all characters, then words by frequency.
-
-    The trainer of the tokenizers library breaks ties at random; this depends on the texts alone.
-    """
+    The trainer of the tokenizers library breaks ties at random; this depends on the texts alone."""
     from tokenizers import normalizers, pre_tokenizers
     from transformers import BertTokenizer
 

@@ -1,10 +1,8 @@
-"""Posts from WebDataset shards: tar files in which members of one key stand side by side.
-
-A post is ``<key>.txt`` (its text) or ``<key>.json`` (a row as in JSON lines), and beside it, where
-it has one, an image ``<key>.jpg``, ``.png``, … Members with other suffixes are skipped unread.
-Nothing is ever unpacked: members are read one after the other, each up to its limit, and a member
-that a tool might write elsewhere (``..``, an absolute path, a link, a device) is refused.
-"""
+"""Posts from WebDataset shards: tar files in which members of one key are adjacent.
+A post is ``<key>.txt`` (its text) or ``<key>.json`` (a row as in JSON lines), and optionally an
+image ``<key>.jpg``, ``.png``, … Members with other suffixes are skipped. Nothing is unpacked:
+members are read in order, each up to its limit, and a member that a tool might write elsewhere
+(``..``, an absolute path, a link, a device) is refused."""
 
 from __future__ import annotations
 

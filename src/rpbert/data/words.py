@@ -1,13 +1,9 @@
 """Raw post text → words with exact character offsets, in the two styles of the data sets.
-
 Twitter-2015 keeps ``#`` and ``@`` on their word and hyphens within theirs; Twitter-2017 splits all
 three off. Both split an apostrophe off (``Obama ' s``). A tagger reads raw text in the style it was
-trained on (`marks_style`).
-
-Each character that is not whitespace belongs to exactly one word, in linear time. An emoji stays
-one word with its skin tone, variation selector and joined parts. In scripts without spaces a
-character is a word, unless the training data has longer words of them.
-"""
+trained on (`marks_style`). Each character that is not whitespace belongs to exactly one word, in
+linear time. An emoji is one word with its skin tone, variation selector and joined parts. In
+scripts without spaces a character is a word, unless the training data has longer words of them."""
 
 from __future__ import annotations
 
@@ -49,19 +45,12 @@ _UNSPACED = re.compile(rf"[{_SCRIPTS}]")
 
 @dataclass(frozen=True)
 class WordSplitter:
-    """Cuts a text into words.
+    """Cuts a text into words. "joined": ``#NBA``, ``@user``, ``$AAPL`` and ``all-time`` are one
+    word; "apart": ``#`` and ``NBA``, ``all`` ``-`` ``time`` are several."""
 
-    Attributes:
-        name: how it leaves ``#`` and ``@``: "joined" (``#NBA``, ``@user``, ``$AAPL`` and
-            ``all-time`` are one word) or "apart" (``#`` and ``NBA``, ``all`` ``-`` ``time``).
-        kinds: patterns of a word, of which the first that fits wins.
-        characters: whether each character of a script without spaces (Chinese, Japanese, Thai,
-            Lao, Burmese, Khmer) is a word, with its combining marks, and ``#`` or ``@`` before it.
-    """
-
-    name: str
-    kinds: tuple[str, ...]
-    characters: bool = True
+    name: str  # joined or apart
+    kinds: tuple[str, ...]  # patterns of a word, of which the first that fits wins
+    characters: bool = True  # in scripts without spaces, such as Chinese or Thai, each is a word
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
@@ -109,10 +98,8 @@ def _combining_marks() -> str:
 
 def align(words: Sequence[str], text: str) -> list[tuple[int, int]]:
     """The ``(start, end)`` of each of `words` in `text`, up to the first that is not found.
-
-    Each word is taken at its first occurrence after the one before, which finds an alignment
-    wherever there is one. An empty word sits at the end of the one before.
-    """
+    The first occurrence after the word before finds an alignment wherever there is one; an empty
+    word is at the end of the one before."""
     spans, position = [], 0
     for word in words:
         start = text.find(word, position)
@@ -147,10 +134,8 @@ def marks_style(posts: Iterable[Post]) -> str:
     return style_of(joined, apart) + ("-runs" if runs > 0 else "")
 
 
-ENOUGH_MARKS = 20
-"""Marks that are seen before `MarksWatch` warns."""
-OTHER_SHARE = 0.75
-"""Share of them that has to be of the other style."""
+ENOUGH_MARKS = 20  # marks that are seen before `MarksWatch` warns
+OTHER_SHARE = 0.75  # share of them that has to be of the other style
 _DESCRIPTION = {
     "joined": "begin a longer word, as in Twitter-2015",
     "apart": "stand apart, as in Twitter-2017",
@@ -162,10 +147,8 @@ class SplittingWarning(UserWarning):
 
 
 class MarksWatch:
-    """Counts marks over all posts, and warns once where they are not of the model's `style`.
-
-    Posts that come as words may be split in another way than the model's training posts.
-    """
+    """Counts marks over all posts, and warns once where they are not of the model's `style`: posts
+    that come as words may be split in another way than the model's training posts."""
 
     def __init__(self, style: str) -> None:
         self.style = style

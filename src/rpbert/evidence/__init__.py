@@ -1,8 +1,6 @@
 """What a system sees of an image: every kind of evidence by name, and a model's own choice.
-
-A kind is one file with its settings, its reader and its encoder; its line in `KINDS` is all that
-the rest of the package needs of it.
-"""
+A kind has its settings, its reader and its encoder; its line in `KINDS` is all that the rest of
+the package needs of it."""
 
 from __future__ import annotations
 

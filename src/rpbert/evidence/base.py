@@ -1,8 +1,6 @@
 """What every kind of evidence has: its settings, a reader of posts, and an encoder.
-
 All encoders give the same `VisualTokens`, so that a system takes any kind. What several posts of a
-batch share is read and encoded once.
-"""
+batch share is read and encoded once."""
 
 from __future__ import annotations
 
@@ -42,12 +40,9 @@ class TextTable(NamedTuple):
 class Reading:
     """What the readers of a model are made with."""
 
-    pieces: Callable[[str], Sequence[int]]
-    """A text as ids of the text encoder's sub-words."""
-    words: Callable[[str], Sequence[int]]
-    """A text as ids of the tagger's words."""
-    images_kept: int
-    """Bytes of decoded images that are kept for when they come again."""
+    pieces: Callable[[str], Sequence[int]]  # a text as ids of the text encoder's sub-words
+    words: Callable[[str], Sequence[int]]  # a text as ids of the tagger's words
+    images_kept: int  # bytes of decoded images that are kept for when they come again
     describers: Mapping[str, Describer]
     """By attribute of `PostImage`, what makes the texts of images without one."""
 
@@ -92,15 +87,10 @@ class NetworkSettings(KindSettings):
 
 
 class Evidence(nn.Module):
-    """An encoder: turns what a batch holds of images into visual tokens.
+    """An encoder: turns what a batch holds of images into visual tokens."""
 
-    Attributes:
-        width: size of a visual token, d_v.
-        in_text_space: whether tokens are already what the text encoder takes as input.
-    """
-
-    width: int
-    in_text_space: bool = False
+    width: int  # size of a visual token, d_v
+    in_text_space: bool = False  # whether tokens are already what the text encoder takes as input
 
     def kinds(self) -> Sequence[Evidence]:
         """The encoder of each kind, in the order in which the batch holds them."""
@@ -140,13 +130,8 @@ class Evidence(nn.Module):
 
 
 class CombinedEvidence(Evidence):
-    """Several kinds of evidence, each a source; their tokens are projected to one width.
-
-    Args:
-        parts: each kind by name, in the order in which the batch holds them.
-        projections: to that width, W^v of each kind, without bias.
-        width: d_v, that of the projected tokens.
-    """
+    """Several kinds of evidence by name, each a source; their tokens are projected to one width,
+    d_v, by a W^v of each kind, without bias."""
 
     in_text_space = True
 
@@ -187,15 +172,10 @@ class CombinedEvidence(Evidence):
 
 
 class Reader:
-    """Reads one kind of evidence; what several images share is loaded once.
+    """Reads one kind of evidence; what several images share is loaded once."""
 
-    Attributes:
-        made_from: the attribute of `PostImage` that holds it.
-        preprocessing: how images are prepared; None if it looks at no image.
-    """
-
-    made_from: str
-    preprocessing: Preprocessing | None = None
+    made_from: str  # the attribute of `PostImage` that holds it
+    preprocessing: Preprocessing | None = None  # how images are prepared; None if it looks at none
 
     def has(self, image: PostImage) -> bool:
         """Whether an image comes with such evidence, readable or not."""
@@ -289,9 +269,7 @@ def whole_image(mask: Tensor) -> Tensor:
 
 def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
     """Gives every image of every post the tokens of its evidence, and zeros where none is real.
-
-    Shape: (I, V, d_v), (B, M) → (B, M, V, d_v).
-    """
+    Shape: (I, V, d_v), (B, M) → (B, M, V, d_v)."""
     # A row of zeros at the end is what index -1 finds.
     values, mask, boxes = (
         F.pad(part, (0, 0) * (part.ndim - 1) + (0, 1))[of_post] for part in tokens
@@ -302,9 +280,7 @@ def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
 
 def side_by_side(tokens: VisualTokens) -> VisualTokens:
     """The tokens of all sources of a post in one row, in order, the real ones first.
-
-    Shape: (B, E, V, d_v) → (B, E · V, d_v).
-    """
+    Shape: (B, E, V, d_v) → (B, E · V, d_v)."""
     values, mask, boxes = (part.flatten(1, 2) for part in tokens)
     if tokens.mask.shape[1] == 1:
         return VisualTokens(values, mask, boxes)

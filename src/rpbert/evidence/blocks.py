@@ -28,13 +28,11 @@ from rpbert.types import EvidenceInput, VisualTokens
 
 
 class ImageSettings(NetworkSettings):
-    """The image network: published by name or folder, or a shape with random weights.
-
-    ResNet, ConvNeXt, ViT, DINOv2, CLIP and SigLIP are known. Images are prepared as the network
-    was trained, unless a setting says otherwise. `pretrained` is such as
-    ``microsoft/resnet-152`` or ``facebook/dinov2-base``; `shape` a published one (``resnet-18`` …
-    ``resnet-152``) or fields of a configuration, without ``model_type`` those of ``ResNetConfig``.
-    """
+    """The image network: published by name or folder, or a shape with random weights. ResNet,
+    ConvNeXt, ViT, DINOv2, CLIP and SigLIP are known. Images are prepared as the network was
+    trained, unless a setting says otherwise. `pretrained` is such as ``microsoft/resnet-152`` or
+    ``facebook/dinov2-base``; `shape` a published one (``resnet-18`` … ``resnet-152``) or fields of
+    a configuration, without ``model_type`` those of ``ResNetConfig``."""
 
     image_size: int | None = Field(None, ge=32)
     """Images are resized to this many pixels square; a ResNet's own are 224."""

@@ -1,4 +1,5 @@
-"""Words about an image as evidence: its caption, or what is written in it."""
+"""Words about an image as evidence: its caption, or what is written in it; and what makes them
+while posts are read: a captioner, and a finder of text."""
 
 from __future__ import annotations
 
@@ -40,11 +41,8 @@ class OcrSettings(CaptionSettings):
 
 
 class Captions(Evidence):
-    """The pieces of a text, each by its embedding; a box is the whole image.
-
-    The table belongs to what reads the post, so that a word means the same in caption and text;
-    its parameters are not this module's. Tokens have no order, like blocks.
-    """
+    """The pieces of a text, each by its embedding, unordered like blocks; a box is the whole image.
+    The table belongs to what reads the post, so that a word means the same in caption and text."""
 
     def __init__(self, table: TextTable, settings: CaptionSettings) -> None:
         super().__init__()
@@ -62,12 +60,7 @@ class Captions(Evidence):
 
 
 class CaptionReader(Reader):
-    """Captions as ids.
-
-    Args:
-        encode: a caption as the ids of its pieces.
-        describe: makes the captions of images that come without; None: they have none.
-    """
+    """Captions as ids of pieces; `describe` makes those of images that come without."""
 
     def __init__(
         self,

@@ -42,14 +42,8 @@ def describers(
     settings: EvidenceSettings | None, captioner: str | None, ocr: bool, device: str = "cpu"
 ) -> dict[str, Describer]:
     """By attribute of `PostImage`, what makes its texts for posts that come with an image alone.
-
-    Args:
-        captioner: hub name or folder of an image-to-text model, or None.
-        ocr: whether text in images is looked for.
-
-    Raises:
-        InputError: the model does not read that kind, or the captioner cannot be loaded.
-    """
+    `captioner` is a hub name or folder. Raises InputError: the model does not read that kind, or
+    the captioner cannot be loaded."""
     made: dict[str, Describer] = {}
     if captioner is not None:
         need_kind(settings, "captions", "captioner")
@@ -87,8 +81,7 @@ class Remembered:
 class TextFinder:
     """Text found in images by RapidOCR, line after line; without it an InputError."""
 
-    side = 1280
-    """Larger images are shrunk to this many pixels along their longer side."""
+    side = 1280  # larger images are shrunk to this many pixels along their longer side
 
     def __init__(self) -> None:
         try:
@@ -111,12 +104,8 @@ class TextFinder:
 
 @dataclass
 class Captioner:
-    """Writes a caption for each image, the likeliest word after word.
-
-    Li, J.; Li, D.; Xiong, C.; and Hoi, S. 2022. BLIP: Bootstrapping Language-Image Pre-training
-    for Unified Vision-Language Understanding and Generation. In ICML, 12888-12900. Wang et al.
-    2022, "GIT: A Generative Image-to-text Transformer for Vision and Language".
-    """
+    """Writes a caption for each image, the likeliest word after word (Li et al. 2022, BLIP; Wang et
+    al. 2022, GIT)."""
 
     network: Any
     tokenizer: PreTrainedTokenizerBase

@@ -28,10 +28,8 @@ class SeeingEvidence(Evidence):
 
 
 class ImageReader(Reader):
-    """Images as pixels; one that is missing or cannot be decoded is no evidence.
-
-    Training sees every image once per task and epoch: `budget` bytes of the last ones are kept.
-    """
+    """Images as pixels; one that is missing or cannot be decoded is no evidence. Training sees
+    every image once per task and epoch: `budget` bytes of the last ones are kept."""
 
     made_from = "image"
     preprocessing: Preprocessing

@@ -38,8 +38,7 @@ class Family:
     """An architecture of transformers: the class of the part that sees, and what it needs."""
 
     network: str
-    preprocessing: Preprocessing = IMAGENET
-    """Where the weights come without one."""
+    preprocessing: Preprocessing = IMAGENET  # where the weights come without one
     unused: tuple[str, ...] = ()
     """Modules and parameters that no block depends on; they are left out."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -81,20 +80,10 @@ WHOLE = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 
 class ResNetBlocks(nn.Module):
     """The blocks f_{i,j} of the last feature map of a ResNet, row by row (Eq. 1 and below it).
-
-    Block (i, j), row i and column j counted from 0, is token ``i * columns + j``: 7 × 7 = 49
-    tokens for an image of 224 × 224.
-
-    Args:
-        frozen: whether batch normalisation keeps its mean and variance in training, as published
-            weights need: the batches of fine-tuning (8 posts in the paper) are too small to
-            estimate what ImageNet gave. Scale and shift still learn.
-
-    Attributes:
-        side: blocks in a row, and in a column.
-        tokens: blocks of an image, V.
-        width: size of a block, d_v.
-    """
+    Block (i, j), row i and column j counted from 0, is token ``i * side + j``: 7 × 7 = 49 tokens of
+    size `width` (d_v) for an image of 224 × 224. `frozen` batch normalisation keeps its mean and
+    variance in training, as published weights need: batches of 8 posts are too small to estimate
+    what ImageNet gave. Scale and shift still learn."""
 
     def __init__(self, resnet: ResNetModel, image_size: int = 224, frozen: bool = False) -> None:
         super().__init__()
@@ -134,18 +123,9 @@ class ResNetBlocks(nn.Module):
 
 
 class VisionBlocks(nn.Module):
-    """The feature map of a ConvNet, or the patch tokens of a transformer, row by row.
-
-    Tokens that stand for no patch, such as [CLS] and registers, are left out. Attributes are those
-    of `ResNetBlocks`.
-
-    Args:
-        network: of a family of `FAMILIES`.
-        image_size: side of the images in pixels; what is left over of a patch is not seen.
-
-    Raises:
-        InputError: an image of that size has no block.
-    """
+    """The feature map of a ConvNet, or the patch tokens of a transformer, row by row. Tokens that
+    stand for no patch, such as [CLS] and registers, are left out; what is left over of a patch is
+    not seen. Raises InputError: an image of that size has no block."""
 
     def __init__(self, network: PreTrainedModel, image_size: int) -> None:
         super().__init__()
@@ -208,11 +188,8 @@ def published_network(
 def random_network(
     shape: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[BlockNetwork, Preprocessing]:
-    """A network of random weights; `shape` has its ``model_type`` unless it is a ResNet.
-
-    Raises:
-        InputError: a family or a field is not known, or names something to be fetched.
-    """
+    """A network of random weights; `shape` has its ``model_type`` unless it is a ResNet. Raises
+    InputError: a family or a field is not known, or names something to be fetched."""
     fields, where = dict(shape), "shape of the image network"
     kind, family = _family(fields.pop("model_type", "resnet"))
     refuse_elsewhere(fields, where)
@@ -248,11 +225,8 @@ def _usual(network: PreTrainedModel) -> Preprocessing:
 
 
 def published_preprocessing(source: str | Path, usual: Preprocessing) -> Preprocessing:
-    """What ``preprocessor_config.json`` says, and what is usual where it is silent.
-
-    The image is squeezed to the square as a whole, never cropped: what stands at its edge is
-    evidence too.
-    """
+    """What ``preprocessor_config.json`` says, and what is usual where it is silent; but the image
+    is squeezed to the square as a whole, never cropped: what is at its edge is evidence too."""
     from PIL.Image import Resampling as Filter
     from transformers.image_processing_base import ImageProcessingMixin
 

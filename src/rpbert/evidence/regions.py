@@ -65,11 +65,8 @@ class StoredSettings(NetworkSettings):
 
 
 class RegionSettings(StoredSettings):
-    """Regions of an image: those of ``regions.safetensors``, or those of a detector.
-
-    `pretrained` is such as ``hustvl/yolos-tiny``; `shape` has the ``model_type`` ``detr`` or
-    ``yolos``.
-    """
+    """Regions of an image: those of ``regions.safetensors``, or those of a detector. `pretrained`
+    is such as ``hustvl/yolos-tiny``; `shape` has the ``model_type`` ``detr`` or ``yolos``."""
 
     shape: dict[str, Any] | None = None
     image_size: int = Field(512, ge=32)
@@ -154,13 +151,9 @@ class RegionReader(Reader):
 
 
 class DetectedRegions(SeeingEvidence):
-    """The most confident regions of a detector, which is not trained, as in every paper with one.
-
-    Carion, N.; Massa, F.; Synnaeve, G.; Usunier, N.; Kirillov, A.; and Zagoruyko, S. 2020.
-    End-to-End Object Detection with Transformers. In ECCV, 213-229. A region is an object query:
-    its feature the last hidden state, its box as predicted; its rank is the probability of its
-    best label that is an object.
-    """
+    """The most confident regions of a detector (Carion et al. 2020, DETR), which is not trained.
+    A region is an object query: its feature the last hidden state, its box as predicted; its rank
+    is the probability of its best label that is an object."""
 
     def __init__(self, network: PreTrainedModel, image_size: int, max_regions: int) -> None:
         super().__init__()

@@ -1,9 +1,7 @@
 """Folders that are written whole or not at all, with a manifest that shows a changed byte.
-
 ``manifest.json`` lists every file of a folder with its length and SHA-256, and ends with the
 SHA-256 of that list. It is written last, when all other files are on the disk: a folder whose
-manifest holds is whole. Models and checkpoints are such folders.
-"""
+manifest holds is whole. Models and checkpoints are such folders."""
 
 from __future__ import annotations
 
@@ -20,20 +18,15 @@ from rpbert.errors import InputError
 from rpbert.storage.writing import cannot_write, is_disk_fault, stays_below, sync
 
 MANIFEST = "manifest.json"
-CARD = "README.md"
-"""Not listed, because people edit it."""
+CARD = "README.md"  # not listed, because people edit it
 _AGAIN = "copy it again"
 
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
     """A new folder to write into, which replaces `folder` once it is on the disk.
-
     If that fails, the earlier folder is put back; after a killed process, `recover` does that.
-
-    Raises:
-        InputError: the disk is full, fails or may not be written.
-    """
+    Raises InputError: the disk is full, fails or may not be written."""
     new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     try:
         shutil.rmtree(new, ignore_errors=True)
@@ -50,18 +43,11 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[str]:
-    """Compare every file of a folder with its manifest; returns the files it lists.
-
-    An unlisted file in the folder itself is ignored, because nothing reads it; one in a folder
-    within, which a library reads as a whole, is refused.
-
-    Args:
-        needed: files that the manifest has to list.
-        hint: what to do where there is no manifest.
-
-    Raises:
-        InputError: a file is missing, changed, cut, unlisted or outside; the line names it.
-    """
+    """Compare every file of a folder with its manifest, which has to list those `needed`; returns
+    the files it lists. An unlisted file in the folder itself is ignored, because nothing reads it;
+    one in a folder within, which a library reads as a whole, is refused. `hint` is for a missing
+    manifest. Raises InputError: a file is missing, changed, cut, unlisted or outside; the line
+    names it."""
     listed = _listed(folder / MANIFEST, hint)
     if lacking := sorted(set(needed) - set(listed)):
         expected = "all files that were saved"

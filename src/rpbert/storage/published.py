@@ -75,18 +75,10 @@ def published_config(source: str | Path, expected: str) -> PreTrainedConfig:
 def load_published(
     network: type[PreTrainedModel], source: str | Path, expected: str, **fields: Any
 ) -> PreTrainedModel:
-    """A network of transformers with published weights, in float32.
-
-    Args:
-        network: the class; its ``config_class`` says which type of model is taken.
-        source: hub name or folder.
-        expected: what a message asks for.
-        fields: further arguments of `network`.
-
-    Raises:
-        InputError: there is no such model, it is of another type, its weights are not
-            safetensors (pickled weights can run code and are never loaded), or some are missing.
-    """
+    """A network of transformers with published weights, in float32. `fields` are its arguments.
+    Raises InputError: there is no such model, it is of another type than the network's
+    ``config_class``, its weights are not safetensors (pickled weights can run code and are never
+    loaded), or some are missing; `expected` is what the message asks for."""
     _refuse_shards_outside(Path(source))
     config = published_config(source, expected)
     # A configuration may ask for attention from a repository of compiled code.
@@ -117,14 +109,9 @@ def load_published(
 
 
 def shape_of(config: Any, unlisted: Collection[str] = ()) -> dict[str, Any]:
-    """The fields of a transformers configuration that differ from its defaults.
-
-    Published files also carry fields that the configuration does not know, and where they come
-    from; neither shapes the network.
-
-    Args:
-        unlisted: fields that the configuration knows, though its defaults do not list them.
-    """
+    """The fields of a transformers configuration that differ from its defaults and shape the
+    network. `unlisted` fields are known to the configuration, though its defaults do not list
+    them."""
     known = {*type(config)().to_dict(), *unlisted}
     apart = {"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"}
     fields: dict[str, Any] = config.to_diff_dict()
@@ -212,10 +199,7 @@ def _quiet() -> Iterator[None]:
 
 def model_folder(name: str | Path) -> Path:
     """The folder of a model: RUN, RUN/model, or that of a hub id, which is fetched.
-
-    Raises:
-        InputError: there is no such folder, and no model of that hub id.
-    """
+    Raises InputError: there is no such folder, and no model of that hub id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

@@ -38,14 +38,8 @@ def cannot_write(path: Path, error: Exception, hint: str = FREE_SPACE) -> InputE
 
 
 def check_writable(folder: Path, name: str) -> None:
-    """Check that a folder can be written, or made where there is none.
-
-    Args:
-        name: of the folder in messages, such as RUN.
-
-    Raises:
-        InputError: it, or the nearest folder above it, is none or cannot be written.
-    """
+    """Check that a folder, called `name` in messages, can be written, or made where there is none.
+    Raises InputError: it, or the nearest folder above it, is none or cannot be written."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(there, "no folder that can be written", f"one for {name}")
@@ -54,13 +48,9 @@ def check_writable(folder: Path, name: str) -> None:
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
     """Open a text file that replaces `path` once it is complete and on the disk.
-
     A lone surrogate, as the name of a file may hold, is written as ``\\udcff``, as in JSON.
-
-    Raises:
-        InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
-            is full or fails.
-    """
+    Raises InputError: `path` is a folder, its folder is missing or cannot be written, or the disk
+    is full or fails."""
     with bytes_written_whole(path) as file:
         text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="\n")
         yield text
