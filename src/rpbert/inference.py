@@ -20,7 +20,7 @@ from rpbert.data.labels import strict_spans
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
 from rpbert.errors import InputError
-from rpbert.evidence.describers import describers
+from rpbert.evidence.captions import describers
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint

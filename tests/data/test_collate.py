@@ -26,8 +26,7 @@ from rpbert.data.collate import (
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import MAX_WORD_LENGTH, Vocabulary, learn_wordpieces, tag_set
 from rpbert.errors import InputError
-from rpbert.evidence.base import EvidenceReader
-from rpbert.evidence.images import ImageReader
+from rpbert.evidence.base import EvidenceReader, ImageReader
 from rpbert.types import Post
 from tests.conftest import picture
 

@@ -14,8 +14,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rpbert.errors import InputError
 from rpbert.evidence.base import EvidenceReader
-from rpbert.evidence.captions import CaptionReader, CaptionSettings
-from rpbert.evidence.describers import Captioner, Remembered, TextFinder
+from rpbert.evidence.captions import (
+    Captioner,
+    CaptionReader,
+    CaptionSettings,
+    Remembered,
+    TextFinder,
+)
 from rpbert.inference import Tagger
 from rpbert.types import Post, PostImage
 from tests.conftest import EVIDENCE, SEEING, made_posts, picture, tiny

@@ -21,9 +21,8 @@ from rpbert.data.images import (
 )
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evidence.base import EvidenceReader
+from rpbert.evidence.base import EvidenceReader, ImageReader
 from rpbert.evidence.captions import CaptionReader, CaptionSettings
-from rpbert.evidence.images import ImageReader
 from rpbert.evidence.regions import RegionReader
 from rpbert.types import Post, StoredRegions
 from tests.conftest import evidence, made_posts, picture
@@ -146,7 +145,7 @@ def test_images_are_decoded_side_by_side_each_once(
         decoded.append(source)
         return load_image(source, size, resampling)
 
-    monkeypatch.setattr("rpbert.evidence.images.load_image", counted)
+    monkeypatch.setattr("rpbert.evidence.base.load_image", counted)
     reader = ImageReader(Preprocessing(32), 2**20)
     posts = [Post.from_words("1", ("x",), image=source) for source in sources]
     for count in (6, 3):  # files are kept; both bytes and the PIL image are decoded anew

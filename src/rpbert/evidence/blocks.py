@@ -13,8 +13,7 @@ from torch import Tensor
 from rpbert.config.model import exactly_one
 from rpbert.data.images import Preprocessing
 from rpbert.errors import InputError
-from rpbert.evidence.base import Evidence, NetworkSettings, TextTable, whole_image
-from rpbert.evidence.images import SeeingEvidence
+from rpbert.evidence.base import Evidence, NetworkSettings, SeeingEvidence, TextTable, whole_image
 from rpbert.evidence.networks import (
     RESNET_SHAPES,
     BlockNetwork,

@@ -20,10 +20,10 @@ from rpbert.evidence.base import (
     NetworkSettings,
     Reader,
     Reading,
+    SeeingEvidence,
     TextTable,
     whole_image,
 )
-from rpbert.evidence.images import SeeingEvidence
 from rpbert.evidence.networks import load_network, network_class
 from rpbert.storage.published import checked, from_hub, refuse_elsewhere, shape_of
 from rpbert.types import EvidenceInput, Post, PostImage, Regions, StoredRegions, VisualTokens

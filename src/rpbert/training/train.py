@@ -23,7 +23,7 @@ from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
-from rpbert.evidence.describers import describers
+from rpbert.evidence.captions import describers
 from rpbert.models import parse_options, registered
 from rpbert.models.saved import TaggingModel
 from rpbert.stopping import StopSignals
