@@ -26,7 +26,7 @@ class RelationSource(Settings):
 
 
 class LabelSource(RelationSource):
-    """The relation that posts come with; a probability counts as 1 above 0.5, else as 0."""
+    """The relation that posts come with (TRC, ``relations.tsv``), as 0 or 1: 1 is above 0.5."""
 
 
 class SoftSource(RelationSource):
@@ -43,8 +43,7 @@ class MismatchSource(RelationSource):
     negatives: int = Field(1, ge=1)
     """Exchanged images a post; together they count as much as its own image does."""
     hardness: int = Field(1, ge=1)
-    """Of so many posts drawn for a negative, the one of the nearest words gives its image; 1 is a
-    random one. Nearest words may also mean an image that does belong."""
+    """Of so many posts drawn for a negative, the nearest in words gives its image; 1: random."""
     matched: float = Field(1.0, gt=0, le=1)
     """Probability that a post's own image adds; below 1 where many own images do not."""
 
@@ -70,8 +69,7 @@ class DataSettings(Settings):
     posts: int | None = Field(None, ge=1)
     """For a quick pass, most posts of each split: its first ones; None: all."""
     captioner: str | None = None
-    """Hub name or folder of an image-to-text model (BLIP, GIT, ViT-GPT2) that makes the captions of
-    images without one, for `captions` as evidence."""
+    """Hub name or folder of a model (BLIP, GIT, ViT-GPT2) that makes missing captions of images."""
     ocr: bool = False
     """Whether RapidOCR (extra ``ocr``) reads images that come without text, for `ocr`."""
     lenient: bool = False
@@ -126,15 +124,13 @@ class TrainingSettings(Settings):
     tagging: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
     """Rates of Task#2."""
     relation_weight: float = Field(1.0, gt=0)
-    """Of Task#1's loss. Other than 1 needs `moments: shared`: with moments for each task, Adam
-    divides a constant factor out again."""
+    """Of Task#1's loss; other than 1 needs `moments: shared`, else Adam divides it out again."""
     schedule: Literal["blocks", "interleaved"] = "blocks"
     """``blocks`` is Algorithm 1: all of Task#1, then all of Task#2; else they take turns."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """``adamw`` decays weights by 0.01; ``adam`` is Kingma and Ba's with default settings."""
     moments: Literal["task", "shared"] = "task"
-    """Adam's two moments of what both tasks update: a pair for each task, or one pair for both,
-    which takes 8 bytes a parameter less (1.3 GiB for BERT-base and ResNet-152)."""
+    """Adam's two moments: a pair for each task, or one pair for both (8 bytes a parameter less)."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of a task's steps over which its rates rise from 0."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
@@ -210,7 +206,6 @@ def fill_preset(given: Any) -> Any:
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
-    """Read a run from YAML, with ``block.key=value`` overrides. Paths in the file are relative to
-    its folder, paths in overrides to the working folder. Raises InputError as `read_yaml` and
-    `parse` do."""
+    """Read a run from YAML, with ``block.key=value`` overrides; raises as `read_yaml` and `parse`.
+    Paths in the file are relative to its folder, paths in overrides to the working folder."""
     return parse_with_overrides(RunSettings, read_yaml(path), overrides, path)

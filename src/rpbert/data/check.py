@@ -23,9 +23,8 @@ _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 
 
 def check(path: str | Path, *, lenient: bool = False) -> Report:
-    """The JSON document of ``rpbert data check``; every image is opened once. `lenient` lists
-    faulty rows as quirks. Raises InputError: nothing readable at `path`, or a line malformed, not
-    just odd."""
+    """The JSON document of ``rpbert data check``; `lenient` lists faulty rows as quirks.
+    Raises InputError: nothing readable is at `path`, or a line is malformed rather than odd."""
     quirks: list[Quirk] = []
 
     def listed(fault: InputError) -> None:

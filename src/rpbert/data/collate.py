@@ -109,8 +109,7 @@ class TokenizerSubwords:
 
 
 def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:
-    """Windows of at most `room` that overlap by half: the parts in each, and those that count in
-    it."""
+    """Windows of at most `room` that overlap by half: the parts of each, and those it counts."""
     starts = np.concatenate([[0], np.cumsum(lengths)])
     count = len(lengths)
     windows: list[range] = []

@@ -114,8 +114,7 @@ def normalise_batch(
 
 
 def fingerprint(source: Source) -> str | None:
-    """A cheap identity of an image: path, time and size of a file; a PIL image only while it
-    lives."""
+    """An identity: path, time and size of a file; that of a PIL image holds only while it lives."""
     if source is None:
         return None
     if isinstance(source, bytes):

@@ -53,11 +53,10 @@ class DataSource:
         return tuple(self.files)
 
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Posts of a split, read as they are asked for; `quirks` fills meanwhile. In a folder
-        ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` fill gaps by image id, and
-        ``images.tsv`` names extra images of the posts of text files; regions are those of
-        ``regions.safetensors``. Raises InputError: there is no such split, or a row is
-        malformed."""
+        """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
+        In a folder ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` fill gaps by image
+        id, and ``images.tsv`` names extra images for text files; ``regions.safetensors`` is read.
+        Raises InputError: there is no such split, or what is read is malformed."""
         name = _SPLITS.get(split, split)
         if name not in self.files:
             expected = " or ".join(self.splits)
