@@ -1,8 +1,6 @@
 """How fast a system is on this machine: made posts, random weights of published shapes.
-
-`run` measures each part in a separate process, so that one part's memory is not counted
-for another and what one leaves warm does not help another.
-"""
+`run` measures each part in a separate process, so that one part's memory is not counted for another
+and what one leaves warm does not help another."""
 
 from __future__ import annotations
 
@@ -328,10 +326,7 @@ def run(
     profile: bool = False,
 ) -> dict[str, Any]:
     """Measure inference, and training in the precisions that it knows; returns a JSON document.
-
-    Raises:
-        InputError: a measurement failed.
-    """
+    Raises InputError: a measurement failed."""
 
     def part(measure: Callable[..., Any], **arguments: Any) -> Any:
         shown = [str(value) for key, value in arguments.items() if key != "folder"]

@@ -62,9 +62,7 @@ class Decoded:
 
 class Decoder:
     """Runs a model without gradients and reads tags, span scores and r from its output.
-
-    A `system` computes in place of the model's own; its mode is restored after each batch.
-    """
+    A `system` computes in place of the model's own; its mode is restored after each batch."""
 
     def __init__(
         self,
@@ -158,9 +156,7 @@ class Decoder:
 
 class Tagger:
     """Names of persons, places, organisations and things in social posts with images.
-
-    ``Tagger.from_pretrained("runs/example/model").predict("Kevin Love at the Finals")``
-    """
+    ``Tagger.from_pretrained("runs/example/model").predict("Kevin Love at the Finals")``"""
 
     def __init__(
         self,
@@ -187,18 +183,11 @@ class Tagger:
         backend: Backend = "torch",
     ) -> Self:
         """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
-
-        Args:
-            device: ``cpu`` or ``cuda``; None: a GPU if there is one.
-            precision: ``bf16`` and ``int8`` are faster, with scores that differ from the second or
-                third digit on.
-            captioner: hub name or folder of an image-to-text model for images without a caption.
-            ocr: look for text in images, for a model that reads it.
-            backend: ``torch`` runs the model itself, ``kernels`` a copy that is rebuilt for a CPU.
-
-        Raises:
-            InputError: there is no whole, unchanged model, or it reads no captions or text.
-        """
+        The device is a GPU if there is one, unless named. ``bf16`` and ``int8`` are faster, with
+        scores that differ from the second or third digit on; the backend ``kernels`` runs a copy
+        that is rebuilt for a CPU. The captioner (hub name or folder) describes images without a
+        caption, and `ocr` looks for text in images, for models that read these.
+        Raises InputError: there is no whole, unchanged model, or it reads no captions or text."""
         model = TaggingModel.load(model_folder(name))
         chosen = device or best_device()
         model.describers = describers(model.options.evidence, captioner, ocr, chosen)
@@ -253,10 +242,7 @@ class Tagger:
     def as_post(self, given: PostLike, index: int = 0) -> Post:
         """A `Post`, a text or a mapping as a post, its words split as those of the training data;
         the index names it in messages, and is its id where it has none.
-
-        Raises:
-            InputError: it is none of these, or a mapping without a text.
-        """
+        Raises InputError: it is none of these, or a mapping without a text."""
         if isinstance(given, Post):
             return given
         if isinstance(given, str):

@@ -14,14 +14,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class StopSignals:
     """Turns both signals into `KeyboardInterrupt`, except where they are `held`.
-
     Signals reach the main thread alone; in any other thread this does nothing. A library may turn
     the `KeyboardInterrupt` into another error, as pydantic's core does, or swallow it: after a
-    signal every error leaves the block as `KeyboardInterrupt`, and `should_stop` stays true.
-
-    Attributes:
-        should_stop: whether a signal came.
-    """
+    signal every error leaves the block as `KeyboardInterrupt`, and `should_stop` stays true."""
 
     def __init__(self) -> None:
         self.should_stop = False
@@ -46,14 +41,9 @@ class StopSignals:
 
     @contextmanager
     def held(self, hold: bool = True) -> Iterator[None]:
-        """Only note a first signal; a second one stops at once.
-
-        Args:
-            hold: False, within such a block, stops at once again.
-
-        Raises:
-            KeyboardInterrupt: `hold` is False and a signal came before, or comes.
-        """
+        """Only note a first signal; a second one stops at once. False, within such a block, stops
+        at once again. Raises KeyboardInterrupt: `hold` is False and a signal came before, or
+        comes."""
         before, self._held = self._held, hold
         try:
             if self.should_stop and not hold:

@@ -22,8 +22,18 @@ from sklearn.naive_bayes import MultinomialNB
 
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.synthetic.controlled import TITLE, MadePost, Options, make, make_post
-from rpbert.synthetic.sentences import ALL_CUES, CUES, LABELS, NAME_SHAPES, PHRASES
+from rpbert.synthetic.controlled import (
+    ALL_CUES,
+    CUES,
+    LABELS,
+    NAME_SHAPES,
+    PHRASES,
+    TITLE,
+    MadePost,
+    Options,
+    make,
+    make_post,
+)
 
 POSTS = 200
 SPLITS = ("train", "valid", "test")

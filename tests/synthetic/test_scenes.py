@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from rpbert.synthetic.colours import COLOURS
+from rpbert.synthetic.controlled import LABELS
 from rpbert.synthetic.scenes import draw
-from rpbert.synthetic.sentences import LABELS
 
 WORDS_OF = {
     "person": {"person", "people"},

@@ -15,13 +15,9 @@ def system_for(
     system: System, backend: Backend, precision: Precision, device: torch.device | str
 ) -> System:
     """The system to run for inference; with ``torch`` in float32 it is `system` itself.
-
     ``torch`` runs bf16 under autocast; biLSTM, gate and CRF keep float32. ``kernels`` rebuilds the
-    heavy parts for a CPU, from the weights of now; int8 implies it.
-
-    Raises:
-        InputError: the device cannot do it.
-    """
+    heavy parts for a CPU, from the weights of now; int8 implies it. Raises InputError: the device
+    cannot do it."""
     device, precision = torch.device(device), resolved(precision, device)
     if precision not in ("fp32", "bf16", "int8"):
         raise InputError("precision", repr(precision), "auto, fp32, bf16 or int8")

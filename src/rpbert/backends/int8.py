@@ -1,9 +1,7 @@
 """Linear layers and BERT in 8-bit integers, for inference on a CPU.
-
-Weights are quantized once with a scale an output, inputs as they come with a scale a row, so that
-a token's result does not depend on the rest of the batch (Yao et al. 2022, "ZeroQuant"). Products
-and their sums are exact.
-"""
+Weights are quantized once with a scale an output, inputs as they come with a scale a row, so that a
+token's result does not depend on the rest of the batch (Yao et al. 2022, "ZeroQuant"). Products and
+their sums are exact."""
 
 from __future__ import annotations
 
@@ -30,11 +28,8 @@ _TINY = torch.finfo(torch.float32).tiny
 
 @cache
 def weight_steps() -> int:
-    """Steps of a weight to either side of 0: 127, or 63 where more would not be added exactly.
-
-    x86 processors without VNNI add two products of bytes in 16 bits and cut what is larger
-    (oneDNN's guide, "Nuances of int8 Computations"); two of 255 · 63 still fit.
-    """
+    """Steps of a weight to either side of 0: 127, or 63 where x86 processors without VNNI add two
+    products of bytes in 16 bits and cut what is larger (oneDNN, "Nuances of int8 Computations")."""
     rows = torch.full((1, 64), 2 * STEPS + 1, dtype=torch.uint8)
     packed = torch.ops.onednn.qlinear_prepack(torch.full((1, 64), STEPS, dtype=torch.int8), None)
     found = multiply(rows, 0, packed, torch.ones(1), torch.zeros(1, dtype=torch.long))
@@ -58,21 +53,16 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_bytes(steps: Tensor) -> Tensor:
     """Numbers from -128 to 127 as unsigned bytes, `ZERO` for 0; overwrites its argument.
-
-    By way of int8, which takes a fifth of the time of rounding to uint8 at once.
-    """
+    By way of int8, which takes a fifth of the time of rounding to uint8 at once."""
     return steps.round_().to(torch.int8).view(torch.uint8).add_(ZERO)
 
 
 class Int8Linear(nn.Module):
     """``x W^T + b + add`` with x and W in 8 bits and the rest in float32.
-
-    Args:
-        absmax: largest absolute value to expect of each input. Inputs of large absmax are divided,
-            and their weights multiplied, by its share of the root (Xiao et al. 2023, "SmoothQuant",
-            Eq. 4 with α = 0.5), so that one of them does not coarsen all others. Shape: (inputs,).
-        after_gelu: the input is the output of a GELU.
-    """
+    Inputs are divided, and their weights multiplied, by the share of the root of their largest
+    absolute value `absmax` (inputs,), so that one of them does not coarsen all others (Xiao et al.
+    2023, "SmoothQuant", Eq. 4 with α = 0.5). With `after_gelu` the input is the output of a
+    GELU."""
 
     def __init__(
         self,
@@ -117,10 +107,8 @@ class Int8Linear(nn.Module):
 
 class Int8BertLayer(nn.Module):
     """What `bert_layer` computes, without dropout and with attention in float32.
-
     `absmax` and `inside` are the largest absolute values of the inputs of attention and of the
-    feed-forward layers. Shape: (H,).
-    """
+    feed-forward layers. Shape: (H,)."""
 
     def __init__(self, layer: BertLayer, absmax: Tensor, inside: Tensor) -> None:
         from transformers.activations import GELUActivation
@@ -157,8 +145,7 @@ class Int8BertLayer(nn.Module):
 def int8_layers(encoder: BertEncoder) -> list[Int8BertLayer]:
     """The layers of an encoder in 8 bits, the absmax of their inputs measured on random sub-words:
     which inputs are large depends on the weights, hardly on the text (Wei et al. 2022, "Outlier
-    suppression").
-    """
+    suppression")."""
     bert = encoder.bert
     norms: list[nn.Module] = [bert.embeddings.LayerNorm]
     for layer in bert.encoder.layer:

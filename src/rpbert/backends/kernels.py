@@ -1,8 +1,6 @@
 """A copy of a system for inference on a CPU, its heavy parts rebuilt for oneDNN; by name only.
-
 A ResNet has its normalization folded into packed convolutions. In int8 BERT and all other large
-linear layers are computed in 8-bit integers as well. Results are float32 between the parts.
-"""
+linear layers are computed in 8-bit integers as well. Results are float32 between the parts."""
 
 from __future__ import annotations
 
@@ -21,10 +19,8 @@ from rpbert.evidence.networks import ResNetBlocks
 from rpbert.models.tagger import System
 from rpbert.modules.encoder import BertEncoder, EncoderInput, TextImageEncoder
 
-FEW = 16
-"""A linear layer of fewer outputs costs little and decides something: it stays as it is."""
-AT_A_TIME = 4
-"""Images whose feature maps stay in a processor's cache from one layer to the next."""
+FEW = 16  # a linear layer of fewer outputs costs little and decides something: it stays as it is
+AT_A_TIME = 4  # images whose feature maps stay in a processor's cache from one layer to the next
 
 
 def onednn_available() -> bool:
@@ -35,10 +31,7 @@ def onednn_available() -> bool:
 
 def with_kernels(system: System, precision: Precision, device: torch.device) -> System:
     """A copy that shares the parameters of what is not rebuilt; gate and CRF keep float32.
-
-    Raises:
-        InputError: the device is no CPU with oneDNN.
-    """
+    Raises InputError: the device is no CPU with oneDNN."""
     if device.type != "cpu" or not onednn_available():
         found = f"kernels or int8 on {device.type}"
         raise InputError("backend", found, "a CPU with oneDNN, or fp32 or bf16 by torch")
@@ -65,11 +58,8 @@ def with_kernels(system: System, precision: Precision, device: torch.device) -> 
 
 
 class KernelBlocks(nn.Module):
-    """`ResNetBlocks` by another network that computes the same features.
-
-    Args:
-        features: channels last. Shapes: (I, 3, height, width) → (I, d_v, rows, columns).
-    """
+    """`ResNetBlocks` by another network that computes the same features, channels last.
+    Shapes: (I, 3, height, width) → (I, d_v, rows, columns)."""
 
     def __init__(self, blocks: ResNetBlocks, features: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

@@ -1,15 +1,11 @@
 """A ResNet for inference on a CPU: normalization folded into convolutions packed for oneDNN.
-
-With fixed statistics, normalization is one factor and one summand a channel (Ioffe and Szegedy
-2015, section 3.1); both move into the weights and the bias of the convolution before it.
-
-In int8 a channel of a feature map is unsigned bytes of a scale that is fixed beforehand, so that an
-image's features do not depend on other images. The range needs no picture: normalization gives each
-channel mean β and std |γ|, and after a sum of branches means and variances add. A scale for each
-channel costs nothing: it moves into the weights before and after it (Nagel et al. 2019, "Data-free
-quantization through weight equalization and bias correction", sections 4.1 and 4.2). A range ends
-`STDS` beyond the mean; the rare value beyond it is cut.
-"""
+With fixed statistics it is a factor and a summand a channel (Ioffe and Szegedy 2015, section 3.1),
+which move into the convolution before it. In int8 a channel of a map is unsigned bytes of a fixed
+scale, so that an image's features depend on no other. The range needs no picture: normalization
+gives each channel mean β and std |γ|, and after a sum means and variances add. A scale a channel
+moves into the weights before and after it (Nagel et al. 2019, "Data-free quantization through
+weight equalization and bias correction", sections 4.1 and 4.2). The range ends `STDS` from the
+mean; rare values beyond are cut."""
 
 from __future__ import annotations
 
@@ -38,8 +34,7 @@ if TYPE_CHECKING:
 
 STDS = 8.0
 LEVELS = 255
-AROUND = 2.0
-"""The scale of a signed shortcut is so much larger than that of the sum it goes into."""
+AROUND = 2.0  # the scale of a signed shortcut is so much larger than that of the sum it goes into
 
 
 def folded(layer: ConvLayer) -> tuple[Tensor, Tensor]:
@@ -52,8 +47,7 @@ def folded(layer: ConvLayer) -> tuple[Tensor, Tensor]:
 
 class Layouts:
     """The weight of a convolution as `pack` lays it out for single images and for several; with the
-    wrong one oneDNN reorders it in each call, which can take longer than the convolution.
-    """
+    wrong one oneDNN reorders it in each call, which can take longer than the convolution."""
 
     def __init__(self, pack: Callable[[list[int]], Tensor]) -> None:
         self.pack = pack
@@ -94,10 +88,8 @@ class PackedConvolution:
 
 class Int8Convolution:
     """A folded convolution from bytes to bytes, of channels with the scales `before` and `after`.
-
     `zero` is the byte that stands for 0 in the result; unless it has a sign, a ReLU follows. `add`
-    is the scale of a map that is added, in scales of the result, and its 0.
-    """
+    is the scale of a map that is added, in scales of the result, and its 0."""
 
     def __init__(
         self,
@@ -242,10 +234,7 @@ def _residual(block: Block, before: Tensor, after: Tensor) -> Residual:
 
 
 def _scales(stem: Spread, blocks: Sequence[Block]) -> list[Tensor]:
-    """The scales of the maps before, between and after blocks.
-
-    Maps that are added to one another, from one shortcut with weights to the next, share theirs.
-    """
+    """The scales of the maps before, between and after blocks; maps that are added share theirs."""
     total, streams = stem, [[stem.scale()]]
     for block in blocks:
         joined = isinstance(block.shortcut, nn.Identity)

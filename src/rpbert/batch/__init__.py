@@ -1,9 +1,7 @@
 """Tag shards of posts: each shard's output is written whole or not at all.
-
 `plan` names inputs and outputs, `finished` finds what earlier runs did, `run` tags a shard and the
-shards of a run one after the other, `ray_engine` maps the same function over Ray actors, `output`
-writes the predictions and faults of a shard, and `watch` shows the progress.
-"""
+shards of a run one after the other and shows the progress, `ray_engine` maps the same function over
+Ray actors, and `output` writes the predictions and faults of a shard."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ class Shard:
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is the same for all shards of a run; `digest` is that of the model's manifest.
-
-    A faulty row is set aside if the job is lenient, else it stops the run.
-    """
+    A faulty row is set aside if the job is lenient, else it stops the run."""
 
     model: Path
     digest: str

@@ -96,10 +96,8 @@ def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
 
 def check(shard: Shard, job: Job) -> Tally | None:
     """The counts of a finished shard; None for one that has to be tagged (again).
-
     One whose input breaks off is tagged again: the input may have been incomplete. Raises
-    `InputError` if input, output, model or settings are not what they were.
-    """
+    `InputError` if input, output, model or settings are not what they were."""
     if not shard.side.exists():
         return None
     try:

@@ -104,9 +104,7 @@ class Output:
 @contextmanager
 def opened(shard: Shard, format: Format) -> Iterator[Output]:
     """Open a shard's output, and its errors if there are any; at the end both take their names.
-
-    Raises `InputError` if the disk is full or fails; then neither is written.
-    """
+    Raises InputError if the disk is full or fails; then neither is written."""
     with ExitStack() as files:
         file = files.enter_context(bytes_written_whole(shard.output))
         write = files.enter_context(FORMATS[format](file))

@@ -1,8 +1,6 @@
 """Shards tagged by actors of a Ray cluster, or of a Ray of this machine where there is none.
-
-Each actor loads the model once and runs `tag_shard`, the function of the local engine, so the
-files are the same. Every machine sees model, input and output under the same paths.
-"""
+Each actor loads the model once and runs `tag_shard`, the function of the local engine, so the files
+are the same. Every machine sees model, input and output under the same paths."""
 
 from __future__ import annotations
 
@@ -65,11 +63,7 @@ def tag_on_ray(
     job: Job, shards: Sequence[Shard], workers: int = 1, gpus: int | None = 0
 ) -> Iterator[Event]:
     """The engine of a Ray cluster: that of ``RAY_ADDRESS``, else one of this machine alone.
-
-    Args:
-        workers: actors, each with its own model.
-        gpus: GPUs they share evenly; 0 for none, None for one if this machine has one.
-    """
+    The workers share the GPUs evenly; None is one GPU if this machine has one."""
     share = gpu_share(workers, gpus)
     threads = max(1, torch.get_num_threads() // workers)
     with connected(workers):
@@ -120,10 +114,8 @@ def _events(actors: Sequence[Any], shards: Sequence[Shard]) -> Iterator[Event]:
 @contextmanager
 def connected(workers: int) -> Iterator[None]:
     """The Ray this process is connected to, else that of ``RAY_ADDRESS``, else one of our own.
-
-    Our own listens on this machine only and ends with the run; where Ray was imported before,
-    its settings were read by then, and it starts with Ray's own.
-    """
+    Our own listens on this machine only and ends with the run; where Ray was imported before, its
+    settings were read by then, and it starts with Ray's own."""
     alone = "RAY_ADDRESS" not in os.environ
     if alone and "ray" not in sys.modules:
         for name, value in _ALONE.items():

@@ -1,29 +1,30 @@
-"""A run over shards: finished ones stay, an engine tags the others, and all are counted."""
+"""A run over shards: finished ones stay, an engine tags the others, all are counted and watched."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 from rpbert.batch import Engine, Event, Job, Shard, Summary
 from rpbert.batch.finished import Source, check, digest_of, record
 from rpbert.batch.output import Output, clear, opened
 from rpbert.data.readers import read_shard
-from rpbert.errors import InputError, reason_of, refuse
+from rpbert.errors import InputError, counted, printable, reason_of, refuse
 from rpbert.inference import Tagger
 from rpbert.storage.writing import cannot_write
 from rpbert.types import Post
 
-STEP = 64
-"""Posts from one `Event` to the next."""
+STEP = 64  # posts from one `Event` to the next
 
 
 def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summary, list[Shard]]:
     """The counts of finished shards, of which there are none without `resume`, and the others.
-
-    Raises:
-        InputError: the output holds earlier files, what is finished has changed since, or the
-            output cannot be written.
-    """
+    Raises InputError: earlier or changed files, or an output that cannot be written."""
     for shard in shards:
         for path in (shard.output, shard.side):
             if path.exists() and not resume:
@@ -87,9 +88,7 @@ def loaded(job: Job, device: str | None) -> Tagger:
 
 def tag_shard(tagger: Tagger, job: Job, number: int, shard: Shard) -> Iterator[Event]:
     """Tag a shard and put its files in place; every engine runs this function.
-
-    Raises `InputError` if a row is at fault and the job not lenient, or the disk refuses.
-    """
+    Raises InputError: a row is at fault and the job not lenient, or the disk refuses."""
     try:
         source = Source.of(shard.source)
     except OSError:  # the reader says why
@@ -132,3 +131,59 @@ def _break_off(fault: InputError, job: Job, output: Output) -> None:
     if not job.lenient:
         raise fault
     output.break_off(fault)
+
+
+@contextmanager
+def watched(shards: Sequence[Shard]) -> Iterator[Callable[[Shard, Event], None]]:
+    """Show posts per second, and the time left by the bytes of the inputs; takes each event."""
+    console = Console(file=sys.stderr, highlight=False)
+    terminal = console.is_terminal
+    sizes = {shard: _size(shard) for shard in shards}
+    total, started = max(sum(sizes.values()), 1), time.monotonic()
+    posts, finished, done = 0, 0, 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+    with Progress(*columns, console=console, transient=True, disable=not terminal) as bar:
+        task = bar.add_task("", total=total)
+
+        def tell(shard: Shard, event: Event) -> None:
+            nonlocal posts, finished, done
+            posts += event.posts
+            finished += event.tally is not None
+            done += sizes[shard] * event.share
+            elapsed = max(time.monotonic() - started, 1e-9)
+            left = _clock(elapsed * max(total / done - 1, 0)) if done else "?"
+            pace = f"{counted(posts, 'post')} · {posts / elapsed:,.1f} posts/s · {left} left"
+            line, important = _line(event)
+            if important or (line and not terminal):
+                text = printable(f"{shard.source.name}: {line}")
+                console.print(
+                    text if terminal else f"{text} · {pace}", markup=False, soft_wrap=True
+                )
+            shown = f"shards {finished}/{len(shards)} · {pace}"
+            bar.update(task, completed=done, description=shown)
+
+        yield tell
+
+
+def _line(event: Event) -> tuple[str, bool]:
+    """What a log says of an event, and whether a terminal shows it too."""
+    if event.lost:
+        return f"given up, {event.lost}", True
+    if event.tally is None:
+        return "", False
+    tally = event.tally
+    failed = f", {tally.errors:,} failed" if tally.errors else ""
+    broken = f"; {tally.broken}" if tally.broken else ""
+    return counted(tally.rows, "post") + failed + broken, bool(failed or broken)
+
+
+def _size(shard: Shard) -> int:
+    try:
+        return shard.source.stat().st_size
+    except OSError:  # the reader says why
+        return 0
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

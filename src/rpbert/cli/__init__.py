@@ -1,8 +1,6 @@
 """The command line: each command is a typed function that calls one library function.
-
 Results go to standard output, progress to standard error. Whatever a user can fix ends with one
-line on standard error and exit code 2.
-"""
+line on standard error and exit code 2."""
 
 from __future__ import annotations
 
@@ -59,9 +57,8 @@ app.command("benchmark")(study.benchmark)
 
 def main() -> NoReturn:
     """Run a command and exit.
-
-    0 done, 2 the user can fix it, 3 done except for some posts (`rpbert.cli.predict`), 130 stopped.
-    """
+    0 done, 2 the user can fix it, 3 done except for some posts (`rpbert.cli.predict`), 130
+    stopped."""
     warnings.showwarning = _say
     try:
         arguments = sys.argv[1:]

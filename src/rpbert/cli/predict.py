@@ -33,8 +33,7 @@ Source = Annotated[
     ),
 ]
 Output = Annotated[
-    str | None,
-    typer.Option(metavar="FILE|DIR/", help="A file for a file, a folder for shards."),
+    str | None, typer.Option(metavar="FILE|DIR/", help="A file for a file, a folder for shards.")
 ]
 Format = Annotated[
     Literal["jsonl", "parquet"] | None, typer.Option(help="Of the output; by its suffix.")
@@ -208,8 +207,7 @@ def _predict_shards(
 ) -> None:
     """Tag shards, report the counts, and exit with `PARTLY` if a post failed."""
     from rpbert.batch.plan import divide, find, plan
-    from rpbert.batch.run import set_aside, tag, tag_locally
-    from rpbert.batch.watch import watched
+    from rpbert.batch.run import set_aside, tag, tag_locally, watched
     from rpbert.stopping import StopSignals
 
     if shards.engine == "local" and shards.workers > 1:

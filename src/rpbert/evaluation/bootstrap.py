@@ -1,9 +1,6 @@
 """The paired bootstrap: could two systems differ so much by chance of the test posts alone?
-
-Efron, B.; and Tibshirani, R. J. 1993. An Introduction to the Bootstrap. Chapman and Hall.
-Berg-Kirkpatrick, T.; Burkett, D.; and Klein, D. 2012. An Empirical Investigation of Statistical
-Significance in NLP. In EMNLP, 995-1005.
-"""
+Efron and Tibshirani 1993. An Introduction to the Bootstrap. Chapman and Hall. Berg-Kirkpatrick et
+al. 2012. An Empirical Investigation of Statistical Significance in NLP. In EMNLP, 995-1005."""
 
 from __future__ import annotations
 
@@ -15,15 +12,8 @@ RESAMPLES = 2000
 
 def ratios(outcomes: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray[np.float64]:
     """Mean over the runs of Σ numerator / Σ denominator, for each weighting of the posts.
-
     F1 is such a ratio, of 2 · correct to gold + predicted, and so is a mean.
-
-    Args:
-        outcomes: numerator and denominator of each post in each run. Shape: (runs, posts, 2).
-        weights: how often each post counts. Shape: (weightings, posts).
-
-    Shape: (weightings,).
-    """
+    Shape: (runs, posts, 2), (weightings, posts) → (weightings,)."""
     sums = np.einsum("wp,rpk->wrk", weights.astype(np.float64), outcomes, optimize=True)
     top, bottom = sums[:, :, 0], sums[:, :, 1]
     shares = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
@@ -37,13 +27,9 @@ def paired_bootstrap(
     seed: int = 0,
 ) -> float:
     """p-value, two-sided: how often a resample moves the difference by more than its size.
-
     Posts are drawn with replacement, the same ones for both systems and all their runs. The
     observed difference counts as one of the resamples, so that p is never 0.
-
-    Args:
-        first, second: outcomes as `ratios` takes them. Shape: (runs, posts, 2).
-    """
+    Shape: (runs, posts, 2) each."""
     posts = first.shape[1]
     if not posts:
         return 1.0

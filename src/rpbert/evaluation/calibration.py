@@ -1,8 +1,5 @@
 """Fits on a development split the temperatures that make scores probabilities.
-
-Guo, C.; Pleiss, G.; Sun, Y.; and Weinberger, K. Q. 2017. On Calibration of Modern Neural
-Networks. In ICML.
-"""
+Guo et al. 2017. On Calibration of Modern Neural Networks. In ICML."""
 
 from __future__ import annotations
 
@@ -20,8 +17,7 @@ from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import SpanQuery
 from rpbert.types import Calibration, Post
 
-LOWEST, HIGHEST = 0.2, 5.0
-"""Bounds of a temperature."""
+LOWEST, HIGHEST = 0.2, 5.0  # bounds of a temperature
 _STEPS = 24  # golden section: to less than a ten-thousandth
 
 Found = tuple[Tensor, Tensor, list[SpanQuery], list[bool]]
@@ -32,11 +28,9 @@ def fit_calibration(
     model: TaggingModel, posts: Sequence[Post], device: str | None = None, batch_size: int = 32
 ) -> Calibration:
     """The temperatures of least log loss on posts with tags, relations or both.
-
     Spans are those that the model finds, and each is right or wrong as strict IOB2 counts it; r is
     held to the relation labels of posts whose image could be used. Where nothing is wrong or
-    nothing right there is nothing to fit, and the temperature stays 1.
-    """
+    nothing right there is nothing to fit, and the temperature stays 1."""
     tagger = Tagger(model, device)
     found, known = decoded_spans(tagger, posts, batch_size)
 

@@ -53,14 +53,8 @@ def evaluate_model(
     ocr: bool = False,
     backend: Backend = "torch",
 ) -> Evaluation:
-    """Score the model of a folder or hub id on a split of a data set.
-
-    Args:
-        split: None is the test split, or all posts of a single file.
-        faults: called with each faulty row of the data.
-        precision: any but fp32 is scored beside fp32, so that its cost is seen.
-        captioner, ocr, backend: as of `Tagger.from_pretrained`.
-    """
+    """Score the model of a folder or hub id on a split of a data set: unless named the test split,
+    or all posts of a single file. A precision other than fp32 is scored beside fp32."""
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
     tagger = Tagger.from_pretrained(name, None, precision, captioner, ocr, backend)
@@ -207,10 +201,8 @@ def _cells(counts: Counts) -> str:
 
 def describe_systems() -> list[dict[str, Any]]:
     """Every system: name, paper, row, evidence, and parameters at the paper's sizes.
-
-    Parameters are counted with BERT-base (uncased), ResNet-152, four entity types, and without
-    the word and character tables, which depend on the data.
-    """
+    Parameters are counted with BERT-base (uncased), ResNet-152, four entity types, and without the
+    word and character tables, which depend on the data."""
     import torch
 
     vocabulary = Vocabulary(tag_set(["LOC", "MISC", "ORG", "PER"]), (), ())

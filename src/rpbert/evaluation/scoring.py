@@ -1,10 +1,8 @@
 """Scores: gold and predicted tags or relations in, precision, recall and F1 out.
-
 Entities are counted by two scorers, because published figures use either and the gold of
 Twitter-2015 is malformed: seqeval in strict IOB2 mode, where a lone ``I-X`` is no entity, and
 conlleval (also seqeval's default), where it opens one. A score is never shown without its scorer
-and its support, the number of gold entities.
-"""
+and its support, the number of gold entities."""
 
 from __future__ import annotations
 
@@ -21,11 +19,9 @@ from rpbert.types import Calibration
 Tags: TypeAlias = Sequence[str]
 
 SCORERS: Mapping[str, str] = {"strict": "seqeval, strict IOB2", "lenient": "conlleval"}
-RELATION_THRESHOLD = 0.5
-"""An image adds where r is above this."""
+RELATION_THRESHOLD = 0.5  # an image adds where r is above this
 ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
-BINS = 15
-"""Of the calibration error, of equal width (Guo et al. 2017, section 2)."""
+BINS = 15  # of the calibration error, of equal width (Guo et al. 2017, section 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +75,7 @@ class SpanScores:
 
 @dataclass(frozen=True, slots=True)
 class TagScores:
-    """Scores of the same entities under both scorers.
-
-    Attributes:
-        posts: how many posts were scored.
-        by_group: scores of the posts of each group, where posts were grouped.
-    """
+    """Scores of the same entities under both scorers, also by group where posts were grouped."""
 
     posts: int
     strict: SpanScores
@@ -155,26 +146,15 @@ class CalibrationScores:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How well a model does on a split.
+    """How well a model does on a split."""
 
-    Attributes:
-        tags: None where the posts have relation labels only, as TRC's.
-        by_familiarity: the same entities as ``seen`` and ``unseen`` in training; may be empty.
-        relation: of the posts whose image could be read; None without classifier or labels.
-        images: posts by image status.
-        cut_words: words of raw texts that were cut where a gold entity begins or ends inside
-            them; tagging the same text, without the gold, does not cut them.
-        calibration: by ``spans`` and ``relation`` (r as the probability of the relation).
-        fp32_f1: F1 of all entities (strict) in float32, where another precision was scored.
-    """
-
-    tags: TagScores | None
-    by_familiarity: Mapping[str, TagScores] = field(default_factory=dict)
-    relation: RelationScores | None = None
-    images: Mapping[str, int] = field(default_factory=dict)
-    cut_words: int = 0
-    fp32_f1: float | None = None
-    calibration: Mapping[str, CalibrationScores] = field(default_factory=dict)
+    tags: TagScores | None  # None where the posts have relation labels only, as TRC's
+    by_familiarity: Mapping[str, TagScores] = field(default_factory=dict)  # ``seen``, ``unseen``
+    relation: RelationScores | None = None  # of posts whose image could be read
+    images: Mapping[str, int] = field(default_factory=dict)  # posts by image status
+    cut_words: int = 0  # of raw texts, where a gold entity begins or ends inside a word
+    fp32_f1: float | None = None  # strict, where another precision was scored
+    calibration: Mapping[str, CalibrationScores] = field(default_factory=dict)  # spans, relation
 
     def to_dict(self) -> dict[str, Any]:
         """Scores in [0, 1] and counts, as JSON types."""
@@ -214,15 +194,9 @@ def score_spans(
 
 
 def score_tags(
-    gold: Sequence[Tags],
-    predicted: Sequence[Tags],
-    groups: Sequence[str | None] | None = None,
+    gold: Sequence[Tags], predicted: Sequence[Tags], groups: Sequence[str | None] | None = None
 ) -> TagScores:
-    """Scores of predicted tag sequences under both scorers; gold tags may be malformed.
-
-    Args:
-        groups: the group each post belongs to, such as its relation; None for no group.
-    """
+    """Scores of predicted tags under both scorers, also by group; gold tags may be malformed."""
     of_group: dict[str, tuple[list[Tags], list[Tags]]] = {}
     for true, found, group in zip(gold, predicted, groups or [None] * len(gold), strict=True):
         if group is not None:
@@ -244,10 +218,8 @@ def score_familiarity(
     lexicon: Lexicon,
 ) -> dict[str, TagScores]:
     """Scores of the entities ``seen`` in training and of those ``unseen``.
-
     An entity, gold or predicted, is seen if one of its type and words (case ignored) is in the
-    lexicon (`rpbert.data.labels.entity_lexicon`) of the training split.
-    """
+    lexicon (`rpbert.data.labels.entity_lexicon`) of the training split."""
 
     def scores(read: Callable[[Tags], list[Span]], seen: bool) -> SpanScores:
         def chosen(sequences: Sequence[Tags]) -> list[list[Span]]:
@@ -279,10 +251,7 @@ def score_relations(known: Sequence[tuple[float, float]]) -> RelationScores:
 
 def expected_calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
     """ECE = Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, Eq. 3).
-
-    Args:
-        scores: the probability in [0, 1] that each prediction gives itself.
-    """
+    `scores` are the probabilities in [0, 1] that the predictions give themselves."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for score, correct in zip(scores, right, strict=True):
         # (m - 1) / M < score <= m / M

@@ -1,14 +1,10 @@
 """Published checkpoints to folders that training starts from: `rpbert convert`.
-
-The authors of UNITER, VL-BERT and ViLBERT published pickles with their own names; VisualBERT
-and LXMERT lie on the hub as pickles too. A pickle can run code when it is read. Here, and nowhere
-else in the package, one is read, by ``torch.load(weights_only=True)``, which builds nothing but
-tensors and refuses the rest; what comes out is safetensors.
-
-Nothing is left to chance: every name of the checkpoint is either taken, or known as a part that
-no system here has (heads of pre-training, detectors) and reported, and every parameter of the
-encoder is filled. Anything else is an error that lists the names.
-"""
+The authors of UNITER, VL-BERT and ViLBERT published pickles with their own names; VisualBERT and
+LXMERT are pickles on the hub. A pickle can run code when it is read. Here, and nowhere else in the
+package, one is read, by ``torch.load(weights_only=True)``, which builds nothing but tensors and
+refuses the rest; the result is safetensors. Every name of the checkpoint is either taken, or known
+as a part that no system here has (heads of pre-training, detectors) and reported, and every
+parameter of the encoder is filled. Anything else is an error that lists the names."""
 
 from __future__ import annotations
 
@@ -41,23 +37,17 @@ from rpbert.models.vision_language import CONVERTED, WEIGHTS
 from rpbert.storage.manifest import folder_written_whole
 from rpbert.storage.published import from_hub
 
-PADDING = 64
-"""Sub-word tables may be filled up to a multiple of this."""
+PADDING = 64  # sub-word tables may be filled up to a multiple of this
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The outcome of converting a checkpoint.
-
-    Attributes:
-        filled: parameters of the encoder, each with its published value.
-        left_out: names of the checkpoint that no system here has a part for.
-    """
+    """The outcome of converting a checkpoint."""
 
     system: str
     folder: Path
-    filled: int
-    left_out: list[str]
+    filled: int  # parameters of the encoder, each with its published value
+    left_out: list[str]  # names of the checkpoint that no system here has a part for
 
     def to_dict(self) -> dict[str, Any]:
         """The conversion as JSON types."""
@@ -67,17 +57,10 @@ class Conversion:
 def convert(
     system: str, checkpoint: Path, folder: Path, tokenizer: str | None = None
 ) -> Conversion:
-    """Write a folder that ``model.encoder.pretrained`` takes.
-
-    Args:
-        system: a name of `PUBLISHED`.
-        checkpoint: the authors' file, or a folder of transformers.
-        tokenizer: hub name or folder; None: the one the weights were trained with.
-
-    Raises:
-        InputError: the checkpoint is not of that system, holds more than tensors, or fits the
-            tokenizer not; then nothing is written.
-    """
+    """Write a folder that ``model.encoder.pretrained`` takes, from the authors' file or a folder of
+    transformers, with the tokenizer the weights were trained with or another (hub name or folder).
+    Raises InputError: the checkpoint is not of that system, holds more than tensors, or does not
+    fit the tokenizer; then nothing is written."""
     if system == NO_WEIGHTS:
         hint = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
         raise InputError(system, "a system without known published weights", "another", hint)
@@ -148,10 +131,7 @@ class Translated:
 
 def translate(rules: Published, published: Tensors, where: object) -> Translated:
     """Find every parameter of an encoder among published tensors.
-
-    Raises:
-        InputError: lists unknown names, parameters without a value and sizes that differ.
-    """
+    Raises InputError: lists unknown names, parameters without a value and sizes that differ."""
     renamed, left_out = _rename(rules, published, where)
     shape, region_width = _shape_of(rules, renamed, where)
     unread = [n for n in renamed if any(re.match(p, n) for p in rules.unread(shape))]

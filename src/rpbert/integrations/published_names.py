@@ -1,7 +1,5 @@
-"""How published weights name the parameters of our encoders: `published_names.yaml` with its code.
-
-What a table cannot say is here: sizes that only the tensors of a checkpoint tell.
-"""
+"""How published weights name the parameters of our encoders: `published_names.yaml`, and here what
+a table cannot say, the sizes that only the tensors of a checkpoint tell."""
 
 from __future__ import annotations
 
@@ -29,35 +27,23 @@ HEAD = 64
 """Width of an attention head of BERT; how many heads there are, no tensor of a checkpoint says."""
 VILBERT_HEAD = 128
 """Width of a head of ViLBERT's image stream and co-attention (bert_base_6layer_6conect.json)."""
-NO_WEIGHTS = "unicoder_vl"
-"""The system of which no published weights could be found."""
+NO_WEIGHTS = "unicoder_vl"  # the system of which no published weights could be found
 
 
 @dataclass(frozen=True)
 class Published:
-    """How a published checkpoint names the parameters of one of our encoders.
-
-    Attributes:
-        regions: the name, after renaming, of the weight that reads features of regions.
-        beside: how much wider its input is than the features.
-        beyond_bert: fields of the shape that BertConfig lacks, from the renamed tensors.
-        unread: of the renamed names, those that nothing reads in an encoder of a shape.
-        tokenizer: hub name of the tokenizer the weights were trained with.
-        bert: what the names of the text's BERT begin with, after renaming.
-        names: pattern of a published name and what takes its place; the first that matches.
-        left_out: patterns of published names that no encoder here has a part for.
-    """
+    """How a published checkpoint names the parameters of one of our encoders."""
 
     encoder: type[VisionLanguageEncoder]
-    regions: str
-    beside: int = 0
+    regions: str  # renamed weight that reads features of regions
+    beside: int = 0  # how much wider its input is than the features
     _: KW_ONLY
-    tokenizer: str
-    bert: str
-    names: dict[str, str]
-    left_out: list[str]
-    beyond_bert: Callable[[Tensors], Shape] = lambda tensors: {}
-    unread: Callable[[Shape], list[str]] = lambda shape: []
+    tokenizer: str  # hub name of the one the weights were trained with
+    bert: str  # what the names of the text's BERT begin with, after renaming
+    names: dict[str, str]  # pattern of a published name and its replacement; the first match
+    left_out: list[str]  # patterns of names that no encoder here has a part for
+    beyond_bert: Callable[[Tensors], Shape] = lambda tensors: {}  # fields that BertConfig lacks
+    unread: Callable[[Shape], list[str]] = lambda shape: []  # renamed, and read by nothing
 
 
 def layers_of(tensors: Tensors, prefix: str) -> int:

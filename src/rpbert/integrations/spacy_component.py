@@ -24,9 +24,7 @@ from spacy.util import filter_spans
 from rpbert.inference import Tagger
 from rpbert.types import Prediction
 
-EXTENSIONS = ("image", "caption", "image_relation", "image_status")
-"""Of a `Doc`: the image and its caption, which go in; r (Eq. 2) and the image status, which
-come out."""
+EXTENSIONS = ("image", "caption", "image_relation", "image_status")  # of a `Doc`
 
 
 @Language.factory(  # type: ignore[untyped-decorator]
@@ -35,27 +33,16 @@ come out."""
     default_config={"batch_size": 32},
 )
 def make(nlp: Language, name: str, model: str, batch_size: int) -> RpBertComponent:
-    """The factory behind ``nlp.add_pipe("rpbert", config={"model": …})``.
-
-    Args:
-        model: RUN, RUN/model or a hub id.
-        batch_size: posts that are read together.
-
-    Raises:
-        InputError: there is no such model.
-    """
+    """Makes the component of ``add_pipe``; the model is RUN, RUN/model or a hub id."""
     return RpBertComponent(Tagger.from_pretrained(model), batch_size)
 
 
 class RpBertComponent:
-    """Sets ``doc.ents``, ``doc._.image_relation`` and ``doc._.image_status``.
-
+    """Sets ``doc.ents``, ``doc._.image_relation`` (r, Eq. 2) and ``doc._.image_status``.
     The image of a document is ``doc._.image``, or ``doc.user_data["image"]``: a path, bytes or a
-    PIL image; a model that reads captions takes ``doc._.caption``. The model reads the text of a
-    document in its own words, so that it finds what ``rpbert predict`` finds; an entity that
-    begins or ends inside a token grows to the token's edge, and of two that then overlap the
-    longer one stays.
-    """
+    PIL image; a model that reads captions takes ``doc._.caption``. The model splits the text into
+    its own words, as ``rpbert predict`` does; an entity that begins or ends inside a token grows to
+    the token's edge, and of two that then overlap the longer one stays."""
 
     def __init__(self, tagger: Tagger, batch_size: int = 32) -> None:
         self.tagger = tagger

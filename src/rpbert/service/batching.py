@@ -1,9 +1,7 @@
 """Dynamic batching: posts of many clients go through the model together, in one thread.
-
 While the model works on a batch, the next one gathers. A batch takes the post that has waited
-longest and, of the others, those nearest to it in length, as long as the padded whole stays
-small: none waits for ever, little is computed on padding, and memory has a bound.
-"""
+longest and, of the others, those nearest to it in length, as long as the padded whole stays small:
+none waits for ever, little is computed on padding, and memory has a bound."""
 
 from __future__ import annotations
 
@@ -51,10 +49,8 @@ class _Waiting:
 
 class Batcher:
     """A bounded queue of posts, and the one thread that has the model.
-
     A post waits `wait` seconds at most for others to join it while the model is free; `observe` is
-    called with the name of the work, the number of posts and the seconds of each batch.
-    """
+    called with the name of the work, the number of posts and the seconds of each batch."""
 
     def __init__(self, wait: float, queue: int, observe: Callable[[str, int, float], None]) -> None:
         self.wait, self.queue, self.observe = wait, queue, observe

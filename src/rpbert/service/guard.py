@@ -1,8 +1,6 @@
 """The outermost layer of the service: keys, size and time of each request, and what is counted.
-
 The guard reads the whole body before it hands the request on. So all bodies count against one
-budget of memory, and a slow client holds nothing but its connection and what it has sent.
-"""
+budget of memory, and a slow client holds nothing but its connection and what it has sent."""
 
 from __future__ import annotations
 

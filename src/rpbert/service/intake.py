@@ -1,8 +1,6 @@
 """From the bytes a client sent to posts; no path or address in them is opened or fetched.
-
 Images are decoded here, before posts wait: a waiting post then takes little memory whatever the
-size of its file, and the model's thread is left to the model.
-"""
+size of its file, and the model's thread is left to the model."""
 
 from __future__ import annotations
 

@@ -21,10 +21,8 @@ from rpbert.service.guard import Guard
 
 class TimedConnection(H11Protocol):
     """A connection that is closed when the head of a request takes too long to come.
-
     uvicorn times only the pause between two requests, so a client could hold a connection for ever
-    with a byte.
-    """
+    with a byte."""
 
     seconds = 15.0
     _timer: asyncio.TimerHandle | None = None

@@ -1,9 +1,7 @@
 """Pens and a camera for drawn pictures: shapes, noise and blur.
-
-Lengths are fractions of the picture's shorter side, so a drawing looks the same at any size.
-The origin is the top left corner, y grows downwards. ``drawings.json`` lists the shapes of each
-drawing: a method of `Pen` with its arguments, or a step of `sketch`.
-"""
+Lengths are fractions of the picture's shorter side, so a drawing looks the same at any size. The
+origin is the top left corner, y grows downwards. ``drawings.json`` lists the shapes of each
+drawing: a method of `Pen` with its arguments, or a step of `sketch`."""
 
 from __future__ import annotations
 

@@ -1,17 +1,11 @@
 """Made posts with drawn images, for which the whole truth is known: `rpbert data make`.
-
-A post has a main name that is a person (PER), a place (LOC), an organisation (ORG) or anything
-else (MISC), each as often as the others whatever the name. Three kinds of post make a tagger
-read text and image together:
-
-- relevant, no clue: the name could be any type, the words around it say nothing, and the image
-  shows the type;
+The main name is a person (PER), place (LOC), organisation (ORG) or anything else (MISC), each as
+often whatever the name. Three kinds of post make a tagger read text and image together:
+- relevant, no clue: name and words say nothing of the type, and the image shows it;
 - relevant, clue: the words tell the type, and the image agrees;
 - irrelevant, clue: the words tell the type, and the image shows something else.
-
-Relevance in turn follows from text and image only together: where the words give a clue, the
-image adds exactly if it agrees with them. A few posts name nothing; their image adds nothing.
-"""
+So relevance follows from both together: where the words give a clue, the image adds exactly if it
+agrees with them. A few posts name nothing; their image adds nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +13,17 @@ import json
 import math
 import random
 import re
+import string
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rpbert.errors import InputError
 from rpbert.storage.writing import check_writable
 from rpbert.synthetic.scenes import draw
-from rpbert.synthetic.sentences import LABELS, Token, framed, noisy, sentence
 
 TITLE = "# Controlled posts made by rpbert"
 # The split of post i is SPLITS[i % 10]: 70 / 10 / 20 %, and no post moves when more are made.
@@ -43,32 +38,130 @@ RANGES = {
     "images": (1, 9),
 }
 IMAGE_NAME = re.compile(r"made_\d{6,}(_\d+)?\.jpg")
+LABELS = ("PER", "LOC", "ORG", "MISC")
+HASHTAG = 0.08  # chance that a name stands in a hashtag
+TYPO, ELONGATED = 0.03, 0.01  # chance of each per word
+# Names and templates; in these `{x}` is the name, `{t}` a time, `{n}` a number. Every template of
+# ``cue_templates`` holds a word of its type's ``cues`` and of no other's; ``lists`` holds none.
+_DATA: Any = json.loads(files("rpbert.synthetic").joinpath("phrases.json").read_text("utf-8"))
+CUES: dict[str, list[str]] = _DATA["cues"]
+CUE_TEMPLATES: dict[str, list[str]] = _DATA["cue_templates"]
+NAME_SHAPES: dict[str, list[str]] = _DATA["name_shapes"]
+PHRASES: dict[str, list[str]] = _DATA["lists"]
+ALL_CUES = frozenset(word for words in CUES.values() for word in words)
+
+
+class Token(NamedTuple):
+    """A word and its truth: its tag, and for a word of a name the types it could be by itself."""
+
+    word: str
+    tag: str = "O"
+    could_be: tuple[str, ...] = ()
+
+
+def sentence(
+    rng: random.Random, label: str | None, clue: bool, ambiguous: bool, second: str | None
+) -> list[Token]:
+    """A template with its names, times and numbers filled in."""
+    templates = PHRASES["empty_templates"]
+    names: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+    if label is not None:
+        templates = CUE_TEMPLATES[label] if clue else PHRASES["neutral_templates"]
+        if ambiguous:
+            names["{x}"] = (rng.choice(PHRASES["ambiguous_names"]), label, LABELS)
+        else:
+            names["{x}"] = (_plain_name(rng, label), label, (label,))
+    template = rng.choice(templates)
+    if second is not None:
+        names["{y}"] = (_plain_name(rng, second), second, (second,))
+        template = rng.choice(PHRASES["second_name_templates"]).replace("{main}", template)
+    time, number = rng.choice(PHRASES["times"]), rng.choice(PHRASES["numbers"])
+    tokens: list[Token] = []
+    for slot in template.replace("{t}", time).replace("{n}", number).split():
+        tokens += _name_tokens(rng, *names[slot]) if slot in names else [Token(slot)]
+    return tokens
+
+
+def _plain_name(rng: random.Random, label: str) -> str:
+    """A name that tells its own type."""
+    shape = rng.choice(NAME_SHAPES[label])
+    lists = {"first": "first_names", "last": "last_names", "root": "name_roots"}
+    return shape.format(**{part: rng.choice(PHRASES[name]) for part, name in lists.items()})
+
+
+def _name_tokens(
+    rng: random.Random, name: str, label: str, could_be: tuple[str, ...]
+) -> list[Token]:
+    if rng.random() < HASHTAG:
+        joined = "".join(c for c in name if c.isalnum())
+        return [Token("#"), Token(joined, f"B-{label}", could_be)]
+    tags = (f"{'I' if position else 'B'}-{label}" for position in range(len(name)))
+    return [Token(word, tag, could_be) for word, tag in zip(name.split(), tags, strict=False)]
+
+
+def framed(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
+    """The sentence with what tweets put before and after one."""
+
+    def handle() -> str:
+        letter = rng.choice(PHRASES["handles"]), rng.choice(string.ascii_lowercase)
+        return f"{'_'.join(letter)}{rng.randint(1, 99)}"
+
+    before = ["RT", "@", handle(), ":"] if rng.random() < 0.12 else []
+    if rng.random() < 0.2:
+        before += rng.choice(PHRASES["openings"]).split()
+    after = rng.choice(PHRASES["closings"]).split() if rng.random() < 0.3 else []
+    if rng.random() < 0.12:
+        after += ["#", rng.choice(PHRASES["hashtags"])]
+    if rng.random() < 0.06:
+        after += ["@", handle()]
+    if rng.random() < 0.25:
+        after += [rng.choice(PHRASES["emoji"])] * rng.choice((1, 1, 2))
+    if rng.random() < 0.02:
+        after += ["❤", "\ufe0f"]  # real tweets leave the invisible half of a heart as a word
+    if rng.random() < 0.2:
+        after.append("http://t.co/" + "".join(rng.choices(string.ascii_letters, k=10)))
+    return [*map(Token, before), *tokens, *map(Token, after)]
+
+
+def noisy(rng: random.Random, tokens: Sequence[Token]) -> list[Token]:
+    """Typos in words that are neither name nor clue; now and then all small or all capital."""
+    case = rng.choices((str, str.lower, str.upper), (94, 4, 2))[0]
+    noisy = []
+    for token in tokens:
+        word = token.word
+        if token.tag == "O" and word.isalpha() and word not in ALL_CUES and len(word) > 3:
+            word = _mistyped(rng, word)
+        if not word.startswith("http"):
+            word = case(word)
+        noisy.append(token._replace(word=word))
+    return noisy
+
+
+def _mistyped(rng: random.Random, word: str) -> str:
+    """The word, or rarely one with two letters swapped, a letter lost, or a vowel drawn out."""
+    chance, at = rng.random(), rng.randrange(1, len(word) - 1)
+    wrong = word
+    if chance < TYPO / 2:
+        wrong = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    elif chance < TYPO:
+        wrong = word[:at] + word[at + 1 :]
+    elif chance < TYPO + ELONGATED and word[at] in "aeiou":
+        wrong = word[:at] + word[at] * rng.randint(3, 5) + word[at + 1 :]
+    return word if wrong in ALL_CUES else wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What decides a set of made posts.
+    """What decides a set of made posts. Raises InputError: an option is out of its range."""
 
-    Attributes:
-        posts: how many, at least 10 so that no split is empty.
-        relevant: share of posts whose image adds to the text; 0.44 is TRC's rate.
-        ambiguous: share of the relevant posts that only the image solves, and chance that the
-            name is ambiguous in the others.
-        seed: decides everything else.
-        image_size: the images have about this many pixels in width and height, 32 to 2,048.
-        images: how many each post shows, 1 to 9; one of them is the post's own. The others show
-            what the text does not speak of, or nothing where the words give no clue.
-
-    Raises:
-        InputError: an option is out of its range.
-    """
-
-    posts: int = 3000
-    relevant: float = 0.44
+    posts: int = 3000  # at least 10, so that no split is empty
+    relevant: float = 0.44  # share of posts whose image adds to the text; TRC's rate
+    # Share of the relevant posts that only the image solves, and chance of an ambiguous name in
+    # the others.
     ambiguous: float = 0.65
     seed: int = 0
-    image_size: int = 224
-    images: int = 1
+    image_size: int = 224  # about so many pixels in width and height
+    images: int = 1  # of each post; one is its own, the others show nothing that the text tells
 
     def __post_init__(self) -> None:
         for name, (least, most) in RANGES.items():
@@ -162,13 +255,9 @@ def _second_name(rng: random.Random) -> str | None:
 
 def make(folder: Path, **options: Any) -> None:
     """Writes a data folder of made posts, and ``entities.jsonl`` with the whole truth.
-
-    The same options (those of `Options`) give the same bytes. A folder that was made before is
-    written over, and images of a larger set are removed; other files stay.
-
-    Raises:
-        InputError: an option is out of its range, or the folder holds something else.
-    """
+    The same `Options` give the same bytes. A folder that was made before is written over, and
+    images of a larger set are removed.
+    Raises InputError: an option is out of its range, or the folder holds something else."""
     given = Options(**options)
     readme = folder / "README.md"
     claim(folder, readme.is_file() and readme.read_text("utf-8", "replace").startswith(TITLE))
@@ -180,11 +269,7 @@ def make(folder: Path, **options: Any) -> None:
 
 
 def claim(folder: Path, made_before: bool) -> None:
-    """Makes the folder, unless it holds what was not made here.
-
-    Raises:
-        InputError: it holds other files, is none, or cannot be written.
-    """
+    """Makes the folder. Raises InputError: it holds what was not made here, or is not writable."""
     check_writable(folder, "made posts")
     if not made_before and folder.exists() and any(folder.iterdir()):
         expected = "a new or empty folder, or one made before"

@@ -45,18 +45,10 @@ def demo(
     posts: int = POSTS,
     say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
-    """Make data in `folder`, train and score each system there.
-
-    Args:
-        say: takes a line that names the next system.
-
-    Returns:
-        A JSON document: scores on the test split (strict F1, also by relation, and accuracy of r),
-        and examples as `rpbert` and as `bert` tag them.
-
-    Raises:
-        InputError: `folder` holds something that is not an earlier demo.
-    """
+    """Make data in `folder`, train and score each system there; a JSON document.
+    It has scores on the test split (strict F1, also by relation, and accuracy of r), and examples
+    as `rpbert` and `bert` tag them. Raises InputError: `folder` holds what is not an earlier
+    demo."""
     made_before = (folder / MARK).exists()
     claim(folder, made_before)
     if made_before:

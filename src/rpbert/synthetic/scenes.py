@@ -1,9 +1,7 @@
 """Drawn pictures that show what a name stands for: a person, a landscape, a logo or an object.
-
 Within a scene everything varies: kind, number, colours, place, size, pose, background, clutter,
 light, blur and noise. The colours alone say little of the type. A drawing function returns the
-words for what it drew, so that captions are true by construction.
-"""
+words for what it drew, so that captions are true by construction."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ class Scene(NamedTuple):
 
 def draw(label: str | None, rng: random.Random, size: int = 224) -> Scene:
     """Draws a scene that shows an entity of the type, or for None a scene that shows none.
-
-    It has about size × size pixels; its shape varies from 2:3 to 3:2.
-    """
+    It has about size × size pixels; its shape varies from 2:3 to 3:2."""
     kind, drawing = SCENES[label]
     aspect = rng.choice((1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)) * rng.uniform(0.95, 1.05)
     side = size * rng.uniform(0.9, 1.12)

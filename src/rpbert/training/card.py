@@ -16,8 +16,7 @@ from rpbert.models import registered
 from rpbert.models.saved import TaggingModel
 from rpbert.training.progress import status_counts
 
-Record: TypeAlias = Mapping[str, Any]
-"""A line of RUN/metrics.jsonl."""
+Record: TypeAlias = Mapping[str, Any]  # a line of RUN/metrics.jsonl
 
 _DATA = (".txt", ".jsonl", ".parquet", ".tsv", ".csv", ".safetensors")
 _SPLITTING = {

@@ -1,8 +1,6 @@
 """Checkpoints: folders that are whole or not there, never a pickle.
-
 ``epoch-0003`` is the state after three epochs, ``epoch-0003-step-000150`` after 150 steps of the
-fourth. Each holds files of tensors, ``progress.json`` and a manifest, which is written last.
-"""
+fourth. Each holds files of tensors, ``progress.json`` and a manifest, which is written last."""
 
 from __future__ import annotations
 
@@ -120,11 +118,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
-        """The newest whole checkpoint, None where none was ever written.
-
-        Args:
-            note: called with a line for each damaged one that is skipped.
-        """
+        """The newest whole checkpoint, None where none was ever written; notes what it skips."""
         damage: list[InputError] = []
         for place in reversed(self.places()):
             try:

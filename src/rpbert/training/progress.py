@@ -24,9 +24,7 @@ Advance = Callable[[str, float, int], None]
 
 class Reporter:
     """Shows how a run goes, and writes a line per evaluation to RUN/metrics.jsonl.
-
-    Of several processes the main one alone shows and writes.
-    """
+    Of several processes the main one alone shows and writes."""
 
     def __init__(self, run: Path, epochs: int, accelerator: Accelerator) -> None:
         self.metrics, self.epochs, self.accelerator = run / "metrics.jsonl", epochs, accelerator

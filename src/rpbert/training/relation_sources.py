@@ -21,14 +21,9 @@ from rpbert.types import Post
 
 class MismatchedPairs:
     """Posts with their own image, and with that of another post: image-text matching.
-
     The negatives are drawn by seed and epoch alone. None shows what any post shows with the same
-    words, however many posts share an image and however many images a post has.
-
-    Args:
-        posts: those that give texts and images, each with evidence.
-        known: ids of posts whose own image has a relation of another source.
-    """
+    words, however many posts share an image and however many images a post has. `known` are ids of
+    posts whose own image has a relation of another source."""
 
     def __init__(
         self,
@@ -115,17 +110,9 @@ class RelationSupply:
 def relation_posts(
     data: DataSettings, train: Sequence[Post], marks: str, evidence: EvidenceReader, seed: int
 ) -> RelationSupply:
-    """What Task#1 learns from, of `data.relations` or else of the training split.
-
-    A post with two sources is learnt from both.
-
-    Args:
-        marks: how ``#`` and ``@`` are split off in the training split.
-        evidence: what a post must have to be learnt from.
-
-    Raises:
-        InputError: a source that is asked for cannot be read, or has nothing to learn from.
-    """
+    """What Task#1 learns from, of `data.relations` or else of the training split, whose ``#`` and
+    ``@`` are split off as `marks` says. A post with two sources is learnt from both.
+    Raises InputError: a source that is asked for cannot be read, or has nothing to learn from."""
     # r is of one source
     train = [alone for post in train for alone in evidence.split_by_source(post)]
     given, where, notes = related(train), data.relations_read, []

@@ -21,16 +21,10 @@ from rpbert.types import Batch, Post
 
 
 class Task(ABC):
-    """A loss, its weight, the posts it is computed on, and the parameters it updates.
+    """A loss, its weight, the posts it is computed on, and the parameters it updates."""
 
-    Attributes:
-        name: of the task in settings and records.
-        head: the parameter group (`System.parameter_groups`) that is this task's alone; both tasks
-            update the others, each at the rate of its name.
-    """
-
-    name: ClassVar[str]
-    head: ClassVar[str]
+    name: ClassVar[str]  # in settings and records
+    head: ClassVar[str]  # the parameter group that this task alone updates
 
     def __init__(
         self,
@@ -87,9 +81,7 @@ class RelationTask(Task):
 
 class TaggingTask(Task):
     """Task#2, MNER via relation propagation: Eq. 9, Algorithm 1, lines 7 to 13.
-
-    The relation classifier is not among its parameters, though the gradient flows through r.
-    """
+    The relation classifier is not among its parameters, though the gradient flows through r."""
 
     name = "tagging"
     head = "head"
@@ -114,9 +106,7 @@ def rate_factor(
     optimizer: torch.optim.Optimizer, steps: int, settings: TrainingSettings
 ) -> Callable[[int], float]:
     """What the rates of an optimiser (``initial_lr``) are multiplied by at each of its steps.
-
-    Linear warm-up, then the decay. transformers begins a warm-up at 0; here the first step learns.
-    """
+    Linear warm-up, then the decay. transformers warms up from 0; here the first step learns."""
     warm = int(settings.warmup * steps)
     name = "constant_with_warmup" if settings.decay == "constant" else settings.decay
     (factor, *_) = get_scheduler(name, optimizer, warm, steps).lr_lambdas
@@ -126,19 +116,14 @@ def rate_factor(
 @dataclass(frozen=True)
 class Schedule:
     """The order in which the tasks' batches are trained on.
-
-    Attributes:
-        lengths: how long posts are for the system (`shuffled_batches`).
-        interleaved: False is Algorithm 1 as printed: in every epoch all batches of Task#1, then
-            all of Task#2, which moves the encoder and not the relation classifier that reads it.
-            At the paper's rate of 1e-6 that hardly matters; at higher rates turns keep the two
-            together.
-    """
+    Without `interleaved` it is Algorithm 1 as printed: in every epoch all batches of Task#1, then
+    all of Task#2, which moves the encoder and not the relation classifier that reads it. At the
+    paper's rate of 1e-6 that hardly matters; at higher rates turns keep the two together."""
 
     tasks: Sequence[Task]
     batch_size: int
     seed: int
-    lengths: Callable[[Sequence[Post]], Sequence[int]] | None = None
+    lengths: Callable[[Sequence[Post]], Sequence[int]] | None = None  # of posts, for the system
     interleaved: bool = False
 
     def epoch(self, number: int) -> Iterator[tuple[Task, list[Post]]]:

@@ -43,9 +43,7 @@ _MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "te
 
 def train(settings: RunSettings, run: Path, *, resume: bool = False) -> TrainingResult:
     """Train the system that `settings` describe and write RUN.
-
-    SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`.
-    """
+    SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`."""
     with StopSignals() as stop:
         trainer, dev = prepared(settings, run, stop, resume=resume)
         with repeatable(trainer.accelerator.device):
@@ -114,10 +112,8 @@ def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """Same seed, machine and number of threads: the same weights, bit for bit, on a CPU.
-
     The gradient of indexing is otherwise added up by whichever thread comes first. On a GPU the
-    fixed order is slow and not available for every operation.
-    """
+    fixed order is slow and not available for every operation."""
     memory: Any = deterministic
     before, fill = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
     if device.type == "cpu":
@@ -132,12 +128,10 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 def run_posts(data: DataSettings, tags_words: bool) -> tuple[dict[str, list[Post]], list[str]]:
     """The posts of a run by split, and notes on their choice.
-
-    A system that tags words takes those of `data.path`. One that only scores the relation takes
-    the posts with a relation, of `data.relations` or else of `data.path`; labels without a
-    development split, such as TRC's, hold out a tenth of the training posts for it. Of the test
-    split the words alone are looked at, to find their vectors in a vector file.
-    """
+    A system that tags words takes those of `data.path`. One that only scores the relation takes the
+    posts with a relation, of `data.relations` or else of `data.path`; labels without a development
+    split, such as TRC's, hold out a tenth of the training posts for it. Of the test split the words
+    alone are looked at, to find their vectors in a vector file."""
     where = data.path if tags_words else data.relations or data.path
     left_out, notes = LeftOut(), []
     source = open_data(where, faults=left_out if data.lenient else refuse)

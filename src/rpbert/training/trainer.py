@@ -31,8 +31,7 @@ from rpbert.training.progress import Reporter
 from rpbert.training.tasks import Schedule, Task, rate_factor, share_moments
 from rpbert.types import Batch, Post
 
-Record: TypeAlias = dict[str, Any]
-"""A line of RUN/metrics.jsonl."""
+Record: TypeAlias = dict[str, Any]  # a line of RUN/metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,10 @@ class TrainingResult:
 
 class Average:
     """A mean of the weights along training, which is scored and saved in their place.
-
     ``ema`` is the exponential moving average over all steps (Polyak and Juditsky 1992), which at
-    step t keeps at most (1 + t) / (10 + t) of itself, so that the first steps soon fade.
-    ``epochs`` is the mean of the weights after each of the last epochs (Izmailov et al. 2018).
-    Buffers are those of the last step.
-    """
+    step t keeps at most (1 + t) / (10 + t) of itself, so that the first steps soon fade. ``epochs``
+    is the mean of the weights after each of the last epochs (Izmailov et al. 2018). Buffers are
+    those of the last step."""
 
     def __init__(self, system: System, settings: AverageSettings, epochs: int) -> None:
         def follow(means: Any, values: Any, steps: Tensor | int) -> None:
@@ -82,10 +79,8 @@ class Average:
 
 class Trainer:
     """One loop for every system, which can be stopped after any step and resumed there.
-
-    Several processes (``accelerate launch``) share each batch and add up their gradients, which
-    are those of the whole batch: the sum of its losses over the number of posts that count.
-    """
+    Several processes (``accelerate launch``) share each batch and add up their gradients, which are
+    those of the whole batch: the sum of its losses over the number of posts that count."""
 
     def __init__(
         self,
@@ -137,11 +132,8 @@ class Trainer:
 
     def fit(self, dev: Sequence[Post]) -> TrainingResult:
         """Train to the last epoch; the best model by the development F1 goes to RUN/model.
-
-        Raises:
-            KeyboardInterrupt: stopped by a signal; what was done is in a checkpoint.
-            InputError: a checkpoint or model cannot be written; the one before is whole.
-        """
+        Raises KeyboardInterrupt: stopped by a signal, after a checkpoint; InputError: a checkpoint
+        or model cannot be written, and the one before is whole."""
         progress, first = self.progress, self.progress.epoch
         started = time.monotonic() - progress.seconds
         with self.stop.held():
