@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from rpbert.data.labels import entity_lexicon
 from rpbert.data.readers import open_data
+from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import render
 from rpbert.evaluation.scoring import (
     Counts,
@@ -192,3 +193,8 @@ def test_the_table_and_the_json_name_scorer_and_support() -> None:
     assert found["by_familiarity"]["seen"]["lenient"]["support"] == 1
     assert found["relation"]["accuracy"] == 0.75
     assert found["relation"]["mean_r"] == pytest.approx({"adds": 0.8, "does_not_add": 0.45})
+
+
+def test_a_post_with_a_tag_too_many_is_refused() -> None:
+    with pytest.raises(InputError, match="tags"):
+        score_tags([["O", "O"]], [["O", "B-PER", "I-PER"]])

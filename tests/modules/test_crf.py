@@ -303,3 +303,13 @@ def test_scores_are_float32_under_autocast_and_of_bfloat16() -> None:
     for mine, other in zip(found, expected, strict=True):
         assert mine.dtype == torch.float32
         assert torch.equal(mine, other)
+
+
+def test_a_span_beyond_its_post_is_refused() -> None:
+    crf = LinearChainCRF(3)
+    with pytest.raises(ValueError, match="span"):
+        crf.span_marginals(
+            torch.zeros(1, 2, 3),
+            torch.ones(1, 2, dtype=torch.bool),
+            [SpanQuery(0, 1, (0, 1), None)],
+        )

@@ -13,14 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rpbert.data.vocabulary import PADDING, UNKNOWN
 from rpbert.errors import InputError
-from rpbert.modules.embeddings import (
-    PADDING,
-    UNKNOWN,
-    CharacterEncoder,
-    WordVectors,
-    read_vectors,
-)
+from rpbert.modules.embeddings import CharacterEncoder, WordVectors, read_vectors
 
 
 def alone(encoder: CharacterEncoder, word: list[int]) -> Tensor:

@@ -14,7 +14,7 @@ from rpbert.types import Post
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PADDING, UNKNOWN = 0, 1
+PADDING, UNKNOWN = 0, 1  # rows of no word or character, and of one that is not listed
 MAX_WORD_LENGTH = 200  # characters of a word that are read, half of them from its end
 
 

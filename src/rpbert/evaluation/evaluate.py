@@ -39,7 +39,6 @@ from rpbert.models.build import Builder, WordEmbeddings
 from rpbert.models.tagger import BiLstmSettings, SystemSettings
 from rpbert.types import Calibration, ImageStatus, Post
 
-GROUPINGS = ("relation", "type")
 _COLUMNS = f"{'precision':>12}{'recall':>8}{'F1':>7}{'support':>9}"
 
 

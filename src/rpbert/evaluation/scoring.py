@@ -199,6 +199,8 @@ def score_tags(
     """Scores of predicted tags under both scorers, also by group; gold tags may be malformed."""
     of_group: dict[str, tuple[list[Tags], list[Tags]]] = {}
     for true, found, group in zip(gold, predicted, groups or [None] * len(gold), strict=True):
+        if len(true) != len(found):
+            raise InputError("tags", f"{len(found)} predicted for a post of {len(true)}", "as many")
         if group is not None:
             trues, founds = of_group.setdefault(group, ([], []))
             trues.append(true)

@@ -36,7 +36,7 @@ class TextTable(NamedTuple):
 
     embed: Callable[[Tensor], Tensor]  # Shape: (I, V) → (I, V, width)
     width: int
-    of_pieces: bool
+    in_text_space: bool
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Other libraries' formats: spaCy, pandas, notebooks, published checkpoints."""
+"""Other libraries: a spaCy component, and converters of published checkpoints."""

@@ -166,9 +166,9 @@ class Builder:
 
         def table() -> TextTable:
             if encoder is not None:
-                return TextTable(encoder.embed, encoder.input_width, of_pieces=True)
+                return TextTable(encoder.embed, encoder.input_width, in_text_space=True)
             vectors = self.embeddings.vectors
-            return TextTable(vectors.forward, vectors.width, of_pieces=False)
+            return TextTable(vectors.forward, vectors.width, in_text_space=False)
 
         kinds = settings.build(table)
         if encoder is None or len(kinds) == 1:

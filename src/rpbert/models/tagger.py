@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import AfterValidator
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
@@ -31,8 +31,8 @@ class SystemSettings(Settings):
     system: str
     tagger: Settings
     """What reads the words and tags them."""
-    encoder: Annotated[EncoderSettings | None, AfterValidator(_refuse)] = None
-    evidence: Annotated[EvidenceSettings | None, AfterValidator(_refuse)] = None
+    encoder: Annotated[EncoderSettings | None, BeforeValidator(_refuse)] = None
+    evidence: Annotated[EvidenceSettings | None, BeforeValidator(_refuse)] = None
 
 
 class BiLstmSettings(SystemSettings):

@@ -257,6 +257,8 @@ def _span_probabilities(scores: _Scores, spans: Sequence[SpanQuery]) -> Tensor:
     firsts, steps = [], []
     for number, span in enumerate(spans):
         end = span.start + len(span.tags)
+        if not 0 <= span.start < end <= lengths[span.post]:
+            raise ValueError(f"a span of words {span.start} to {end} of {lengths[span.post]}")
         firsts.append((span.start, span.tags[0], span.post))
         for at, step in enumerate(pairwise(span.tags), start=span.start + 1):
             steps.append((number, at, *step, span.post, False))

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from rpbert.data.vocabulary import PADDING, UNKNOWN
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PADDING = 0  # row of no word or character
-UNKNOWN = 1  # row of a word or character that the vocabulary lacks
 SPECIAL_ROWS = 2
 
 

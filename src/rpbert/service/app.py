@@ -144,8 +144,10 @@ class Service:
         size = self.settings.limits()["body_bytes"]
         async with request.form(max_files=1, max_fields=8, max_part_size=size) as form:
             for key, value in form.multi_items():
-                if key in fields or isinstance(value, UploadFile) != (key == "image"):
-                    raise invalid("a field occurs twice, or image is no file, or another field is")
+                if key in fields:
+                    raise invalid(f"the field {key!a:.40} occurs twice")
+                if isinstance(value, UploadFile) != (key == "image"):
+                    raise invalid("expected a file as image, and text in every other field")
                 if not isinstance(value, UploadFile):
                     fields[key] = value
                 elif value.filename or value.size:  # a form sends an empty one where none is chosen
@@ -231,7 +233,8 @@ async def _answer_failure(_: Request, error: Exception) -> JSONResponse:
             failure = error
         case HTTPException(status_code=status):
             code = {400: "malformed", 404: "not_found", 405: "method"}.get(status, "refused")
-            failure = Failure(status, code, str(error.detail), error.headers)
+            reason = "there is nothing at this address" if status == 404 else str(error.detail)
+            failure = Failure(status, code, reason, error.headers)
         case _:
             failure = internal()
     return JSONResponse(failure.to_dict(), failure.status, failure.headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -99,6 +98,6 @@ def _examples(test: Sequence[Post], multimodal: Tagger, text_only: Tagger) -> li
     answers = zip(multimodal.predict_batch(chosen), text_only.predict_batch(chosen), strict=True)
     return [
         {"caption": post.caption or "", "image": str(post.image)}
-        | {"multimodal": asdict(seen), "text_only": asdict(blind)}
+        | {"multimodal": seen.to_dict(), "text_only": blind.to_dict()}
         for post, (seen, blind) in zip(chosen, answers, strict=True)
     ]

@@ -67,7 +67,9 @@ class Checkpoint:
                 if isinstance(part, nn.Module):
                     part.load_state_dict(tensors)
                 else:
-                    part.load_state_dict({**part.state_dict(), "state": _nested(tensors)})
+                    state = _nested(tensors)
+                    _check_moments(part, state)
+                    part.load_state_dict({**part.state_dict(), "state": state})
             progress = Progress(**self.progress)
             progress.best = (float(progress.best[0]), int(progress.best[1]))
             states = _nested(self.files["generators"]).get(process, {})
@@ -81,6 +83,14 @@ class Checkpoint:
         if process > 0:  # the counts of all processes go on in the first
             progress.images = {}
         return progress
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    """Raise a ValueError for moments of other shapes than the parameters, which PyTorch takes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, moments in state.items():
+        if any(m.ndim and m.shape != parameters[number].shape for m in moments.values()):
+            raise ValueError(f"moments of another shape than parameter {number}")
 
 
 def _flat(nested: Mapping[int, Mapping[str, Any]]) -> dict[str, Tensor]:
