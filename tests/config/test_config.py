@@ -190,7 +190,12 @@ def test_every_misspelt_key_is_refused_with_the_right_one(
     tmp_path: Path, system: str | None
 ) -> None:
     kind = SYSTEMS[system].system.Options if system else RunSettings
+    unread = {
+        k for k in ("encoder", "evidence") if system and not kind.model_fields[k].is_required()
+    }
     for *blocks, key in keys_of(kind):
+        if unread & {*blocks[:1]}:
+            continue
         wrong = ".".join([*blocks, key + "x"])
         changes = f"model.{wrong}=1" if system else f"{wrong}=1"
         with pytest.raises(InputError) as refused:

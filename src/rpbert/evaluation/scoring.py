@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 from rpbert.data.labels import Lexicon, Span, entity_digest, lenient_spans, strict_spans
+from rpbert.errors import InputError
 from rpbert.types import Calibration
 
 Tags: TypeAlias = Sequence[str]
