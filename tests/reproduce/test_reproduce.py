@@ -397,7 +397,6 @@ def test_shape_of_the_evidence_is_each_systems_own(data: Path, tmp_path: Path) -
     posts = list(open_data(data).read("train"))
     shared = SharedSettings.model_validate(SHARED)
     chosen = run_settings(SOFT, shared, {"path": data}, posts, {"seed": 3})
-    assert {kind: given["shape"] for kind, given in chosen.model["evidence"].items()} == {
-        "blocks": RESNET
-    }
-    assert (chosen.training.seed, chosen.training.tagging) == (3, shared.training.tagging)
+    shapes = {kind: given["shape"] for kind, given in chosen.model["evidence"].items()}
+    found = shapes, chosen.training.seed, chosen.training.tagging
+    assert found == ({"blocks": RESNET}, 3, shared.training.tagging)
