@@ -146,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=[*TARGETS], help="these modules")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a mutant")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -155,6 +156,7 @@ def main() -> None:
         for line, text in mutants(path_of(target).read_text("utf-8"))
     ]
     chosen = random.Random(given.seed).sample(every, min(given.count, len(every)))
+    chosen = [each for each in chosen if each[0] in given.only]
     killed: dict[str, list[bool]] = {}
     for number, (target, line, text) in enumerate(sorted(chosen), start=1):
         alive = survives(target, text, given.limit)
