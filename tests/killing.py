@@ -2,8 +2,7 @@
 
 `outcome` does work in a fork and gives its exit code; a `FaultyDisk` fails at its n-th operation,
 or ends with it the process or the power. ``python -m tests.killing`` (see `main`) ends runs of
-training. Its processes are forks of one that has imported everything and computed nothing: an end
-then falls into the run and not into an import.
+training, forks of a process that has imported everything: an end falls into no import.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from rpbert.errors import InputError
 from rpbert.training.checkpoint import Checkpoints
 from tests.training_runs import records
 
-SAVED, REFUSED, KILLED, STOPPED = 0, 2, -signal.SIGKILL, 130
+REFUSED, KILLED, STOPPED = 2, -signal.SIGKILL, 130
 MOST_ENDS = 5  # of one run, before it may finish
 
 Fault: TypeAlias = Literal["full", "broken", "kill", "power"]
@@ -71,15 +70,15 @@ def exit_code(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def outcome(work: Callable[[], None]) -> int:
-    """The exit code of a fork that does `work`: `SAVED`, `REFUSED` with one line, or a signal."""
+def outcome(work: Callable[[], object]) -> int:
+    """The exit code of a fork that does `work`: 0, `REFUSED` with one line, or a signal."""
 
     def done() -> int:
         try:
             work()
         except InputError as error:
             return REFUSED if "\n" not in str(error) else 1
-        return SAVED
+        return 0
 
     return exit_code(forked(done))
 
@@ -87,12 +86,13 @@ def outcome(work: Callable[[], None]) -> int:
 class FaultyDisk:
     """Counts operations (opening to write, writing, syncing, renaming) and fails at the `at`-th.
 
-    Where the power fails, what was not synced is lost in the folder `below`.
+    At -1 it never fails. Where the power fails, what was not synced is lost in the folder `below`.
     """
 
     def __init__(self, below: Path, at: int, fault: Fault) -> None:
         self.below, self.at, self.fault = below, at, fault
         self.count = 0
+        self.opened: dict[str, int] = {}  # files by the number of the operation that opened them
         self.unsynced: set[int] = set()
         self._open, self._fsync = io.open, os.fsync
 
@@ -126,6 +126,7 @@ class FaultyDisk:
     def _open_file(self, file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
         if not set(mode) & set("wax"):
             return self._open(file, mode, *rest, **named)
+        self.opened[Path(file).name.partition(".new-")[0]] = self.count
         self.fails()
         raw = _File(str(file), mode.replace("b", "").replace("t", ""))
         raw.disk = self
@@ -183,66 +184,37 @@ def trained(config: Path, run: Path) -> int:
     return forked(work, run.with_suffix(".log"))
 
 
-def loop_began(run: Path, told: int) -> None:
-    """Wait until a run that has printed `told` bytes begins its loop, or ends."""
-    log = run.with_suffix(".log")
-    while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if log.exists() and b"Task tagging" in log.read_bytes()[told:]:
-            return
-        time.sleep(0.002)
-
-
-def disturbed(
-    config: Path, run: Path, signals: list[signal.Signals], most: int, seconds: float
-) -> Counter[str]:
-    """One run ended at random moments of a loop of `seconds`; counts the ends in it and before."""
-    happened: Counter[str] = Counter()
-    (log := run.with_suffix(".log")).touch()
-    for ends in range(most + 1):
-        told = log.stat().st_size
-        child, end = trained(config, run), random.choice(signals)
-        if ends < most:
-            if within := random.random() < 0.8:
-                loop_began(run, told)
-            # A resumed run is shorter; and its set-up is shorter than its loop.
-            time.sleep(random.uniform(0, seconds / 2 if within else 0.1))
-            os.kill(child, end)
-        code = exit_code(child)
-        if code == 0:
-            return happened
-        within = b"Task tagging" in log.read_bytes()[told:]
-        # Before the command has taken over the signals, SIGTERM ends it as any process.
-        allowed = {KILLED if end == signal.SIGKILL else STOPPED} | ({-end} if not within else set())
-        if ends == most or code not in allowed:
-            raise RuntimeError(f"{run} ends with {code}: {log.read_text()[-3000:]}")
-        happened["within" if within else "before"] += 1
-    return happened
-
-
 def main(config: Path, folder: Path, names: str, ends: int, seed: int) -> dict[str, Any]:
     """Train once undisturbed, then ended at random moments and resumed; gives the differences.
 
-    Args:
-        names: of the signals, comma-separated.
-        ends: how often a run must have been ended within its loop; every fifth end comes earlier.
+    Signals are named comma-separated; `ends` is how often a run must have been ended in its loop.
     """
     random.seed(seed)
-    signals = [signal.Signals[name] for name in names.split(",")]
-    calm = folder / "undisturbed"
-    child = trained(config, calm)
-    loop_began(calm, 0)
-    started = time.monotonic()
-    assert exit_code(child) == 0, calm.with_suffix(".log").read_text()
+    started, calm = time.monotonic(), folder / "undisturbed"
+    assert exit_code(trained(config, calm)) == 0, calm.with_suffix(".log").read_text()
     seconds, expected = time.monotonic() - started, left_by(calm)
-    happened: Counter[str] = Counter(runs=0)
+    counts: Counter[str] = Counter()
     differences: list[str] = []
-    while happened["within"] < ends:
-        run, most = folder / f"run{happened['runs']}", min(MOST_ENDS, ends - happened["within"])
-        happened += disturbed(config, run, signals, most, seconds) + Counter(runs=1)
-        differences += [
-            f"{run.name}: {n}" for n, _ in set(expected.items()) ^ set(left_by(run).items())
-        ]
-    return {"differences": differences, **happened}
+    while counts["within"] < ends:
+        run = folder / f"run{counts['runs']}"
+        (log := run.with_suffix(".log")).touch()
+        for turn in range(MOST_ENDS + 1):
+            told, end = log.stat().st_size, signal.Signals[random.choice(names.split(","))]
+            child = trained(config, run)
+            if turn < MOST_ENDS:
+                time.sleep(random.uniform(0, seconds / 2))  # a resumed run is shorter
+                os.kill(child, end)
+            if (code := exit_code(child)) == 0:
+                break
+            within = b"Task tagging" in log.read_bytes()[told:]
+            # Before the command has taken over the signals, SIGTERM ends it as any process.
+            allowed = {KILLED} if end == signal.SIGKILL else {STOPPED, STOPPED if within else -end}
+            if turn == MOST_ENDS or code not in allowed:
+                raise RuntimeError(f"{run} ends with {code}: {log.read_text()[-3000:]}")
+            counts["within" if within else "before"] += 1
+        counts["runs"] += 1
+        differences += [f"{run}: {name}" for name, _ in expected.items() ^ left_by(run).items()]
+    return {"differences": differences, **counts}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import json
 import random
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from rpbert import Tagger
 from rpbert.batch import Engine, Event, Job, Shard, Summary
 from rpbert.batch.finished import digest_of
 from rpbert.batch.plan import find, plan
-from rpbert.batch.run import set_aside, tag, tag_locally, tag_shard
+from rpbert.batch.run import set_aside, tag, tag_shard
 from tests.conftest import picture
 
 NAMES = ["Ada Lovelace", "Lake Como", "Acme", "Ulysses", "#NBA", "@user", "😀", "نور", "東京"]
@@ -40,60 +39,54 @@ def rows(count: int, seed: int = 0, images: bool = True) -> list[dict[str, Any]]
     return found
 
 
-def write_jsonl(path: Path, given: Iterable[dict[str, Any]]) -> Path:
-    """Rows as JSON lines, their images beside the file."""
-    (path.parent / "images").mkdir(parents=True, exist_ok=True)
-    kept = [dict(row) for row in given]
-    for row in kept:
-        if isinstance(content := row.get("image"), bytes):
-            row["image"] = f"images/{row['id']}.png"
-            (path.parent / row["image"]).write_bytes(content)
-    path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
-    return path
-
-
-def write_parquet(path: Path, given: Sequence[dict[str, Any]]) -> Path:
-    kinds = {"id": pa.string(), "text": pa.string(), "image": pa.binary()}
+def write(path: Path, given: Iterable[dict[str, Any]]) -> Path:
+    """Rows as a file of the kind that its name says; beside JSON lines lie their images."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(given), pa.schema(kinds)), path)
+    if path.suffix == ".parquet":
+        kinds = {"id": pa.string(), "text": pa.string(), "image": pa.binary()}
+        pq.write_table(pa.Table.from_pylist(list(given), pa.schema(kinds)), path)
+    elif path.suffix == ".tar":
+        with tarfile.open(path, "w") as tar:
+            for row in given:
+                add(tar, row["id"] + ".png", row.get("image"))
+                add(tar, row["id"] + ".txt", row["text"].encode())
+    else:
+        (path.parent / "images").mkdir(exist_ok=True)
+        kept = [dict(row) for row in given]
+        for row in kept:
+            if isinstance(content := row.get("image"), bytes):
+                row["image"] = f"images/{row['id']}.png"
+                (path.parent / row["image"]).write_bytes(content)
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     return path
 
 
-def write_tar(path: Path, given: Iterable[dict[str, Any]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for row in given:
-            members = {".png": row.get("image"), ".txt": row["text"].encode()}
-            for suffix, content in members.items():
-                if content is not None:
-                    info = tarfile.TarInfo(row["id"] + suffix)
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-    return path
+def add(tar: tarfile.TarFile, name: str, content: bytes | None) -> None:
+    if content is not None:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
 
 
-def job_of(model: Path, **options: Any) -> Job:
-    return Job(model, digest_of(model), **options)
+class Tag:
+    """Whole runs with a model that is loaded once, as the command line does them."""
 
+    def __init__(self, model: Path) -> None:
+        self.model, self.digest = model, digest_of(model)
+        self.tagger = Tagger.from_pretrained(model, "cpu")
 
-def tagged(
-    source: Path, output: Path, job: Job, engine: Engine | None = None, *, resume: bool = False
-) -> Summary:
-    """A whole run, as the command line does it."""
-    shards = plan(*find(str(source)), output, job.format)
-    summary, waiting = set_aside(job, shards, resume=resume)
-    return tag(job, waiting, engine or partial(tag_locally, device="cpu"), summary)
-
-
-class Loaded:
-    """The local engine, with a model that is loaded already."""
-
-    def __init__(self, tagger: Tagger) -> None:
-        self.tagger = tagger
-
-    def __call__(self, job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
+    def here(self, job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
+        """The local engine."""
         for number, shard in enumerate(shards):
             yield from tag_shard(self.tagger, job, number, shard)
+
+    def __call__(
+        self, source: Path, output: Path, by: Engine | None = None, resume: bool = False, **job: Any
+    ) -> Summary:
+        work = Job(self.model, self.digest, **job)
+        shards = plan(*find(str(source)), output, work.format)
+        summary, waiting = set_aside(work, shards, resume=resume)
+        return tag(work, waiting, by or self.here, summary)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -111,8 +104,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def assert_same(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> float:
-    """Entities equal, scores within 1e-4; returns the largest difference of a score."""
+def assert_same(
+    found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]], far: float = 1e-4
+) -> float:
+    """Entities equal, scores within `far`; returns the largest difference of a score."""
     worst = 0.0
     for pair in zip(found, expected, strict=True):
         exact = [
@@ -121,6 +116,6 @@ def assert_same(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, An
         ]
         mine, theirs = ([row["relation"], *(e["score"] for e in row["entities"])] for row in pair)
         assert exact[0] == exact[1]
-        assert mine == pytest.approx(theirs, abs=1e-4)
+        assert mine == pytest.approx(theirs, abs=far)
         worst = max(worst, *(abs(a - b) for a, b in zip(mine, theirs, strict=True)))
     return worst

@@ -2,83 +2,80 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shlex
 import signal
 import tarfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.batch.made import answers, bytes_of, lines, rows, write_jsonl, write_tar
+from tests.batch.made import Tag, add, answers, bytes_of, lines, rows, write
 from tests.test_cli import run
 
+Predict: TypeAlias = Callable[..., Any]
 
-def test_a_run_over_shards_and_its_continuation(
-    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
-) -> None:
-    given = ["predict", model, "--input", source, "--output", tmp_path / "out"]
-    code, out, err = run(capsys, *given)
+
+def test_a_run_over_shards_resumed(predict: Predict, source: Path, tmp_path: Path) -> None:
+    given = ["--input", source, "--output", tmp_path / "out"]
+    code, out, err = predict(*given)
     assert (code, out) == (0, "")
     for word in ("26 posts", "9 used", "17 none", "posts/s", "left", "a.jsonl", "b.parquet"):
         assert word in err
-    code, out, _ = run(capsys, *given, "--resume", "--json")
+    code, out, _ = predict(*given, "--resume", "--json")
     assert code == 0
     assert json.loads(out) == {
         "output": str(tmp_path / "out"), "shards": 0, "skipped": 3, "rows": 26, "errors": 0,
         "images": {"used": 9, "none": 17}, "broken": {}, "lost": {},
     }  # fmt: skip
-    assert run(capsys, *given)[0] == 2  # never over earlier files
+    assert predict(*given)[0] == 2  # never over earlier files
     for part in ("2/2", "1/2"):  # machines that do not talk do each shard once
         shared = [*given[:-1], tmp_path / "two", "--shard", part]
-        assert run(capsys, *shared)[0] == 0
+        assert predict(*shared)[0] == 0
     assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "out")
 
 
-def test_failed_posts_are_exit_code_3(
-    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
-) -> None:
+def test_failed_posts_are_exit_code_3(predict: Predict, source: Path, tmp_path: Path) -> None:
     with (source / "a.jsonl").open("a") as file:
         file.write("{\n")
-    given = ["predict", model, "--input", source / "*.jsonl", "--output"]
-    code, _, err = run(capsys, *given, tmp_path / "out")
+    given = ["--input", source / "*.jsonl", "--output"]
+    code, _, err = predict(*given, tmp_path / "out")
     assert code == 3
     assert f"{tmp_path / 'out'}/*.errors.jsonl" in err
-    code, _, err = run(capsys, *given, tmp_path / "strict", "--strict")
+    code, _, err = predict(*given, tmp_path / "strict", "--strict")
     assert (code, "a.jsonl:13: " in err) == (2, True)
-    assert run(capsys, "predict", model, "--input", source / "a.jsonl")[0] == 2
-    code, out, err = run(capsys, "predict", model, "--input", source / "a.jsonl", "--lenient")
+    assert predict("--input", source / "a.jsonl")[0] == 2
+    code, out, err = predict("--input", source / "a.jsonl", "--lenient")
     assert (code, len(out.splitlines())) == (3, 12)
     assert '{"file": "a.jsonl", "line": 13, "reason": ' in err
 
 
-def test_one_file_to_one_file_of_any_kind(
-    capsys: pytest.CaptureFixture[str], model: Path, source: Path, tmp_path: Path
-) -> None:
-    given = ["predict", model, "--input", source / "c.tar"]
-    code, out, _ = run(capsys, *given)
+def test_one_file_to_one_file_of_any_kind(predict: Predict, source: Path, tmp_path: Path) -> None:
+    given = ["--input", source / "c.tar"]
+    code, out, _ = predict(*given)
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, [row["id"] for row in found]) == (0, [row["id"] for row in rows(6, 3)])
-    assert json.loads(run(capsys, *given, "--json")[1]) == found
+    assert json.loads(predict(*given, "--json")[1]) == found
     output = tmp_path / "x.parquet"
-    code, out, _ = run(capsys, *given, "--output", output, "--json")
+    code, out, _ = predict(*given, "--output", output, "--json")
     assert pq.read_table(output).to_pylist() == found
     counts = {"posts": 6, "failed": 0, "used": 2, "none": 4}
     assert json.loads(out) == {"output": str(output), **counts}
     # Into a folder, a file is a shard.
     folder = f"{tmp_path}/out/"
-    assert run(capsys, *given, "--output", folder, "--format", "parquet")[0] == 0
+    assert predict(*given, "--output", folder, "--format", "parquet")[0] == 0
     assert sorted(bytes_of(tmp_path / "out")) == ["c.meta.json", "c.parquet"]
     (source / "c.tar").write_bytes((source / "c.tar").read_bytes()[:2048])
     given += ["--output", tmp_path / "y.jsonl"]
-    assert run(capsys, *given)[0] == 2
+    assert predict(*given)[0] == 2
     assert not (tmp_path / "y.jsonl").exists()
-    assert run(capsys, *given, "--lenient")[0] == 3
+    assert predict(*given, "--lenient")[0] == 3
     assert len(lines(tmp_path / "y.errors.jsonl")) == 1
 
 
@@ -115,19 +112,15 @@ WRONG = [
 
 
 def test_wrong_options_get_one_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str],
-    model: Path,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    predict: Predict, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("something")
     Path("out").mkdir()
-    write_jsonl(Path("x.errors.jsonl"), rows(2, 1, images=False))
+    write(Path("x.errors.jsonl"), rows(2, 1, images=False))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for arguments, named in WRONG:
-        code, out, err = run(capsys, "predict", model, *arguments.split())
+        code, out, err = predict(*arguments.split())
         assert (code, out, len(err.splitlines())) == (2, "", 1), arguments
         assert named in err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -135,48 +128,41 @@ def test_wrong_options_get_one_line_and_exit_code_2(
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX systems alone")
 def test_names_of_any_bytes_are_written_and_told(
-    capfd: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+    capfd: pytest.CaptureFixture[str], tag: Tag, tmp_path: Path
 ) -> None:
     """Of shards, and of the members of a tar."""
+    predict = partial(run, capfd, "predict", tag.model, "--json", "--input", tmp_path / "in")
     name = "\udcff\x1b[31m.tar"
-    write_tar(tmp_path / "in" / name, [{"id": "\udcfe", "text": "Ada"}])
+    write(tmp_path / "in" / name, [{"id": "\udcfe", "text": "Ada"}])
     with tarfile.open(tmp_path / "in" / name, "a") as tar:
-        info = tarfile.TarInfo("\udcfd.json")
-        info.size = 1
-        tar.addfile(info, io.BytesIO(b"{"))
-    given = ["predict", model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--json"]
-    code, out, err = run(capfd, *given)
+        add(tar, "\udcfd.json", b"{")
+    code, out, err = predict("--output", tmp_path / "out")
     assert (code, json.loads(out)["rows"], json.loads(out)["errors"]) == (3, 1, 1)
     assert "\x1b" not in err
     (fault,) = lines((tmp_path / "out" / name).with_suffix(".errors.jsonl"))
     assert (fault["file"], fault["key"]) == (name, "\udcfd")
     (tmp_path / "in" / name).write_bytes(b"torn")
-    code, out, err = run(capfd, *given[:5], tmp_path / "torn", "--json")
+    code, out, err = predict("--output", tmp_path / "torn")
     assert (code, list(json.loads(out)["broken"])) == (3, [name])
     assert "\x1b" not in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_prints_the_command_that_goes_on(
-    capsys: pytest.CaptureFixture[str],
-    model: Path,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    number: int,
+    predict: Predict, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def stopping(*_: Any) -> Any:
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    given = ["predict", model, "--input", source, "--output", tmp_path / "an out"]
+    given = ["--input", source, "--output", tmp_path / "an out"]
     monkeypatch.setattr("rpbert.batch.finished.Source.is_still", stopping)
-    code, _, err = run(capsys, *given)
+    code, _, err = predict(*given)
     assert code == 130
     (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]
     again = shlex.split(line.removeprefix("to go on: "))
-    assert again == ["rpbert", *map(str, given), "--resume"]
+    assert (again[:2], again[3:]) == (["rpbert", "predict"], [*map(str, given), "--resume"])
     assert bytes_of(tmp_path / "an out") == {}
     monkeypatch.undo()
-    assert run(capsys, *again[1:])[0] == 0
+    assert predict(*again[3:])[0] == 0
     assert len(answers(tmp_path / "an out")) == 26

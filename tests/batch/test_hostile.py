@@ -12,20 +12,8 @@ from typing import Any
 
 import pytest
 
-from rpbert import Tagger
 from tests import hostile
-from tests.batch.made import (
-    Loaded,
-    answers,
-    assert_same,
-    job_of,
-    lines,
-    rows,
-    tagged,
-    write_jsonl,
-    write_parquet,
-    write_tar,
-)
+from tests.batch.made import Tag, answers, assert_same, lines, rows, write
 from tests.soak import Soak
 
 EVERY = 10
@@ -36,9 +24,7 @@ SHARDS = pytest.mark.slow("malformed JSON lines, Parquet, tars through predict",
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow remarks on what it meets
 @pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=IMAGES)])
-def test_mutated_images_harm_no_neighbour(
-    model: Path, tmp_path: Path, soak: Soak, count: int
-) -> None:
+def test_mutated_images_harm_no_neighbour(tag: Tag, tmp_path: Path, soak: Soak, count: int) -> None:
     good = [row for row in rows(3 * count // EVERY, 5) if "image" in row]
     given = []
     for number, image in enumerate(hostile.images(count)):
@@ -47,12 +33,11 @@ def test_mutated_images_harm_no_neighbour(
         given.append({"id": f"m{number}", "text": "Ada at Lake Como", "image": image})
     shards = 1 + count // 1_000
     for shard in range(shards):
-        write_tar(tmp_path / "in" / f"{shard}.tar", given[shard::shards])
+        write(tmp_path / "in" / f"{shard}.tar", given[shard::shards])
         kept = [row for row in given[shard::shards] if row["id"][0] != "m"]
-        write_tar(tmp_path / "good" / f"{shard}.tar", kept)
-    engine, job = Loaded(Tagger.from_pretrained(model, "cpu")), job_of(model)
-    summary = tagged(tmp_path / "in", tmp_path / "out", job, engine)
-    tagged(tmp_path / "good", tmp_path / "calm", job, engine)
+        write(tmp_path / "good" / f"{shard}.tar", kept)
+    summary = tag(tmp_path / "in", tmp_path / "out")
+    tag(tmp_path / "good", tmp_path / "calm")
     found = answers(tmp_path / "out")
     assert sorted(row["id"] for row in found) == sorted(row["id"] for row in given)
     assert summary.whole
@@ -73,20 +58,19 @@ def spans(row: dict[str, Any]) -> list[tuple[int, int, str]]:
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(500, marks=SHARDS)])
-def test_broken_shards_stop_no_run(model: Path, tmp_path: Path, soak: Soak, count: int) -> None:
+def test_broken_shards_stop_no_run(tag: Tag, tmp_path: Path, soak: Soak, count: int) -> None:
     draw = random.Random(count)
-    writers = {".jsonl": write_jsonl, ".parquet": write_parquet, ".tar": write_tar}
-    engine = Loaded(Tagger.from_pretrained(model, "cpu"))
+    kinds = (".jsonl", ".parquet", ".tar")
     for number in range(count):
-        suffix = list(writers)[number % 3]
+        suffix = kinds[number % 3]
         given = rows(6, number, images=suffix != ".jsonl")
-        writers[suffix](tmp_path / "in" / f"{number:04}{suffix}", given)
-    tagged(tmp_path / "in", tmp_path / "calm", job_of(model), engine)
+        write(tmp_path / "in" / f"{number:04}{suffix}", given)
+    tag(tmp_path / "in", tmp_path / "calm")
     calm = {row["id"]: row for row in answers(tmp_path / "calm")}
     assert len(calm) == 6 * count
     for path in (tmp_path / "in").glob("*.*"):
         path.write_bytes(hostile.mutated(path.read_bytes(), draw, hostile.SYNTAX, 4))
-    summary = tagged(tmp_path / "in", tmp_path / "out", job_of(model), engine)
+    summary = tag(tmp_path / "in", tmp_path / "out")
     assert summary.shards == count
     faults: Counter[str] = Counter()
     same = 0
@@ -105,9 +89,9 @@ def test_broken_shards_stop_no_run(model: Path, tmp_path: Path, soak: Soak, coun
             if (row["text"], row["image"]) == (whole["text"], "none") and whole["image"] == "none":
                 assert spans(row) == spans(whole)
                 same += 1
-    assert all(faults[suffix] > count // 10 for suffix in writers)
+    assert all(faults[suffix] > count // 10 for suffix in kinds)
     assert same > count
-    counts = ", ".join(f"{faults[suffix]} of {suffix}" for suffix in writers)
+    counts = ", ".join(f"{faults[suffix]} of {suffix}" for suffix in kinds)
     soak(f"{counts} told; {same:,} posts that came through keep their entities")
 
 

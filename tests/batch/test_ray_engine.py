@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +19,8 @@ import pytest
 from rpbert import InputError
 from rpbert.batch import Event, Job, Shard, Tally
 from rpbert.batch.ray_engine import connected, gpu_share, tag_on_ray
-from tests.batch.made import Loaded, bytes_of, job_of, rows, tagged, write_jsonl, write_tar
+from tests.batch.made import Tag, answers, bytes_of, rows, write
+from tests.soak import Soak
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +35,26 @@ def killing(job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
     """Ray, of which every worker is killed at the first event."""
     events = tag_on_ray(job, shards)
     yield next(events)
-    for child in psutil.Process().children(recursive=True):
-        if "_Worker" in " ".join(child.cmdline()):
-            child.kill()
+    for worker in workers_of(os.getpid()):
+        worker.kill()
     yield from events
 
 
-def test_ray_writes_what_one_process_writes(
-    ray: None, source: Path, model: Path, engine: Loaded, tmp_path: Path
-) -> None:
+def workers_of(run: int) -> list[psutil.Process]:
+    children = psutil.Process(run).children(recursive=True)
+    return [child for child in children if "_Worker" in " ".join(child.cmdline())]
+
+
+def test_ray_writes_the_same_bytes(ray: None, tag: Tag, source: Path, tmp_path: Path) -> None:
     """Shards of every kind, with a post that fails and one that breaks off; a worker is killed."""
-    whole = write_tar(source / "d.tar", rows(20, 3)).read_bytes()
+    whole = write(source / "d.tar", rows(20, 3)).read_bytes()
     (source / "d.tar").write_bytes(whole[:8192])
-    write_tar(source / "e.tar", [])
-    path = write_jsonl(source / "f.jsonl", rows(300, 4, images=False))
+    write(source / "e.tar", [])
+    path = write(source / "f.jsonl", rows(300, 4, images=False))
     path.write_text(path.read_text() + '{"id": 5\n')
-    job = job_of(model, batch_size=4)
-    alone = tagged(source, tmp_path / "alone", job, engine)
+    alone = tag(source, tmp_path / "alone", batch_size=4)
     assert (alone.errors, list(alone.broken)) == (1, ["d.tar"])
-    assert tagged(source, tmp_path / "killed", job, killing) == alone
+    assert tag(source, tmp_path / "killed", killing, batch_size=4) == alone
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "alone")
 
 
@@ -123,3 +129,43 @@ def test_all_models_fit_on_the_gpus(workers: int, gpus: int, share: float) -> No
     """Ray puts a model on a single GPU, and takes no share beyond one that is not whole."""
     assert gpu_share(workers, gpus) == share
     assert gpus * math.floor(1 / share if share else 0) >= (workers if gpus else 0)
+
+
+@pytest.mark.slow("workers of a sharded run killed, run again", "20 kills")
+def test_workers_and_runs_killed_at_random(tag: Tag, tmp_path: Path, soak: Soak) -> None:
+    """Every other time it is a Ray worker, which Ray replaces, else the run with its workers."""
+    posts = [rows(150, number, images=False) for number in range(150)]
+    for number, given in enumerate(posts):
+        write(tmp_path / "in" / f"{number:03}.jsonl", given)
+    command = [sys.executable, "-m", "rpbert", "predict", str(tag.model), "--gpus", "0", "--resume"]
+    command += ["--input", str(tmp_path / "in"), "--engine", "ray", "--workers", "2", "--output"]
+    output, draw = tmp_path / "out", random.Random(0)
+    output.mkdir()
+    runs = workers = 0
+    run = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL)
+    while runs + workers < 20:
+        if run.poll() is not None:
+            run = subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL)
+        before = len(list(output.iterdir()))
+        while len(list(output.iterdir())) == before and run.poll() is None:
+            time.sleep(0.005)
+        assert len(list(output.glob("*.meta.json"))) < 150, "the run was over before its last kill"
+        time.sleep(draw.random() * 0.2)
+        if (runs + workers) % 2 and (found := workers_of(run.pid)):
+            draw.choice(found).kill()
+            workers += 1
+        else:
+            run.kill()
+            run.wait()
+            runs += 1
+    run.kill()
+    run.wait()
+    for folder in (output, tmp_path / "calm"):
+        subprocess.run([*command, str(folder)], check=True, capture_output=True)
+    ids = [row["id"] for given in posts for row in given]
+    assert [row["id"] for row in answers(output)] == ids
+    assert bytes_of(output) == bytes_of(tmp_path / "calm")
+    soak(
+        f"{runs} runs and {workers} workers killed; {len(ids):,} posts once, every file byte for "
+        "byte that of an undisturbed run"
+    )

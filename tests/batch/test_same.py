@@ -16,16 +16,7 @@ import pytest
 
 from rpbert.batch import Engine
 from rpbert.batch.ray_engine import tag_on_ray
-from tests.batch.made import (
-    Loaded,
-    answers,
-    assert_same,
-    job_of,
-    rows,
-    tagged,
-    write_jsonl,
-    write_tar,
-)
+from tests.batch.made import Tag, answers, assert_same, rows, write
 from tests.conftest import picture
 from tests.soak import Soak
 
@@ -36,31 +27,31 @@ MANY = pytest.mark.slow("resident memory", "200,000 predictions")
 
 
 def written(folder: Path, given: list[dict[str, Any]]) -> Path:
-    """Posts in three shards of two kinds."""
+    """Posts in three shards, one of each kind."""
     third = -(-len(given) // 3)
-    write_jsonl(folder / "a.jsonl", given[:third])
-    write_tar(folder / "b.tar", given[third : 2 * third])
-    write_jsonl(folder / "c.jsonl", given[2 * third :])
+    write(folder / "a.jsonl", given[:third])
+    write(folder / "b.tar", given[third : 2 * third])
+    write(folder / "c.parquet", given[2 * third :])
     return folder
 
 
 @pytest.mark.parametrize("posts", [30, pytest.param(500, marks=LONG)])
 def test_a_post_gets_the_same_answer_whatever_surrounds_it(
-    model: Path, engine: Loaded, tmp_path: Path, soak: Soak, posts: int
+    tag: Tag, tmp_path: Path, soak: Soak, posts: int
 ) -> None:
     given = rows(posts, 1)
-    single = [engine.tagger.predict(row["text"], row.get("image")).to_dict() for row in given]
+    single = [tag.tagger.predict(row["text"], row.get("image")).to_dict() for row in given]
     expected = {row["id"]: {**one, "id": row["id"]} for row, one in zip(given, single, strict=True)}
     source = written(tmp_path / "in", given)
     random.Random(7).shuffle(given)
     runs: list[tuple[str, Path, Engine, int]]
-    runs = [(f"batch of {size}", source, engine, size) for size in (1, 2, 8, 32)]
-    runs.append(("shuffled", written(tmp_path / "mixed", given), engine, 32))
+    runs = [(f"batch of {size}", source, tag.here, size) for size in (1, 2, 8, 32)]
+    runs.append(("shuffled", written(tmp_path / "mixed", given), tag.here, 32))
     if posts > 30:  # each of these starts processes, which takes seconds
         runs += [(f"Ray, {n} workers", source, partial(tag_on_ray, workers=n), 32) for n in (1, 2)]
     worst, entities = 0.0, 0
     for name, folder, way, size in runs:
-        tagged(folder, tmp_path / name, job_of(model, batch_size=size), way)
+        tag(folder, tmp_path / name, way, batch_size=size)
         found = answers(tmp_path / name)
         worst = max(worst, assert_same(found, [expected[row["id"]] for row in found]))
         entities = sum(len(row["entities"]) for row in found)
@@ -88,7 +79,7 @@ def endless(folder: Path) -> Iterator[dict[str, Any]]:
     [(3_000, 250, 16.0), pytest.param(200_000, 5_000, 1.0, marks=MANY)],
 )
 def test_memory_does_not_grow_with_the_posts(
-    engine: Loaded,
+    tag: Tag,
     tmp_path: Path,
     soak: Soak,
     monkeypatch: pytest.MonkeyPatch,
@@ -99,7 +90,7 @@ def test_memory_does_not_grow_with_the_posts(
     """The slope of the second half, in MB for 10,000 posts; the first half fills caches."""
     # Images of 32 pixels are so small that the usual 64 MB would not be full at the end.
     monkeypatch.setattr("rpbert.inference._IMAGES_KEPT", posts * 10)
-    stream = engine.tagger.predict_stream(endless(tmp_path))
+    stream = tag.tagger.predict_stream(endless(tmp_path))
     sizes = []
     for number, _ in zip(range(posts), stream, strict=False):
         if (number + 1) % every == 0:
