@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from safetensors.torch import load_file
 from rpbert.config.run import DataSettings, RunSettings
 from tests.conftest import TAGGER, TINY, made_posts
 
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
 RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
 
 
@@ -55,6 +60,29 @@ def with_data(chosen: RunSettings, **data: Any) -> RunSettings:
     """The run with other settings of its data."""
     given = {**chosen.data.model_dump(), **data}
     return chosen.model_copy(update={"data": DataSettings.model_validate(given)})
+
+
+def python(*given: str) -> str:
+    """What a process prints that computes with one thread on CPUs, and ends well."""
+    own = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, *given], capture_output=True, text=True, cwd=root, env=own
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def places(run: Path) -> list[str]:
+    """The names of the checkpoints of a run, in order."""
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def cut_back(run: Path) -> None:
+    """Remove the checkpoints behind the first step of the second epoch."""
+    for name in places(run):
+        if name > "epoch-0001-step-000001":
+            shutil.rmtree(run / "checkpoints" / name)
 
 
 def records(run: Path) -> list[dict[str, Any]]:

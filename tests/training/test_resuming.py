@@ -1,4 +1,4 @@
-"""Runs that are stopped, damaged or ended at any moment resume to the same bits."""
+"""Runs that are stopped, killed or damaged at any moment resume to the same bits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from unittest.mock import DEFAULT, patch
 
+import pydantic
 import pytest
 from safetensors.torch import save_file
 
@@ -18,20 +22,29 @@ from rpbert.config.reading import write_yaml
 from rpbert.config.run import RunSettings
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
+from rpbert.stopping import StopSignals
 from rpbert.training.train import train
 from rpbert.training.trainer import Trainer
 from tests.killing import left_by
+from tests.soak import Soak
 from tests.test_cli import run as command
-from tests.training_runs import data_folder, records, settings, with_data
+from tests.training_runs import (
+    TORCHRUN,
+    cut_back,
+    data_folder,
+    places,
+    python,
+    records,
+    settings,
+    with_data,
+)
 
-
-def places(run: Path) -> list[str]:
-    return sorted(path.name for path in (run / "checkpoints").iterdir())
+Undisturbed: TypeAlias = tuple[Path, dict[str, str]]
+"""Made posts, and what a run on them leaves."""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """Made posts, and what a run on them leaves."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     data = data_folder(folder / "data")
     train(settings(data), folder / "run")
@@ -56,15 +69,13 @@ def test_a_run_goes_on_within_an_epoch_bit_for_bit(
     run = tmp_path / "run"
     train(chosen, run)
     expected = left_by(run)
-    for name in places(run):
-        if name > "epoch-0001-step-000001":
-            shutil.rmtree(run / "checkpoints" / name)
+    cut_back(run)
     train(chosen, run, resume=True)
     assert left_by(run) == expected
 
 
 @pytest.mark.parametrize(
-    ("moment", "at", "kept"),
+    "case",
     [
         ("step", 4 + 3, ["epoch-0001", "epoch-0001-step-000003"]),  # an epoch has 4 steps
         ("_score", 1, ["epoch-0000-step-000004"]),
@@ -73,16 +84,14 @@ def test_a_run_goes_on_within_an_epoch_bit_for_bit(
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_every_step_taken(
-    undisturbed: tuple[Path, dict[str, str]],
+    undisturbed: Undisturbed,
     tmp_path: Path,
-    moment: str,
-    at: int,
-    kept: list[str],
-    number: signal.Signals,
     monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, int, list[str]],
+    number: signal.Signals,
 ) -> None:
     """Within an epoch, while it is scored and while its model is saved."""
-    data, expected = undisturbed
+    (data, expected), (moment, at, kept) = undisturbed, case
     run, calls = tmp_path / "run", Counter[str]()
     plain: dict[str, Any] = {}
 
@@ -108,25 +117,14 @@ def test_a_signal_keeps_every_step_taken(
 
 
 def test_a_full_disk_is_one_line_that_says_what_is_kept_and_how_to_go_on(
-    undisturbed: tuple[Path, dict[str, str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, expected = undisturbed
     write_yaml(settings(data, checkpoint_steps=3), tmp_path / "run.yaml")
     given = ["train", tmp_path / "run.yaml", "--output", tmp_path / "run"]
-    saves = 0
-
-    def full(*arguments: Any) -> None:
-        nonlocal saves
-        saves += 1
-        if saves == 4 * 2 + 2:  # the second of four files of the third checkpoint
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save_file(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("rpbert.training.checkpoint.save_file", full)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with patch("rpbert.training.checkpoint.save_file", wraps=save_file) as save:
+        save.side_effect = [*[DEFAULT] * 9, full]  # the second of four files of the third one
         code, out, err = command(capsys, *given)
     (line,) = [line for line in err.splitlines() if line.startswith("rpbert: ")]
     assert (code, out) == (2, "")
@@ -202,3 +200,90 @@ def test_what_cannot_be_resumed_is_named_and_left_as_it_is(data: Path, tmp_path:
     weights = run / "checkpoints" / "epoch-0001" / "system.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     refused("epoch-0001")
+
+
+EQUAL = "weights, optimisers, generators and scores bit-equal"
+
+
+def test_signals_are_held_once_and_handed_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as stop, stop.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.should_stop
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), stop.held(False):
+            pytest.fail("a signal that came before is not forgotten")
+    assert signal.getsignal(signal.SIGTERM) is before
+    with StopSignals() as stop, stop.held(), stop.held(False), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_that_signal() -> None:
+    class Wrapping(pydantic.BaseModel):
+        value: int
+
+        @pydantic.field_serializer("value")
+        def interrupted(self, value: int) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            return value
+
+    with pytest.raises(KeyboardInterrupt) as stopped, StopSignals():
+        Wrapping(value=1).model_dump()
+    assert type(stopped.value.__cause__).__name__ == "PydanticSerializationError"
+    with pytest.raises(ValueError, match="its own"), StopSignals():
+        raise ValueError("its own")
+    with StopSignals() as stop, suppress(KeyboardInterrupt):  # a library that swallows it
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.should_stop
+
+
+def test_training_in_a_thread_leaves_signals_alone(data: Path, tmp_path: Path) -> None:
+    chosen = settings(data, "bilstm_crf", epochs=1)
+    thread = threading.Thread(target=train, args=(chosen, tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run" / "model" / "manifest.json").is_file()
+
+
+def ended(data: Path, folder: Path, signals: str, ends: int, epochs: int = 2) -> str:
+    """Ends runs with dropout, images and both tasks, whose every step is a checkpoint."""
+    folder.mkdir(exist_ok=True)
+    chosen = settings(data, batch_size=2, checkpoint_steps=1, epochs=epochs)
+    write_yaml(chosen, folder / "run.yaml")
+    given = ["-m", "tests.killing", str(folder / "run.yaml"), str(folder), signals, str(ends), "1"]
+    found: dict[str, Any] = json.loads(python(*given))
+    assert found["differences"] == []
+    assert found["within"] >= ends
+    moments = f"{found['within']} ends within training and {found.get('before', 0)} before it"
+    return f"{moments}, in {found['runs']} runs: {EQUAL} to the undisturbed run"
+
+
+def test_a_few_ends(data: Path, tmp_path: Path) -> None:
+    ended(data, tmp_path, "SIGKILL,SIGTERM,SIGINT", 3, epochs=1)
+
+
+@pytest.mark.slow("SIGKILL at random moments of training, resume", "50 kills")
+def test_many_kills(data: Path, tmp_path: Path, soak: Soak) -> None:
+    soak(ended(data, tmp_path, "SIGKILL", 50))
+
+
+@pytest.mark.slow("stop signals at random moments of training, resume", "25 SIGTERM, 25 SIGINT")
+def test_many_stops(data: Path, tmp_path: Path, soak: Soak) -> None:
+    for end in ("SIGTERM", "SIGINT"):
+        soak(f"{end}: {ended(data, tmp_path / end, end, 25)}")
+
+
+@pytest.mark.slow("2 gloo processes resumed within an epoch", "1 run")
+def test_two_processes_go_on_within_an_epoch(data: Path, tmp_path: Path, soak: Soak) -> None:
+    """Each with its own random generators."""
+    run, config = tmp_path / "run", tmp_path / "run.yaml"
+    own = {"batch_size": 3, "checkpoint_steps": 1, "keep_checkpoints": 100}
+    write_yaml(settings(data, "bert", **own), config)
+    given = [*TORCHRUN, "rpbert", "train", str(config), "--output", str(run)]
+    python(*given)
+    expected = left_by(run)
+    cut_back(run)
+    python(*given, "--resume")
+    assert left_by(run) == expected
+    soak(EQUAL)

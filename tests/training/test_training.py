@@ -8,24 +8,29 @@ import math
 import shutil
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from accelerate.utils import set_seed
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
-from rpbert.config.run import TrainingSettings, load_run
+from rpbert.config.run import AverageSettings, TrainingSettings, load_run
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.inference import Tagger
+from rpbert.inference import Decoder, Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
+from rpbert.models.tagger import System
 from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import settings_of as demo_settings
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, rate_factor, share_moments
 from rpbert.training.train import train
+from rpbert.training.trainer import Average
 from tests.conftest import made_posts, tiny
 from tests.training_runs import records, same_weights, settings
 
@@ -74,9 +79,7 @@ def test_rates_rise_from_the_first_step_then_decay(decay: str, warmup: float) ->
             assert factor(step) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_run_leaves_config_metrics_model_checkpoints_and_events(
-    data: Path, tmp_path: Path
-) -> None:
+def test_a_run_leaves_all_its_files(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = train(settings(data, epochs=3, tensorboard=True), run)
     lines = records(run)
@@ -99,15 +102,6 @@ def test_a_run_leaves_config_metrics_model_checkpoints_and_events(
     for name, values in expected.items():
         found = [(event.step, event.value) for event in events.Scalars(name)]
         assert found == [(i, pytest.approx(value)) for i, value in enumerate(values, 1)]
-
-
-def test_tensorboard_that_is_not_installed_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rpbert.training.train.is_tensorboard_available", lambda: False)
-    with pytest.raises(InputError, match=r"training\.tensorboard.*rpbert\[track\]"):
-        train(settings(tmp_path, tensorboard=True), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_shared_moments_are_those_of_one_optimiser_with_changing_rates() -> None:
@@ -134,17 +128,28 @@ def test_shared_moments_are_those_of_one_optimiser_with_changing_rates() -> None
         torch.testing.assert_close(parameter, other, atol=1e-6, rtol=1e-5)
 
 
-def test_rates_of_0_only_are_refused() -> None:
+def test_what_cannot_be_trained_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rpbert.training.train.is_tensorboard_available", lambda: False)
+    with pytest.raises(InputError, match=r"training\.tensorboard.*rpbert\[track\]"):
+        train(settings(tmp_path, tensorboard=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     none = RATES.model_copy(update=dict.fromkeys(RATES.model_dump(), 0.0))
     with pytest.raises(InputError, match=r"training\.tagging"):
         TaggingTask([], none).optimizer(tiny("bert").system, TrainingSettings())
+    for given in ({}, {"ema": 0.9, "epochs": 2}, {"ema": 1.0}, {"epochs": 1}):
+        with pytest.raises(ValidationError):
+            AverageSettings.model_validate(given)  # a mean is of one kind
 
 
 def test_the_saved_config_gives_the_same_weights_again_with_two_threads(tmp_path: Path) -> None:
     # Batches large enough that PyTorch divides the gradient of indexing between threads.
     make(tmp_path / "data", posts=60, seed=0)
     demos = demo_settings("rpbert", tmp_path / "data", seed=5)
-    once = demos.model_copy(update={"training": demos.training.model_copy(update={"epochs": 1})})
+    training = demos.training.model_copy(update={"epochs": 1})
+    annealed = {**demos.model, "gate": "gumbel"}
+    once = demos.model_copy(update={"training": training, "model": annealed})
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -154,15 +159,8 @@ def test_the_saved_config_gives_the_same_weights_again_with_two_threads(tmp_path
         torch.set_num_threads(threads)
     assert same_weights(one / "model.safetensors", two / "model.safetensors")
     assert not torch.are_deterministic_algorithms_enabled()  # left as it was found
-
-
-def test_the_temperature_has_fallen_to_its_end_when_training_ends(
-    data: Path, tmp_path: Path
-) -> None:
-    chosen = settings(data, epochs=1)
-    train(chosen.model_copy(update={"model": {**chosen.model, "gate": "gumbel"}}), tmp_path / "run")
-    weights = load_file(tmp_path / "run/checkpoints/epoch-0001/system.safetensors")
-    assert float(weights["gate.temperature"]) == pytest.approx(0.1)
+    temperature = load_file(two / "model.safetensors")["gate.temperature"]
+    assert float(temperature) == pytest.approx(0.1)  # fallen to its end
 
 
 def test_the_gradient_is_clipped(data: Path, tmp_path: Path) -> None:
@@ -195,11 +193,7 @@ def test_bfloat16_learns_and_a_run_in_another_precision_follows(data: Path, tmp_
     ],
 )
 def test_a_run_describes_what_its_system_has(
-    data: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    system: str,
-    expected: tuple[bool, ...],
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], system: str, expected: Any
 ) -> None:
     (data / "images" / "1.jpg").unlink()
     (data / "images" / "2.jpg").write_bytes(b"broken")
@@ -224,3 +218,77 @@ def test_posts_without_tags_are_named_and_malformed_gold_trains(tmp_path: Path) 
     shutil.copy(tmp_path / "train.jsonl", tmp_path / "dev.jsonl")
     train(chosen, tmp_path / "run")
     assert 0 < records(tmp_path / "run")[0]["loss"]["tagging"] < 100
+
+
+NAME = "tagger.to_tags.weight"
+
+
+def moved(system: System, by: float) -> Tensor:
+    """Move every weight, and give one of them."""
+    with torch.no_grad():
+        for parameter in system.parameters():
+            parameter.add_(by)
+    return system.get_parameter(NAME).detach().clone()
+
+
+def test_the_moving_average_is_the_recurrence() -> None:
+    system = tiny("bilstm_crf").system
+    mean = Average(system, AverageSettings(ema=0.5), 1)
+    expected = None
+    for step in range(1, 9):
+        value = moved(system, 1.0 / step)
+        mean.after_step()
+        keep = min(0.5, step / (9 + step))
+        expected = value if expected is None else keep * expected + (1 - keep) * value
+        torch.testing.assert_close(mean.system.get_parameter(NAME), expected)
+        mean.after_epoch(step)
+
+
+def test_the_mean_of_epochs_takes_each_of_the_last_ones_once() -> None:
+    system = tiny("bilstm_crf").system
+    mean = Average(system, AverageSettings(epochs=3), 5)
+    values = []
+    for number in range(1, 6):
+        mean.after_step()
+        values.append(moved(system, float(number)))
+        mean.after_epoch(number)
+        mean.after_epoch(number)  # as a run does that was stopped while it scored
+        expected = torch.stack(values[2:]).mean(0) if number > 2 else values[-1]
+        torch.testing.assert_close(mean.system.get_parameter(NAME), expected)
+
+
+def test_the_mean_computes_with_modules_of_its_own() -> None:
+    """A caption encoder that shares the encoder's table reads that of the mean."""
+    model = tiny("rpbert", evidence={"captions": {}})
+    mean = Average(model.system, AverageSettings(ema=0.9), 1)
+    mean.after_step()
+    batch = model.collator()(made_posts())
+    before = mean.system.eval()(batch).emissions
+    moved(model.system, 1.0)
+    torch.testing.assert_close(mean.system(batch).emissions, before)
+
+
+@pytest.mark.parametrize("average", [{"ema": 0.9}, {"epochs": 2}])
+def test_a_run_scores_and_saves_the_mean(
+    average: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, scored = Decoder.decode, []
+
+    def watched(self: Decoder, *rest: Any) -> Any:
+        scored.append(self.model.system is self.system)  # and with its own CRF
+        return decode(self, *rest)
+
+    monkeypatch.setattr(Decoder, "decode", watched)
+    chosen = settings(data, "bilstm_crf", average=average, epochs=3, keep_checkpoints=3)
+    result = train(chosen, tmp_path / "run")
+    assert all(scored)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    saved = load_file(result.model / "model.safetensors")
+    place = checkpoints / f"epoch-{result.epoch:04d}"
+    unaveraged = "epochs" in average and result.epoch == 1  # no mean yet
+    kept = load_file(place / f"{'system' if unaveraged else 'average'}.safetensors")
+    assert torch.equal(saved[NAME], kept[NAME if unaveraged else f"module.{NAME}"])
+    if "epochs" in average:
+        ends = [load_file(checkpoints / f"epoch-000{n}" / "system.safetensors") for n in (2, 3)]
+        mean = load_file(checkpoints / "epoch-0003" / "average.safetensors")
+        torch.testing.assert_close(mean[f"module.{NAME}"], (ends[0][NAME] + ends[1][NAME]) / 2)
