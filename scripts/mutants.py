@@ -34,7 +34,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "data/collate": ("data/test_collate", "test_languages", "test_text", "test_systems"),
     "data/labels": ("data/test_labels", "evaluation/test_scoring"),
     "evaluation/scoring": ("evaluation/test_scoring", "evaluation/test_evaluation"),
-    "batch/plan": ("batch/test_plan", "batch/test_run", "batch/test_command"),
+    "batch/plan": ("batch/test_plan",),
 }
 """Modules of the package with the tests that hold them, the quick ones first."""
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
