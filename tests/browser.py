@@ -13,17 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync")]
 MOST = 120_000  # ms for anything to happen, on a machine that has much else to do
 
 
@@ -37,6 +28,7 @@ class Watched:
     """
 
     page: Page
+    url: str
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
@@ -44,6 +36,15 @@ class Watched:
         """Note an error on the console, but for answers that are errors."""
         if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.errors.append(message.text)
+
+    def let(self, route: Any) -> None:
+        """Let a request through, if it goes to the page's own host."""
+        asked, own = urlsplit(route.request.url), urlsplit(self.url)
+        if asked.scheme in ("data", "blob") or asked[:2] == own[:2]:
+            route.continue_()
+        else:
+            self.foreign.append(route.request.url)
+            route.abort()
 
     def violations(self) -> list[str]:
         """What axe-core finds serious or critical."""
@@ -81,23 +82,12 @@ def open_page(browser: Browser) -> Iterator[Open]:
     def opened(url: str, **options: Any) -> Watched:
         context = browser.new_context(**options)
         context.set_default_timeout(MOST)
-        watched = Watched(context.new_page())
+        watched = Watched(context.new_page(), url)
         pages.append(watched)
-        own = urlsplit(url)
-
-        def let(route: Any) -> None:
-            asked = urlsplit(route.request.url)
-            if asked.scheme in ("data", "blob") or asked[:2] == own[:2]:
-                route.continue_()
-            else:
-                watched.foreign.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", let)
-        page = watched.page
-        page.on("pageerror", lambda error: watched.errors.append(str(error)))
-        page.on("console", watched.hear)
-        page.goto(url)
+        context.route("**/*", watched.let)
+        watched.page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        watched.page.on("console", watched.hear)
+        watched.page.goto(url)
         return watched
 
     yield opened

@@ -19,12 +19,10 @@ from rpbert.types import Post
 class Seen:
     """A batcher, what it reports and what the work is given."""
 
-    def __init__(self, wait: float = 0, queue: int = 1000) -> None:
+    def __init__(self, wait: float = 0) -> None:
         self.batches: list[list[Post]] = []
         self.reported: list[tuple[str, int]] = []
-        self.batcher = Batcher(
-            wait, queue, lambda work, posts, _: self.reported.append((work, posts))
-        )
+        self.batcher = Batcher(wait, 1000, lambda *given: self.reported.append(given[:2]))
 
     def run(self, posts: Sequence[Post]) -> list[str]:
         self.batches.append(list(posts))
@@ -98,22 +96,6 @@ def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None
     assert answers == ["a", "b"]  # each alone
     _, answers = batched([post("a"), post("b")], run=lambda posts: [])
     assert [type(answer) for answer in answers] == [Failure, Failure]
-
-
-def test_a_full_queue_says_when_to_come_again() -> None:
-    batcher = Seen(queue=3).batcher
-    work = Work("echo", list, 1)
-
-    async def main() -> None:
-        batcher.submit(work, [post("a"), post("b")])
-        with pytest.raises(Failure) as refused:
-            batcher.submit(work, [post("c"), post("d")])
-        assert refused.value.status == 503
-        assert int(refused.value.headers["Retry-After"]) >= 1
-        assert len(batcher) == 2  # all or none
-        batcher.submit(work, [post("c")])
-
-    asyncio.run(main())
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed() -> None:

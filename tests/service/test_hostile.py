@@ -19,12 +19,20 @@ from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
 from tests.hostile import bombs, images
-from tests.service.common import connected, encoded, make_service, png, post, running, said
+from tests.service.common import connected, make_service, post, running, said
+from tests.service.posts import TEXT, encoded, png
 from tests.soak import Soak
 from tests.test_inference import FINDER
 
+DOCUMENT = pytest.mark.slow("requests made of the service's document", "300")
+MANY = pytest.mark.slow("hostile requests to the service", "2,000, 32 slow clients beside them")
+QUIET = settings(
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 LIMITS = {"max_body": 1.0, "max_image": 0.5, "slow_client": 0.5}
-TEXT = "RT @user1 Ada Lovelace again !"
 
 
 @pytest.fixture(scope="module")
@@ -65,27 +73,14 @@ def held(status: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("operation", ["/v1/predict POST", "/v1/explain POST", "/v1/model GET"])
-@pytest.mark.parametrize(
-    "count",
-    [
-        15,
-        pytest.param(300, marks=pytest.mark.slow("requests made of the service's document", "300")),
-    ],
-)
+@pytest.mark.parametrize("count", [15, pytest.param(300, marks=DOCUMENT)])
 def test_requests_made_of_the_document(url: str, count: int, operation: str) -> None:
     """Requests made of the OpenAPI document, half of them against it."""
     path, method = operation.split()
     made = schemathesis.openapi.from_url(url + "/openapi.json")[path][method]
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(QUIET, max_examples=count)
     @given(st.one_of(*(made.as_strategy(generation_mode=mode) for mode in modes)))
     def send(case: Case[Any]) -> None:
         answer = case.call(base_url=url, timeout=60)
@@ -145,53 +140,43 @@ def form(draw: random.Random) -> bytes:
     return b"".join(parts) + draw.choice([b"--b--\r\n", b"--b", b"", b"--c--"])
 
 
+GET, POST, HOST = b"GET /v1/model HTTP/1.1\r\n", b"POST /v1/predict HTTP/1.1\r\n", b"Host: x\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
 HEADS = [
-    b"GET / HTTP/1.1\r\n\r\n",
-    b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /v1/examples/99999999999999999999/image HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n", b"\0" * 1000, b"\r\n" * 1000, b"",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"GET /v1/model HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-    b"GET /v1/model HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 900 + b"\r\n",
-    b"GET /v1/model HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 200_000 + b"\r\n\r\n",
-    b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-    b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999999999\r\n\r\n{}",
-    b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-    b"Content-Length: 2\r\n\r\n{}",
-    b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
-    b"\0" * 1000,
-    b"\r\n" * 1000,
-    b"",
-]
+    *(
+        line + b" HTTP/1.1\r\nHost: x\r\n\r\n" for line in (
+            b"GET /../../etc/passwd", b"GET /%2e%2e/%2e%2e/etc/passwd", b"CONNECT 127.0.0.1:1",
+            b"GET /v1/examples/99999999999999999999/image", b"GET http://127.0.0.1:1/", b"TRACE /",
+            b"OPTIONS *",
+        )
+    ),
+    *(
+        GET + HOST + lines + b"\r\n" for lines in (
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"A: b\r\n" * 900,
+            b"A: " + b"b" * 200_000 + b"\r\n", b"Authorization: Bearer \xff\xfe\r\n",
+        )
+    ),
+    *(
+        POST + HOST + lines for lines in (
+            b"Content-Length: -1\r\n\r\n", b"Content-Length: 9999999999999999\r\n\r\n{}",
+            CHUNKED + b"\r\nzz\r\n", CHUNKED + b"Content-Length: 2\r\n\r\n{}",
+        )
+    ),
+]  # fmt: skip
 
 
 def crawl(url: str, number: int) -> None:
     """A client that sends a byte now and then, until it is put out."""
-    content = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b" " * 900
+    content = POST + HOST + b"Content-Length: 1000\r\n\r\n" + b" " * 900
     with connected(url) as connection, suppress(ConnectionError):
         for byte in content[: 40 if number % 2 else None]:
             connection.sendall(bytes([byte]))
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("count", "clients"),
-    [
-        (130, 8),
-        pytest.param(
-            2_000,
-            32,
-            marks=pytest.mark.slow(
-                "hostile requests to the service", "2,000, 32 slow clients beside them"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("count", "clients"), [(130, 8), pytest.param(2_000, 32, marks=MANY)])
 def test_hostile_requests(url: str, soak: Soak, count: int, clients: int) -> None:
     slow = [threading.Thread(target=crawl, args=(url, n), daemon=True) for n in range(clients)]
     for thread in slow:

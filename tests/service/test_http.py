@@ -24,12 +24,12 @@ from rpbert.service.app import create_app
 from rpbert.service.batching import Work
 from rpbert.service.limits import Keys, ServiceSettings, option_name
 from rpbert.service.pages import PAGE, read_examples
+from tests.batch.made import assert_same
 from tests.conftest import picture, tiny
-from tests.service.common import JSON, client_of, encoded, make_service, metric, png
+from tests.service.common import client_of, make_service, metric
+from tests.service.posts import JSON, TEXT, body, png, refusal
 from tests.test_cli import run
 from tests.test_inference import FINDER
-
-TEXT = "RT @user1 Ada Lovelace again !"
 
 
 def saved(image: Image.Image, format: str, **options: Any) -> bytes:
@@ -38,47 +38,21 @@ def saved(image: Image.Image, format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return saved(picture(3, 300).crop((0, 0, 300, 200)), "JPEG", exif=exif)
-
-
-def transparent() -> bytes:
-    image = picture(4, 90).convert("RGBA")
-    image.putalpha(image.getchannel("R"))
-    return saved(image, "WEBP", lossless=True)
-
-
+TURNED, TRANSPARENT = Image.Exif(), picture(4, 90).convert("RGBA")
+TURNED[0x0112] = 6
+TRANSPARENT.putalpha(TRANSPARENT.getchannel("R"))
 POSTS: list[tuple[str, bytes | None]] = [
     (TEXT, png(1)),
     ("Ada at Lake Como", None),
-    ("naïve Ада 👩‍🚀 at 東京 — Acme\u00a0!\n", turned()),
-    ("Ulysses " * 40, transparent()),
+    ("naïve Ада 👩‍🚀 at 東京 — Acme\u00a0!\n", saved(picture(3, 300), "JPEG", exif=TURNED)),
+    ("Ulysses " * 40, saved(TRANSPARENT, "WEBP", lossless=True)),
     ("", png(2)),
     ("Acme", png(3)[:90]),  # a file that breaks off
     ("half a pair \ud83d Ada", b"no image at all, and long enough to be one"),
 ]
 
 
-def body(text: str, image: bytes | None = None) -> dict[str, Any]:
-    return {"text": text} | ({"image": encoded(image)} if image else {})
-
-
-def exact(answer: dict[str, Any]) -> dict[str, Any]:
-    """All of a prediction but its floats."""
-    entities = [{k: e[k] for k in e if k != "score"} for e in answer["entities"]]
-    return {**answer, "entities": entities, "relation": None}
-
-
-def assert_near(found: dict[str, Any], wanted: dict[str, Any], far: float) -> None:
-    """The same, but for floats that are added in another order."""
-    assert exact(found) == exact(wanted)
-    one, other = ([a["relation"], *(e["score"] for e in a["entities"])] for a in (found, wanted))
-    assert one == pytest.approx(other, abs=far)
-
-
-def test_answers_are_those_of_the_command(
+def test_answers_are_the_commands(
     client: TestClient, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """One post bit for bit; a list as a file, but for the order in which floats are added."""
@@ -94,11 +68,9 @@ def test_answers_are_those_of_the_command(
     code, out, _ = run(capsys, "predict", tmp_path / "model", "--input", source)
     assert code == 0
     answers = client.post("/v1/predict", content=json.dumps(sent), headers=JSON).json()
-    for answer, line in zip(answers, out.splitlines(), strict=True):
-        assert_near(answer, json.loads(line), 1e-6)
-    assert [answer["image"] for answer in answers] == (
-        ["used", "none", "used", "used", "used", "unreadable", "unreadable"]
-    )
+    assert_same(answers, [json.loads(line) for line in out.splitlines()], 1e-6)
+    images = ["used", "none", "used", "used", "used", "unreadable", "unreadable"]
+    assert [answer["image"] for answer in answers] == images
     assert sum(len(answer["entities"]) for answer in answers) > 3
     for text, image in POSTS[:-1]:
         single = FINDER.predict(text, image=image).to_dict()
@@ -115,8 +87,8 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
     with client_of(make_service(batch_wait=20)) as client, ThreadPoolExecutor(16) as pool:
         sent = map(body, texts, images)
         found = list(pool.map(lambda post: client.post("/v1/predict", json=post).json(), sent))
-        for answer, text, image in zip(found, texts, images, strict=True):
-            assert_near(answer, FINDER.predict(text, image=image).to_dict(), 1e-5)
+        alone = [FINDER.predict(*post).to_dict() for post in zip(texts, images, strict=True)]
+        assert_same(found, alone, 1e-5)
         assert metric(client, 'rpbert_batch_posts_sum{work="predict"}') == 40
         assert metric(client, 'rpbert_batch_posts_count{work="predict"}') < 30  # not one by one
 
@@ -141,8 +113,7 @@ def test_in_a_list_each_post_fails_for_itself(caplog: pytest.LogCaptureFixture) 
         first, *failed, last = client.post("/v1/predict", json=[good, *bad, good]).json()
         alone = client.post("/v1/predict", json={"text": "break"})
         assert client.post("/v1/predict", json=[]).json() == []
-    expected = FINDER.predict_batch([good])[0].to_dict()
-    assert exact(first) == exact(last) == exact(expected)
+    assert_same([first, last], [FINDER.predict_batch([good])[0].to_dict()] * 2)
     assert [answer["id"] for answer in failed] == [str(i) for i in range(1, len(bad) + 1)]
     assert all(set(answer["error"]) == {"code", "reason"} for answer in failed)
     assert (failed[-1]["error"]["code"], alone.status_code) == ("internal", 500)
@@ -195,7 +166,7 @@ def test_a_text_only_system_never_looks_at_the_image(system: str) -> None:
         found = client.post("/v1/explain", json=sent).json()
         assert (found["attention"], found["prediction"]["image"]) == (None, "none")
         refused = client.post("/v1/explain", json=sent | {"relation": 0.5})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid")
+        assert refusal(refused) == (422, "invalid")
         assert metric(client, 'rpbert_post_failures_total{code="invalid"}') == 1
         assert client.get("/v1/model").json()["reads_images"] is False
 
@@ -205,12 +176,11 @@ def test_the_examples_can_be_sent_as_they_are(client: TestClient) -> None:
     assert len(examples) == 6
     for example in examples:
         image = client.get(example["image"]) if example["image"] else None
+        assert image is None or image.headers["content-type"] == "image/jpeg"
+        assert image is None or example["caption"]
         sent = body(example["text"], image.content if image else None)
         answer = client.post("/v1/predict", json=sent).json()
         assert answer["image"] == ("used" if image else "none")
-        if image:
-            assert example["caption"]
-            assert image.headers["content-type"] == "image/jpeg"
 
 
 def test_examples_of_a_file(tmp_path: Path) -> None:

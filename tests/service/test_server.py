@@ -1,4 +1,4 @@
-"""The server on a port of this machine: slow clients, what is no HTTP, and the end."""
+"""The server on a port of this machine: slow clients, what is no HTTP, the end, and the demo."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+from fastapi.testclient import TestClient
 
+import rpbert.synthetic.demo
+from rpbert import Tagger
 from rpbert.errors import InputError
+from rpbert.service.guard import Guard
 from rpbert.service.server import address, listen
-from tests.service.common import (
-    JSON,
-    Blocked,
-    ask,
-    connected,
-    make_service,
-    running,
-    said,
-    series,
-)
+from tests.service.common import Blocked, ask, connected, make_service, running, said, series
+from tests.service.posts import JSON, encoded
 from tests.test_cli import run
 from tests.test_inference import FINDER
 
@@ -148,28 +144,20 @@ def test_what_cannot_be_served_is_one_line(
     assert not (tmp_path / "demo").exists()  # nothing was trained for nothing
 
 
-class Client(threading.Thread):
-    """Asks again and again over one connection, until the service is gone."""
-
-    def __init__(self, url: str, number: int) -> None:
-        super().__init__()
-        self.url, self.number = url, number
-        self.answered = 0
-        self.wrong: list[object] = []
-
-    def run(self) -> None:
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
-        for turn in range(10_000):
-            body = {"id": f"{self.number}/{turn}", "text": f"Ada Lovelace {self.number} {turn}"}
-            try:
-                connection.request("POST", "/v1/predict", json.dumps(body), JSON)
-                answer = connection.getresponse()
-                found = json.loads(answer.read())
-            except (http.client.BadStatusLine, ConnectionError):
-                return  # the connection was closed before an answer began
-            self.answered += 1
-            if answer.status != 200 or (found["id"], found["text"]) != (body["id"], body["text"]):
-                self.wrong.append((answer.status, found))
+def insist(url: str, client: int, answered: list[int]) -> None:
+    """Ask again and again over one connection, until the service is gone."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    for turn in range(10_000):
+        body = {"id": f"{client}/{turn}", "text": f"Ada Lovelace {client} {turn}"}
+        try:
+            connection.request("POST", "/v1/predict", json.dumps(body), JSON)
+            answer = connection.getresponse()
+            found = json.loads(answer.read())
+        except (http.client.BadStatusLine, ConnectionError):
+            return  # the connection was closed before an answer began
+        assert answer.status == 200, found
+        assert body.items() <= found.items()
+        answered.append(client)
 
 
 @pytest.fixture(scope="module")
@@ -193,21 +181,18 @@ def command_line(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def test_sigterm_under_load_answers_what_was_accepted(folder: Path) -> None:
     """The server's own count of what it accepted against what the clients got."""
-    with command_line(folder) as (process, url):
-        clients = [Client(url, number) for number in range(16)]
-        for client in clients:
-            client.start()
-        while sum(client.answered for client in clients) < 100:
+    answered: list[int] = []
+    with command_line(folder) as (process, url), ThreadPoolExecutor(16) as pool:
+        clients = [pool.submit(insist, url, number, answered) for number in range(16)]
+        while len(answered) < 100:
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         _, end = process.communicate(timeout=60)
     assert process.returncode == 0
     for client in clients:
-        client.join()
-        assert not client.wrong
-    answered = sum(client.answered for client in clients)
-    assert end == f"answered {answered:,} of {answered:,} requests\n"
+        client.result()
+    assert end == f"answered {len(answered):,} of {len(answered):,} requests\n"
 
 
 def test_ctrl_c_twice_ends_at_once_and_without_a_traceback(folder: Path) -> None:
@@ -221,3 +206,47 @@ def test_ctrl_c_twice_ends_at_once_and_without_a_traceback(folder: Path) -> None
         _, end = process.communicate(timeout=60)
     assert "Traceback" not in end
     assert end.startswith("answered ")
+
+
+def test_the_demo_serves_the_model_it_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+
+    def small(folder: Path, seed: int, **given: Any) -> Any:
+        return demo(folder, seed, posts=30, **given)
+
+    def serve(guard: Guard, listener: socket.socket) -> None:
+        with listener, TestClient(guard) as client:
+            served.append(listener.getsockname())
+            assert client.get("/v1/model").json()["name"] == "the demo's rpbert"
+            example = client.get("/v1/examples").json()[0]
+            image = client.get(example["image"]).content
+            body = {"text": example["text"], "image": encoded(image)}
+            tagger = Tagger.from_pretrained(tmp_path / "demo" / "rpbert")
+            expected = tagger.predict(example["text"], image=image).to_dict()
+            assert client.post("/v1/predict", json=body).json() == expected
+
+    demo = rpbert.synthetic.demo.demo
+    monkeypatch.setattr("rpbert.synthetic.demo.demo", small)
+    monkeypatch.setattr("rpbert.service.server.run", serve)
+    code, out, err = run(capsys, "demo", "--output", tmp_path / "demo", "--serve", "--port", 0)
+    assert code == 0
+    assert "F1" in out  # the table comes first
+    ((host, port),) = served
+    assert host == "127.0.0.1"  # nobody else can reach it
+    assert f"http://127.0.0.1:{port} " in err
+
+    monkeypatch.setattr("rpbert.synthetic.demo.demo", None)  # it is there, and is not made again
+    code, out, err = run(capsys, "demo", "--output", tmp_path / "demo", "--serve", "--port", 0)
+    assert (code, out, len(served)) == (0, "", 2)
+    assert "makes it anew" in err
+
+
+def test_a_port_that_is_taken_is_told_before_the_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run(capsys, "demo", "--output", tmp_path, "--serve", "--port", port)
+    assert (code, "--port" in err, list(tmp_path.iterdir())) == (2, True, [])
