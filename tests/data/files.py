@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rpbert.data.readers import open_data
 from rpbert.data.reading import Quirk
@@ -21,6 +25,14 @@ def folder_of(root: Path, files: dict[str, str | bytes]) -> Path:
 
 def jsonl(path: Path, rows: Iterable[object]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = None) -> Path:
+    """Rows as JSON lines or Parquet, by the suffix."""
+    if path.suffix == ".jsonl":
+        return jsonl(path, rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     return path
 
 

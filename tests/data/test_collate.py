@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rpbert.data.collate import (
-    PADDED,
     Collator,
     TokenizerSubwords,
     _windows,
@@ -33,6 +34,7 @@ from tests.conftest import picture
 VOCABULARY = Vocabulary(tag_set(["LOC", "PER"]), tuple("abc"), ("ab", "c"))
 TOKENIZER = learn_wordpieces([["ab", "abc", "cab", "bca"]] * 4, 100)
 COLLATE = Collator(VOCABULARY, None, EvidenceReader())
+MIB = 2**20
 
 
 def post(*words: str) -> Post:
@@ -49,11 +51,12 @@ def test_windows_count_every_word_once_and_fit(lengths: list[int], room: int) ->
 
 
 @given(st.integers(41, 300))
-def test_windows_give_words_context_on_both_sides(words: int) -> None:
-    """Inside a long post no word stands at the edge of the window that it counts in."""
-    for window, counts in _windows([1] * words, 40):
-        assert window.start == 0 or counts.start - window.start >= 9
-        assert window.stop == words or window.stop - counts.stop >= 9
+def test_windows_overlap_by_half_and_words_count_far_from_edges(words: int) -> None:
+    found = _windows([1] * words, 40)
+    for window, counts in found:
+        assert window.start == 0 or counts.start - window.start == 10
+        assert window.stop == words or window.stop - counts.stop == 10
+    assert len(found) == 1 + -(-(words - 40) // 20)
 
 
 def test_sub_words_of_a_post_are_those_of_the_tokenizer() -> None:
@@ -62,10 +65,20 @@ def test_sub_words_of_a_post_are_those_of_the_tokenizer() -> None:
     whole = TOKENIZER(words, is_split_into_words=True)
     assert row.ids == whole["input_ids"]
     assert row.words == [-1 if w is None else w for w in whole.word_ids()]
+    fits = TokenizerSubwords(TOKENIZER, len(row.ids))
+    assert (len(fits.rows(words)), len(fits.rows([*words, "a"]))) == (1, 2)
     nothing = ["", "\u200d", "\ufe0f", "\u0092", "\u00ad"]
-    (row,) = TokenizerSubwords(TOKENIZER, 64).rows(nothing)
-    assert row.ids[1:-1] == [TOKENIZER.unk_token_id] * len(nothing)
-    assert row.words[1:-1] == list(range(len(nothing)))
+    other = copy.deepcopy(TOKENIZER)
+    other.unk_token = None
+    for tokenizer, unknown in ((TOKENIZER, TOKENIZER.unk_token_id), (other, other.sep_token_id)):
+        (row,) = TokenizerSubwords(tokenizer, 64).rows(nothing)
+        assert row.ids[1:-1] == [unknown] * len(nothing)
+        assert row.words[1:-1] == list(range(len(nothing)))
+    for token in ("cls_token", "sep_token"):
+        other = copy.deepcopy(TOKENIZER)
+        setattr(other, token, None)
+        with pytest.raises(InputError, match="tokenizer"):
+            TokenizerSubwords(other, 64)
 
 
 @given(st.lists(st.text(max_size=8), max_size=120))
@@ -74,6 +87,27 @@ def test_every_word_counts_in_exactly_one_row(words: list[str]) -> None:
     homes = Counter(word for row in rows for word in set(row.words) - {-1})
     assert homes == Counter(range(len(words)))
     assert all(len(row.ids) <= 24 for row in rows)
+
+
+def test_a_batch_holds_the_rows_of_its_posts() -> None:
+    """Sub-words of each post by themselves; a word's place counts through the padded batch."""
+    posts = [post("ab", "cab", "zz"), post(), post(*["abc", "ab"] * 9)]
+    subwords = TokenizerSubwords(TOKENIZER, 16)
+    collate = Collator(VOCABULARY, subwords, EvidenceReader())
+    batch, each = collate(posts), [subwords.rows(p.words) for p in posts]
+    rows = [row for of in each for row in of]
+    longest = max(len(row.ids) for row in rows)
+    assert batch.subwords.tolist() == [r.ids + [0] * (longest - len(r.ids)) for r in rows]
+    assert batch.subword_mask.sum(1).tolist() == [len(row.ids) for row in rows]
+    assert batch.first_row.tolist() == [0, 1, 2]
+    assert batch.post_of_row.tolist() == [i for i, of in enumerate(each) for _ in of]
+    assert len(rows) > len(posts)
+    for place, i, row in zip(batch.word_of_subword, batch.post_of_row, rows, strict=True):
+        expected = [w if w < 0 else 18 * int(i) + w for w in row.words]
+        assert place.tolist() == expected + [-1] * (longest - len(expected))
+    assert collate.lengths(posts[:2]) == [len(of[0].ids) - 2 for of in each[:2]]
+    assert COLLATE.lengths(posts) == [3, 0, 18]
+    assert COLLATE([post()]).word_mask.tolist() == [[False]]
 
 
 def test_characters_and_words_of_each_distinct_word_once() -> None:
@@ -102,9 +136,9 @@ def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
 def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> None:
     picture(1).save(tmp_path / "a.png")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
-    sources = [tmp_path / "a.png", tmp_path / "a.png", tmp_path / "no.jpg", tmp_path / "broken.jpg"]
+    sources = [tmp_path / name for name in ("a.png", "a.png", "no.jpg", "broken.jpg")]
     posts = [post("ab").with_(image=image) for image in [*sources, None]]
-    reader = EvidenceReader([ImageReader(Preprocessing(32), 2**20)])
+    reader = EvidenceReader([ImageReader(Preprocessing(32), MIB)])
     batch = Collator(VOCABULARY, None, reader)(posts)
     assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
     (pixels,) = batch.evidence
@@ -119,7 +153,10 @@ def test_shuffled_batches_hold_every_post_once(lengths: list[int], size: int, se
     other = shuffled_batches(posts, size, seed, [-len(post.words) for post in posts])
     for found in (groups, other):
         assert sorted(p.id for g in found for p in g) == sorted(p.id for p in posts)
-    assert all(len(group) <= size for group in groups)
+        assert all(len(group) <= size for group in found)
+        if len(posts) <= 16 * size:  # of similar length
+            alike = [sorted(len(p.words) for p in group) for group in found]
+            assert all(a[-1] <= b[0] for a, b in pairwise(sorted(alike)))
     assert groups == shuffled_batches(posts, size, seed)
 
 
@@ -131,53 +168,43 @@ def test_batches_of_similar_length_are_bounded_in_posts_and_in_words(
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert [lengths[i] for group in groups for i in group] == sorted(lengths)
     for group in groups:
-        longest = max(lengths[i] for i in group)
         assert len(group) <= size
-        assert len(group) * longest <= PADDED or len(group) == 1
+        assert len(group) * max(lengths[i] for i in group) <= 16_384 or len(group) == 1
     for group, following in pairwise(groups):  # none is cut without need
-        one_more = (len(group) + 1) * lengths[following[0]]
-        assert len(group) == size or one_more > PADDED
+        assert len(group) == size or (len(group) + 1) * lengths[following[0]] > 16_384
 
 
-def test_batches_keep_the_order() -> None:
+def test_batches_keep_the_order_and_are_filled() -> None:
     posts = [Post.from_words(str(i), ()) for i in range(7)]
     assert ["".join(p.id for p in b) for b in batches(posts, 3)] == ["012", "345", "6"]
+    assert list(map(len, by_length([8_192] * 5, 3))) == [2, 2, 1]
 
 
 def test_windows_are_bounded_in_posts_in_bytes_and_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rpbert.data.collate.HELD_BYTES", 100)
-    sizes = [0] * 40 + [60, 60, 10, 200, 1, 1]
-    posts = [post("a").with_(image=bytes(n) if n else None) for n in sizes]
+    sizes = [0] * 40 + [64 * MIB, 64 * MIB, MIB, 127 * MIB - 1, 1, 200 * MIB, 1, 1]
+    posts = [post().with_(image=bytes(n) if n else None) for n in sizes]
     found = [[len(p.image or b"") for p in window] for window in windows(iter(posts), 2)]  # type: ignore[arg-type]
-    assert found == [[0] * 32, [0] * 8 + [60, 60], [10, 200], [1, 1]]
-    posts = [post("a" * 60), post("b" * 60), post("c")]
-    assert [len(window) for window in windows(iter(posts), 2)] == [2, 1]
+    assert found == [sizes[:32], sizes[32:42], sizes[42:45], sizes[45:46], sizes[46:]]
+    monkeypatch.setattr("rpbert.data.collate.HELD_BYTES", 100)
+    text = "a" * 50
+    for full in (post(text), post().with_(caption=text), post().with_(image_text=text)):
+        assert [len(window) for window in windows(iter([full] * 3), 2)] == [2, 1]
 
 
-def test_a_word_of_any_length_takes_no_more_than_a_long_one() -> None:
-    """Of a word that nobody writes, the beginning and the end are read."""
+def test_a_word_of_any_length_takes_no_more_than_a_long_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a word that nobody writes, characters are those of both ends, and it is not remembered."""
     batch = COLLATE([post("ab" + "x" * 1_000_000 + "ba", "ab")])
-    assert batch.form_characters.shape == (2, MAX_WORD_LENGTH)
     a, b, x = (VOCABULARY.character_rows(sign)[0] for sign in "abx")
     assert batch.form_characters[0].tolist() == [a, b, *[x] * (MAX_WORD_LENGTH - 4), b, a]
-
-
-def test_words_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     subwords = TokenizerSubwords(TOKENIZER, 64)
     monkeypatch.setattr(TokenizerSubwords, "remembered", 10)
     for i in range(100):
-        words = (f"word{i}", "ab", "x" * 5000)
+        words = (f"word{i}", "ab", "x" * MAX_WORD_LENGTH, "x" * 5000)
         assert subwords.rows(words) == TokenizerSubwords(TOKENIZER, 64).rows(words)
     assert len(subwords._pieces) <= 12
     assert max(map(len, subwords._pieces)) < MAX_WORD_LENGTH
-
-
-def test_lengths_are_what_the_encoder_reads_of_a_post() -> None:
-    posts = [post("ab", "cab", "zz"), post(), post("abc")]
-    subwords = TokenizerSubwords(TOKENIZER, 64)
-    counts = Collator(VOCABULARY, subwords, EvidenceReader()).lengths(posts)
-    assert counts == [len(subwords.rows(p.words)[0].ids) - 2 for p in posts]
-    assert COLLATE.lengths(posts) == [3, 0, 1]
 
 
 def producers() -> int:
@@ -186,37 +213,32 @@ def producers() -> int:
 
 @pytest.mark.parametrize("waiting", [1, 3, 100])
 def test_items_made_ahead_keep_their_order(waiting: int) -> None:
-    for items in (list(range(50)), [], [None, 0, None]):
+    some: list[list[Any]] = [list(range(50)), [], [None, 0, None]]
+    for items in some:
         assert list(ahead(items, waiting)) == items
     assert producers() == 0
 
 
-def test_an_error_comes_where_its_item_would_have_come() -> None:
-    def faulty() -> Iterator[int]:
-        yield 1
-        raise ValueError("the second")
+def test_the_next_item_is_made_early_and_an_error_comes_in_its_place() -> None:
+    made, taken = threading.Semaphore(0), []
 
-    items = ahead(faulty())
-    assert next(items) == 1
-    with pytest.raises(ValueError, match="the second"):
-        next(items)
-    assert producers() == 0
-
-
-def test_the_next_item_is_made_before_it_is_asked_for_and_none_after_the_end() -> None:
-    made = threading.Semaphore(0)
-    taken = []
-
-    def endless() -> Iterator[int]:
+    def endless(end: int) -> Iterator[int]:
         for number in count():
+            if number == end:
+                raise ValueError("at the end")
             taken.append(number)
             made.release()
             yield number
 
-    items = ahead(endless())
+    items = ahead(endless(100))
     assert next(items) == 0
     assert made.acquire(timeout=30)  # of the item taken
     assert made.acquire(timeout=30)  # of the one after it
     items.close()  # type: ignore[attr-defined]
     assert producers() == 0
     assert len(taken) <= 4
+    items = ahead(endless(1))
+    assert next(items) == 0
+    with pytest.raises(ValueError, match="at the end"):
+        next(items)
+    assert producers() == 0

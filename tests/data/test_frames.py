@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rpbert import InputError, Tagger
@@ -14,20 +15,14 @@ from tests.test_inference import FINDER
 pd = pytest.importorskip("pandas")
 
 
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("images") / "a.png"
-    picture(1).save(path)
-    return path
+def rounded(entities: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entities whose scores are rounded: a batch of other posts may change the last digits."""
+    return [{**entity, "score": round(entity["score"], 4)} for entity in entities]
 
 
-def strip(entity: dict[str, Any]) -> dict[str, Any]:
-    """An entity whose score is rounded: a batch of other posts may change its last digits."""
-    return {**entity, "score": round(entity["score"], 4)}
-
-
-def test_index_columns_and_rows_stay_and_the_predictions_stand_beside(photo: Path) -> None:
-    images = [str(photo), None, "no.jpg", picture(2), float("nan")]
+def test_index_columns_and_rows_stay_and_the_predictions_stand_beside(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    images = [str(tmp_path / "a.png"), None, "no.jpg", picture(2), float("nan")]
     texts = ["Ada Lovelace at Lake Como", "Acme", "RT @ Ulysses : hm", "", "Ada again !"]
     frame = pd.DataFrame(
         {"text": texts, "image": images, "likes": [3, 1, 4, 1, 5], 7: list("abcde")},
@@ -43,53 +38,45 @@ def test_index_columns_and_rows_stay_and_the_predictions_stand_beside(photo: Pat
     posts = [{"text": t, "image": i} for t, i in zip(texts, images, strict=True)]
     for row, one in zip(found.itertuples(index=False), FINDER.predict_batch(posts), strict=True):
         expected = one.to_dict()
-        assert [strip(e) for e in row.entities] == [strip(e) for e in expected["entities"]]
+        assert rounded(row.entities) == rounded(expected["entities"])
         assert row.relation == pytest.approx(expected["relation"], abs=1e-6)
     assert any(found["entities"])
 
 
 def test_tokens_are_taken_in_any_kind_of_list() -> None:
-    import numpy as np
-
     tokens = [["Ada", "at", "Como"], ("Acme",), np.array(["Lake", "Como"], dtype=object)]
     found = FINDER.predict_frame(pd.DataFrame({"id": [7, 8, 9], "tokens": tokens}))
     by_hand = FINDER.predict_batch([{"tokens": list(words)} for words in tokens])
     for entities, one in zip(found["entities"], by_hand, strict=True):
-        assert list(map(strip, entities)) == list(map(strip, one.to_dict()["entities"]))
+        assert rounded(entities) == rounded(one.to_dict()["entities"])
 
 
-def test_captions_are_read_by_a_model_of_captions() -> None:
+def test_captions_empty_frames_and_models_without_a_gate() -> None:
     tagger = Tagger(tiny("rpbert", evidence=EVIDENCE["captions"]), "cpu")
     frame = pd.DataFrame({"text": ["Ada", "Ada"], "caption": ["two dogs", None]})
     assert list(tagger.predict_frame(frame)["image_status"]) == ["used", "none"]
-
-
-def test_an_empty_frame_and_a_model_without_a_gate() -> None:
     blind = Tagger(tiny("bert"), "cpu")
     empty = blind.predict_frame(pd.DataFrame({"text": []}))
     assert (len(empty), "entities" in empty) == (0, True)
     assert blind.predict_frame(pd.DataFrame({"text": ["Ada"]}))["relation"].isna().all()
 
 
-def test_gold_columns_are_never_overwritten() -> None:
-    frame = pd.DataFrame({"text": ["Ada"], "relation": [1]})
-    with pytest.raises(InputError, match="prefix="):
-        FINDER.predict_frame(frame)
-    found = FINDER.predict_frame(frame, prefix="predicted_")
-    assert list(found["relation"]) == [1]
-    assert "predicted_relation" in found
-
-
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("columns", "found"),
     [
-        ({"words": ["Ada"]}, "a column 'text' or 'tokens'"),
+        ({"words": ["Ada"]}, "'words'"),
         ({"text": ["Ada", None]}, "frame, row 1"),
         ({"text": ["Ada", 3]}, "frame, row 1"),
+        ({"text": ["Ada"], "relation": [1]}, "'relation'"),
     ],
 )
-def test_what_is_no_post_is_named_by_its_row(
-    columns: dict[str, list[object]], message: str
+def test_what_is_no_post_is_named_by_its_row_and_no_column_is_overwritten(
+    columns: dict[str, list[object]], found: str
 ) -> None:
-    with pytest.raises(InputError, match=message):
-        FINDER.predict_frame(pd.DataFrame(columns))
+    frame = pd.DataFrame(columns)
+    with pytest.raises(InputError, match=found):
+        FINDER.predict_frame(frame)
+    if "relation" in frame:
+        added = FINDER.predict_frame(frame, prefix="predicted_")
+        assert list(added["relation"]) == [1]
+        assert "predicted_relation" in added

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from rpbert.data.tables import read_table
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.types import Post, PostImage
-from tests.data.files import jsonl, kinds, read
+from tests.data.files import jsonl, kinds, read, table
 
+both_formats = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 FULL_ROWS: list[dict[str, Any]] = [
     {"id": "1", "text": "Hi  Anna Lee!", "tokens": ["Hi", "Anna", "Lee", "!"],
      "tags": ["O", "B-PER", "I-PER", "O"], "caption": "a cat", "relation": 1},
@@ -28,27 +30,19 @@ FULL_ROWS: list[dict[str, Any]] = [
      "relation": 0.25},
     {"id": "3", "tokens": ["x", "", "y"], "image": "pictures/3.png"},
 ]  # fmt: skip
-
-
-PARQUET = pa.schema(
+ENTITY = pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()})
+SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "text", "image", "caption"), pa.string()),
         **dict.fromkeys(("tokens", "tags"), pa.list_(pa.string())),
-        "entities": pa.list_(
-            pa.struct({"start": pa.int64(), "end": pa.int64(), "label": pa.string()})
-        ),
-        "relation": pa.float64(),
+        **{"entities": pa.list_(ENTITY), "relation": pa.float64()},
     }
 )
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@both_formats
 def test_what_rows_mean(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"posts{suffix}"
-    if suffix == ".jsonl":
-        jsonl(path, FULL_ROWS)
-    else:
-        pq.write_table(pa.Table.from_pylist(FULL_ROWS, schema=PARQUET), path)
+    path = table(tmp_path / f"posts{suffix}", FULL_ROWS, SCHEMA)
     posts, quirks = read(path)
     assert posts == [
         Post("1", ("Hi", "Anna", "Lee", "!"), "Hi  Anna Lee!",
@@ -62,9 +56,39 @@ def test_what_rows_mean(tmp_path: Path, suffix: str) -> None:
     assert kinds(quirks) == [(3, "empty word")]
 
 
+@both_formats
+def test_a_row_with_several_images(tmp_path: Path, suffix: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg", None],
+         "caption": ["a cat", None, "a map"], "relation": [0, 0.5, None]},
+        {"id": "2", "text": "x", "image": ["a.jpg"], "caption": [], "relation": None},
+    ]  # fmt: skip
+    (several, single), _ = read(table(tmp_path / f"posts{suffix}", rows))
+    a, b = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    assert several.images == (PostImage(a, "a cat", 0), PostImage(b, None, 0.5),
+                              PostImage(None, "a map"))  # fmt: skip
+    assert single.images == (PostImage(a),)
+    row = {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg"], "caption": "a cat", "relation": 1}
+    (post,), _ = read(jsonl(tmp_path / "once.jsonl", [row]))  # given once: of the first image
+    assert post.images == (PostImage(a, "a cat", 1), PostImage(b))
+
+
+def test_images_as_other_tools_write_them(tmp_path: Path) -> None:
+    images = [{"bytes": b"jpeg", "path": None}, {"bytes": None, "path": "a.jpg"}, None]
+    rows = [{"id": str(i), "text": "x", "image": im} for i, im in enumerate(images)]
+    posts, _ = read(table(tmp_path / "posts.parquet", rows))
+    assert [post.image for post in posts] == [b"jpeg", tmp_path / "a.jpg", None]
+    many = [bytes([i % 256]) for i in range(200)]  # more than are held at once
+    rows = [{"id": i, "text": "x", "image": image} for i, image in enumerate(many)]
+    posts, _ = read(table(tmp_path / "test.parquet", rows), "test")
+    assert [(post.id, post.image) for post in posts] == [(str(i), im) for i, im in enumerate(many)]
+    (post,), quirks = read(jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "x", "image": ""}]))
+    assert post.image is None
+    assert kinds(quirks) == [(1, "empty image")]
+
+
 def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
-    good = [{"id": str(i), "text": "x"} for i in range(3)]
-    lines = [json.dumps(row).encode() for row in good]
+    lines = [json.dumps({"id": str(i), "text": "x"}).encode() for i in range(3)]
     lines[1:1] = [b"{", b"\xff", b'{"id": 5}', b'"' + b"x" * LINE_LIMIT + b'"']
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
     broken = pa.array([b"x", b"\xff", b"x", b"x"]).view(pa.string())
@@ -83,7 +107,6 @@ def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
     assert line.endswith("…")
     places = [str(fault.where).removeprefix(f"{tmp_path}/") for fault in faults]
     assert places == ["x.jsonl:2", "x.jsonl:3", "x.jsonl:4", "x.jsonl:5", "x.parquet:2"]
-    assert f"more than {LINE_LIMIT:,} bytes" in str(faults[3])
 
 
 @pytest.mark.parametrize("length", [LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT])
@@ -91,10 +114,8 @@ def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
 def test_a_line_up_to_the_limit_is_read(tmp_path: Path, length: int, end: bytes) -> None:
     (tmp_path / "x").write_bytes(b"a\n" + b"b" * length + end)
     faults: list[InputError] = []
-    lines = [
-        (number, len(line))
-        for number, line in lines_of(tmp_path / "x", ReadLog(fault=faults.append))
-    ]
+    found = lines_of(tmp_path / "x", ReadLog(fault=faults.append))
+    lines = [(number, len(line)) for number, line in found]
     assert lines == [(1, 1)] + [(2, length)] * (length == LINE_LIMIT)
     assert len(faults) == (length > LINE_LIMIT)
 
@@ -109,7 +130,7 @@ def test_the_splits_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
             with pytest.raises(InputError, match=rf"{name}\.jsonl:2"):
                 next(posts)  # rows are read one after the other
     (tmp_path / "valid.jsonl").unlink()
-    pq.write_table(pa.table({"id": ["valid"], "text": ["y"]}), tmp_path / "dev.parquet")
+    table(tmp_path / "dev.parquet", [{"id": "valid", "text": "y"}])
     source = open_data(tmp_path)
     assert source.splits == ("train", "dev", "test")
     assert [next(source.read(split)).id for split in source.splits] == ["train", "valid", "test"]
@@ -137,19 +158,23 @@ def test_oddities_of_rows_are_survived_and_listed(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def span(start: object, end: object, label: object = "LOC") -> dict[str, object]:
+    return {"start": start, "end": end, "label": label}
+
+
 def test_what_entities_make_of_tags_and_words(tmp_path: Path) -> None:
     """Both may be given where they agree, and a raw text is cut where one is part of a word."""
     path = tmp_path / "posts.jsonl"
     row = {"id": "1", "text": "in Rome", "tags": ["O", "I-OTHER"]}
     (post,), _ = read(jsonl(path, [row | {"entities": [span(3, 7, "MISC")]}]))
     assert post.tags == ("O", "I-MISC")
-    with pytest.raises(InputError, match="entities that differ from the tags"):
+    with pytest.raises(InputError, match="entities"):
         read(jsonl(path, [row | {"entities": [span(3, 7)]}]))
-    cut = {"id": "1", "text": "go #NBAFinals !", "entities": [span(4, 7), span(7, 13, "MISC")]}
+    cut = {"id": "1", "text": "go #NBAFinals !", "entities": [span(4, 7), span(7, 13, "OTHER")]}
     (post,), quirks = read(jsonl(path, [cut]))
     assert post.words == ("go", "#", "NBA", "Finals", "!")
     assert post.tags == ("O", "O", "B-LOC", "B-MISC", "O")
-    assert kinds(quirks) == [(1, "entity inside a word")]
+    assert kinds(quirks) == [(1, "entity inside a word"), (1, "OTHER for MISC")]
     bad = {"id": "1", "text": "New York", "tags": ["O"], "entities": 5, "relation": "x"}
     (post,) = read_shard(jsonl(path, [bad]), SPLITTERS["joined"])  # to be tagged it needs no gold
     assert (post.words, post.tags, post.relation) == (("New", "York"), None, None)
@@ -157,130 +182,130 @@ def test_what_entities_make_of_tags_and_words(tmp_path: Path) -> None:
         read(path)
 
 
-def span(start: object, end: object, label: object = "LOC") -> dict[str, object]:
-    return {"start": start, "end": end, "label": label}
-
-
 WORDS = ["in", "New", "York"]
-BAD_LINES = {
-    "{": "found no JSON",
-    "[" * 100_000: "found no JSON",
-    '{"id": ' + "1" * 5000 + "}": "found no JSON",
-    "[1]": "expected one JSON object",
-    '{"text": "x"}': "found no id",
-}
-BAD_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"id": ""}, "found id ''"),
-    ({"id": 1.5}, "found id 1.5"),
-    ({"id": True}, "found id True"),
-    ({"text": None}, "found neither text nor tokens"),
-    ({"text": 5}, "found text 5"),
-    ({"tokens": "in"}, "found tokens 'in'"),
-    ({"tokens": ["in", 5]}, "found tokens"),
-    ({"tokens": ["in", "York", "New"]}, "found token 3, 'New', not in the text"),
-    ({"tags": ["O"]}, "found 1 tags for 3 words"),
-    ({"tags": ["O", "LOC", "O"]}, "found the tag 'LOC'"),
-    ({"entities": {}}, "found entities {}"),
-    ({"entities": [5]}, "found the entity 5"),
-    ({"entities": [{"start": 3, "end": 6}]}, "found the entity"),
-    ({"entities": [span(3, 99)]}, "offsets from 0 to 11"),
-    ({"entities": [span(6, 6)]}, "found the entity"),
-    ({"entities": [span([0], {})]}, "found the entity"),
-    ({"entities": [span(3, 5)], "tokens": WORDS}, "'Ne' at 3 to 5, which cuts a"),
-    ({"entities": [span(4, 6)], "tokens": WORDS}, "'ew' at 4 to 6, which cuts a"),
-    ({"entities": [span(2, 6)]}, "' New' at 2 to 6, which cuts"),
-    ({"entities": [span(3, 11), span(7, 11)]}, "found two entities that overlap"),
-    ({"relation": 2}, "found the relation 2"),
-    ({"relation": "1"}, "found the relation '1'"),
-    ({"relation": True}, "found the relation True"),
-    ({"relation": float("nan")}, "found the relation nan"),
-    ({"relation": 10**400}, "found the relation 1000"),
-    ({"relation": [0, 2]}, "found the relation 2"),
-    ({"caption": 5}, "found caption 5"),
-    ({"image": 5}, "found image 5"),
-    ({"image": ["a.jpg", 5]}, "found image 5"),
-    ({"image": ["a.jpg", ["b.jpg"]]}, "found image ['b.jpg']"),
-    ({"image": ["a.jpg"] * 17}, "found 17 images; expected 16 at most"),
-    ({"image": ["a", "b", "c"], "relation": [0, 1]}, "relation as a list of 2 beside one of 3"),
-    ({"image": {"url": "x.jpg"}}, "found image {'url'"),
-    ({"image": {}}, "found image {}"),
-    ({"image": {"bytes": None}}, "found image {'bytes'"),
-    ({"image": {"bytes": "a.jpg", "path": None}}, "found image bytes 'a.jpg'"),
-    *(
-        ({"image": path}, "found the image")
-        for path in ("../x", "a/../../x", "/etc/x", "..\\x", "C:\\x", "http://t.co/x", "a\0b")
-    ),
+LINES = ["{", "[" * 100_000, '{"id": ' + "1" * 5000 + "}", "[1]", '{"text": "x"}']
+BAD: list[tuple[str, Any, str]] = [
+    ("id", "", "''"), ("id", 1.5, "1.5"), ("id", True, "True"),
+    ("text", None, "text nor tokens"), ("text", 5, "text 5"),
+    ("tokens", "in", "tokens 'in'"), ("tokens", ["in", 5], "tokens"),
+    ("tokens", ["in", "York", "New"], "token 3, 'New'"),
+    ("tags", ["O"], "1 tags for 3"), ("tags", ["O", "LOC", "O"], "'LOC'"),
+    ("entities", {}, "entities {}"), ("entities", [5], "entity 5"),
+    ("entities", [{"start": 3, "end": 6}], "entity"), ("entities", [span(3, 99)], "0 to 11"),
+    ("entities", [span(6, 6)], "entity"), ("entities", [span([0], {})], "entity"),
+    ("entities", [span(2, 6)], "' New' at 2 to 6"),
+    ("entities", [span(3, 11), span(7, 11)], "two entities"),
+    ("relation", 2, "2"), ("relation", "1", "'1'"), ("relation", True, "True"),
+    ("relation", float("nan"), "nan"), ("relation", 10**400, "1000"), ("relation", [0, 2], "2"),
+    ("caption", 5, "caption 5"), ("image", 5, "image 5"), ("image", ["a.jpg", 5], "image 5"),
+    ("image", ["a.jpg", ["b.jpg"]], "image ['b.jpg']"), ("image", ["a.jpg"] * 17, "17 images"),
+    ("image", {"url": "x.jpg"}, "image {'url'"), ("image", {}, "image {}"),
+    ("image", {"bytes": None}, "image {'bytes'"),
+    ("image", {"bytes": "a.jpg", "path": None}, "image bytes 'a.jpg'"),
+    *(("image", path, "image") for path in ("../x", "a/../../x", "/etc/x", "..\\x", "C:\\x")),
+    *(("image", path, "image") for path in ("http://t.co/x", "a\0b")),
+]  # fmt: skip
+TOGETHER: list[tuple[dict[str, Any], str]] = [
+    ({"entities": [span(3, 5)], "tokens": WORDS}, "'Ne' at 3 to 5"),
+    ({"entities": [span(4, 6)], "tokens": WORDS}, "'ew' at 4 to 6"),
+    ({"image": ["a", "b", "c"], "relation": [0, 1]}, "list of 2 beside one of 3"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
-    [*BAD_LINES.items()]
-    + [(json.dumps({"id": "1", "text": "in New York"} | row), told) for row, told in BAD_ROWS],
+    ("line", "found"),
+    [(line, "") for line in LINES]
+    + [
+        (json.dumps({"id": "1", "text": "in New York"} | row), found)
+        for row, found in [*(({key: value}, found) for key, value, found in BAD), *TOGETHER]
+    ],
 )
-def test_malformed_rows(tmp_path: Path, line: str, message: str) -> None:
+def test_malformed_rows(tmp_path: Path, line: str, found: str) -> None:
     path = tmp_path / "posts.jsonl"
     path.write_text('{"id": "0", "text": "fine"}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=rf"posts\.jsonl:2: .*{re.escape(message)}") as error:
+    with pytest.raises(InputError, match=rf"posts\.jsonl:2: .*{re.escape(found)}") as error:
         read(path)
     assert len(str(error.value)) < 400 + len(str(path))
 
 
-def test_a_misspelt_key_is_refused_and_an_unrelated_one_is_not(tmp_path: Path) -> None:
-    for key, meant in {"imgae": "image", "Tokens": "tokens", "tag": "tags"}.items():
-        misspelt = {"id": "1", "text": "a", key: ["O"]}
-        path = jsonl(tmp_path / "a.jsonl", [misspelt])
-        pq.write_table(pa.Table.from_pylist([misspelt]), tmp_path / "a.parquet")
-        for file in (path, tmp_path / "a.parquet"):
-            with pytest.raises(InputError, match=f"the key '{key}'; expected {meant};"):
-                list(read_shard(file, SPLITTERS["joined"]))
-    row = {"id": "1", "text": "a", "image": None, "images_seen": 3, "user": "x", "img": "y"}
-    path = jsonl(tmp_path / "b.jsonl", [row])
-    assert [post.text for post in read_shard(path, SPLITTERS["joined"])] == ["a"]
-
-
-def test_images_as_other_tools_write_them(tmp_path: Path) -> None:
-    images = ["", {"bytes": b"jpeg", "path": None}, {"bytes": None, "path": "a.jpg"}, None]
-    path = tmp_path / "posts.parquet"
-    rows = [{"id": str(i), "text": "x", "image": im} for i, im in enumerate(images[1:])]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    assert [post.image for post in read(path)[0]] == [b"jpeg", tmp_path / "a.jpg", None]
-    (post,), quirks = read(jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "x", "image": ""}]))
-    assert post.image is None
-    assert kinds(quirks) == [(1, "empty image")]
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_a_row_with_several_images(tmp_path: Path, suffix: str) -> None:
-    rows: list[dict[str, Any]] = [
-        {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg", None],
-         "caption": ["a cat", None, "a map"], "relation": [0, 0.5, None]},
-        {"id": "2", "text": "x", "image": ["a.jpg"], "caption": [], "relation": None},
-    ]  # fmt: skip
+@both_formats
+def test_a_misspelt_key_is_refused_and_an_unrelated_one_is_not(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"posts{suffix}"
-    if suffix == ".jsonl":
-        jsonl(path, rows)
+    for key, meant in {"imgae": "image", "Tokens": "tokens", "tag": "tags"}.items():
+        table(path, [{"id": "1", "text": "a", key: ["O"]}])
+        with pytest.raises(InputError, match=f"'{key}'; expected {meant};"):
+            list(read_shard(path, SPLITTERS["joined"]))
+    row: dict[str, Any] = {
+        "id": "1",
+        "text": "a",
+        "image": None,
+        "images_seen": 3,
+        "user": "x",
+        "img": "y",
+    }
+    if suffix == ".parquet":
+        row["user"] = date(2026, 1, 1)  # of a kind that is refused where it is read
+    posts, quirks = read(table(path, [row]))
+    assert [post.text for post in posts] == ["a"]
+    assert kinds(quirks) == [(1, "unknown key")] * 3
+
+
+class Loader(pa.ExtensionType):  # type: ignore[misc]
+    """What Ray brings along: a column of this type loads whatever its bytes ask for."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.binary(), "tests.loader")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: Any, serialized: bytes) -> Loader:
+        return cls()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_column_that_brings_its_own_code_is_refused(tmp_path: Path, nested: bool) -> None:
+    pa.register_extension_type(Loader())
+    try:
+        image: pa.Array = pa.ExtensionArray.from_storage(Loader(), pa.array([b"\x80\x04."]))
+        if nested:
+            image = pa.StructArray.from_arrays([image, pa.array(["x"])], ["bytes", "path"])
+        columns = {"id": ["1"], "text": ["x"], "image": image}
+        pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+        with pytest.raises(InputError, match=r"x\.parquet: .*'image'"):
+            read(tmp_path / "x.parquet")
+    finally:
+        pa.unregister_extension_type("tests.loader")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"PAR1 no parquet PAR1", "Parquet"),
+        (pa.table({"id": [1], "text": pa.array([2**62], pa.timestamp("ns"))}), "'text'"),
+        (pa.table({"id": [1], "tokens": pa.array([[("a", "b")]], pa.map_("string", "string"))}),
+         "'tokens'"),
+        (pa.table({"text": ["x"]}), "no column id"),
+        (pa.table([[1], ["x"], ["y"]], names=["id", "text", "text"]), "twice"),
+    ],
+)  # fmt: skip
+def test_parquet_that_holds_no_posts_is_refused(tmp_path: Path, content: Any, found: str) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "x.parquet").write_bytes(content)
     else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    (several, single), _ = read(path)
-    assert several.images == (
-        PostImage(tmp_path / "a.jpg", "a cat", 0.0),
-        PostImage(tmp_path / "b.jpg", None, 0.5),
-        PostImage(None, "a map", None),
-    )
-    assert single.images == (PostImage(tmp_path / "a.jpg"),)
-    row = {"id": "1", "text": "x", "image": ["a.jpg", "b.jpg"], "caption": "a cat", "relation": 1}
-    (post,), _ = read(jsonl(tmp_path / "once.jsonl", [row]))  # given once: of the first image
-    images = PostImage(tmp_path / "a.jpg", "a cat", 1), PostImage(tmp_path / "b.jpg")
-    assert post.images == images
+        pq.write_table(content, tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=rf"x\.parquet: .*{found}"):
+        read(tmp_path / "x.parquet")
 
 
 def test_files_without_rows(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"")
     (tmp_path / "b.jsonl").write_bytes(b"\n \n")
     pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "c.parquet")
+    (tmp_path / "d.parquet").write_bytes(b"")
     for file in tmp_path.iterdir():
-        with pytest.raises(InputError, match=f"{file.name}: found no rows"):
+        with pytest.raises(InputError, match=file.name):
             read(file)
 
 

@@ -9,17 +9,16 @@ import pytest
 from rpbert.errors import InputError
 from tests.data.files import folder_of, jsonl, read
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
-TRC_HEADER = (
+HEADER = (
     "tweet_id,text_is_represented,image_adds,image_adds_text_repr,image_adds_text_notrepr,"
     "image_notadds_text_repr,image_notadds_text_notrepr,,,"
 )
 
 
-def trc_folder(root: Path, rows: list[str], tweets: list[object]) -> Path:
-    text = "\r\n".join([TRC_HEADER, *rows]) + "\r\n"
+def trc_folder(root: Path, rows: list[str], tweets: dict[str | int, str]) -> Path:
+    text = "\r\n".join([HEADER, *rows]) + "\r\n"
     folder_of(root, {"labels.csv": text, "images/11.png": ""})
-    jsonl(root / "tweets.jsonl", tweets)
+    jsonl(root / "tweets.jsonl", ({"id": id, "text": text} for id, text in tweets.items()))
     return root
 
 
@@ -33,15 +32,8 @@ def test_relation_labels_are_joined_with_the_users_tweets(tmp_path: Path) -> Non
         "14,0,1,1,0,0,0,,,",
         "15,1,0,0,0,1,0,,,",
     ]
-    tweets: list[object] = [
-        {"id": "12", "text": "twelve"},
-        {"id": "11", "text": "eleven"},
-        {"id": "11", "text": "again"},
-        {"id": 10, "text": "ten"},
-        {"id": "6.92E+17", "text": "never joined"},
-        {"id": "99", "text": "unlabelled"},
-    ]
-    folder = trc_folder(tmp_path, rows, tweets)
+    tweets = {"12": "twelve", "10": "ten", 10: "again", "6.92E+17": "never joined", "99": "alone"}
+    folder = trc_folder(tmp_path, rows, {11: "eleven", **tweets})
     posts, quirks = read(folder, "train")
     assert [(post.id, post.text, post.relation, post.image) for post in posts] == [
         ("10", "ten", 0.0, folder / "images" / "10.jpg"),
@@ -49,7 +41,7 @@ def test_relation_labels_are_joined_with_the_users_tweets(tmp_path: Path) -> Non
         ("12", "twelve", 1.0, folder / "images" / "12.jpg"),
     ]
     assert [(quirk.file, quirk.line, quirk.kind) for quirk in quirks] == [
-        ("tweets.jsonl", 3, "tweet given twice"),
+        ("tweets.jsonl", 4, "tweet given twice"),
         ("labels.csv", 1, "CRLF line ends"),
         ("labels.csv", 2, "no image for the label"),
         ("labels.csv", 4, "id rewritten by a spreadsheet, dropped"),
@@ -61,15 +53,12 @@ def test_relation_labels_are_joined_with_the_users_tweets(tmp_path: Path) -> Non
     ]
 
 
-def test_the_published_labels_in_full(tmp_path: Path) -> None:
-    labels = REAL / "trc" / "textimage.csv"
-    if not labels.is_file():
-        pytest.skip("needs the published TRC labels in ../shared/data/trc")
-    folder_of(tmp_path, {"any.csv": labels.read_bytes()})
-    rows = [line.split(",")[0] for line in labels.read_text("utf-8").splitlines()[1:]]
+def test_the_published_labels_in_full(shared: Path, tmp_path: Path) -> None:
+    labels = (shared / "trc" / "textimage.csv").read_bytes()
+    folder_of(tmp_path, {"any.csv": labels})
+    rows = [line.split(",")[0] for line in labels.decode().splitlines()[1:]]
     jsonl(tmp_path / "tweets.jsonl", ({"id": id, "text": "made"} for id in rows))
-    train, quirks = read(tmp_path, "train")
-    test, more = read(tmp_path, "test")
+    (train, quirks), (test, more) = read(tmp_path, "train"), read(tmp_path, "test")
     dropped = [q.line for q in quirks + more if q.kind.startswith("id rewritten")]
     shifted = [q.line for q in quirks + more if "shifted" in q.kind or "damaged" in q.kind]
     assert len(dropped) == len(set(dropped)) == 28
@@ -86,9 +75,9 @@ def test_the_published_labels_in_full(tmp_path: Path) -> None:
 
 
 def test_labels_and_tweets_that_do_not_meet_are_refused(tmp_path: Path) -> None:
-    folder = trc_folder(tmp_path, ["10,0,0,0,0,0,1"], [{"id": "11", "text": "x"}])
-    with pytest.raises(InputError, match=r"tweets\.jsonl: found none of the 1 ids of labels\.csv"):
+    folder = trc_folder(tmp_path, ["10,0,0,0,0,0,1"], {"11": "x"})
+    with pytest.raises(InputError, match=r"tweets\.jsonl: found none of the 1 ids"):
         read(folder, "train")
     (folder / "tweets.jsonl").unlink()
-    with pytest.raises(InputError, match=r"found no tweets\.jsonl beside labels\.csv"):
+    with pytest.raises(InputError, match=r"no tweets\.jsonl beside labels\.csv"):
         read(folder, "train")
