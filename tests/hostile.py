@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,7 @@ from tests.conftest import picture
 LENGTHS = (b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff")
 SYNTAX = (b"{", b'"', b"\xff", b"\n", b"null", b"../")
 WORDS, TAGS = ["RT", "Ada", "Lovelace", "in", "Como"], ["O", "B-PER", "I-PER", "O", "B-LOC"]
-GOOD: dict[str, Any] = {
-    **{"text": " ".join(WORDS), "tokens": WORDS, "tags": TAGS, "caption": "a lake"}
-}
+GOOD: dict[str, Any] = {"text": " ".join(WORDS), "tokens": WORDS, "tags": TAGS, "caption": "a lake"}
 ROWS = [{"id": str(i), **GOOD, "relation": i % 2, "image": f"{i}.jpg"} for i in range(12)]
 """Rows that nothing is wrong with."""
 STRINGS = dict.fromkeys(("id", "text", "image", "caption"), pa.string())
@@ -215,16 +214,12 @@ def _whole(kind: str) -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     made = [picture(1, 64), picture(2, 64).convert("L"), picture(3, 64).quantize(16)]
-    if kind == "GIF":
-        made = [image.quantize(16) for image in made]
-    elif kind != "PNG":
-        made = [image.convert("RGB") for image in made]
+    if kind != "PNG":
+        made = [i.quantize(16) if kind == "GIF" else i.convert("RGB") for i in made]
     frames = {"save_all": True, "append_images": [made[0].copy()]}
-    options: dict[str, list[dict[str, Any]]] = {
-        "JPEG": [{}, {"exif": exif}, {"progressive": True}],
-        "GIF": [{}, frames, {"transparency": 3}],
-    }
-    extras = options.get(kind, [{}, {"exif": exif}, frames])
+    of_jpeg: list[dict[str, Any]] = [{}, {"exif": exif}, {"progressive": True}]
+    of_gif: list[dict[str, Any]] = [{}, frames, {"transparency": 3}]
+    extras = {"JPEG": of_jpeg, "GIF": of_gif}.get(kind, [{}, {"exif": exif}, frames])
     return [encoded(image, kind, **extra) for image in made for extra in extras]
 
 
@@ -235,8 +230,8 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + checksum
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def png(
@@ -262,9 +257,14 @@ def endless_jpeg(scans: int) -> bytes:
     return flat[:-2] + scans * flat[flat.rindex(b"\xff\xda") : -2] + flat[-2:]
 
 
+@cache
+def _zeros() -> bytes:
+    return zlib.compress(bytes(100_000_000), 9)
+
+
 def bombs() -> dict[str, Callable[[], bytes]]:
     """Small files that claim or unpack to far more than they are, and what is no image at all."""
-    zeros = zlib.compress(bytes(100_000_000), 9)
+    zeros = _zeros()
     wide = struct.pack("<ii", 30_000, -30_000)
     return {
         "PNG of 2^31 by 2^31": lambda: png(2**31 - 1, 2**31 - 1, zeros),

@@ -19,6 +19,7 @@ from rpbert.models import parse_options
 from rpbert.training.relation_sources import relation_posts
 from tests import hostile
 from tests.conftest import made_posts, tiny
+from tests.data.files import jsonl
 from tests.hostile import ROWS, Broken
 from tests.soak import Soak
 from tests.test_cli import run as command
@@ -60,12 +61,12 @@ def is_left_out(broken: Broken) -> bool:
     assert left_out.count >= 1
     assert broken.place.search(str(left_out))
     found = {post.id: post for post in posts}
-    for row in ROWS if broken.touched is not None else []:
-        if row["id"] not in (broken.touched or ()):
-            post = found[row["id"]]
-            assert (post.text, list(post.words)) == (row["text"], row["tokens"])
-            assert list(post.tags or ()) == row["tags"]
-            assert post.relation in (row["relation"], None)
+    whole = [row for row in ROWS if broken.touched is not None and row["id"] not in broken.touched]
+    for row in whole:
+        post = found[row["id"]]
+        assert (post.text, list(post.words)) == (row["text"], row["tokens"])
+        assert list(post.tags or ()) == row["tags"]
+        assert post.relation in (row["relation"], None)
     return True
 
 
@@ -151,13 +152,14 @@ def test_training_and_scoring_leave_faulty_rows_out_and_say_so(
 
 
 def test_relations_of_other_data_leave_faulty_rows_out_and_say_so(tmp_path: Path) -> None:
-    row = '{"id": "%d", "text": "RT", "image": "data/images/%d.jpg", "relation": 1}'
-    rows = [row % (0, 0), "{broken", row % (1, 1)]
-    (tmp_path / "relations.jsonl").write_text("\n".join(rows))
-    given = {"path": data_folder(tmp_path / "data"), "relations": tmp_path / "relations.jsonl"}
+    row = {"text": "RT", "relation": 1}
+    rows = [{"id": str(i), "image": f"data/images/{i}.jpg", **row} for i in range(3)]
+    relations = jsonl(tmp_path / "relations.jsonl", [rows[0], {"id": "x"}, rows[1]])
+    given = DataSettings(path=data_folder(tmp_path / "data"), relations=relations)
     reader, posts = tiny("rpbert").collator().evidence, made_posts()
     with pytest.raises(InputError, match=r"relations\.jsonl:2"):
-        relation_posts(DataSettings(**given), posts, "joined", reader, seed=0)
-    supply = relation_posts(DataSettings(**given, lenient=True), posts, "joined", reader, seed=0)
+        relation_posts(given, posts, "joined", reader, seed=0)
+    lenient = given.model_copy(update={"lenient": True})
+    supply = relation_posts(lenient, posts, "joined", reader, seed=0)
     assert [post.id for post in supply.known] == ["0", "1"]
     assert "labels (2 posts); data.lenient: 1 faulty row" in supply.description

@@ -37,30 +37,26 @@ class Reader(HTMLParser):
 
 
 HOSTILE = '<script>alert("1")</script> & </p></style> <b'
-POST = Prediction(
-    "1",
-    f"{HOSTILE} at Lake Como 'now'",
-    [
-        Entity(HOSTILE, 'X"><i>', 0, len(HOSTILE), 0.5),
-        Entity("Lake Como", "LOC", len(HOSTILE) + 4, len(HOSTILE) + 13, 0.98),
-    ],
-    0.25,
-    "used",
-)
+END = len(HOSTILE)
+ENTITIES = [
+    Entity(HOSTILE, 'X"><i>', 0, END, 0.5),
+    Entity("Lake Como", "LOC", END + 4, END + 13, 0.98),
+]
+POST = Prediction("1", f"{HOSTILE} at Lake Como 'now'", ENTITIES, 0.25, "used")
 
 
 def test_a_post_that_looks_like_html_is_shown_as_text() -> None:
     read = Reader(POST._repr_html_())
-    assert [tag for tag, _ in read.elements] == (
-        ["div", "style", "p", "mark", "span", "mark", "span", "p", "meter"]
-    )
+    tags = ["div", "style", "p", "mark", "span", "mark", "span", "p", "meter"]
+    assert [tag for tag, _ in read.elements] == tags
     assert not read.open
     marks = [attributes for tag, attributes in read.elements if tag == "mark"]
     assert [mark["data-label"] for mark in marks] == ['X"><i>', "LOC"]
     assert marks[1]["title"] == "LOC, score 0.98"
     shown = f"{HOSTILE}X\"><i> at Lake ComoLOC 'now'"
     assert read.text["p"].startswith(shown)
-    assert (dict(read.elements)["meter"]["value"], "r = 0.25" in read.text["p"]) == ("0.2500", True)
+    assert dict(read.elements)["meter"]["value"] == "0.2500"
+    assert "r = 0.25" in read.text["p"]
 
 
 @given(st.text(max_size=40))
@@ -71,13 +67,9 @@ def test_any_text_comes_back(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("image", "relation", "said"),
-    [
-        ("used", None, "without a weight"),
-        ("none", 0.0, "no image"),
-        ("missing", 0.0, "missing"),
-        ("unreadable", 0.0, "unreadable"),
-    ],
-)
+    [("used", None, "without a weight"), ("none", 0.0, "no image"),
+     ("missing", 0.0, "missing"), ("unreadable", 0.0, "unreadable")],
+)  # fmt: skip
 def test_what_became_of_the_image_is_said(
     image: ImageStatus, relation: float | None, said: str
 ) -> None:
@@ -91,8 +83,7 @@ def test_displacy_draws_it() -> None:
     displacy = pytest.importorskip("spacy").displacy
     post = replace(POST, entities=[replace(e, label="LOC") for e in POST.entities])
     drawn = Reader(displacy.render(post.to_displacy(), style="ent", manual=True, jupyter=False))
-    marks = [attributes for tag, attributes in drawn.elements if tag == "mark"]
-    assert len(marks) == 2
+    assert [tag for tag, _ in drawn.elements].count("mark") == 2
     shown = " ".join(drawn.text["mark"].split())
     assert shown == f"{' '.join(HOSTILE.split())} LOC Lake Como LOC"
     assert [mark["label"] for mark in POST.to_displacy()["ents"]] == ['X"><i>', "LOC"]

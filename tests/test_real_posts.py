@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from rpbert.config.run import RunSettings
 from rpbert.data.readers import open_data
 from rpbert.evaluation.evaluate import evaluate_posts
 from rpbert.inference import Tagger
@@ -18,6 +17,7 @@ from rpbert.training.train import train
 from rpbert.types import Post
 from tests.conftest import tiny
 from tests.families import SHAPE
+from tests.training_runs import settings
 
 YEARS = ("twitter2015", "twitter2017")
 
@@ -31,15 +31,9 @@ def real_posts(shared: Path) -> list[Post]:
 def test_the_published_shapes_run_forward_backward_and_predict(shared: Path) -> None:
     """BERT-base and ResNet-152 with random weights, Table 2's tagger."""
     posts = real_posts(shared)[4:6]
-    options = parse_options(
-        {
-            "system": "rpbert",
-            "encoder": {"shape": {}, "vocabulary": 500},
-            "evidence": {"blocks": {"shape": "resnet-152"}},
-            "tagger": {"lstm_hidden": 1024},
-        }
-    )
-    model = TaggingModel.create(options, posts)
+    encoder, blocks = {"shape": {}, "vocabulary": 500}, {"blocks": {"shape": "resnet-152"}}
+    given = {"system": "rpbert", "encoder": encoder, "evidence": blocks}
+    model = TaggingModel.create(parse_options({**given, "tagger": {"lstm_hidden": 1024}}), posts)
     model.system.train()
     batch = model.collator().with_gold(posts)
     assert batch.evidence[0].values.shape == (2, 3, 224, 224)
@@ -65,30 +59,16 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
         lines.append(json.dumps(row) + "\n")
     for split in ("train", "dev"):
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
-    rates = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
     shape = {**SHAPE, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 128}
     stages = {"depths": [1, 1, 1], "hidden_sizes": [8, 16, 32], "embedding_size": 8}
-    network = {"shape": {"layer_type": "basic", **stages}, "image_size": 64}
-    settings = RunSettings.model_validate(
-        {
-            "preset": "tuned",
-            "model": {
-                "system": "rpbert",
-                "encoder": {"shape": shape, "vocabulary": 500},
-                "evidence": {"blocks": network},
-                "tagger": {"word_dimension": 32, "lstm_hidden": 32, "dropout": 0.0},
-            },
-            "data": {"path": tmp_path},
-            "training": {
-                "epochs": 30,
-                "batch_size": 2,
-                "decay": "constant",
-                "relation": rates,
-                "tagging": rates,
-            },
-        }
-    )
-    result = train(settings, tmp_path / "run")
+    model = {
+        "system": "rpbert",
+        "encoder": {"shape": shape, "vocabulary": 500},
+        "evidence": {"blocks": {"shape": {"layer_type": "basic", **stages}, "image_size": 64}},
+        "tagger": {"word_dimension": 32, "lstm_hidden": 32, "dropout": 0.0},
+    }
+    run = settings(tmp_path, epochs=30, batch_size=2, decay="constant")
+    result = train(run.model_copy(update={"model": model}), tmp_path / "run")
     evaluation = evaluate_posts(Tagger.from_pretrained(result.model), posts)
     assert evaluation.tags is not None
     assert evaluation.tags.strict.f1 == 1.0

@@ -18,6 +18,7 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError
 from rpbert.types import Prediction
 from tests.conftest import tiny
+from tests.data.files import jsonl
 from tests.soak import Soak
 
 EMOJI = ["👩\u200d👩\u200d👧\u200d👦", "👍🏽", "🏴\u200d☠️", "🇫🇷", "1️⃣", "❤️", "🏳️\u200d🌈", "☺︎", "😀"]
@@ -90,16 +91,14 @@ def tag_texts(folder: Path, times: int) -> Counter[str]:
         tagger = taggers[number % len(taggers)]
         texts = [text_of(draw) for _ in range(50)]
         if number % 4 == 0:
-            tokens = [text.split(" ") for text in texts]
-            found = tagger.predict_batch([{"tokens": words} for words in tokens])
+            found = tagger.predict_batch([{"tokens": text.split(" ")} for text in texts])
         elif number % 4 == 1:
-            path = folder / "posts.jsonl"
-            rows = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
-            path.write_text("\n".join(rows))
+            rows = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+            path = jsonl(folder / "posts.jsonl", rows)
             source = open_data(path, SPLITTERS[tagger.model.vocabulary.marks])
             found = list(tagger.predict_stream(source.read("all")))
             # In JSON two halves of a pair that meet are one character.
-            texts = [json.loads(row)["text"] for row in rows]
+            texts = [json.loads(json.dumps(text)) for text in texts]
         else:
             found = tagger.predict_batch(texts)
         for text, prediction in zip(texts, found, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ both_styles = pytest.mark.parametrize("splitter", SPLITTERS.values(), ids=SPLITT
 ATOMS = ["http://", "www.", "@", "#", "$", "-", "'", "_", "^", ":", ")", "<3", "1", ",", "a", "é",
          "\u0301", "\u200d", "\ufe0f", "\u20e3", "👩", "🏽", "🇫", "🇷", "🏴", "\U000e0067",
          "\0", "\ud800", " ", "\n", "\u3000", "\u2028", "ह", "ि", "漢"]  # fmt: skip
-SPLITTERS["joined"].split("é")  # makes its patterns once, which is not to be timed
+UNITS = [*ATOMS, "http://.", "-_", "^_", "1,", "a-", "👩\u200d", ":-"]
 any_text = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=()), max_size=80),
     st.lists(st.sampled_from(ATOMS), max_size=40).map("".join),
@@ -41,30 +42,25 @@ def words_of(splitter: WordSplitter, text: str) -> list[str]:
     return [text[start:end] for start, end in splitter.split(text)]
 
 
-def owners(spans: list[tuple[int, int]], length: int) -> list[int]:
-    """How many spans hold each character."""
-    counts = [0] * length
-    for start, end in spans:
-        for i in range(start, end):
-            counts[i] += 1
-    return counts
+def cover(splitter: WordSplitter, text: str) -> None:
+    """Hold words to a text: each visible character is in one of them, and they align with it."""
+    spans = splitter.split(text)
+    owned = [i for start, end in spans for i in range(start, end)]
+    assert owned == [i for i, sign in enumerate(text) if not sign.isspace()]
+    assert all(start < end for start, end in spans)
+    assert align(words_of(splitter, text), text) == spans
 
 
 @both_styles
 @given(text=any_text)
 def test_each_visible_character_belongs_to_one_word(splitter: WordSplitter, text: str) -> None:
-    spans = splitter.split(text)
-    assert owners(spans, len(text)) == [0 if sign.isspace() else 1 for sign in text]
-    assert spans == sorted(spans)
-    assert all(start < end for start, end in spans)
+    cover(splitter, text)
 
 
 @both_styles
-@pytest.mark.parametrize("unit", [*ATOMS, "http://.", "-_", "^_", "1,", "a-", "👩\u200d", ":-"])
-def test_ten_thousand_characters_of_anything(splitter: WordSplitter, unit: str) -> None:
-    text = unit * (10_000 // len(unit))
-    spans = splitter.split(text)
-    assert owners(spans, len(text)) == [0 if sign.isspace() else 1 for sign in text]
+def test_ten_thousand_characters_of_anything(splitter: WordSplitter) -> None:
+    for unit in UNITS:
+        cover(splitter, unit * (10_000 // len(unit)))
 
 
 UNSPACED = {
@@ -122,12 +118,6 @@ def test_the_style_of_a_training_set_is_told_from_it() -> None:
     assert words_of(SPLITTERS["joined-runs"], "今天 在") == ["今天", "在"]
 
 
-@both_styles
-@given(text=any_text)
-def test_words_align_with_the_text_they_come_from(splitter: WordSplitter, text: str) -> None:
-    assert align(words_of(splitter, text), text) == splitter.split(text)
-
-
 def test_alignment_stops_at_the_first_word_not_found() -> None:
     assert align(["b", "", "c", "a", "d"], "a  bc d") == [(3, 4), (4, 4), (4, 5)]
 
@@ -149,22 +139,23 @@ def posts_of(style: str, count: int = 40) -> list[Post]:
     return [Post.from_words(str(i), words) for i in range(count)]
 
 
-@pytest.mark.parametrize("style", ["joined", "apart"])
-@pytest.mark.parametrize("model", ["joined", "apart"])
-def test_the_other_style_is_warned_of_once(style: str, model: str) -> None:
-    assert warned(MarksWatch(model), posts_of(style)) == (style != model)
-
-
-def test_few_marks_and_a_mixture_say_nothing() -> None:
+def test_the_other_style_is_warned_of_once_and_few_marks_or_a_mixture_are_not() -> None:
+    for style, model in product(("joined", "apart"), repeat=2):
+        assert warned(MarksWatch(model), posts_of(style)) == (style != model)
     assert warned(MarksWatch("apart"), posts_of("joined", (ENOUGH_MARKS - 1) // 3)) == 0
-    mixed = [
-        post for pair in zip(posts_of("joined"), posts_of("apart"), strict=True) for post in pair
-    ]
+    pairs = zip(posts_of("joined"), posts_of("apart"), strict=True)
+    mixed = [post for pair in pairs for post in pair]
     assert warned(MarksWatch("apart"), mixed) == warned(MarksWatch("joined"), mixed) == 0
 
 
-@pytest.mark.parametrize(("style", "other"), [("joined", "apart"), ("apart", "joined")])
-def test_raw_text_follows_the_model(style: str, other: str) -> None:
+both_ways = pytest.mark.parametrize(
+    ("name", "style", "other"),
+    [("twitter2015", "joined", "apart"), ("twitter2017", "apart", "joined")],
+)
+
+
+@both_ways
+def test_raw_text_follows_the_model(name: str, style: str, other: str) -> None:
     """The same texts give the words of the style that the model remembers, without a warning."""
     model = tiny("bilstm_crf")
     model = replace(model, vocabulary=replace(model.vocabulary, marks=style))
@@ -173,14 +164,11 @@ def test_raw_text_follows_the_model(style: str, other: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tagger.predict_batch([TEXT] * 40)
-    with pytest.warns(SplittingWarning, match="give the raw text"):
+    with pytest.warns(SplittingWarning):
         Tagger(model, "cpu").predict_batch(posts_of(other))
 
 
-@pytest.mark.parametrize(
-    ("name", "style", "other"),
-    [("twitter2015", "joined", "apart"), ("twitter2017", "apart", "joined")],
-)
+@both_ways
 def test_the_styles_of_the_real_sets(shared: Path, name: str, style: str, other: str) -> None:
     posts = list(open_data(shared / name).read("dev"))
     assert warned(MarksWatch(style), posts) == 0
