@@ -31,7 +31,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "modules/gates": ("modules/test_gates", "models/test_rpbert"),
     "models/rpbert": ("models/test_rpbert", "models/test_several_images", "test_systems"),
     "models/tagger": ("models", "test_systems"),
-    "data/collate": ("data/test_collate", "test_languages", "test_text", "test_systems"),
+    "data/collate": ("data/test_collate", "test_text", "test_systems"),
     "data/labels": ("data/test_labels", "evaluation/test_scoring"),
     "evaluation/scoring": ("evaluation/test_scoring", "evaluation/test_evaluation"),
     "batch/plan": ("batch/test_plan",),

@@ -31,16 +31,25 @@ ROWS = [{"id": str(i), **GOOD, "relation": i % 2, "image": f"{i}.jpg"} for i in 
 STRINGS = dict.fromkeys(("id", "text", "image", "caption"), pa.string())
 LISTS = dict.fromkeys(("tokens", "tags"), pa.list_(pa.string()))
 SCHEMA = pa.schema({**STRINGS, **LISTS, "relation": pa.float64()})
-BAD_VALUES: dict[str, list[Any]] = {
-    "id": [None, "", 1.5, True, [], {}],
-    "text": [5, "something else", ["RT"], {}],
-    "tokens": [5, "RT", [1], [None], ["Como", "RT"], {}],
-    "tags": [5, ["O"], ["B-PER"] * 9, ["PER"] * 5, ["O", "B-PER", "I-PER", "O", None], "O O O O O"],
-    "relation": [2, -1, "1", True, [], float("nan"), float("inf")],
-    "image": [5, "../x.jpg", "/etc/passwd", "a/../../b", "C:\\x", "http://x/y.jpg", "a\0b", [], {}],
-    "caption": [5, [], {}, True],
-    "entities": [{}, [5], [{"start": 0}], [{"start": 0, "end": 99, "label": "PER"}], "PER"],
-}
+_OUTSIDE = ("../x", "a/../../x", "/etc/passwd", "..\\x", "C:\\x", "http://t.co/x", "a\0b")
+BAD_VALUES: dict[str, list[tuple[Any, str]]] = {
+    "id": [(None, "id None"), ("", "id ''"), (1.5, "id 1.5"), (True, "id True"), ([], "")],
+    "text": [(5, "text 5"), ("something else", ""), (["RT"], "text ['RT']"), ({}, "text {}")],
+    "tokens": [(5, "tokens 5"), ("RT", "'RT'"), (["RT", 1], ""), ([None], ""), ({}, ""),
+               (["Como", "RT"], "token 2, 'RT'")],
+    "tags": [(5, "tags 5"), (["O"], "1 tags for 5"), (["B-PER"] * 9, "9 tags"), ("O O", "'O O'"),
+             (["PER"] * 5, "the tag 'PER'"), (["O", "B-PER", "I-PER", "O", None], "")],
+    "relation": [(2, "2"), (-1, "-1"), ("1", "'1'"), (True, "True"), ([0, 2], "2"),
+                 (10**400, "1000"), (float("nan"), "nan"), (float("inf"), "inf")],
+    "image": [(5, "image 5"), ({}, "image {}"), ({"url": "x.jpg"}, "image {'url'"),
+              ({"bytes": None}, "{'bytes'"), ({"bytes": "a", "path": None}, "image bytes 'a'"),
+              (["a", 5], "image 5"), (["a", ["b"]], "image ['b']"), (["a"] * 17, "17 images"),
+              *((path, "the image") for path in _OUTSIDE)],
+    "caption": [(5, "caption 5"), ({}, "caption {}"), (True, "caption True")],
+    "entities": [({}, "entities {}"), ([5], "entity 5"), ("PER", "'PER'"), ([{"start": 0}], ""),
+                 ([{"start": 0, "end": 99, "label": "PER"}], "0 to 23")],
+}  # fmt: skip
+"""Values that no row may have, and what is named of them."""
 
 
 def mutated(content: bytes, draw: random.Random, pieces: Sequence[bytes], hits: int = 8) -> bytes:
@@ -113,6 +122,7 @@ def jsonl(folder: Path, draw: random.Random) -> Broken:
     lines = [json.dumps(row).encode() for row in ROWS]
     at = draw.randrange(len(lines))
     line, key = lines[at], draw.choice(sorted(BAD_VALUES))
+    bad = {**ROWS[at], key: draw.choice(BAD_VALUES[key])[0]}
     cut = draw.randrange(1, len(line))
     breaks = [
         line[:cut], line[cut:], line[:cut] + b"\xff" + line[cut:], line + line, b"[" + line + b"]",
@@ -120,7 +130,7 @@ def jsonl(folder: Path, draw: random.Random) -> Broken:
         draw.choice([b'"', b"{"]) * draw.randrange(1, 9),
         line.replace(b'"relation": ', b'"relation": 1e999' + b"9" * draw.randrange(3)),
     ]  # fmt: skip
-    breaks += [json.dumps({**ROWS[at], key: draw.choice(BAD_VALUES[key])}).encode()] * len(breaks)
+    breaks += [json.dumps(bad).encode()] * len(breaks)
     lines[at] = draw.choice(breaks)
     folder.mkdir(parents=True)
     path = folder / "train.jsonl"
@@ -133,7 +143,7 @@ def parquet(folder: Path, draw: random.Random) -> Broken:
     folder.mkdir(parents=True)
     path, at = folder / "train.parquet", draw.randrange(len(ROWS))
     key = draw.choice(["id", "text", "tokens", "tags", "relation", "image"])
-    bad = draw.choice([value for value in BAD_VALUES[key] if _fits(key, value)])
+    bad = draw.choice([value for value, _ in BAD_VALUES[key] if _fits(key, value)])
     mutate = draw.random() < 0.5
     given = [{**row, key: bad} if row["id"] == str(at) and not mutate else row for row in ROWS]
     pq.write_table(pa.Table.from_pylist(given, schema=SCHEMA), path)
@@ -152,24 +162,13 @@ def _fits(key: str, value: Any) -> bool:
     return value is not True
 
 
-SETTINGS: dict[str, Any] = {
-    "preset": "tuned",
-    "model": {
-        "system": "rpbert",
-        "gate": "soft",
-        "encoder": {"shape": {"hidden_size": 16}, "vocabulary": 200},
-        "evidence": {"blocks": {"shape": "resnet-18", "image_size": 32}},
-        "tagger": {"word_dimension": 12, "dropout": 0.1},
-    },
-    "data": {"path": "posts"},
-    "training": {"epochs": 3, "tagging": {"head": 0.01}, "clip_norm": 1.0, "tensorboard": False},
-}
+SETTINGS = Path(__file__).parents[1] / "configs" / "twitter2017-rpbert-minilm.yaml"
 ALIASES = [f"{c}: &{c} [{(f'*{b},') * 9}]" for b, c in zip("xabcdefg", "abcdefgh", strict=True)]
 
 
 def settings(folder: Path, draw: random.Random) -> Broken:
     """A YAML file with a misspelt key, a value of the wrong kind, or broken signs."""
-    lines = yaml.safe_dump(SETTINGS, sort_keys=False).splitlines()
+    lines = yaml.safe_dump(yaml.safe_load(SETTINGS.read_text()), sort_keys=False).splitlines()
     at = draw.randrange(len(lines))
     line = lines[at]
     key, _, value = line.partition(":")

@@ -61,8 +61,7 @@ def test_published_relation_labels_without_tweets_are_still_reported(shared: Pat
     assert "no tweets" in {quirk["kind"] for quirk in report["quirks"]}
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
+def test_everything_of_a_small_folder(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {
         "train.txt": "IMGID:a\nAnna\tB-PER\n\nIMGID:a\nx\tI-LOC\n\nIMGID:b\ny\tB-LOC\nz\tI-LOC\n\n",
         "test.txt": "IMGID:c\n#x\tO\n\nIMGID:b\ny\tB-OTHER",
@@ -74,11 +73,7 @@ def small(tmp_path: Path) -> Path:
     regions = {"b/features": np.ones((2, 3), np.float32), "b/boxes": np.zeros((2, 4), np.float32)}
     save_file(regions, tmp_path / "regions.safetensors")
     picture(0).save(tmp_path / "images" / "a.jpg")
-    return tmp_path
-
-
-def test_everything_of_a_small_folder(small: Path) -> None:
-    report = json.loads(json.dumps(check(small)))
+    report = json.loads(json.dumps(check(tmp_path)))
     assert list(report) == ["path", "splits", "quirks", "notes"]
     misc = {"total": 1, "by_type": {"MISC": 1}}
     assert report["splits"] == {
@@ -99,23 +94,19 @@ def test_everything_of_a_small_folder(small: Path) -> None:
         },
     }  # fmt: skip
     assert [(q["file"], q["line"], q["kind"]) for q in report["quirks"]] == [
-        ("captions.tsv", 2, "empty value"),
-        ("train.txt", 5, "lone I- tag"),
-        ("train.txt", 4, "id given twice"),
-        ("train.txt", 7, "image missing"),
-        ("test.txt", 1, "image unreadable"),
-        ("test.txt", 5, "OTHER for MISC"),
-        ("test.txt", 5, "no blank line at the end"),
-        ("test.txt", 4, "image missing"),
+        ("captions.tsv", 2, "empty value"), ("train.txt", 5, "lone I- tag"),
+        ("train.txt", 4, "id given twice"), ("train.txt", 7, "image missing"),
+        ("test.txt", 1, "image unreadable"), ("test.txt", 5, "OTHER for MISC"),
+        ("test.txt", 5, "no blank line at the end"), ("test.txt", 4, "image missing"),
         ("test.txt", 4, "id in two splits"),
-    ]
+    ]  # fmt: skip
     report["splits"]["train"]["posts"] = 1234
     report["quirks"] += [
         {"file": "a.txt", "line": line, "kind": "z", "detail": ""} for line in (9, 3, 4, 5)
     ]
     lines = render(report).splitlines()
     rows = [line.split() for line in lines]
-    assert lines[0] == str(small)
+    assert lines[0] == str(tmp_path)
     assert rows.count(["PER", "1", "0"]) == 2
     assert ["posts", "1,234", "2"] in rows
     assert ["images", "missing", "1", "1"] in rows

@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count, pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,12 +23,10 @@ from rpbert.data.collate import (
     shuffled_batches,
     windows,
 )
-from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import MAX_WORD_LENGTH, Vocabulary, learn_wordpieces, tag_set
 from rpbert.errors import InputError
-from rpbert.evidence.base import EvidenceReader, ImageReader
+from rpbert.evidence.base import EvidenceReader
 from rpbert.types import Post
-from tests.conftest import picture
 
 VOCABULARY = Vocabulary(tag_set(["LOC", "PER"]), tuple("abc"), ("ab", "c"))
 TOKENIZER = learn_wordpieces([["ab", "abc", "cab", "bca"]] * 4, 100)
@@ -131,19 +128,6 @@ def test_gold_tags_and_relations_come_only_when_asked_for() -> None:
     assert (partial.tags, partial.relations) == (None, None)
     with pytest.raises(InputError, match=r"^train.txt:3: found tag B-GPE"):
         COLLATE.with_gold([post("ab").with_(tags=("B-GPE",), origin="train.txt:3")])
-
-
-def test_images_are_decoded_once_and_failures_have_no_tokens(tmp_path: Path) -> None:
-    picture(1).save(tmp_path / "a.png")
-    (tmp_path / "broken.jpg").write_bytes(b"nothing")
-    sources = [tmp_path / name for name in ("a.png", "a.png", "no.jpg", "broken.jpg")]
-    posts = [post("ab").with_(image=image) for image in [*sources, None]]
-    reader = EvidenceReader([ImageReader(Preprocessing(32), MIB)])
-    batch = Collator(VOCABULARY, None, reader)(posts)
-    assert batch.image_status == ("used", "used", "missing", "unreadable", "none")
-    (pixels,) = batch.evidence
-    assert pixels.of_post.flatten().tolist() == [0, 0, -1, -1, -1]
-    assert pixels.values.shape == (1, 3, 32, 32)
 
 
 @given(st.lists(st.integers(0, 30), max_size=80), st.integers(1, 9), st.text(max_size=3))

@@ -125,16 +125,16 @@ def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
     assert [fault.where for fault in faults] == [f"{path}:b"]
 
 
-def header(kind: bytes, size: int, form: int) -> bytes:
+def header(kind: bytes, size: int = 0) -> bytes:
     info = tarfile.TarInfo("x")
     info.type, info.size = kind, size
-    return info.tobuf(form)
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 # A list of extended values that claims 2 GB in front of everything.
-HUGE_HEADER = header(tarfile.XHDTYPE, 2**31, tarfile.USTAR_FORMAT)
+HUGE_HEADER = header(tarfile.XHDTYPE, 2**31)
 # Each announces a longer name for the next, which the library reads by calling itself.
-HEADERS_WITHOUT_END = header(tarfile.GNUTYPE_LONGNAME, 0, tarfile.GNU_FORMAT) * 1500
+HEADERS_WITHOUT_END = header(tarfile.GNUTYPE_LONGNAME) * 1500
 
 
 def pointing_back(content: bytes) -> bytes:
