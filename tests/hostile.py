@@ -78,14 +78,11 @@ def mutated(content: bytes, draw: random.Random, pieces: Sequence[bytes], hits: 
 
 @dataclass(frozen=True)
 class Broken:
-    """A file with one fault at a place that messages have to name.
-
-    Nothing may be left of the posts `touched`, None where it is the whole file.
-    """
+    """A file with one fault."""
 
     path: Path
-    place: re.Pattern[str]
-    touched: set[str] | None
+    place: re.Pattern[str]  # that messages have to name
+    touched: set[str] | None  # the posts of which nothing may be left; None: of the whole file
 
 
 def conll(folder: Path, draw: random.Random) -> Broken:
@@ -156,10 +153,9 @@ def parquet(folder: Path, draw: random.Random) -> Broken:
 def _fits(key: str, value: Any) -> bool:
     """Whether a value can be written to a column; there, a number may stand for true."""
     try:
-        pa.array([value], SCHEMA.field(key).type)
+        return value is not True and bool(pa.array([value], SCHEMA.field(key).type))
     except (pa.ArrowException, TypeError, ValueError):
         return False
-    return value is not True
 
 
 SETTINGS = Path(__file__).parents[1] / "configs" / "twitter2017-rpbert-minilm.yaml"
@@ -175,19 +171,13 @@ def settings(folder: Path, draw: random.Random) -> Broken:
     indent = line[: len(line) - len(line.lstrip())]
     wrong = draw.choice(["[]", "{}", "[1, {}]", "!!int x", "2001-99-99", "!!python/name:os.system"])
     breaks = [
-        [key + draw.choice("xyz_") + ":" + value],
-        [key + ": " + wrong],
-        [line, line],
-        [line, indent + " - x"],
-        ["\t" + line],
-        [line + draw.choice(["\0", "\x07", "\ufffe"])],
+        [key + draw.choice("xyz_") + ":" + value], [key + ": " + wrong], [line, line],
+        [line, indent + " - x"], ["\t" + line], [line + draw.choice(["\0", "\x07", "\ufffe"])],
         [key + draw.choice([": &a [*a, *a]", ": *nowhere", ": " + "[" * 5_000])],
         [key + ": " + draw.choice(["[", "{", '"', "'", "}", "@", "`", "%", "a: b: c"])],
-        ["x: &x [1,1,1,1,1,1,1,1,1]", *ALIASES],
-        [indent + "- " + line.strip()],
-        [line.replace(":", " ")],
-        ["---", line],
-    ]
+        ["x: &x [1,1,1,1,1,1,1,1,1]", *ALIASES], [indent + "- " + line.strip()],
+        [line.replace(":", " ")], ["---", line],
+    ]  # fmt: skip
     lines[at : at + 1] = draw.choice(breaks)
     content = "\n".join(lines).encode("utf-8", "surrogatepass")
     if draw.random() < 0.05:

@@ -121,14 +121,6 @@ def test_yaml_of_strangers(tmp_path: Path, text: str, found: str) -> None:
         load_run(tmp_path / "run.yaml")
 
 
-def test_aliases_of_a_few_values_are_taken(tmp_path: Path) -> None:
-    rates = "{tagging: &r {head: 1, encoder: 1, projection: 1, visual: 1}, relation: *r}"
-    text = f"model: {{system: bilstm_crf}}\ndata: {{path: posts}}\ntraining: {rates}\n"
-    (tmp_path / "run.yaml").write_text(text)
-    run = load_run(tmp_path / "run.yaml")
-    assert run.training.tagging == run.training.relation
-
-
 def test_training_and_scoring_leave_faulty_rows_out_and_say_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

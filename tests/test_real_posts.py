@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from rpbert.data.readers import open_data
@@ -15,16 +14,14 @@ from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
 from rpbert.training.train import train
 from rpbert.types import Post
-from tests.conftest import tiny
 from tests.families import SHAPE
 from tests.training_runs import settings
-
-YEARS = ("twitter2015", "twitter2017")
 
 
 def real_posts(shared: Path) -> list[Post]:
     """The 15 posts of either set that are here with their images."""
-    sources = [open_data(shared / "real_pairs" / year) for year in YEARS]
+    years = ("twitter2015", "twitter2017")
+    sources = [open_data(shared / "real_pairs" / year) for year in years]
     return [post for source in sources for split in source.splits for post in source.read(split)]
 
 
@@ -72,15 +69,3 @@ def test_a_small_model_learns_the_training_posts_by_heart(shared: Path, tmp_path
     evaluation = evaluate_posts(Tagger.from_pretrained(result.model), posts)
     assert evaluation.tags is not None
     assert evaluation.tags.strict.f1 == 1.0
-
-
-@pytest.mark.parametrize("year", YEARS)
-def test_real_text_keeps_its_offsets(shared: Path, year: str) -> None:
-    """Every third post of both sets, and the same text given raw."""
-    posts = list(open_data(shared / year).read("dev"))[::3]
-    tagger = Tagger(tiny("bilstm_crf"), "cpu")
-    for given in (posts, [post.text for post in posts]):
-        for post, prediction in zip(posts, tagger.predict_batch(given), strict=True):
-            assert prediction.text == post.text
-            for entity in prediction.entities:
-                assert post.text[entity.start : entity.end] == entity.text

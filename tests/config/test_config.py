@@ -50,7 +50,9 @@ def test_the_paper_preset_is_table_2(tmp_path: Path) -> None:
 
 def test_overrides_go_before_the_file_and_the_file_before_the_preset(tmp_path: Path) -> None:
     path = written(tmp_path, preset="tuned", training={"tagging": {"head": 7.0}})
-    run = load_run(path, ["training.batch_size=3", "model.gate=soft", "data.path=/x"])
+    rates = "training.relation={head: &r 1, encoder: *r, projection: *r, visual: *r}"
+    run = load_run(path, ["training.batch_size=3", "model.gate=soft", "data.path=/x", rates])
+    assert run.training.relation.encoder == run.training.relation.head == 1
     assert (run.training.tagging.head, run.training.tagging.encoder) == (7.0, 1e-4)
     assert (run.training.epochs, run.training.batch_size) == (5, 3)
     assert (run.model["gate"], run.data.path) == ("soft", Path("/x"))
