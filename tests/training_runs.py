@@ -39,21 +39,11 @@ def data_folder(folder: Path, *, relations: bool = True) -> Path:
 
 
 def settings(data: Path, system: str = "rpbert", **training: Any) -> RunSettings:
-    return RunSettings.model_validate(
-        {
-            "preset": "tuned",
-            "model": {"system": system, "tagger": TAGGER, **TINY[system]},
-            "data": {"path": data},
-            "training": {
-                "epochs": 2,
-                "batch_size": 4,
-                "relation": RATES,
-                "tagging": RATES,
-                "device": "cpu",
-                **training,
-            },
-        }
-    )
+    rates = {"relation": RATES, "tagging": RATES}
+    own = {"epochs": 2, "batch_size": 4, "device": "cpu", **rates, **training}
+    model = {"system": system, "tagger": TAGGER, **TINY[system]}
+    given = {"preset": "tuned", "model": model, "data": {"path": data}, "training": own}
+    return RunSettings.model_validate(given)
 
 
 def with_data(chosen: RunSettings, **data: Any) -> RunSettings:
@@ -65,10 +55,8 @@ def with_data(chosen: RunSettings, **data: Any) -> RunSettings:
 def python(*given: str) -> str:
     """What a process prints that computes with one thread on CPUs, and ends well."""
     own = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, *given], capture_output=True, text=True, cwd=root, env=own
-    )
+    command, root = [sys.executable, *given], Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=own)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -23,7 +23,7 @@ from tests.killing import FAULTS, KILLED, REFUSED, Fault, FaultyDisk, outcome
 from tests.soak import Soak
 
 DISK = pytest.mark.slow(
-    "write, sync or rename fails (ENOSPC, EIO, kill, power cut) in a save", "all"
+    "write, sync or rename fails (ENOSPC, EIO, kill, power cut) in a save", "every one"
 )
 MODELS = tiny("bilstm_crf"), tiny("bilstm_crf")
 MODELS[1].notes["second"] = True
@@ -141,7 +141,7 @@ def test_a_disk_that_fails_in_a_save_leaves_the_one_before(
         code = outcome(partial(over, disk))
         assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
         new += replaced(model, disk.below)
-    assert new > 0 or every > 1  # some faults come when all is on the disk
+    assert every > 1 or (new > 0 and len(cases) >= 50)  # some come when all is on the disk
     soak(f"{len(cases)} faults: {len(cases) - new} times the one before loads, {new} the new one")
 
 
