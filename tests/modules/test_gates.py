@@ -120,6 +120,7 @@ def test_gates_without_a_classifier_let_through_all_or_what_the_labels_say() -> 
 def test_what_r_lets_through_and_when_its_gradient_passes() -> None:
     r = torch.tensor([[0.0, 0.4], [0.5, 1.0]], requires_grad=True)
     assert torch.equal(Propagation()(r), r)  # Eq. 3
+    assert Propagation()(r).requires_grad
     torch.testing.assert_close(Propagation(floor=0.2)(r), 0.2 + 0.8 * r)
     for start, progress in ((0, None), (0, 0), (0.5, None), (0.5, 0.4), (0.5, 0.5), (1, 1)):
         propagation = Propagation(gradient_from=start)
