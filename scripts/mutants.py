@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 TARGETS: dict[str, tuple[str, ...]] = {
     "modules/crf": ("modules/test_crf", "test_inference"),
     "modules/gates": ("modules/test_gates", "models/test_rpbert"),
-    "models/rpbert": ("models/test_rpbert", "models/test_several_images", "test_systems"),
+    "models/rpbert": ("models/test_rpbert", "models/test_sources", "test_systems"),
     "models/tagger": ("models", "test_systems"),
     "data/collate": ("data/test_collate", "test_text", "test_systems"),
     "data/labels": ("data/test_labels", "evaluation/test_scoring"),

@@ -33,14 +33,10 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 DEBERTA: dict[str, Any] = {  # as version 3 has them
-    "relative_attention": True,
-    "position_biased_input": False,
-    "pos_att_type": ["p2c", "c2p"],
-    "position_buckets": 8,
-    "norm_rel_ebd": "layer_norm",
-    "share_att_key": True,
+    "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True,
     "max_relative_positions": -1,
-}
+}  # fmt: skip
 TEXT_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {}),
     "roberta": ("Roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
@@ -66,26 +62,22 @@ def published(family: str) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     name, fields = TEXT_FAMILIES[family]
     tokenizer = TOKENIZERS[family](folder)
-    config = getattr(transformers, f"{name}Config")
+    made = getattr(transformers, f"{name}Config")
+    config = made(**{**SHAPE, **fields, "vocab_size": len(tokenizer)})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = getattr(transformers, f"{name}Model")(
-            config(**{**SHAPE, **fields, "vocab_size": len(tokenizer)})
-        )
+        model = getattr(transformers, f"{name}Model")(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 def _byte_level(special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    named = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=320, **named))
     return tokenizer
 
 
@@ -96,11 +88,10 @@ def _roberta(_: Path) -> PreTrainedTokenizerBase:
 
 
 def _modernbert(_: Path) -> PreTrainedTokenizerBase:
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level(special),
-        **{f"{token[1:-1].lower()}_token": token for token in special},
-    )
+    special = {
+        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=_byte_level([*special.values()]), **special)
 
 
 def _bertweet(folder: Path) -> PreTrainedTokenizerBase:

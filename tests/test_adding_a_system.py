@@ -34,11 +34,8 @@ def _added(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(target, name, entry)
 
 
-def test_it_is_one_short_file() -> None:
+def test_it_is_one_short_file_and_listed() -> None:
     assert len([line for line in FILE.splitlines() if line.strip()]) <= 40
-
-
-def test_it_is_listed() -> None:
     row = next(row for row in describe_systems() if row["name"] == "mean_image")
     assert row["evidence"] == ["blocks", "global", "regions", "captions", "ocr"]
     assert row["parameters"] > 50_000_000

@@ -15,7 +15,7 @@ from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.models.tagger import TaggerOutput
 from rpbert.types import Post
-from tests.conftest import EVIDENCE, made_posts, tiny
+from tests.conftest import EVIDENCE, RESNET, made_posts, tiny
 
 WAYS: list[tuple[Backend, Precision, float]] = [("torch", "bf16", 0.05)]
 if onednn_available():
@@ -27,23 +27,22 @@ SYSTEMS: list[tuple[str, dict[str, Any]]] = [
     ("vilbert", {}),
     ("rpbert", {}),
     ("rpbert", {"evidence": EVIDENCE["global"]}),
+    ("rpbert", {"evidence": EVIDENCE["captions"]}),
     ("rpbert", {"encoder": "deberta-v3"}),
 ]
-needs_onednn = pytest.mark.skipif(not onednn_available(), reason="this PyTorch has no oneDNN")
 
 
 def some_posts() -> list[Post]:
-    """With and without an image, empty, and longer than the encoder."""
+    """With an image, without, and with two, empty, and longer than the encoder."""
     posts = [*made_posts(), Post.from_words("empty", ())]
+    posts[3] = posts[3].with_(images=(*posts[3].images, *posts[4].images))
     posts[2] = posts[2].with_(image=None)
     return [*posts, Post.from_words("long", ("a", "very", "long", "post") * 30)]
 
 
-def answer(output: TaggerOutput, mask: Tensor) -> Tensor:
+def answer(output: TaggerOutput, mask: Tensor) -> Any:
     """The emissions of the real words, or of a system that tags none the relation scores."""
-    found = output.relation_score if output.emissions is None else output.emissions[mask]
-    assert found is not None
-    return found
+    return output.relation_score if output.emissions is None else output.emissions[mask]
 
 
 @pytest.mark.parametrize(("backend", "precision", "tolerance"), WAYS)
@@ -63,44 +62,34 @@ def test_a_backend_computes_what_the_system_computes(
     assert answer(found, mask).dtype == torch.float32
     near: Any = {"atol": tolerance, "rtol": tolerance}
     torch.testing.assert_close(answer(found, mask), answer(plain, mask), **near)
-    if plain.relation_score is not None:
-        torch.testing.assert_close(found.relation_score, plain.relation_score, **near)
+    for name in ("relation_score", "source_scores"):
+        if getattr(plain, name) is not None:
+            torch.testing.assert_close(getattr(found, name), getattr(plain, name), **near)
     torch.testing.assert_close(alone, answer(found, mask), **near)
     assert list(model.system.state_dict()) == names
 
 
-def test_torch_in_float32_is_the_model_itself() -> None:
-    model = tiny("rpbert")
-    assert Tagger(model, "cpu").decoder.system is model.system
-
-
-@needs_onednn
+@pytest.mark.skipif(not onednn_available(), reason="this PyTorch has no oneDNN")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_heavy_parts_of_a_copy_are_rebuilt(precision: Precision) -> None:
-    system = tiny("rpbert").system.train()
+@pytest.mark.parametrize("act", ["relu", "gelu"])  # without rectifiers a network is left as it is
+def test_the_heavy_parts_of_a_copy_are_rebuilt(precision: Precision, act: str) -> None:
+    shape = {**RESNET, "hidden_act": act}
+    model = tiny("rpbert", evidence={"blocks": {"shape": shape, "image_size": 32}})
+    system = model.system.train()
     kinds = {type(part) for part in system_for(system, "kernels", precision, "cpu").modules()}
-    assert KernelBlocks in kinds
+    assert (KernelBlocks in kinds) == (act == "relu")
     assert (Int8Encoder in kinds) == (precision == "int8")
     assert system.training
     assert not {type(part) for part in system.modules()} & {KernelBlocks, Int8Encoder}
 
 
-@needs_onednn
-def test_a_network_without_rectifiers_is_left_as_it_is() -> None:
-    shape = {**EVIDENCE["blocks"]["blocks"]["shape"], "hidden_act": "gelu"}
-    model = tiny("rpbert", evidence={"blocks": {"shape": shape, "image_size": 32}})
-    system = system_for(model.system, "kernels", "fp32", "cpu")
-    assert KernelBlocks not in {type(part) for part in system.modules()}
-
-
-def test_auto_is_what_the_processor_multiplies() -> None:
+def test_the_backend_and_precision_are_what_was_asked_for() -> None:
+    model = tiny("rpbert")
+    assert Tagger(model, "cpu").decoder.system is model.system  # torch in float32
     assert resolved("fp32", "cpu") == "fp32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert resolved("auto", "cpu") == ("bf16" if native else "fp32")
-
-
-def test_what_cannot_be_computed_is_refused() -> None:
-    system = tiny("bert").system
+    system = model.system
     with pytest.raises(InputError, match="fp16"):
         system_for(system, "torch", "fp16", "cpu")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="cuda"):

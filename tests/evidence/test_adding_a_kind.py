@@ -48,10 +48,10 @@ def test_a_new_kind_needs_nothing_else() -> None:
     kinds: Any = create_model(
         "WithLengths", __base__=EvidenceSettings, lengths=(LengthSettings | None, None)
     )
-    options = parse_options({"system": "rpbert", "tagger": TAGGER, **BOTH})
-    for given, count in (("lengths", 1), ({"blocks": options.evidence.blocks, "lengths": None}, 2)):  # type: ignore[union-attr]
+    options: Any = parse_options({"system": "rpbert", "tagger": TAGGER, **BOTH})
+    posts = [*made_posts(), made_posts(1)[0].with_(caption=None, image=None)]
+    for given, count in (("lengths", 1), ({"blocks": options.evidence.blocks, "lengths": None}, 2)):
         chosen = options.model_copy(update={"evidence": kinds.model_validate(given)})
-        posts = [*made_posts(), made_posts(1)[0].with_(caption=None, image=None)]
         tagger = Tagger(TaggingModel.create(chosen, posts), "cpu")
         found = tagger.predict_batch(posts)
         assert [p.image for p in found] == ["used"] * 8 + ["none"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rpbert.errors import InputError
@@ -52,8 +53,7 @@ def vit_gpt2() -> Any:
     config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
         transformers.ViTConfig(**SEEING), gpt2
     )
-    config.decoder_start_token_id = 1
-    config.pad_token_id = 0
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
     network = transformers.VisionEncoderDecoderModel(config)
     network.generation_config.decoder_start_token_id = 1
     return network
@@ -77,11 +77,11 @@ def test_a_caption_is_what_the_network_generates(make: Any, tmp_path: Path) -> N
     images = [picture(i) for i in range(3)]
     found = captioner([*images, b"no image", None])
     assert found[3:] == ["", ""]
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])
     for image, caption in zip(images, found, strict=False):
         small = torch.tensor(list(image.resize((32, 32), Image.Resampling.BICUBIC).getdata()))
-        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
-        deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-        pixels = ((small / 255 - mean) / deviation).view(32, 32, 3).permute(2, 0, 1)
+        pixels = ((small / 255 - mean) / std).view(32, 32, 3).permute(2, 0, 1)
         (ids,) = network.generate(
             pixel_values=pixels[None], max_new_tokens=40, do_sample=False, num_beams=1
         ).tolist()
@@ -95,22 +95,15 @@ def test_what_is_no_captioner_is_refused(tmp_path: Path) -> None:
         Captioner.from_pretrained(tmp_path)
 
 
-class Told:
-    """A describer that counts what it is asked for."""
+def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None:
+    asked: list[Any] = []
 
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-
-    def __call__(self, images: Sequence[Any]) -> list[str]:
-        self.asked += images
+    def describe(images: Sequence[Any]) -> list[str]:
+        asked.extend(images)
         return ["" if image == b"" else f"a picture {len(str(image))}" for image in images]
 
-
-def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None:
-    told = Told()
-    reader = EvidenceReader(
-        [CaptionReader(lambda text: [len(text)], CaptionSettings(), Remembered(told))]
-    )
+    captions = CaptionReader(lambda text: [len(text)], CaptionSettings(), Remembered(describe))
+    reader = EvidenceReader([captions])
     posts = [
         Post.from_words("1", ("x",), image=b"one", caption="given"),
         Post.from_words("2", ("x",), images=(PostImage(b"two"), PostImage(b"three"))),
@@ -122,7 +115,7 @@ def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None
     for _ in range(2):
         _, status = reader.read(posts)
         assert status == ("used", "used", "used", "none", "none")
-        assert told.asked == [b"two", b"three", b""]
+        assert asked == [b"two", b"three", b""]
     alone = reader.split_by_source(posts[1])
     assert [p.caption for p in alone] == [f"a picture {len(str(i))}" for i in (b"two", b"three")]
     assert [p.image for p in alone] == [b"two", b"three"]
@@ -149,8 +142,6 @@ def test_a_tagger_makes_captions_for_a_model_that_reads_them(tmp_path: Path) -> 
 
 def test_text_in_an_image_is_found() -> None:
     pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
-    from PIL import ImageDraw, ImageFont
-
     sign = Image.new("RGB", (420, 120), "white")
     ImageDraw.Draw(sign).text((20, 30), "LAKE COMO", "black", ImageFont.load_default(56))
     found = TextFinder()([sign, Image.new("RGB", (60, 60)), b"no image"])
@@ -159,16 +150,15 @@ def test_text_in_an_image_is_found() -> None:
 
 
 def test_without_the_extra_the_message_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
     with pytest.raises(InputError, match=r"pip install 'rpbert\[ocr\]'"):
         TextFinder()
 
 
 def test_image_texts_are_read_as_captions_are() -> None:
-    posts = made_posts()
-    written = tiny("rpbert", posts, evidence=EVIDENCE["ocr"])
-    same = [post.with_(image_text=post.caption, caption=None) for post in posts]
-    found = written.collator()(same).evidence[0].values
-    captions = tiny("rpbert", posts, evidence=EVIDENCE["captions"])
+    posts, written = made_posts(), tiny("rpbert", evidence=EVIDENCE["ocr"])
+    captions = tiny("rpbert", evidence=EVIDENCE["captions"])
     captions.tokenizer = written.tokenizer
-    assert torch.equal(found, captions.collator()(posts).evidence[0].values)
+    same = [post.with_(image_text=post.caption, caption=None) for post in posts]
+    found, expected = written.collator()(same), captions.collator()(posts)
+    assert torch.equal(found.evidence[0].values, expected.evidence[0].values)

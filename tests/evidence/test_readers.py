@@ -25,7 +25,7 @@ from rpbert.evidence.base import EvidenceReader, ImageReader
 from rpbert.evidence.captions import CaptionReader, CaptionSettings
 from rpbert.evidence.regions import RegionReader
 from rpbert.types import Post, StoredRegions
-from tests.conftest import evidence, made_posts, picture
+from tests.conftest import made_posts, picture
 from tests.data.files import folder_of, jsonl, read
 
 POSTS = "IMGID:a\nAnna\tB-PER\n\nIMGID:b\nRome\tB-LOC\n\nIMGID:a\nAgain\tO\n\n"
@@ -43,34 +43,25 @@ def stored(folder: Path, **tensors: np.ndarray) -> Path:
 def test_regions_of_a_data_folder_are_read_when_a_batch_needs_them(tmp_path: Path) -> None:
     posts, _ = read(stored(folder_of(tmp_path, {"train.txt": POSTS})), "train")
     assert [post.images[0].regions is not None for post in posts] == [True, False, True]
-    posts = pickle.loads(pickle.dumps(posts))
-    found, status = RegionReader(4).read(posts)
+    found, status = RegionReader(4).read(pickle.loads(pickle.dumps(posts)))
     assert status == ["used", "none", "used"]
     assert found.of_post.tolist() == [[0], [-1], [0]]
     assert found.boxes is not None
     assert torch.equal(found.values, torch.from_numpy(FEATURES)[None])
     assert torch.equal(found.boxes, torch.from_numpy(BOXES)[None])
     assert found.mask.tolist() == [[True, True]]
-
-
-def test_regions_lie_beside_a_single_file_too(tmp_path: Path) -> None:
-    rows = jsonl(stored(tmp_path) / "posts.jsonl", [{"id": "a", "text": "x"}])
+    rows = jsonl(tmp_path / "posts.jsonl", [{"id": "a", "text": "x"}])  # beside a file, too
     (post,) = open_data(rows).read("all")
     assert post.images[0].regions == StoredRegions(tmp_path / "regions.safetensors", "a")
 
 
-def test_a_file_that_changes_is_read_anew(tmp_path: Path) -> None:
-    source = StoredRegions(stored(tmp_path) / "regions.safetensors", "a")
-    assert len(load_regions(source).boxes) == 2
-    stored(tmp_path, a_features=FEATURES[:1], a_boxes=BOXES[:1])
-    assert len(load_regions(source).boxes) == 1
-
-
-def test_half_precision_is_widened_and_no_region_is_no_evidence(tmp_path: Path) -> None:
-    stored(tmp_path, a_features=FEATURES.astype(np.float16), b_features=FEATURES[:0],
-           b_boxes=BOXES[:0])  # fmt: skip
-    path = tmp_path / "regions.safetensors"
-    assert load_regions(StoredRegions(path, "a")).features.dtype == np.float32
+def test_a_changed_file_is_read_anew_and_no_region_is_no_evidence(tmp_path: Path) -> None:
+    path = stored(tmp_path) / "regions.safetensors"
+    assert len(load_regions(StoredRegions(path, "a")).boxes) == 2
+    half = FEATURES[:1].astype(np.float16)
+    stored(tmp_path, a_features=half, a_boxes=BOXES[:1], b_features=half[:0], b_boxes=BOXES[:0])
+    found = load_regions(StoredRegions(path, "a"))
+    assert (len(found.boxes), found.features.dtype) == (1, np.float32)
     post = Post.from_words("b", ("x",), regions=StoredRegions(path, "b"))
     assert RegionReader(4).read([post])[1] == ["none"]
 
@@ -93,16 +84,12 @@ def test_malformed_regions_are_named(
         load_regions(StoredRegions(tmp_path / "regions.safetensors", "a"))
 
 
-def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+def test_a_file_of_something_else_and_another_width_are_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"train.txt": POSTS, "regions.safetensors": b"no tensors"})
     with pytest.raises(InputError, match=r"regions\.safetensors: found"):
         read(folder, "train")
-
-
-def test_features_of_another_width_are_named_with_their_post() -> None:
-    post = made_posts(1)[0]
     with pytest.raises(InputError, match=r"^made:0: found regions with 6 features; expected 4"):
-        RegionReader(4).read([post])
+        RegionReader(4).read(made_posts(1))
 
 
 def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
@@ -122,13 +109,9 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
     assert found.values.tolist() == [[97, 98, 99, 0], [100, 0, 0, 0], [97, 98, 99, 100]]
     assert found.mask.sum(1).tolist() == [3, 1, 4]
     assert [reader.has(post) for post in posts] == [True, False, False, True, True, True, True]
-
-
-def test_a_text_only_system_reads_nothing() -> None:
-    posts = [Post.from_words("1", ("x",), **evidence(0))]
-    reader = EvidenceReader()
-    assert reader.read(posts) == ((), ("none",))
-    assert (reader.has(posts[0]), reader.split_by_source(posts[0])) == (False, posts)
+    blind = EvidenceReader()  # of a text-only system
+    assert blind.read(posts[:1]) == ((), ("none",))
+    assert (blind.has(posts[0]), blind.split_by_source(posts[0])) == (False, posts[:1])
 
 
 def test_images_are_decoded_side_by_side_each_once(
@@ -146,7 +129,8 @@ def test_images_are_decoded_side_by_side_each_once(
         return load_image(source, size, resampling)
 
     monkeypatch.setattr("rpbert.evidence.base.load_image", counted)
-    reader = ImageReader(Preprocessing(32), 2**20)
+    one = 32 * 32 * 3 + 1024
+    reader = ImageReader(Preprocessing(32), budget=3 * one)
     posts = [Post.from_words("1", ("x",), image=source) for source in sources]
     for count in (6, 3):  # files are kept; both bytes and the PIL image are decoded anew
         decoded.clear()
@@ -159,13 +143,7 @@ def test_images_are_decoded_side_by_side_each_once(
                 expected = normalise_batch([alone.pixels], Preprocessing(32))[0]
                 assert torch.equal(found.values[row], expected)
     assert len(found.values) == 4
-
-
-def test_images_are_kept_within_a_budget(tmp_path: Path) -> None:
-    one = 32 * 32 * 3 + 1024
-    reader = ImageReader(Preprocessing(32), budget=2 * one)
-    for i in range(5):
+    for i in range(10, 15):  # no more of them than the budget holds
         picture(i).save(tmp_path / f"{i}.png")
-        post = Post.from_words("1", ("x",), image=tmp_path / f"{i}.png")
-        assert reader.read([post])[1] == ["used"]
-    assert (reader._held, len(reader._kept)) == (2 * one, 2)
+        assert reader.read([posts[0].with_(image=tmp_path / f"{i}.png")])[1] == ["used"]
+    assert (reader._held, len(reader._kept)) == (3 * one, 3)

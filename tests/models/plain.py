@@ -1,18 +1,20 @@
-"""The oracle of the systems: their arithmetic on lists of floats, one number at a time."""
+"""The oracle of the systems: their arithmetic in NumPy and float64, one post at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, TypeAlias
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rpbert.types import Batch, Post
 from tests.conftest import NO_EVIDENCE, made_posts
 
-Vector: TypeAlias = list[float]
+Vector: TypeAlias = NDArray[np.float64]
+"""A vector, or rows of vectors."""
 
 
 def posts_of_every_kind() -> list[Post]:
@@ -31,152 +33,97 @@ def enliven(system: nn.Module) -> None:
 
 
 def numbers(values: Tensor) -> Vector:
-    """A vector as floats. Shape: (D,)."""
-    found: Vector = values.detach().double().tolist()
+    """A tensor in float64."""
+    found: Vector = values.detach().double().numpy()
     return found
 
 
 def linear(layer: Any, x: Vector) -> Vector:
-    """W x + b, without b where the layer has none."""
-    bias = [0.0] * layer.out_features if layer.bias is None else numbers(layer.bias)
-    rows = layer.weight.detach().double().tolist()
-    products = (sum(w * v for w, v in zip(row, x, strict=True)) for row in rows)
-    return [product + b for product, b in zip(products, bias, strict=True)]
+    """W x + b of each row, without b where the layer has none."""
+    product: Vector = x @ numbers(layer.weight).T
+    return product if layer.bias is None else product + numbers(layer.bias)
 
 
 def normed(norm: Any, x: Vector) -> Vector:
-    """Layer normalisation."""
-    mean = sum(x) / len(x)
-    std = math.sqrt(sum((v - mean) ** 2 for v in x) / len(x) + norm.eps)
-    scaled = [(v - mean) / std for v in x]
-    return plus(times(scaled, numbers(norm.weight)), numbers(norm.bias))
+    """Layer normalisation of each row."""
+    centred = x - x.mean(-1, keepdims=True)
+    std = np.sqrt((centred**2).mean(-1, keepdims=True) + norm.eps)
+    return centred / std * numbers(norm.weight) + numbers(norm.bias)
 
 
-def each(function: Callable[[float], float], x: Vector) -> Vector:
-    """A function of every number."""
-    return [function(v) for v in x]
-
-
-def plus(*vectors: Vector) -> Vector:
-    """The sum of vectors."""
-    return [sum(parts) for parts in zip(*vectors, strict=True)]
-
-
-def times(*vectors: Vector) -> Vector:
-    """The product of vectors, number by number."""
-    return [math.prod(parts) for parts in zip(*vectors, strict=True)]
-
-
-def sigmoid(x: float) -> float:
+def sigmoid(x: Vector) -> Vector:
     """The logistic function."""
-    return 1 / (1 + math.exp(-x))
+    return 1 / (1 + np.exp(-x))
 
 
-def gelu(x: float) -> float:
+def gelu(x: Vector) -> Vector:
     """x Φ(x)."""
-    return x * (1 + math.erf(x / math.sqrt(2))) / 2
+    return x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2
 
 
-def softmax(scores: Sequence[float]) -> Vector:
-    """Σ exp over the scores that there are; nothing for none."""
-    powers = [math.exp(score - max(scores)) for score in scores]
-    return [power / sum(powers) for power in powers]
+def softmax(scores: Vector) -> Vector:
+    """Over the rows that there are; nothing for none."""
+    powers = np.exp(scores - scores.max(0, initial=-np.inf))
+    return powers / powers.sum(0)
 
 
-def weighted(weights: Sequence[float], vectors: Sequence[Vector], width: int) -> Vector:
-    """Σ_i w_i v_i; zeros where there is none."""
-    return [sum(w * v[d] for w, v in zip(weights, vectors, strict=True)) for d in range(width)]
-
-
-def mean(vectors: list[Vector], width: int) -> Vector:
+def mean(rows: Vector) -> Vector:
     """Their mean; zeros for none."""
-    return weighted([1 / len(vectors)] * len(vectors) if vectors else [], vectors, width)
+    return rows.sum(0) / max(len(rows), 1)
 
 
-def additive(attention: Any, query: Vector, keys: list[Vector], width: int) -> Vector:
+def additive(attention: Any, query: Vector, keys: Vector) -> Vector:
     """Σ_i softmax_i(w · tanh(W_q q + b + W_k k_i)) k_i."""
-    asked = linear(attention.of_query, query)
-    scores = []
-    for key in keys:
-        inside = plus(asked, linear(attention.of_key, key))
-        scores += linear(attention.to_score, each(math.tanh, inside))
-    return weighted(softmax(scores), keys, width)
+    inside = linear(attention.of_query, query) + linear(attention.of_key, keys)
+    return softmax(linear(attention.to_score, np.tanh(inside))[:, 0]) @ keys
 
 
-def heads(attention: Any, queries: list[Vector], context: list[Vector], size: int) -> list[Vector]:
+def heads(attention: Any, queries: Vector, context: Vector, size: int) -> Vector:
     """Scaled dot-product attention of several heads; zeros where there is no context."""
-    keys = [linear(attention.key, c) for c in context]
-    values = [linear(attention.value, c) for c in context]
-    found = []
-    for row in queries:
-        query = linear(attention.query, row)
-        attended: Vector = []
-        for start in range(0, len(query), size):
-            span = slice(start, start + size)
-            scores = [sum(times(query[span], key[span])) / math.sqrt(size) for key in keys]
-            attended += weighted(softmax(scores), [value[span] for value in values], size)
-        found.append(attended)
+    query, key = linear(attention.query, queries), linear(attention.key, context)
+    value, found = linear(attention.value, context), np.zeros_like(query)
+    for row, start in product(range(len(query)), range(0, query.shape[1], size)):
+        span = slice(start, start + size)
+        weights = softmax(key[:, span] @ query[row, span] / math.sqrt(size))
+        found[row, span] = weights @ value[:, span]
     return found
 
 
-def lstm_states(lstm: nn.LSTM, layer: int, suffix: str, inputs: list[Vector]) -> list[Vector]:
+def lstm_states(lstm: nn.LSTM, layer: int, suffix: str, inputs: Vector) -> Vector:
     """h_t of one direction of one layer (Hochreiter and Schmidhuber 1997, with forget gates).
-
-    Args:
-        suffix: empty for the forward direction, ``_reverse`` for the other, which the caller
-            gives its inputs in reverse.
-    """
+    The suffix of the other direction is ``_reverse``; the caller reverses its inputs."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    w_in, w_rec, b_in, b_rec = (getattr(lstm, f"{n}_l{layer}{suffix}").tolist() for n in names)
-    size = lstm.hidden_size
-    hidden, cell, states = [0.0] * size, [0.0] * size, []
-    for x in inputs:
-        total = [
-            sum(times(w_in[k], x)) + sum(times(w_rec[k], hidden)) + b_in[k] + b_rec[k]
-            for k in range(4 * size)
-        ]
-        let_in = each(sigmoid, total[:size])
-        forget = each(sigmoid, total[size : 2 * size])
-        candidate = each(math.tanh, total[2 * size : 3 * size])
-        let_out = each(sigmoid, total[3 * size :])
-        cell = plus(times(forget, cell), times(let_in, candidate))
-        hidden = times(let_out, each(math.tanh, cell))
-        states.append(hidden)
+    w_in, w_rec, b_in, b_rec = (numbers(getattr(lstm, f"{n}_l{layer}{suffix}")) for n in names)
+    hidden = cell = np.zeros(lstm.hidden_size)
+    states = np.zeros((len(inputs), lstm.hidden_size))
+    for t, x in enumerate(inputs):
+        let_in, forget, candidate, let_out = np.split(w_in @ x + w_rec @ hidden + b_in + b_rec, 4)
+        cell = sigmoid(forget) * cell + sigmoid(let_in) * np.tanh(candidate)
+        states[t] = hidden = sigmoid(let_out) * np.tanh(cell)
     return states
 
 
-def bilstm(lstm: nn.LSTM, states: list[Vector]) -> list[Vector]:
+def bilstm(lstm: nn.LSTM, states: Vector) -> Vector:
     """h_t of all layers in both directions."""
     for layer in range(lstm.num_layers):
-        forward = lstm_states(lstm, layer, "", states)
         backward = lstm_states(lstm, layer, "_reverse", states[::-1])[::-1]
-        states = [f + b for f, b in zip(forward, backward, strict=True)]
+        states = np.hstack([lstm_states(lstm, layer, "", states), backward])
     return states
 
 
-def post_words(system: Any, batch: Batch) -> list[list[Vector]]:
+def post_words(system: Any, batch: Batch) -> list[Vector]:
     """e_t of each word of each post."""
-    embedded = system.embeddings(batch)
-    return [
-        [numbers(embedded[i, t]) for t in range(len(post.words))]
-        for i, post in enumerate(batch.posts)
-    ]
+    rows = zip(system.embeddings(batch), batch.posts, strict=True)
+    return [numbers(row[: len(post.words)]) for row, post in rows]
 
 
-def post_tokens(system: Any, batch: Batch) -> list[list[Vector]]:
+def post_tokens(system: Any, batch: Batch) -> list[Vector]:
     """The real visual tokens of each post."""
     tokens = system.evidence(batch)
-    return [
-        [numbers(value) for value, real in zip(values, mask, strict=True) if real]
-        for values, mask in zip(tokens.values, tokens.mask, strict=True)
-    ]
+    return [numbers(row[real]) for row, real in zip(tokens.values, tokens.mask, strict=True)]
 
 
-def assert_rows(found: Tensor, expected: list[Vector]) -> None:
+def assert_rows(found: Tensor, expected: Any, rtol: float = 1e-5) -> None:
     """The first rows of a tensor are the expected ones, to 1e-5."""
-    torch.testing.assert_close(
-        found[: len(expected)].double(),
-        torch.tensor(expected, dtype=torch.float64).view(len(expected), found.shape[1]),
-        atol=1e-5,
-        rtol=1e-5,
-    )
+    rows = np.reshape(expected, (len(expected), found.shape[1]))
+    np.testing.assert_allclose(numbers(found[: len(rows)]), rows, atol=1e-5, rtol=rtol)

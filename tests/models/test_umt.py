@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rpbert.models.umt import Umt, conversion_matrix
@@ -16,17 +17,14 @@ from tests.conftest import NO_EVIDENCE, made_posts, tiny
 from tests.models.plain import (
     Vector,
     assert_rows,
-    each,
     enliven,
     gelu,
     heads,
     linear,
     normed,
     numbers,
-    plus,
     post_tokens,
     sigmoid,
-    times,
 )
 
 
@@ -42,53 +40,39 @@ def short_posts() -> list[Post]:
     ]
 
 
-def layer(module: Any, queries: list[Vector], context: list[Vector]) -> list[Vector]:
+def layer(module: Any, queries: Vector, context: Vector) -> Vector:
     """T(q, c)."""
     bert = module.layer
-    size = bert.attention.self.attention_head_size
-    found = []
-    for row, attended in zip(
-        queries, heads(bert.attention.self, queries, context, size), strict=True
-    ):
-        dense = linear(bert.attention.output.dense, attended)
-        middle = normed(bert.attention.output.LayerNorm, plus(dense, row))
-        dense = linear(bert.output.dense, each(gelu, linear(bert.intermediate.dense, middle)))
-        found.append(normed(bert.output.LayerNorm, plus(dense, middle)))
-    return found
+    attention, size = bert.attention, bert.attention.self.attention_head_size
+    attended = linear(attention.output.dense, heads(attention.self, queries, context, size))
+    middle = normed(attention.output.LayerNorm, attended + queries)
+    inner = gelu(linear(bert.intermediate.dense, middle))
+    return normed(bert.output.LayerNorm, linear(bert.output.dense, inner) + middle)
 
 
-def by_the_equations(
-    system: Umt, words: list[Vector], tokens: list[Vector]
-) -> tuple[list[Vector], list[Vector]]:
+def by_the_equations(system: Umt, words: Vector, tokens: Vector) -> tuple[Vector, Vector]:
     """e^y and e^z of one post from H and r."""
-    first, second = ([linear(w, r) for r in tokens] for w in system.projection)
+    first, second = (linear(w, tokens) for w in system.projection)
     read = layer(system.read_for_tags, words, words)
     aware = layer(system.image_to_words, read, layer(system.words_to_image, second, read))
     visual = layer(system.look, read, first)
-    spans = [linear(system.to_spans, s) for s in layer(system.read_for_spans, words, words)]
-    emissions = []
-    for a, q, z in zip(aware, visual, spans, strict=True):
-        gate = each(sigmoid, linear(system.gate, a + q))
-        own = linear(system.to_tags, a + times(gate, q))
-        shared = [
-            sum(z[mark] * float(system.conversion[mark, tag]) for mark in range(3))
-            for tag in range(len(own))
-        ]
-        emissions.append([0.5 * o + 0.5 * s for o, s in zip(own, shared, strict=True)])
-    return emissions, spans
+    spans = linear(system.to_spans, layer(system.read_for_spans, words, words))
+    gate = sigmoid(linear(system.gate, np.hstack([aware, visual])))
+    own = linear(system.to_tags, np.hstack([aware, gate * visual]))
+    return 0.5 * own + 0.5 * spans @ numbers(system.conversion), spans
 
 
-def read_words(system: Umt, batch: Batch) -> list[list[Vector]]:
+def read_words(system: Umt, batch: Batch) -> list[Vector]:
     """H: BERT's words."""
     hidden = system.encoder(system.encoder.embed(batch.subwords), batch.subword_mask, image=None)
     words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)
-    return [[numbers(words[i, t]) for t in range(len(p.words))] for i, p in enumerate(batch.posts)]
+    return [numbers(row[: len(p.words)]) for row, p in zip(words, batch.posts, strict=True)]
 
 
-def likelihood(crf: LinearChainCRF, emissions: list[Vector], gold: list[int]) -> float:
+def likelihood(crf: LinearChainCRF, emissions: Vector, gold: list[int]) -> float:
     """log p(gold), by the sum over all sequences."""
     start, end = numbers(crf.start), numbers(crf.end)
-    steps = [numbers(row) for row in crf.transitions]
+    steps = numbers(crf.transitions)
 
     def score(path: tuple[int, ...]) -> float:
         total = sum(e[tag] for e, tag in zip(emissions, path, strict=True))

@@ -6,17 +6,18 @@ held against it sees one row at a time, laid out by hand without any padding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import LxmertConfig, LxmertModel, VisualBertConfig, VisualBertModel
 
 from rpbert.config.model import EncoderSettings
+from rpbert.errors import InputError
 from rpbert.models.lxmert import LxmertEncoder
 from rpbert.models.uniter import UnicoderVlEncoder, UniterEncoder
 from rpbert.models.vilbert import VilbertEncoder
@@ -24,17 +25,12 @@ from rpbert.models.vision_language import VisionLanguageEncoder, initial
 from rpbert.models.visualbert import VisualBertEncoder
 from rpbert.models.vl_bert import VlBertEncoder
 from rpbert.types import VisualTokens
-from tests.models.plain import Vector, each, gelu, heads, linear, mean, normed, numbers, plus
-
-Region: TypeAlias = tuple[Vector, Vector]
-"""A feature and its box."""
+from tests import families
+from tests.models.plain import Vector, assert_rows, gelu, heads, linear, normed, numbers
 
 SHAPE: dict[str, Any] = {
-    "hidden_size": 16,
+    **families.SHAPE,
     "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 40,
     "initializer_range": 0.3,  # far from 0, so that a part that is left out shows
 }
 LENGTHS, REGIONS, WIDTH = [9, 4, 6], [5, 0, 3], 8
@@ -68,13 +64,13 @@ def made(kind: type[VisionLanguageEncoder], **shape: Any) -> Any:
     return encoder
 
 
-def encode(encoder: Any, sequence: list[Vector]) -> Tensor:
+def encode(encoder: Any, *sequence: Vector) -> Vector:
     """transformers' own BERT layers over one sequence."""
-    hidden: Tensor = encoder.bert.encoder(torch.tensor(sequence)[None]).last_hidden_state[0]
-    return hidden
+    rows = torch.from_numpy(np.concatenate(sequence)).float()
+    return numbers(encoder.bert.encoder(rows[None]).last_hidden_state[0])
 
 
-def texts(encoder: Any, pieces: Tensor, extra: Vector | None = None) -> list[Vector]:
+def texts(encoder: Any, pieces: Tensor, extra: Vector | float = 0.0) -> Vector:
     """The sub-words' input to BERT."""
     tables = encoder.bert.embeddings
     summed = (
@@ -82,103 +78,88 @@ def texts(encoder: Any, pieces: Tensor, extra: Vector | None = None) -> list[Vec
         + tables.position_embeddings.weight[: len(pieces)]
         + tables.token_type_embeddings.weight[0]
     )
-    rows = [plus(numbers(row), extra or [0.0] * len(row)) for row in summed]
-    return [normed(tables.LayerNorm, row) for row in rows]
+    return normed(tables.LayerNorm, numbers(summed) + extra)
 
 
-def area(box: Vector) -> float:
-    x0, y0, x1, y1 = box
-    return (x1 - x0) * (y1 - y0)
+def areas(boxes: Vector) -> Vector:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1, keepdims=True)
 
 
-def uniter(encoder: Any, pieces: Tensor, image: list[Region]) -> Tensor:
+def uniter(encoder: Any, pieces: Tensor, features: Vector, boxes: Vector) -> Vector:
     own, segment = encoder.regions, numbers(encoder.bert.embeddings.token_type_embeddings.weight[1])
-    regions = []
-    for feature, box in image:
-        x0, y0, x1, y1 = box
-        place = linear(own.box, [*box, x1 - x0, y1 - y0, area(box)])
-        seen = normed(own.feature_norm, linear(own.feature, feature))
-        regions.append(normed(own.norm, plus(seen, normed(own.box_norm, place), segment)))
-    return encode(encoder, texts(encoder, pieces) + regions)
+    place = linear(own.box, np.hstack([boxes, boxes[:, 2:] - boxes[:, :2], areas(boxes)]))
+    seen = normed(own.feature_norm, linear(own.feature, features))
+    regions = normed(own.norm, seen + normed(own.box_norm, place) + segment)
+    return encode(encoder, texts(encoder, pieces), regions)
 
 
-def area_regions(own: Any, image: list[Region], segment: Vector) -> list[Vector]:
-    summed = (
-        plus(linear(own.feature, feature), linear(own.box, [*box, area(box)]), segment)
-        for feature, box in image
-    )
-    return [normed(own.norm, row) for row in summed]
+def area_regions(
+    own: Any, features: Vector, boxes: Vector, segment: Vector | float = 0.0
+) -> Vector:
+    place = linear(own.box, np.hstack([boxes, areas(boxes)]))
+    return normed(own.norm, linear(own.feature, features) + place + segment)
 
 
-def unicoder_vl(encoder: Any, pieces: Tensor, image: list[Region]) -> Tensor:
+def unicoder_vl(encoder: Any, pieces: Tensor, features: Vector, boxes: Vector) -> Vector:
     segment = numbers(encoder.bert.embeddings.token_type_embeddings.weight[1])
-    regions = area_regions(encoder.regions, image, segment)
-    return encode(encoder, texts(encoder, pieces) + regions)
+    regions = area_regions(encoder.regions, features, boxes, segment)
+    return encode(encoder, texts(encoder, pieces), regions)
 
 
-def with_whole(image: list[Region]) -> list[Region]:
-    whole = (mean([feature for feature, _ in image], WIDTH), [0.0, 0.0, 1.0, 1.0])
-    return [whole, *image] if image else []
+def with_whole(features: Vector, boxes: Vector) -> tuple[Vector, Vector]:
+    """The whole image first, where there is one."""
+    if not len(boxes):
+        return features, boxes
+    whole = features.mean(0, keepdims=True), np.array([[0.0, 0.0, 1.0, 1.0]])
+    return np.vstack([whole[0], features]), np.vstack([whole[1], boxes])
 
 
-def vl_bert(encoder: Any, pieces: Tensor, image: list[Region]) -> Tensor:
+def vl_bert(encoder: Any, pieces: Tensor, features: Vector, boxes: Vector) -> Vector:
+    if not len(boxes):
+        return encode(encoder, texts(encoder, pieces))
     own, tables, n = encoder.regions, encoder.bert.embeddings, len(pieces)
     segment = tables.token_type_embeddings.weight[2]
     after, last = (numbers(tables.position_embeddings.weight[n + k] + segment) for k in (0, 1))
-
-    def visual(feature: Vector, box: Vector) -> Vector:
-        x0, y0, x1, y1 = box
-        waves = []
-        for number in ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0):
-            angles = [100 * number / 1000 ** (k / 256) for k in range(256)]
-            waves += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
-        return [max(x, 0.0) for x in linear(own.projection, waves + feature)]
-
-    image = with_whole(image)
-    if not image:
-        return encode(encoder, texts(encoder, pieces))
-    summed = [
-        plus(numbers(own.word.weight[0]), normed(own.region_norm, visual(*region)), after)
-        for region in image
-    ]
-    summed.append(plus(numbers(own.end.weight[0]), last))
-    regions = [normed(tables.LayerNorm, row) for row in summed]
-    whole = normed(own.text_norm, visual(*image[0]))
-    return encode(encoder, texts(encoder, pieces, whole) + regions)
+    features, boxes = with_whole(features, boxes)
+    middle, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    angles = 100 * np.hstack([middle, extent])[:, :, None] / 1000 ** (np.arange(256) / 256)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], 2).reshape(len(boxes), -1)
+    visual = np.maximum(linear(own.projection, np.hstack([waves, features])), 0)
+    rows = numbers(own.word.weight[0]) + normed(own.region_norm, visual) + after
+    regions = normed(tables.LayerNorm, np.vstack([rows, numbers(own.end.weight[0]) + last]))
+    whole = normed(own.text_norm, visual[0])
+    return encode(encoder, texts(encoder, pieces, whole), regions)
 
 
-def vilbert(encoder: Any, pieces: Tensor, image: list[Region]) -> Tensor:
+def vilbert(encoder: Any, pieces: Tensor, features: Vector, boxes: Vector) -> Vector:
     turns, text = encoder.sizes.co_layers, texts(encoder, pieces)
-    width = encoder.sizes.v_hidden_size
-    regions = area_regions(encoder.regions, with_whole(image), [0.0] * width)
+    regions = area_regions(encoder.regions, *with_whole(features, boxes))
 
-    def through(layer: Any, rows: list[Vector]) -> list[Vector]:
-        found: list[Vector] = layer(torch.tensor(rows)[None])[0].tolist()
-        return found
+    def through(layer: Any, rows: Vector) -> Vector:
+        return numbers(layer(torch.from_numpy(rows).float()[None])[0])
 
     layers = list(encoder.bert.encoder.layer)
     for layer in layers[:-turns]:
         text = through(layer, text)
     for turn, layer in enumerate(layers[-turns:]):
         looked = look(encoder.text_looks[turn], text, regions)
-        if turn < turns - 1 and regions:
+        if turn < turns - 1 and len(regions):
             regions = look(encoder.image_looks[turn], regions, text)
             regions = through(encoder.image_layers[turn], regions)
         text = through(layer, looked)
-    return torch.tensor(text)
+    return text
 
 
-def look(looks: Any, own: list[Vector], other: list[Vector]) -> list[Vector]:
+def look(looks: Any, own: Vector, other: Vector) -> Vector:
     """Co-attention, head by head and token by token; zeros where there is nothing to look at."""
-    result, size = [], looks.query.out_features // looks.num_attention_heads
-    for token, found in zip(own, heads(looks, own, other, size), strict=True):
-        seen = normed(looks.norm, plus(token, linear(looks.dense, found)))
-        inner = each(gelu, linear(looks.intermediate.dense, seen))
-        result.append(normed(looks.output.LayerNorm, plus(seen, linear(looks.output.dense, inner))))
-    return result
+    size = looks.query.out_features // looks.num_attention_heads
+    seen = normed(looks.norm, own + linear(looks.dense, heads(looks, own, other, size)))
+    inner = gelu(linear(looks.intermediate.dense, seen))
+    return normed(looks.output.LayerNorm, seen + linear(looks.output.dense, inner))
 
 
-STREAMS = {"v_hidden_size": 12, "v_num_attention_heads": 3, "v_intermediate_size": 20}
+NARROW = {"v_hidden_size": 12, "v_num_attention_heads": 3, "v_intermediate_size": 20,
+          "bi_hidden_size": 8, "bi_num_attention_heads": 4, "co_layers": 3}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -188,30 +169,20 @@ STREAMS = {"v_hidden_size": 12, "v_num_attention_heads": 3, "v_intermediate_size
         (UnicoderVlEncoder, unicoder_vl, {}),
         (VlBertEncoder, vl_bert, {}),
         (VilbertEncoder, vilbert, {}),
-        (
-            VilbertEncoder,
-            vilbert,
-            {**STREAMS, "bi_hidden_size": 8, "bi_num_attention_heads": 4, "co_layers": 3},
-        ),
+        (VilbertEncoder, vilbert, NARROW),
     ],
-    ids=["uniter", "unicoder_vl", "vl_bert", "vilbert", "vilbert-narrow"],
 )
 def test_it_is_the_equations_of_its_docstring(
-    kind: type[VisionLanguageEncoder],
-    by_hand: Callable[[Any, Tensor, list[Region]], Tensor],
-    shape: dict[str, int],
+    kind: type[VisionLanguageEncoder], by_hand: Callable[..., Vector], shape: dict[str, int]
 ) -> None:
     encoder = made(kind, **shape)
     subwords, mask, image = made_rows()
     with torch.no_grad():
         hidden = encoder(subwords, mask, image)
         for row, length, regions in TEXT:
-            seen = [
-                (numbers(image.values[row, k]), numbers(image.boxes[row, k]))
-                for k in range(regions)
-            ]
-            expected = by_hand(encoder, subwords[row, :length], seen)
-            torch.testing.assert_close(hidden[row, :length], expected[:length], atol=1e-5, rtol=0)
+            seen = numbers(image.values[row, :regions]), numbers(image.boxes[row, :regions])
+            expected = by_hand(encoder, subwords[row, :length], *seen)
+            assert_rows(hidden[row], expected[:length], rtol=0)
 
 
 def lxmert_reads(reference: Any, pieces: Tensor, values: Tensor, boxes: Tensor) -> Tensor:
@@ -239,30 +210,27 @@ LAYERS = {"l_layers": 2, "x_layers": 2, "r_layers": 3}
 FIELDS = {key: value for key, value in SHAPE.items() if key != "num_hidden_layers"}
 
 
+VISUALBERT = VisualBertConfig(vocab_size=50, visual_embedding_dim=WIDTH, **SHAPE)
+LXMERT = LxmertConfig(vocab_size=50, visual_feat_dim=WIDTH, **LAYERS, **FIELDS)
+
+
 @pytest.mark.parametrize(
     ("kind", "network", "config", "reads"),
     [
-        (
-            VisualBertEncoder,
-            VisualBertModel,
-            VisualBertConfig(vocab_size=50, visual_embedding_dim=WIDTH, **SHAPE),
-            visualbert_reads,
-        ),
-        (
-            LxmertEncoder,
-            LxmertModel,
-            LxmertConfig(vocab_size=50, visual_feat_dim=WIDTH, **LAYERS, **FIELDS),
-            lxmert_reads,
-        ),
+        (VisualBertEncoder, VisualBertModel, VISUALBERT, visualbert_reads),
+        (LxmertEncoder, LxmertModel, LXMERT, lxmert_reads),
     ],
-    ids=["visualbert", "lxmert"],
 )
 def test_it_is_that_of_transformers(
     kind: type[VisionLanguageEncoder], network: Any, config: Any, reads: Any, tmp_path: Path
 ) -> None:
     network(config).save_pretrained(tmp_path)
     reference = network.from_pretrained(tmp_path).eval()
-    encoder = initial(kind, EncoderSettings(pretrained=str(tmp_path)), 0, WIDTH).eval()
+    settings = EncoderSettings(pretrained=str(tmp_path))
+    with pytest.raises(InputError, match=f"size 6 for weights that read {WIDTH}"):
+        initial(kind, settings, 0, 6)
+    encoder = initial(kind, settings, 0, WIDTH).eval()
+    assert encoder.initial_weights == str(tmp_path)
     subwords, mask, image = made_rows()
     with torch.no_grad():
         hidden = encoder(subwords, mask, image)

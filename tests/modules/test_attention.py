@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from transformers import BertConfig
 
 from rpbert.modules import attention
 from rpbert.modules.attention import (
@@ -16,20 +19,15 @@ from rpbert.modules.attention import (
 )
 from rpbert.types import VisualTokens
 
-
-def cross() -> nn.Module:
-    from transformers import BertConfig
-
-    shape = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 12}
+SHAPE = BertConfig(
+    hidden_size=8, num_attention_heads=2, intermediate_size=12, hidden_dropout_prob=0.0,
     # So rarely that nothing is dropped; yet attention goes the way of training.
-    rarely = {"attention_probs_dropout_prob": 1e-9, "hidden_dropout_prob": 0.0}
-    return CrossAttention(BertConfig(**shape, **rarely))
-
-
-BLOCKS = {
+    attention_probs_dropout_prob=1e-9,
+)  # fmt: skip
+BLOCKS: dict[str, Callable[[], Any]] = {
     "additive": lambda: AdditiveAttention(query=8, key=8, hidden=6),
     "featurewise": lambda: FeaturewiseAttention(query=8, key=8),
-    "cross": cross,
+    "cross": lambda: CrossAttention(SHAPE),
 }
 blocks = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 
@@ -55,10 +53,9 @@ def test_the_mean_of_no_token_is_zero() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("tokens", [0, 3])
 def test_attending_to_nothing_finds_nothing_and_learns(
-    block: object, tokens: int, training: bool
+    block: Callable[[], Any], tokens: int, training: bool
 ) -> None:
     """For the second post nothing is real, for the first all: each as if it were alone."""
-    assert callable(block)
     layer = block().train(training)
     queries = torch.randn(2, 4, 8, requires_grad=True)
     keys = torch.randn(2, tokens, 8, requires_grad=True)
@@ -74,8 +71,7 @@ def test_attending_to_nothing_finds_nothing_and_learns(
 
 
 @blocks
-def test_what_is_not_real_changes_nothing(block: object) -> None:
-    assert callable(block)
+def test_what_is_not_real_changes_nothing(block: Callable[[], Any]) -> None:
     layer = block().eval()
     queries, keys = torch.randn(1, 4, 8), torch.randn(1, 5, 8)
     mask = torch.tensor([[True, True, True, False, False]])
@@ -88,7 +84,6 @@ def test_what_is_not_real_changes_nothing(block: object) -> None:
 @pytest.mark.parametrize("kind", ["additive", "featurewise"])
 def test_pieces_come_to_the_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = BLOCKS[kind]()
-    assert isinstance(layer, AdditiveAttention | FeaturewiseAttention)
     queries, keys = torch.randn(2, 7, 8), torch.randn(2, 5, 8)
     mask = torch.rand(2, 5) > 0.3
     whole = layer(queries, keys, mask)

@@ -156,6 +156,8 @@ def test_posts_without_words(width: int) -> None:
     for gradient in gradients(found.sum(), emissions, *crf.parameters()):
         assert not gradient.any()
     assert crf.decode(emissions, mask) == [[], []]
+    scores = crf._scores(emissions, mask)
+    assert len(scores.emissions) == len(scores.mask) == max(width, 1)
 
 
 @pytest.mark.parametrize("junk", [float("nan"), float("inf"), 1e30])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -24,9 +23,7 @@ def alone(encoder: CharacterEncoder, word: list[int]) -> Tensor:
     ends = []
     for suffix, order in (("", word), ("_reverse", word[::-1])):
         cell = nn.LSTMCell(encoder.table.embedding_dim, encoder.lstm.hidden_size)
-        cell.load_state_dict(
-            {key: state[f"{key}_l0{suffix}"] for key in cell.state_dict()},
-        )
+        cell.load_state_dict({key: state[f"{key}_l0{suffix}"] for key in cell.state_dict()})
         hidden = (torch.zeros(1, cell.hidden_size), torch.zeros(1, cell.hidden_size))
         for character in order:
             hidden = cell(encoder.table.weight[character][None], hidden)
@@ -39,10 +36,8 @@ def padded(words: list[list[int]], extra: int = 0) -> Tensor:
     return torch.tensor([word + [PADDING] * (longest - len(word)) for word in words])
 
 
-@settings(deadline=None)
 @given(
-    st.lists(st.lists(st.integers(1, 11), max_size=9), min_size=1, max_size=6),
-    st.integers(0, 3),
+    st.lists(st.lists(st.integers(1, 11), max_size=9), min_size=1, max_size=6), st.integers(0, 3)
 )
 def test_each_word_as_if_alone(words: list[list[int]], extra: int) -> None:
     torch.manual_seed(0)
@@ -117,25 +112,18 @@ def written(folder: Path, text: str | bytes, name: str = "made.vec") -> Path:
 
 
 @pytest.mark.parametrize("name", ["made.vec", "made.vec.gz"])
-@pytest.mark.parametrize(("old", "new"), [("", ""), ("\n", " \n"), ("\n", "\r\n")])
-def test_every_word_of_a_file_is_found(tmp_path: Path, name: str, old: str, new: str) -> None:
-    path = written(
-        tmp_path, vec_text(VECTORS).replace(old, new) if old else vec_text(VECTORS), name
-    )
-    got = read_vectors(path, set(VECTORS))
-    assert set(got) == set(VECTORS)
-    for word, numbers in VECTORS.items():
+@pytest.mark.parametrize("end", ["\n", " \n", "\r\n"])
+def test_words_of_a_file_are_found_and_lower_case_stands_in(
+    tmp_path: Path, name: str, end: str
+) -> None:
+    path = written(tmp_path, vec_text(VECTORS).replace("\n", end), name)
+    got = read_vectors(path, [*VECTORS, "KEVIN", "Cleveland", "absent", "", "\ud83d"])
+    expected = {**VECTORS, "KEVIN": VECTORS["kevin"], "Cleveland": VECTORS["cleveland"]}
+    assert set(got) == set(expected)
+    for word, numbers in expected.items():
         assert got[word].dtype == np.float32
         np.testing.assert_array_equal(got[word], np.array(numbers, dtype=np.float32))
-
-
-def test_only_needed_words_are_kept_and_lower_case_stands_in(tmp_path: Path) -> None:
-    path = written(tmp_path, vec_text(VECTORS))
-    got = read_vectors(path, ["Kevin", "KEVIN", "Cleveland", "absent", "", "\ud83d"])
-    assert set(got) == {"Kevin", "KEVIN", "Cleveland"}
-    assert got["Kevin"].tolist() == [4.0, 5.0, 6.0]  # its own
-    assert got["KEVIN"].tolist() == [1.0, 2.0, 3.0]
-    assert got["Cleveland"].tolist() == [7.0, 8.0, 9.0]
+    assert set(read_vectors(path, ["Kevin"])) == {"Kevin"}
 
 
 def test_the_first_of_two_counts_and_a_last_line_may_lack_its_end(tmp_path: Path) -> None:
@@ -146,17 +134,11 @@ def test_the_first_of_two_counts_and_a_last_line_may_lack_its_end(tmp_path: Path
         read_vectors(written(tmp_path, "3 1\na 1\nb 2\n"), ["a"])
 
 
-@settings(deadline=None)
-@given(
-    st.dictionaries(
-        st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1),
-        st.lists(
-            st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2
-        ),
-        min_size=1,
-        max_size=8,
-    )
-)
+WORDS = st.text(st.characters(exclude_characters=" \n", exclude_categories=["Cs"]), min_size=1)
+NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.dictionaries(WORDS, st.lists(NUMBERS, min_size=2, max_size=2), min_size=1, max_size=8))
 def test_any_words_survive(
     tmp_path_factory: pytest.TempPathFactory, vectors: dict[str, list[float]]
 ) -> None:
@@ -171,7 +153,6 @@ def test_any_words_survive(
     [
         ("", 1, "number of words"),
         ("the 1 2 3\n", 1, "number of words"),  # GloVe, which has no first line
-        ("2\nthe 1\n", 1, "number of words"),
         ("2 0\nthe\n", 1, "size of a vector"),
         ("x" * 10_000, 1, "size of a vector"),
         ("2 3\nthe 1 2 3\nkevin 1 2\n", 3, "3 finite numbers"),
@@ -180,7 +161,6 @@ def test_any_words_survive(
         ("2 3\nthe 1 2 3\nkevin 1  2 3\n", 3, "3 finite numbers"),
         ("2 3\nthe 1 2 3\nkevin 1 nan 3\n", 3, "finite"),
         ("2 3\nthe 1 2 3\nkevin 1 -inf 3\n", 3, "finite"),
-        ("2 3\nthe 1 2 3\nother\n", 3, "no space"),
         ("2 3\nthe 1 2 3\n\n", 3, "no space"),
     ],
 )
@@ -191,19 +171,17 @@ def test_malformed_lines_are_named(tmp_path: Path, text: str, line: int, words: 
     message = str(caught.value)
     assert message.startswith(f"{path}:{line}: ")
     assert words in message
-    assert "\n" not in message
+    assert len(message.splitlines()) == 1
     assert len(message) < len(str(path)) + 200
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    whole = gzip.compress(os.urandom(1000))
-    (tmp_path / "cut.vec.gz").write_bytes(whole[:500])
+    whole = bytearray(gzip.compress(vec_text(VECTORS).encode()))
+    (tmp_path / "cut.vec.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "plain.vec.gz").write_text(vec_text(VECTORS))
-    damaged = bytearray(gzip.compress(vec_text(VECTORS).encode()))
-    damaged[12:40] = bytes(28)
-    (tmp_path / "damaged.vec.gz").write_bytes(damaged)
+    whole[12:40] = bytes(28)
+    (tmp_path / "damaged.vec.gz").write_bytes(whole)
     (tmp_path / "folder.vec").mkdir()
     for name in ("cut.vec.gz", "plain.vec.gz", "damaged.vec.gz", "folder.vec", "absent.vec"):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=name):
             read_vectors(tmp_path / name, ["the"])
-        assert name in str(caught.value)
