@@ -76,7 +76,11 @@ def _byte_level(special: list[str]) -> Tokenizer:
     tokenizer, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    named = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    named: dict[str, Any] = {
+        "special_tokens": special,
+        "initial_alphabet": alphabet,
+        "show_progress": False,
+    }
     tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=320, **named))
     return tokenizer
 

@@ -61,7 +61,8 @@ def test_a_changed_file_is_read_anew_and_no_region_is_no_evidence(tmp_path: Path
     half = FEATURES[:1].astype(np.float16)
     stored(tmp_path, a_features=half, a_boxes=BOXES[:1], b_features=half[:0], b_boxes=BOXES[:0])
     found = load_regions(StoredRegions(path, "a"))
-    assert (len(found.boxes), found.features.dtype) == (1, np.float32)
+    assert len(found.boxes) == 1
+    assert found.features.dtype == np.float32
     post = Post.from_words("b", ("x",), regions=StoredRegions(path, "b"))
     assert RegionReader(4).read([post])[1] == ["none"]
 

@@ -48,28 +48,33 @@ def normed(norm: Any, x: Vector) -> Vector:
     """Layer normalisation of each row."""
     centred = x - x.mean(-1, keepdims=True)
     std = np.sqrt((centred**2).mean(-1, keepdims=True) + norm.eps)
-    return centred / std * numbers(norm.weight) + numbers(norm.bias)
+    found: Vector = centred / std * numbers(norm.weight) + numbers(norm.bias)
+    return found
 
 
 def sigmoid(x: Vector) -> Vector:
     """The logistic function."""
-    return 1 / (1 + np.exp(-x))
+    found: Vector = 1 / (1 + np.exp(-x))
+    return found
 
 
 def gelu(x: Vector) -> Vector:
     """x Φ(x)."""
-    return x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2
+    found: Vector = x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2
+    return found
 
 
 def softmax(scores: Vector) -> Vector:
     """Over the rows that there are; nothing for none."""
-    powers = np.exp(scores - scores.max(0, initial=-np.inf))
-    return powers / powers.sum(0)
+    powers: Vector = np.exp(scores - scores.max(0, initial=-np.inf))
+    found: Vector = powers / powers.sum(0)
+    return found
 
 
 def mean(rows: Vector) -> Vector:
     """Their mean; zeros for none."""
-    return rows.sum(0) / max(len(rows), 1)
+    found: Vector = rows.sum(0) / max(len(rows), 1)
+    return found
 
 
 def additive(attention: Any, query: Vector, keys: Vector) -> Vector:

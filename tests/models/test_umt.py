@@ -77,7 +77,7 @@ def likelihood(crf: LinearChainCRF, emissions: Vector, gold: list[int]) -> float
     def score(path: tuple[int, ...]) -> float:
         total = sum(e[tag] for e, tag in zip(emissions, path, strict=True))
         total += sum(steps[a][b] for a, b in itertools.pairwise(path))
-        return total + (start[path[0]] + end[path[-1]] if path else 0.0)
+        return float(total + (start[path[0]] + end[path[-1]] if path else 0.0))
 
     paths = itertools.product(range(len(start)), repeat=len(emissions))
     return score(tuple(gold)) - math.log(sum(math.exp(score(path)) for path in paths))

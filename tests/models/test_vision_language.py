@@ -82,7 +82,8 @@ def texts(encoder: Any, pieces: Tensor, extra: Vector | float = 0.0) -> Vector:
 
 
 def areas(boxes: Vector) -> Vector:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(1, keepdims=True)
+    found: Vector = (boxes[:, 2:] - boxes[:, :2]).prod(1, keepdims=True)
+    return found
 
 
 def uniter(encoder: Any, pieces: Tensor, features: Vector, boxes: Vector) -> Vector:

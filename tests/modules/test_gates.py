@@ -106,7 +106,7 @@ def test_annealing_runs_from_one_to_a_tenth() -> None:
     other = GumbelGate()  # which is saved with its τ
     other.load_state_dict(gate.state_dict())
     assert torch.equal(other.temperature, gate.temperature)
-    gate.START = 4.0  # type: ignore[misc]  # the last one is END wherever it starts
+    gate.START = 4.0  # the last one is END wherever it starts
     gate.anneal(1.0)
     assert gate.temperature.item() == pytest.approx(0.1)
 
