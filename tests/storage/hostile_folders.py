@@ -3,74 +3,52 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import pickle
+import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
+from transformers import ResNetConfig, ResNetModel
 
 from rpbert.config.run import load_run
 from rpbert.data.readers import open_data
-from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.models.saved import TaggingModel
 from rpbert.storage.manifest import MANIFEST
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
-from tests.conftest import ENCODER, EVIDENCE, RESNET, made_posts, tiny
+from tests.conftest import ENCODER, EVIDENCE, RESNET, tiny
+from tests.families import published as family
+from tests.storage.test_manifest import crafted, entry
 
-EVIL = "import pathlib; pathlib.Path({!r}).touch()\nclass Evil: pass\n"
-ENTRY = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
 TOKENIZER_CODE = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
 MODEL_CODE = {"auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}
 KERNEL = "stranger/kernel"
-
-
-@dataclass
-class Watch:
-    """What happened while it watched: files opened, names that pickles asked for, commands."""
-
-    opened: list[str] = field(default_factory=list)
-    unpickled: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-
-_WATCHES: list[Watch] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    for watch in _WATCHES:
-        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-            watch.opened.append(os.path.realpath(os.fsdecode(arguments[0])))
-        elif event == "pickle.find_class":
-            watch.unpickled.append(".".join(map(str, arguments)))
-        elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn"):
-            watch.commands.append(str(arguments))
+KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+COMMANDS = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn")
+WATCHES: dict[str, list[str]] = {}
+"""By secret: what ran, was unpickled or opened the secret while its case was played."""
 
 
 @cache
-def _install() -> None:
-    sys.addaudithook(_hook)  # for good: Python takes none away
+def watch() -> None:
+    """Have Python report to WATCHES; for good, as it takes no hook away."""
 
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        for secret, seen in WATCHES.items():
+            if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+                if os.path.realpath(os.fsdecode(arguments[0])) == secret:
+                    seen.append(secret)
+            elif event in COMMANDS:
+                seen.append(f"{event} {arguments}")
 
-@contextmanager
-def watched() -> Iterator[Watch]:
-    """Watch all that Python does meanwhile."""
-    _install()
-    watch = Watch()
-    _WATCHES.append(watch)
-    try:
-        yield watch
-    finally:
-        _WATCHES.remove(watch)
+    sys.addaudithook(hook)
 
 
 @dataclass(frozen=True)
@@ -95,85 +73,59 @@ class Scene:
         """A pickle that makes the canary."""
         return pickle.dumps(_Bomb(self.canary))
 
-    def torch_pickle(self, path: Path) -> None:
-        """The same as PyTorch writes it, in place of a file."""
-        path.unlink(missing_ok=True)
+    def torch_pickle(self, path: Path, *gone: Path) -> None:
+        """The same as PyTorch writes it, in place of a file and others."""
+        for file in (path, *gone):
+            file.unlink(missing_ok=True)
         torch.save({"weights": _Bomb(self.canary)}, path)
 
-    def code(self, folder: Path, config: str, **keys: Any) -> None:
+    def code(self, folder: Path, config: str = "config.json", **keys: Any) -> None:
         """A module that makes the canary, and keys of a JSON file that may name it."""
         folder.mkdir(exist_ok=True)
-        (folder / "evil.py").write_text(EVIL.format(str(self.canary)))
+        (folder / "evil.py").write_text(f"open({str(self.canary)!r}, 'w')\nclass Evil: pass\n")
         path = folder / config
         content = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**content, **keys}))
 
 
 Case = Callable[[Scene], Any]
-REFUSED: dict[str, Case] = {}
-"""Cases that have to end in the one line of an `InputError`."""
-HARMLESS: dict[str, Case] = {}
-"""Cases in which what is hostile is simply not read."""
 Change = Callable[[Scene, Path], Any]
 
 
-def sealed(folder: Path, **entries: dict[str, Any]) -> None:
+def sealed(folder: Path, **entries: dict[str, Any]) -> bool:
     """Write a manifest that holds, for whatever is in a folder, and `entries` beside."""
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST
-    }
-    listed = json.dumps({**files, **entries}, indent=1, sort_keys=True)
-    digest = hashlib.sha256(listed.encode()).hexdigest()
-    (folder / MANIFEST).write_text(f'{{"files": {listed},\n"sha256": "{digest}"}}\n')
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
+    files = {p.relative_to(folder).as_posix(): entry(p.read_bytes()) for p in paths}
+    crafted(folder, {**files, **entries})
+    return True
 
 
 def bert(at: Scene) -> Path:
     """A published BERT."""
-    folder = at.folder / "bert"
-    tokenizer = learn_wordpieces((post.words for post in made_posts()), 200)
-    config = BertConfig(vocab_size=len(tokenizer), **ENCODER["shape"])
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return shutil.copytree(family("bert"), at.folder / "bert")
 
 
-def published(name: str, cases: dict[str, Case]) -> Callable[[Change], None]:
-    """A case: a published BERT that is changed, and that a system is built on."""
-
-    def play(change: Change, at: Scene) -> None:
-        folder = bert(at)
-        change(at, folder)
-        tiny("bert", encoder={"pretrained": str(folder)})
-
-    return lambda change: cases.update({name: partial(play, change)})
+def published(change: Change, at: Scene) -> None:
+    """A published BERT is changed, and a system is built on it."""
+    folder = bert(at)
+    change(at, folder)
+    tiny("bert", encoder={"pretrained": str(folder)})
 
 
-def saved(
-    name: str, cases: dict[str, Case], system: str = "bert", **evidence: Any
-) -> Callable[[Change], None]:
-    """A case: a saved model that is changed, sealed again unless it returns True, and loaded."""
-
-    def play(change: Change, at: Scene) -> None:
-        folder = at.folder / "model"
-        tiny(system, **evidence).save(folder)
-        if not change(at, folder):
-            sealed(folder)
-        TaggingModel.load(folder)
-
-    return lambda change: cases.update({name: partial(play, change)})
+def saved(change: Change, at: Scene, system: str = "bert", **evidence: Any) -> None:
+    """A saved model is changed, sealed again unless that was done, and loaded."""
+    folder = at.folder / "model"
+    tiny(system, **evidence).save(folder)
+    if not change(at, folder):
+        sealed(folder)
+    TaggingModel.load(folder)
 
 
 def options(folder: Path, **given: Any) -> None:
     """Change the options of a saved model."""
-    path = folder / "model.json"
-    content = json.loads(path.read_text())
-    content["options"] = {**content["options"], **given}
-    path.write_text(json.dumps(content))
+    content = json.loads((folder / "model.json").read_text())
+    content["options"] |= given
+    (folder / "model.json").write_text(json.dumps(content))
 
 
 def shards(folder: Path, file: str, weights: dict[str, str]) -> None:
@@ -181,205 +133,166 @@ def shards(folder: Path, file: str, weights: dict[str, str]) -> None:
     (folder / f"{file}.index.json").write_text(json.dumps(index))
 
 
-@published("pickled weights of an encoder", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    at.torch_pickle(folder / "pytorch_model.bin")
-
-
-@published("a plain pickle named weights", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(at.pickle())
-
-
-@published("pickled weights in shards", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    at.torch_pickle(folder / "a.bin")
+def pickled_shards(at: Scene, folder: Path) -> None:
+    at.torch_pickle(folder / "a.bin", folder / "model.safetensors")
     shards(folder, "pytorch_model.bin", {"embeddings.word_embeddings.weight": "a.bin"})
 
 
-@published("shards outside the folder", REFUSED)
-def _(at: Scene, folder: Path) -> None:
+def shards_outside(at: Scene, folder: Path) -> None:
     weights = dict.fromkeys(load_file(folder / "model.safetensors"), "../../secret")
     (folder / "model.safetensors").replace(at.secret)
     shards(folder, "model.safetensors", weights)
 
 
-@published("a pickle beside safetensors", HARMLESS)
-def _(at: Scene, folder: Path) -> None:
+def pickles_beside(at: Scene, folder: Path) -> None:
     at.torch_pickle(folder / "pytorch_model.bin")
-    (folder / "vocab.pkl").write_bytes(at.pickle())
-    (folder / "optimizer.pt").write_bytes(at.pickle())
+    for name in ("vocab.pkl", "optimizer.pt", "adapter_model.bin"):
+        (folder / name).write_bytes(at.pickle())
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(at.secret)}
+    at.code(folder, "adapter_config.json", **adapter)
 
 
-@published("a model of its own code", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    at.code(folder, "config.json", model_type="evil", **MODEL_CODE)
-
-
-@published("a known model with code beside", HARMLESS)
-def _(at: Scene, folder: Path) -> None:
-    at.code(folder, "config.json", trust_remote_code=True, **MODEL_CODE)
-
-
-def _own_tokenizer(at: Scene, folder: Path) -> None:
+def own_tokenizer(at: Scene, folder: Path) -> None:
     for file in folder.glob("tokenizer*.json"):
         file.unlink()
     config = {"tokenizer_class": "Evil", "trust_remote_code": True, **TOKENIZER_CODE}
     at.code(folder, "tokenizer_config.json", **config)
 
 
-@published("a known tokenizer with code beside", HARMLESS)
-def _(at: Scene, folder: Path) -> None:
-    at.code(folder, "tokenizer_config.json", trust_remote_code=True, **TOKENIZER_CODE)
-
-
-@published("an adapter from elsewhere", HARMLESS)
-def _(at: Scene, folder: Path) -> None:
-    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(at.secret)}
-    at.code(folder, "adapter_config.json", **adapter)
-    (folder / "adapter_model.bin").write_bytes(at.pickle())
-
-
-@published("attention by a kernel of a hub", HARMLESS)
-def _(at: Scene, folder: Path) -> None:
-    names = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
-    at.code(folder, "config.json", **dict.fromkeys(names, KERNEL))
-
-
-@saved("a saved model whose weights are a pickle", REFUSED)
-def _(at: Scene, folder: Path) -> None:
-    at.torch_pickle(folder / "model.safetensors")
-
-
-ELSEWHERE: dict[str, Callable[[Scene], dict[str, Any]]] = {
-    "encoder is": lambda at: {"encoder": {"pretrained": str(bert(at))}},
-    "word vectors are": lambda at: {"tagger": {"word_vectors": str(at.secret)}},
-    "image network is": lambda at: {
-        "evidence": {"blocks": {"pretrained": str(at.secret), "image_size": 32}}
-    },
-}
-
-
-def _elsewhere(given: Callable[[Scene], dict[str, Any]], at: Scene, folder: Path) -> None:
-    options(folder, **given(at))
-
-
-for name, given in ELSEWHERE.items():
-    change = partial(_elsewhere, given)
-    saved(f"a saved model whose {name} elsewhere", REFUSED, "rpbert")(change)
-
-
-def _detector(folder: Path, **fields: Any) -> None:
+def detector(folder: Path, **fields: Any) -> None:
     settings = EVIDENCE["regions"]["regions"]
-    shape = {**settings["shape"], **fields}
-    options(folder, evidence={"regions": {**settings, "shape": shape}})
+    options(folder, evidence={"regions": {**settings, "shape": {**settings["shape"], **fields}}})
 
 
-def _backbone(at: Scene, folder: Path) -> None:
-    _detector(folder, backbone=str(at.secret), backbone_config=None, use_pretrained_backbone=True)
-
-
-published("a tokenizer of its own code", REFUSED)(_own_tokenizer)
-saved("a saved tokenizer of its own code", REFUSED)(
-    lambda at, folder: _own_tokenizer(at, folder / "tokenizer")
-)
-saved("a detector with a kernel", REFUSED, "vilbert", evidence=EVIDENCE["regions"])(
-    lambda at, folder: _detector(folder, attn_implementation=KERNEL)
-)
-saved("a detector with a backbone", REFUSED, "vilbert", evidence=EVIDENCE["regions"])(_backbone)
-
-
-def _manifest(entry: str, at: Scene, folder: Path) -> bool:
-    sealed(folder, **{entry.format(at.secret): ENTRY})
-    return True
-
-
-saved("a manifest that climbs", REFUSED)(partial(_manifest, "../../secret"))
-saved("a manifest with an absolute name", REFUSED)(partial(_manifest, "{}"))
-
-
-@saved("a saved tokenizer with code beside", HARMLESS)
-def _(at: Scene, folder: Path) -> None:
-    at.code(folder / "tokenizer", "tokenizer_config.json", **TOKENIZER_CODE)
-
-
-@saved("a pickle put into the tokenizer of a saved model", REFUSED)
-def _(at: Scene, folder: Path) -> bool:
-    (folder / "tokenizer" / "vocab.pkl").write_bytes(at.pickle())
-    return True
-
-
-@saved("a link in a saved model", REFUSED)
-def _(at: Scene, folder: Path) -> bool:
+def link(at: Scene, folder: Path) -> bool:
     (folder / "model.safetensors").replace(at.secret)
     (folder / "model.safetensors").symlink_to("../../secret")
     return True
 
 
-def _network(at: Scene, system: str, kind: str, shape: bool) -> None:
+def network(at: Scene, system: str, kind: str) -> None:
     """An image network or detector of its own code."""
     folder = at.folder / "network"
-    if shape:
-        ResNetModel(ResNetConfig(**RESNET)).save_pretrained(folder)
-    at.code(folder, "config.json", model_type="evil", **MODEL_CODE)
+    ResNetModel(ResNetConfig(**RESNET)).save_pretrained(folder)
+    at.code(folder, model_type="evil", **MODEL_CODE)
     tiny(system, evidence={kind: {"pretrained": str(folder), "image_size": 32}})
 
 
-def _vectors(at: Scene, name: str, content: bytes) -> None:
+def vectors(at: Scene, name: str, content: bytes) -> None:
     (at.folder / name).write_bytes(content)
     tiny("bilstm_crf", tagger={"word_vectors": str(at.folder / name)})
 
 
-def _checkpoint(at: Scene, climb: bool) -> None:
+def checkpoint(at: Scene, climb: bool) -> None:
     kept, folder = Checkpoints(at.folder), at.folder / "epoch-0001"
     kept.save(Checkpoint(Place(1), {"system": {"a": torch.zeros(1)}}, {}), 2)
     if not climb:
         at.torch_pickle(folder / "system.safetensors")
-    sealed(folder, **({"../../secret": ENTRY} if climb else {}))
+    sealed(folder, **({"../../secret": entry(b"secret")} if climb else {}))
     kept.newest(print)
 
 
-def _read(at: Scene, name: str, content: str, regions: bool = False) -> None:
+def read(at: Scene, name: str, content: str) -> None:
     (at.folder / "images").mkdir()
     (at.folder / name).write_text(content)
-    if regions:
-        at.torch_pickle(at.folder / "regions.safetensors")
     list(open_data(at.folder).read("train"))
 
 
-def _row(at: Scene, image: str | None, regions: bool = False) -> None:
-    _read(at, "train.jsonl", json.dumps({"id": "1", "text": "Ada", "image": image}), regions)
+def row(at: Scene, image: str | None) -> None:
+    read(at, "train.jsonl", json.dumps({"id": "1", "text": "Ada", "image": image}))
 
 
-def _settings(at: Scene, override: bool) -> None:
+def regions(at: Scene) -> None:
+    at.torch_pickle(at.folder / "regions.safetensors")
+    row(at, None)
+
+
+def settings(at: Scene, override: bool) -> None:
     file, code = at.folder / "run.yaml", f"!!python/object/apply:os.system ['touch {at.canary}']"
     file.write_text("model: {system: bert}\ndata: {path: x}\n" if override else f"model: {code}\n")
     load_run(file, [f"model.gate={code}"] if override else [])
 
 
-def _shape(at: Scene, **fields: Any) -> None:
+def shape(at: Scene, **fields: Any) -> None:
     tiny("bert", encoder={"shape": {**ENCODER["shape"], **fields}})
 
 
-REFUSED |= {
-    "an image network of its own code": lambda at: _network(at, "rpbert", "blocks", True),
-    "a detector of its own code": lambda at: _network(at, "vilbert", "regions", False),
-    "a shape that names code": lambda at: _shape(at, auto_map={"AutoModel": "evil.Evil"}),
-    "a shape that names a kernel": lambda at: _shape(at, _attn_implementation=KERNEL),
-    "word vectors that are a pickle": lambda at: _vectors(at, "words.vec", at.pickle()),
-    "zipped word vectors that are a pickle": lambda at: _vectors(
-        at, "words.vec.gz", gzip.compress(at.pickle())
+PUBLISHED: dict[str, Change] = {
+    "pickled weights": lambda at, to: at.torch_pickle(
+        to / "pytorch_model.bin", to / "model.safetensors"
     ),
-    "a checkpoint that is a pickle": lambda at: _checkpoint(at, climb=False),
-    "a checkpoint whose manifest climbs": lambda at: _checkpoint(at, climb=True),
-    "an image id that climbs": lambda at: _read(at, "train.txt", "IMGID:../../secret\nAda\tO\n\n"),
-    "an image that climbs": lambda at: _row(at, "../secret"),
-    "an image that climbs as Windows does": lambda at: _row(at, "images\\..\\..\\secret"),
-    "an absolute image": lambda at: _row(at, str(at.secret)),
-    "an image of the network": lambda at: _row(at, "http://169.254.169.254/latest/meta-data"),
-    "settings with code": lambda at: _settings(at, override=False),
-    "an override with code": lambda at: _settings(at, override=True),
-    "regions that are a pickle": lambda at: _row(at, None, regions=True),
+    "a plain pickle named weights": lambda at, to: (to / "model.safetensors").write_bytes(
+        at.pickle()
+    ),
+    "pickled weights in shards": pickled_shards,
+    "shards outside the folder": shards_outside,
+    "a model of its own code": lambda at, to: at.code(to, model_type="evil", **MODEL_CODE),
+    "a tokenizer of its own code": own_tokenizer,
 }
+BESIDE: dict[str, Change] = {
+    "pickles and an adapter beside": pickles_beside,
+    "code beside a known model": lambda at, to: at.code(to, trust_remote_code=True, **MODEL_CODE),
+    "code beside a known tokenizer": lambda at, to: at.code(
+        to, "tokenizer_config.json", trust_remote_code=True, **TOKENIZER_CODE
+    ),
+    "attention by a kernel of a hub": lambda at, to: at.code(to, **dict.fromkeys(KERNELS, KERNEL)),
+}
+SAVED: dict[str, Change] = {
+    "a saved pickle": lambda at, to: at.torch_pickle(to / "model.safetensors"),
+    "a saved tokenizer of its own code": lambda at, to: own_tokenizer(at, to / "tokenizer"),
+    "a saved tokenizer with a pickle": lambda at, to: (
+        (to / "tokenizer" / "vocab.pkl").write_bytes(at.pickle()) > 0
+    ),
+    "a saved link": link,
+    "a manifest that climbs": lambda at, to: sealed(to, **{"../../secret": entry(b"secret")}),
+    "a manifest with an absolute name": lambda at, to: sealed(
+        to, **{str(at.secret): entry(b"secret")}
+    ),
+}
+ELSEWHERE: dict[str, Change] = {
+    "a saved encoder elsewhere": lambda at, to: options(to, encoder={"pretrained": str(bert(at))}),
+    "saved word vectors elsewhere": lambda at, to: options(
+        to, tagger={"word_vectors": str(at.secret)}
+    ),
+    "a saved image network elsewhere": lambda at, to: options(
+        to, evidence={"blocks": {"pretrained": str(at.secret), "image_size": 32}}
+    ),
+}
+DETECTORS: dict[str, Change] = {
+    "a detector with a kernel": lambda _, to: detector(to, attn_implementation=KERNEL),
+    "a detector with a backbone": lambda at, to: detector(
+        to, backbone=str(at.secret), backbone_config=None, use_pretrained_backbone=True
+    ),
+}
+VILBERT = partial(saved, system="vilbert", evidence=EVIDENCE["regions"])
+REFUSED: dict[str, Case] = {
+    **{name: partial(published, change) for name, change in PUBLISHED.items()},
+    **{name: partial(saved, change) for name, change in SAVED.items()},
+    **{name: partial(saved, change, system="rpbert") for name, change in ELSEWHERE.items()},
+    **{name: partial(VILBERT, change) for name, change in DETECTORS.items()},
+    "an image network of its own code": lambda at: network(at, "rpbert", "blocks"),
+    "a detector of its own code": lambda at: network(at, "vilbert", "regions"),
+    "a shape that names code": lambda at: shape(at, auto_map={"AutoModel": "evil.Evil"}),
+    "a shape that names a kernel": lambda at: shape(at, _attn_implementation=KERNEL),
+    "pickled word vectors": lambda at: vectors(at, "words.vec", at.pickle()),
+    "zipped word vectors": lambda at: vectors(at, "words.vec.gz", gzip.compress(at.pickle())),
+    "a checkpoint that is a pickle": lambda at: checkpoint(at, climb=False),
+    "a checkpoint whose manifest climbs": lambda at: checkpoint(at, climb=True),
+    "an image id that climbs": lambda at: read(at, "train.txt", "IMGID:../../secret\nAda\tO\n\n"),
+    "an image that climbs": lambda at: row(at, "../secret"),
+    "an image that climbs as Windows does": lambda at: row(at, "images\\..\\..\\secret"),
+    "an absolute image": lambda at: row(at, str(at.secret)),
+    "an image of the network": lambda at: row(at, "http://169.254.169.254/latest/meta-data"),
+    "settings with code": lambda at: settings(at, override=False),
+    "an override with code": lambda at: settings(at, override=True),
+    "regions that are a pickle": regions,
+}
+"""Cases that have to end in the one line of an `InputError`."""
+HARMLESS: dict[str, Case] = {
+    **{name: partial(published, change) for name, change in BESIDE.items()},
+    "code beside a saved tokenizer": partial(
+        saved,
+        lambda at, to: at.code(to / "tokenizer", "tokenizer_config.json", **TOKENIZER_CODE),
+    ),
+}
+"""Cases in which what is hostile is simply not read."""

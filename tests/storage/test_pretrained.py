@@ -25,16 +25,9 @@ from rpbert.models.bilstm_crf import BertTagger
 from rpbert.models.saved import TaggingModel
 from rpbert.modules.encoder import TextImageEncoder
 from tests.conftest import made_posts, tiny
-from tests.families import TEXT_FAMILIES
+from tests.families import SHAPE, TEXT_FAMILIES
 from tests.families import published as tiny_folder
 
-SHAPE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-}
 T5 = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
 GPT2 = {"n_embd": 8, "n_layer": 1, "n_head": 2}
 
@@ -53,17 +46,15 @@ def made(folder: Path) -> TaggingModel:
     return tiny("bert", encoder={"pretrained": str(folder)})
 
 
-def test_the_weights_are_the_published_ones_in_float32(published: Path) -> None:
-    system = made(published).system
-    assert isinstance(system, BertTagger)
+def test_the_weights_are_the_published_ones_in_float32_and_then_the_models_own(
+    published: Path, tmp_path: Path
+) -> None:
+    model = made(published)
+    assert isinstance(model.system, BertTagger)
     expected = BertModel.from_pretrained(published).state_dict()
-    for name, tensor in system.encoder.bert.state_dict().items():
+    for name, tensor in model.system.encoder.bert.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, expected[name].float()), name
-
-
-def test_a_saved_model_needs_the_published_folder_no_more(published: Path, tmp_path: Path) -> None:
-    model = made(published)
     model.save(tmp_path / "model")
     shutil.rmtree(published)
     loaded = TaggingModel.load(tmp_path / "model")
@@ -88,11 +79,6 @@ def test_a_model_that_is_no_text_encoder_is_refused(
         made(tmp_path)
 
 
-def test_a_vision_and_language_encoder_takes_a_bert_alone() -> None:
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
-        tiny("uniter", encoder="roberta")
-
-
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_every_family_keeps_its_options_when_saved(family: str, tmp_path: Path) -> None:
     options = {"longest": 20, "frozen_layers": 1}
@@ -108,11 +94,6 @@ def test_every_family_keeps_its_options_when_saved(family: str, tmp_path: Path) 
     learns = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert not any("embed" in name or ".0." in name for name in learns)
     assert any(".1." in name for name in learns)
-
-
-def test_more_layers_than_there_are_is_refused() -> None:
-    with pytest.raises(InputError, match=r"model\.encoder\.frozen_layers: found 3"):
-        tiny("bert", encoder={"shape": SHAPE, "frozen_layers": 3})
 
 
 def test_missing_weights_are_never_drawn_at_random(published: Path) -> None:
@@ -162,6 +143,13 @@ def test_weights_that_cannot_be_used_are_refused(
 def test_a_shape_that_makes_no_network_is_refused(field: str, value: object) -> None:
     with pytest.raises(InputError, match=r"model\.encoder\.shape"):
         tiny("bert", encoder={"shape": {**SHAPE, field: value}})
+
+
+def test_what_the_encoder_or_the_system_has_not_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.encoder\.frozen_layers: found 3"):
+        tiny("bert", encoder={"shape": SHAPE, "frozen_layers": 3})
+    with pytest.raises(InputError, match=r"model\.encoder\.pretrained.*type roberta"):
+        tiny("uniter", encoder="roberta")
 
 
 def test_real_weights_load(tmp_path: Path) -> None:

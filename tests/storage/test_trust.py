@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import pickle
 import random
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rpbert.errors import InputError
 from rpbert.models.saved import TaggingModel
 from tests.conftest import tiny
 from tests.soak import Soak
-from tests.storage.hostile_folders import HARMLESS, REFUSED, Scene, watched
+from tests.storage.hostile_folders import HARMLESS, REFUSED, WATCHES, Scene, watch
 
 PACKAGE = Path(rpbert.__file__).parent
 CASES = [*REFUSED, *HARMLESS]
@@ -21,21 +23,34 @@ CASES = [*REFUSED, *HARMLESS]
 
 def play(case: str, folder: Path) -> None:
     """One case; nothing of it may run, and nothing outside may be opened."""
-    own = folder / "given"
-    own.mkdir(parents=True)
-    at = Scene(own, folder / "canary", folder / "secret")
+    at = Scene(folder / "given", folder / "canary", folder / "secret")
+    at.folder.mkdir(parents=True)
     at.secret.write_text("secret")
-    with watched() as watch:
+    watch()
+    seen = WATCHES[os.path.realpath(at.secret)] = []
+    try:
         if case in REFUSED:
             with pytest.raises(InputError) as told:
                 REFUSED[case](at)
             assert "\n" not in str(told.value)
         else:
             HARMLESS[case](at)
+        assert seen == []
+    finally:
+        WATCHES.clear()
     assert not at.canary.exists()
-    assert str(at.secret) not in watch.opened
-    assert watch.unpickled == []
-    assert watch.commands == []
+
+
+def test_the_watch_sees_what_a_pickle_runs(tmp_path: Path) -> None:
+    at = Scene(tmp_path, tmp_path / "canary", tmp_path / "secret")
+    watch()
+    seen = WATCHES[os.path.realpath(at.secret)] = []
+    at.secret.write_text("secret")
+    pickle.loads(at.pickle())
+    WATCHES.clear()
+    assert [event.split()[0] for event in seen] == [*seen[:1], "pickle.find_class", "os.system"]
+    assert seen[0] == os.path.realpath(at.secret)
+    assert at.canary.exists()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,30 +68,6 @@ def test_all_of_them(tmp_path: Path, soak: Soak) -> None:
     )
 
 
-def tampered(folder: Path, times: int) -> int:
-    """Change a byte, cut or lengthen a file of a saved model so often; each is told by name."""
-    draw = random.Random(0)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for _ in range(times):
-        path = draw.choice(files)
-        content = path.read_bytes()
-        at = draw.randrange(len(content))
-        match draw.randrange(4):
-            case 0 | 1:
-                other = bytes([content[at] ^ draw.randrange(1, 256)])
-                path.write_bytes(content[:at] + other + content[at + 1 :])
-            case 2:
-                path.write_bytes(content[:at])
-            case 3:
-                path.write_bytes(content + draw.randbytes(draw.randint(1, 9)))
-        with pytest.raises(InputError) as told:
-            TaggingModel.load(folder)
-        assert str(told.value.where) == str(path)
-        path.write_bytes(content)
-    TaggingModel.load(folder)
-    return len(files)
-
-
 @pytest.mark.parametrize(
     "times",
     [
@@ -89,10 +80,27 @@ def tampered(folder: Path, times: int) -> int:
 def test_a_model_that_was_tampered_with_is_refused_by_the_file(
     tmp_path: Path, soak: Soak, times: int
 ) -> None:
-    tiny("rpbert").save(tmp_path / "model")
-    files = tampered(tmp_path / "model", times)
-    assert files >= 5
-    soak(f"{times} refused, each by the name of the file, over {files} files")
+    """Each file in turn lost, a byte of it changed, cut, or made longer."""
+    folder, draw = tmp_path / "model", random.Random(0)
+    tiny("rpbert").save(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for number in range(times):
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        at = draw.randrange(len(content))
+        other = bytes([content[at] ^ draw.randrange(1, 256)])
+        changed = content[:at] + other + content[at + 1 :]
+        longer = content + draw.randbytes(draw.randint(1, 9))
+        path.unlink()
+        if number >= len(files):
+            path.write_bytes(draw.choice([changed, changed, content[:at], longer]))
+        with pytest.raises(InputError) as told:
+            TaggingModel.load(folder)
+        assert str(told.value.where) == str(path)
+        path.write_bytes(content)
+    TaggingModel.load(folder)
+    assert len(files) >= 5
+    soak(f"{times} refused, each by the name of the file, over {len(files)} files")
 
 
 def test_no_code_of_the_package_loads_a_pickle_or_runs_a_text() -> None:
