@@ -24,22 +24,14 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from rpbert import Entity, InputError, Prediction, Tagger, cli
+from rpbert import Entity, InputError, Prediction, Tagger
 from tests.conftest import made_posts, tiny
+from tests.test_cli import run as call
 
 ROOT = Path(__file__).parents[1]
 SAVED = Path(__file__).parent / "contract"
 GOLDEN: dict[str, Any] = json.loads((SAVED / "golden.json").read_text("utf-8"))
 MODELS = {"bert": "bert/model", "rpbert": "rpbert", "rpbert-evidence": "rpbert-evidence"}
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(sys, "argv", ["rpbert", *map(str, arguments)])
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
@@ -112,49 +104,9 @@ def test_a_command_takes_the_options_it_took(
 def test_the_module_runs_as_the_command() -> None:
     command = [sys.executable, "-m", "rpbert", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    commands = set(re.findall(r"^  ([a-z]+)  ", shown, re.MULTILINE))
-    assert commands >= {name.split()[0] for name in GOLDEN["options"]}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["data", "check", "NOWHERE"], "NOWHERE"),
-        (["train", "NOWHERE.yaml", "--output", "RUN"], "NOWHERE.yaml"),
-        (["train", "CONFIG", "model.gat=soft", "--output", "RUN"], "gat"),
-        (["train", "CONFIG", "--output", "FILE"], "FILE"),
-        (["evaluate", "NOWHERE", "DATA"], "NOWHERE"),
-        (["evaluate", "MODEL", "DATA", "--by", "colour"], "colour"),
-        (["predict", "MODEL", "--txt", "a"], "--txt"),
-        (["predict", "MODEL", "--input", "BROKEN.jsonl"], "BROKEN.jsonl:2"),
-        (["predict", "MODEL", "--text", "a", "--image", "NOWHERE.jpg"], "NOWHERE.jpg"),
-        (["reproduce", "table7", "DATA", "--output", "OUT"], "table7"),
-        (["serve", "NOWHERE"], "NOWHERE"),
-        (["benchmark", "--size", "huge"], "huge"),
-        (["convert", "uniter", "NOWHERE", "--output", "OUT"], "NOWHERE"),
-        (["tag"], "tag"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_wrong_input_is_exit_code_2_and_one_line(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    data: Path,
-    config: Path,
-    arguments: list[str],
-    named: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("FILE").write_text("something")
-    Path("BROKEN.jsonl").write_text('{"id": "1", "text": "Ada"}\n{broken\n')
-    known = {"MODEL": SAVED / "models/rpbert", "DATA": data, "CONFIG": config}
-    code, out, err = call(capsys, *(known.get(argument, argument) for argument in arguments))
-    (fault,) = [line for line in err.splitlines() if line.startswith("rpbert: ")]
-    assert (code, out) == (2, "")
-    assert named in fault
-    assert "Traceback" not in err
-    assert not Path("RUN").exists()
+    assert set(re.findall(r"^  ([a-z]+)  ", shown, re.MULTILINE)) >= {
+        name.split()[0] for name in GOLDEN["options"]
+    }
 
 
 def test_every_config_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

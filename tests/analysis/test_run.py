@@ -20,6 +20,9 @@ from rpbert.analysis.run import Analysis, analyze, short_names
 from rpbert.data.readers import open_data
 from tests.analysis.common import finder, posts_file
 from tests.conftest import tiny
+from tests.test_cli import run
+
+Alone = list[tuple[Post, Explanation, Explanation]]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def made(folder: Path) -> Analysis:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, made: Analysis) -> list[tuple[Post, Explanation, Explanation]]:
+def alone(folder: Path, made: Analysis) -> Alone:
     """Each post as each model explains it, one by one."""
     taggers = [Tagger.from_pretrained(folder / name, "cpu") for name in ("soft", "open")]
     source = open_data(folder / "data" / "posts.jsonl")
@@ -49,9 +52,7 @@ def rows_of(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def test_a_row_a_post(
-    folder: Path, made: Analysis, alone: list[tuple[Post, Explanation, Explanation]]
-) -> None:
+def test_a_row_a_post(folder: Path, made: Analysis, alone: Alone) -> None:
     rows = list(rows_of(folder / "out" / "posts.csv"))
     assert [row["id"] for row in rows] == [post.id for post, _, _ in alone]
     for row, (post, *explained) in zip(rows, alone, strict=True):
@@ -71,9 +72,7 @@ def test_a_row_a_post(
     assert [row["s_tv"] for row in rows].count("") == 2  # without image, and unreadable
 
 
-def test_a_row_a_map_and_a_row_a_word(
-    folder: Path, made: Analysis, alone: list[tuple[Post, Explanation, Explanation]]
-) -> None:
+def test_a_row_a_map_and_a_row_a_word(folder: Path, made: Analysis, alone: Alone) -> None:
     blocks = {(row["model"], row["id"]): row for row in rows_of(folder / "out" / "blocks.csv")}
     words = list(rows_of(folder / "out" / "words.csv"))
     for post, *explained in alone:
@@ -97,7 +96,7 @@ def test_a_row_a_map_and_a_row_a_word(
 @pytest.mark.parametrize("relation", ["irrelevant", "relevant"])
 def test_means_are_those_of_the_posts(
     made: Analysis,
-    alone: list[tuple[Post, Explanation, Explanation]],
+    alone: Alone,
     measure: str,
     by: str,
     relation: str,
@@ -159,20 +158,18 @@ def test_figures_are_written_the_same_each_time(
     assert (folder / "out" / "s_tv.svg").read_text("utf-8").count("soft") >= 1
 
 
-def test_one_model_or_one_without_images_beside_it(folder: Path, made: Analysis) -> None:
-    data = folder / "data" / "posts.jsonl"
-    single = analyze(str(folder / "soft"), data, folder / "single").summary.to_dict()
+def test_one_model_a_blind_one_beside_it_and_posts_without_gold(
+    folder: Path, made: Analysis
+) -> None:
+    data, soft = folder / "data" / "posts.jsonl", str(folder / "soft")
+    single = analyze(soft, data, folder / "single").summary.to_dict()
     assert all(row["change"] is None for row in single["means"])
     assert set(single["outcomes"]) <= {"right", "wrong"}
     tiny("bert").save(folder / "blind")
-    blind = analyze(str(folder / "soft"), data, folder / "beside", against=str(folder / "blind"))
+    blind = analyze(soft, data, folder / "beside", against=str(folder / "blind"))
     assert all(row["models"][1] is None for row in blind.summary.to_dict()["means"])
-
-
-def test_posts_without_gold_are_unlabelled_or_differ(folder: Path, made: Analysis) -> None:
-    data = folder / "bare.jsonl"
-    data.write_text('{"id": "1", "text": "Ada at Lake Como"}\n')
-    found = analyze(str(folder / "soft"), data, folder / "bare").summary.to_dict()
+    (folder / "bare.jsonl").write_text('{"id": "1", "text": "Ada at Lake Como"}\n')
+    found = analyze(soft, folder / "bare.jsonl", folder / "bare").summary.to_dict()
     assert (found["outcomes"], found["means"]) == ({"unlabelled": 1}, [])
 
 
@@ -229,3 +226,24 @@ def test_what_cannot_be_analysed_is_said(folder: Path, made: Analysis, tmp_path:
 )
 def test_short_names_tell_models_apart(names: list[str], short: list[str]) -> None:
     assert short_names(names) == short
+
+
+def test_analyze(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data = posts_file(tmp_path / "data")
+    model, other = finder(tmp_path / "soft"), finder(tmp_path / "open", gate="none")
+    arguments = ("analyze", model, data, "--output", tmp_path / "out", "--against", other)
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "mean S_TV (Eq. 10)" in out
+    assert "13 posts" in out
+    first, second, *_ = out.splitlines()
+    assert first.split() == ["model", "model"]
+    assert second.split() == ["image", "posts", "open", "soft", "change", "paper"]
+    assert "Not on the paper's scale" in out
+    assert str(tmp_path / "out" / "report.html") in out.replace("\n", "")
+    code, out, _ = run(capsys, *arguments, "--posts", 3, "--json")
+    found = json.loads(out)
+    assert (code, found["posts"], found["models"]) == (0, 13, ["soft", "open"])
+    for path in found["files"]:
+        assert Path(path).stat().st_size > 0
+    assert "3 of 13 posts" in (tmp_path / "out" / "report.html").read_text("utf-8")
