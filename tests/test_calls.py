@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import rpbert
+from rpbert.cli.predict import predict
+from rpbert.cli.train import train
 from rpbert.config.reading import write_yaml
 from rpbert.models.rpbert import RpBert
 from tests.conftest import tiny
@@ -36,26 +38,19 @@ def calls_to_forward(run: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -
     return [f"{Path(frame.filename).name}:{frame.name}" for frame in ours[1:]]
 
 
-@pytest.mark.parametrize("source", ["--text", "--input"])
-def test_few_calls_lie_between_predict_and_the_model(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["predict --text", "predict --input", "train"])
+def test_few_calls_lie_between_a_command_and_the_model(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rpbert.cli.predict import predict
-
     tiny("rpbert").save(tmp_path / "model")
     (tmp_path / "posts.jsonl").write_text('{"id": "a", "text": "Ada at Como"}\n')
-    given = {"text": "Ada"} if source == "--text" else {"source": str(tmp_path / "posts.jsonl")}
-    calls = calls_to_forward(lambda: predict(str(tmp_path / "model"), **given), monkeypatch)  # type: ignore[arg-type]
-    assert len(calls) <= LIMIT, calls
-
-
-def test_few_calls_lie_between_train_and_the_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rpbert.cli.train import train
-
     # Without a relation the first task is the one that runs the whole model.
-    chosen = settings(data_folder(tmp_path / "data", relations=False))
-    write_yaml(chosen, tmp_path / "run.yaml")
-    calls = calls_to_forward(lambda: train(tmp_path / "run.yaml", tmp_path / "run"), monkeypatch)
+    write_yaml(settings(data_folder(tmp_path / "data", relations=False)), tmp_path / "run.yaml")
+    model, posts = str(tmp_path / "model"), str(tmp_path / "posts.jsonl")
+    run: dict[str, Callable[[], None]] = {
+        "predict --text": lambda: predict(model, text="Ada"),
+        "predict --input": lambda: predict(model, source=posts),
+        "train": lambda: train(tmp_path / "run.yaml", tmp_path / "run"),
+    }
+    calls = calls_to_forward(run[command], monkeypatch)
     assert len(calls) <= LIMIT, calls

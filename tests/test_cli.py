@@ -74,19 +74,6 @@ def test_the_version_is_the_packages(call: Call) -> None:
     assert call("--version") == (0, f"rpbert {version('rpbert')}\n", "")
 
 
-def test_names_and_parameters_of_systems_are_whole_in_a_narrow_window(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = json.loads(call("systems", "--json")[1])
-    # BERT-base has 109,482,240 parameters, 590,592 of them in the pooler that no tagger reads.
-    parameters = {row["name"]: row["parameters"] for row in rows}
-    assert parameters["bert"] - parameters["bilstm_crf"] > 109_482_240 - 590_592
-    monkeypatch.setenv("COLUMNS", "50")
-    shown = call("systems")[1]
-    assert set(parameters) <= set(shown.split())
-    assert len(re.findall(r"\d\.\d M\b", shown)) == len(rows)
-
-
 def test_train_evaluate_predict(call: Call, config: Path, data: Path, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     code, out, err = call("train", config, "training.epochs=2", "--output", run_folder)
@@ -128,16 +115,6 @@ def test_a_file_of_posts(call: Call, model: Path, tmp_path: Path) -> None:
     source.write_text(json.dumps(rows[2]))
     code, out, _ = call("evaluate", model, source, "--json")
     assert (code, json.loads(out)["tags"]["strict"]["support"]) == (0, 1)
-
-
-def test_data_make_and_check(call: Call, tmp_path: Path) -> None:
-    assert call("data", "make", tmp_path / "made", "--posts", 40, "--seed", 3)[0] == 0
-    code, out, _ = call("data", "check", tmp_path / "made", "--json")
-    splits = json.loads(out)["splits"].values()
-    assert code == 0
-    assert sum(split["posts"] for split in splits) == 40
-    assert sum(split["images"]["present"] for split in splits) == 40
-    assert call("data", "check", tmp_path / "made")[0] == 0
 
 
 @pytest.mark.parametrize(

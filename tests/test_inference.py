@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from rpbert import Entity, Post, Tagger
+from rpbert import Post, Tagger
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
-from rpbert.inference import Decoded, Decoder, prediction_of
+from rpbert.inference import Decoder
 from tests.conftest import EVIDENCE, made_posts, picture, tiny
 
 TAGGER = Tagger(tiny("rpbert"), "cpu")
@@ -46,16 +46,6 @@ def test_offsets_are_exact_on_any_text(text: str) -> None:
         assert end <= entity.start < entity.end
         assert 0 <= entity.score <= 1
         end = entity.end
-
-
-def test_the_offsets_of_an_entity_are_those_of_its_words() -> None:
-    post = Post.from_words("1", ("Nice", "image", "of", "Kevin", "Love", "at", "the", "Finals"))
-    tags = ("O", "O", "O", "B-PER", "I-PER", "O", "O", "B-MISC")
-    prediction = prediction_of(post, Decoded(tags, (0.98, 0.5), 0.13, "used"))
-    assert prediction.entities == [
-        Entity("Kevin Love", "PER", 14, 24, 0.98),
-        Entity("Finals", "MISC", 32, 38, 0.5),
-    ]
 
 
 def test_predictions_hold_the_entities_that_seqeval_reads_from_the_tags() -> None:

@@ -140,15 +140,6 @@ def test_the_prediction_is_that_of_the_tagger(system: str) -> None:
             assert mine.score == pytest.approx(theirs.score, abs=1e-6)
 
 
-def test_r_of_one_is_the_model_without_propagation() -> None:
-    gated, post = tagger_of("soft"), made_posts(1)[0]
-    open_ = tagger_of("none")
-    open_.model.system.load_state_dict(gated.model.system.state_dict())
-    by_hand, whole = explain(gated, post, relation=1.0), explain(open_, post)
-    np.testing.assert_array_equal(by_hand.attention, whole.attention)
-    assert whole.prediction.relation is None
-
-
 def test_a_post_longer_than_the_encoder_counts_each_word_once() -> None:
     """A word's attention is that of the one window it is read from."""
     tagger = tagger_of("none")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,16 +55,14 @@ def test_each_entity_is_right_or_in_one_error(gold_tags: list[str], found_tags: 
         (None, [[L]], "unlabelled"),
         (None, [[L], [L]], "unlabelled"),
         (None, [[L], [P]], "differs"),
+        ([P], [[P], [P]], "both right"),
+        *[([P], [[P], wrong], "mended") for wrong in ([L], [])],
+        *[([P], [wrong, [P]], "broken") for wrong in ([L], [])],
+        *[([P], [wrong, wrong], "both wrong") for wrong in ([L], [])],
+        *[([P], both, "differs") for both in ([[L], []], [[], [L]])],
     ],
 )
-def test_outcomes_without_gold_or_of_one_model(
+def test_an_outcome_says_who_is_right(
     gold: list[Span] | None, answers: list[list[Span]], expected: Outcome
 ) -> None:
     assert outcome(gold, *answers) == expected
-
-
-@pytest.mark.parametrize(("one", "other"), product([[P], [L], []], repeat=2))
-def test_an_outcome_of_two_models_says_who_is_right(one: list[Span], other: list[Span]) -> None:
-    who = {(True, True): "both right", (True, False): "mended", (False, True): "broken"}
-    expected = who.get((one == [P], other == [P]), "both wrong" if one == other else "differs")
-    assert outcome([P], one, other) == expected

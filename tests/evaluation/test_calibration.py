@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,7 @@ from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
 from rpbert.evaluation.calibration import decoded_spans, fit_calibration
 from rpbert.evaluation.evaluate import evaluate_posts, render
-from rpbert.evaluation.scoring import BINS, expected_calibration_error, relation_calibration
+from rpbert.evaluation.scoring import expected_calibration_error
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import LinearChainCRF, SpanQuery
@@ -24,34 +23,6 @@ from rpbert.training import train as training
 from rpbert.types import Calibration, Post, PostImage
 from tests.conftest import made_posts, tiny
 from tests.training_runs import data_folder, settings
-
-
-def test_the_error_equals_a_plain_count() -> None:
-    draw = np.random.default_rng(0)
-    scores = [*draw.random(300).tolist(), 0.0, 1.0, 1 / BINS, 2 / BINS]
-    right = [*(draw.random(300) < 0.4).tolist(), True, False, True, False]
-    expected = 0.0
-    for m in range(1, BINS + 1):
-        low = -1.0 if m == 1 else (m - 1) / BINS
-        held = [i for i, s in enumerate(scores) if low < s <= m / BINS]
-        if held:
-            accuracy = np.mean([right[i] for i in held])
-            confidence = np.mean([scores[i] for i in held])
-            expected += len(held) / len(scores) * abs(accuracy - confidence)
-    assert expected_calibration_error(scores, right) == pytest.approx(expected)
-    assert expected_calibration_error([], []) == 0
-
-
-def test_a_temperature_divides_the_logit_of_r() -> None:
-    halved = Calibration(relation=2.0)
-    assert Calibration().relation_probability(0.2) == 0.2
-    assert halved.relation_probability(0.2) == pytest.approx(1 / (1 + math.exp(math.log(4) / 2)))
-    assert halved.relation_probability(0.5) == pytest.approx(0.5)
-    assert 0 < halved.relation_probability(0.0) < 0.01
-    # r = 0.2 says "does not add" with a confidence of 0.8.
-    found = relation_calibration([(0, 0.2), (0, 0.9)], halved)
-    assert found.before == pytest.approx((0.2 + 0.9) / 2)
-    assert found.after == pytest.approx((1 / 3 + 0.75) / 2)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
@@ -137,6 +108,8 @@ def test_r_is_fitted_and_left_as_it_is() -> None:
     assert found.relation != 1.0
     tagger = Tagger(replace(model, calibration=found), "cpu")
     assert [p.relation for p in tagger.predict_batch(posts)] == relations
+    unlabelled = [p.with_(tags=("O",) * len(p.words), relation=None) for p in posts]
+    assert fit_calibration(tiny("bilstm_crf"), unlabelled, "cpu") == Calibration()
     error = evaluate_posts(tagger, posts).calibration["relation"]
     assert error.support == len(posts)
     assert error.after < error.before
@@ -180,11 +153,6 @@ def test_captions_that_are_made_in_training_are_made_for_the_temperatures(
     bare = [post.with_(caption=None) for post in made_posts(2)]
     _, status = fitted[0].collator().evidence.read(bare)
     assert status == ("used", "used")
-
-
-def test_where_nothing_is_wrong_there_is_nothing_to_fit() -> None:
-    posts = [p.with_(tags=("O",) * len(p.words)) for p in made_posts(images=False)]
-    assert fit_calibration(tiny("bilstm_crf"), posts, "cpu") == Calibration()
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), "2"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +17,20 @@ from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evaluation.evaluate import render
 from rpbert.evaluation.scoring import (
+    ADDS,
+    DOES_NOT_ADD,
     Counts,
     Evaluation,
-    SpanScores,
+    TagScores,
+    expected_calibration_error,
+    relation_calibration,
     score_familiarity,
     score_relations,
     score_spans,
     score_tags,
+    spans_right,
 )
+from rpbert.types import Calibration
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TAGS = ["O", *(f"{prefix}-{label}" for prefix in "BI" for label in ("PER", "LOC", "ORG", "MISC"))]
@@ -31,37 +38,29 @@ TAGS = ["O", *(f"{prefix}-{label}" for prefix in "BI" for label in ("PER", "LOC"
 
 def random_posts(random_: random.Random, count: int) -> tuple[list[list[str]], list[list[str]]]:
     """Gold and predicted tags, mostly malformed; the prediction keeps about half of the gold."""
-    gold, predicted = [], []
-    for _ in range(count):
-        true = random_.choices(TAGS, k=random_.randint(1, 12))
-        found = [tag if random_.random() < 0.6 else random_.choice(TAGS) for tag in true]
-        gold.append(true)
-        predicted.append(found)
-    return gold, predicted
+    gold = [random_.choices(TAGS, k=random_.randint(1, 12)) for _ in range(count)]
+    return gold, [
+        [tag if random_.random() < 0.6 else random_.choice(TAGS) for tag in true] for true in gold
+    ]
 
 
-def assert_equals_report(scores: SpanScores, report: dict[str, dict[str, float]]) -> None:
-    """`report` is seqeval's, whose averages other than the micro average are left aside."""
-    types = {name: row for name, row in report.items() if not name.endswith("avg")}
-    if not scores.by_type:  # seqeval reports a dummy type where there is no entity at all
-        assert all(row["support"] == 0 for row in types.values())
-        return
-    found = {"micro avg": scores.overall, **scores.by_type}
-    assert found.keys() == {"micro avg", *types}
-    for name, counts in found.items():
-        assert counts.precision == pytest.approx(report[name]["precision"])
-        assert counts.recall == pytest.approx(report[name]["recall"])
-        assert counts.f1 == pytest.approx(report[name]["f1-score"])
-        assert counts.gold == report[name]["support"]
-
-
-def reports(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """seqeval's strict IOB2 report and its default one."""
-    shared = {"output_dict": True, "zero_division": 0}
-    strict = classification_report(gold, predicted, mode="strict", scheme=IOB2, **shared)
-    return strict, classification_report(gold, predicted, **shared)
+def assert_equals_seqeval(
+    found: TagScores, gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> None:
+    """In strict IOB2 mode and in seqeval's default one, overall and by type."""
+    for scores, mode in ((found.strict, {"mode": "strict", "scheme": IOB2}), (found.lenient, {})):
+        report = classification_report(gold, predicted, output_dict=True, zero_division=0, **mode)
+        types = {name: row for name, row in report.items() if not name.endswith("avg")}
+        if not scores.by_type:  # seqeval reports a dummy type where there is no entity at all
+            assert all(row["support"] == 0 for row in types.values())
+            continue
+        ours = {"micro avg": scores.overall, **scores.by_type}
+        assert ours.keys() == {"micro avg", *types}
+        for name, counts in ours.items():
+            assert counts.precision == pytest.approx(report[name]["precision"])
+            assert counts.recall == pytest.approx(report[name]["recall"])
+            assert counts.f1 == pytest.approx(report[name]["f1-score"])
+            assert counts.gold == report[name]["support"]
 
 
 @pytest.mark.parametrize(("calls", "posts"), [(400, 5), (100, 1), (1, 8000)])
@@ -69,28 +68,24 @@ def test_equals_seqeval_on_random_sequences(calls: int, posts: int) -> None:
     random_ = random.Random(posts)
     for _ in range(calls):
         gold, predicted = random_posts(random_, posts)
-        scores = score_tags(gold, predicted)
-        strict, lenient = reports(gold, predicted)
-        assert_equals_report(scores.strict, strict)
-        assert_equals_report(scores.lenient, lenient)
+        assert_equals_seqeval(score_tags(gold, predicted), gold, predicted)
 
 
 def test_a_group_is_scored_as_its_posts_alone() -> None:
     gold, predicted = random_posts(random.Random(0), 60)
-    groups = [("image adds", None, "image doesn't add")[i % 3] for i in range(60)]
+    groups = [(ADDS, None, DOES_NOT_ADD)[i % 3] for i in range(60)]
     by_group = score_tags(gold, predicted, groups).by_group
-    assert list(by_group) == ["image adds", "image doesn't add"]
-    for name, first in (("image adds", 0), ("image doesn't add", 2)):
-        strict, lenient = reports(gold[first::3], predicted[first::3])
+    assert list(by_group) == [ADDS, DOES_NOT_ADD]
+    for name, first in ((ADDS, 0), (DOES_NOT_ADD, 2)):
         assert by_group[name].posts == 20
-        assert_equals_report(by_group[name].strict, strict)
-        assert_equals_report(by_group[name].lenient, lenient)
+        assert_equals_seqeval(by_group[name], gold[first::3], predicted[first::3])
 
 
 def test_a_score_of_nothing_is_zero() -> None:
     assert Counts().to_dict() == dict.fromkeys(Counts().to_dict(), 0)
     assert score_tags([], []).strict.f1 == 0
-    assert score_relations([]).accuracy == 0
+    assert score_relations([]).accuracy == score_relations([]).weighted_f1 == 0
+    assert Evaluation(None).to_dict()["cut_words"] == 0
     assert Counts(gold=3).f1 == Counts(predicted=3).f1 == 0
 
 
@@ -102,6 +97,8 @@ def test_what_does_not_pair_up_is_refused() -> None:
     ):
         with pytest.raises(ValueError):
             wrong()
+    with pytest.raises(InputError, match="tags"):
+        score_tags([["O", "O"]], [["O", "B-PER", "I-PER"]])
 
 
 def test_familiarity_is_by_type_and_words_whatever_their_case() -> None:
@@ -153,22 +150,55 @@ def test_relation_scores_equal_scikit_learns(share: float) -> None:
     random_ = random.Random(7)
     for _ in range(50):
         size = random_.randint(1, 60)
-        gold = [int(random_.random() < share) for _ in range(size)]
+        labels = [
+            random_.choice([1, 0.6] if random_.random() < share else [0, 0.5]) for _ in range(size)
+        ]
         scores = [random_.choice([random_.random(), 0.5, 0.0, 1.0]) for _ in range(size)]
-        found = score_relations(list(zip(gold, scores, strict=True)))
-        classes = [int(score > 0.5) for score in scores]
+        found = score_relations(list(zip(labels, scores, strict=True)))
+        gold, classes = ([int(value > 0.5) for value in values] for values in (labels, scores))
         assert found.accuracy == pytest.approx(accuracy_score(gold, classes))
         shared = {"labels": [0, 1], "zero_division": 0}
         for average, ours in (("macro", found.macro_f1), ("weighted", found.weighted_f1)):
             assert ours == pytest.approx(f1_score(gold, classes, average=average, **shared))
         rows = zip(*precision_recall_fscore_support(gold, classes, **shared), strict=True)
         for counts, row in zip((found.does_not_add, found.adds), rows, strict=True):
-            ours_ = (counts.precision, counts.recall, counts.f1, counts.gold)
-            assert ours_ == pytest.approx(row)
+            assert (counts.precision, counts.recall, counts.f1, counts.gold) == pytest.approx(row)
         for label, mean in enumerate(found.mean_r):
             of_class = [score for known, score in zip(gold, scores, strict=True) if known == label]
-            expected = pytest.approx(np.mean(of_class)) if of_class else None
-            assert mean == expected
+            assert mean == (pytest.approx(np.mean(of_class)) if of_class else None)
+
+
+def test_the_calibration_error_equals_a_plain_count() -> None:
+    draw = np.random.default_rng(0)
+    bins = 15  # Guo et al. 2017
+    scores = [*draw.random(300).tolist(), 0.0, 1.0, 1 / bins, 2 / bins]
+    right = [*(draw.random(300) < 0.4).tolist(), True, False, True, False]
+    expected = 0.0
+    for m in range(1, bins + 1):
+        low = -1.0 if m == 1 else (m - 1) / bins
+        held = [i for i, s in enumerate(scores) if low < s <= m / bins]
+        if held:
+            accuracy = np.mean([right[i] for i in held])
+            confidence = np.mean([scores[i] for i in held])
+            expected += len(held) / len(scores) * abs(accuracy - confidence)
+    assert expected_calibration_error(scores, right) == pytest.approx(expected)
+    assert expected_calibration_error([], []) == 0
+    assert expected_calibration_error([0.25], [True]) == 0.75
+
+
+def test_a_temperature_divides_the_logit_of_r() -> None:
+    halved = Calibration(relation=2.0)
+    assert Calibration().relation_probability(0.2) == 0.2
+    assert halved.relation_probability(0.2) == pytest.approx(1 / (1 + math.exp(math.log(4) / 2)))
+    assert halved.relation_probability(0.5) == pytest.approx(0.5)
+    assert 0 < halved.relation_probability(0.0) < 0.01
+    # r = 0.2 says "does not add" with a confidence of 0.8, and r = 0.5 with one of 0.5.
+    found = relation_calibration([(0, 0.2), (0, 0.9), (0.5, 0.5)], halved)
+    assert found.before == pytest.approx((0.2 + 0.9 + 0.5) / 3)
+    assert found.after == pytest.approx((1 / 3 + 0.75 + 0.5) / 3)
+    assert (found.support, found.temperature) == (3, 2.0)
+    gold, predicted = [["B-PER", "O", "B-LOC"]], [["B-PER", "O", "B-ORG"]]
+    assert spans_right(gold, predicted) == [True, False]
 
 
 def test_the_table_and_the_json_name_scorer_and_support() -> None:
@@ -193,8 +223,3 @@ def test_the_table_and_the_json_name_scorer_and_support() -> None:
     assert found["by_familiarity"]["seen"]["lenient"]["support"] == 1
     assert found["relation"]["accuracy"] == 0.75
     assert found["relation"]["mean_r"] == pytest.approx({"adds": 0.8, "does_not_add": 0.45})
-
-
-def test_a_post_with_a_tag_too_many_is_refused() -> None:
-    with pytest.raises(InputError, match="tags"):
-        score_tags([["O", "O"]], [["O", "B-PER", "I-PER"]])

@@ -7,143 +7,46 @@ where); the equations are written down over these names.
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from rpbert.types import VisualTokens
 
 Names = dict[str, tuple[int, ...]]
+NAMES: dict[str, dict[str, dict[str, list[Any]]]] = yaml.safe_load(
+    (Path(__file__).parent / "checkpoints.yaml").read_text("utf-8")
+)
 REGION = 8
 SMALL = {"rows": 60, "width": 128, "layers": 3, "inner": 32, "positions": 20}
 BASE = {"rows": 30522, "width": 768, "layers": 12, "inner": 3072, "positions": 512}
 
 
-def pair(name: str, out: int, *into: int) -> Names:
-    return {f"{name}.weight": (out, *into), f"{name}.bias": (out,)}
-
-
-def layer(name: str, width: int, inner: int) -> Names:
-    """A BERT layer's parameters, as every one of the authors' codes names them."""
-    return {
-        **pair(f"{name}.attention.self.query", width, width),
-        **pair(f"{name}.attention.self.key", width, width),
-        **pair(f"{name}.attention.self.value", width, width),
-        **pair(f"{name}.attention.output.dense", width, width),
-        **pair(f"{name}.attention.output.LayerNorm", width),
-        **pair(f"{name}.intermediate.dense", inner, width),
-        **pair(f"{name}.output.dense", width, inner),
-        **pair(f"{name}.output.LayerNorm", width),
-    }
-
-
-def bert(prefix: str, size: dict[str, int], tables: str = "embeddings.", types: int = 2) -> Names:
-    width = size["width"]
-    names: Names = {
-        f"{prefix}{tables}word_embeddings.weight": (size["rows"], width),
-        f"{prefix}{tables}position_embeddings.weight": (size["positions"], width),
-        f"{prefix}{tables}token_type_embeddings.weight": (types, width),
-    }
-    for number in range(size["layers"]):
-        names |= layer(f"{prefix}encoder.layer.{number}", width, size["inner"])
+def checkpoint(
+    system: str, size: dict[str, int], region: int = REGION, image: int = 256, turns: int = 2
+) -> Names:
+    """Shapes by name; `region` and `image` are widths, `turns` those of ViLBERT's two streams."""
+    sizes = {**size, "region": region, "image": image, "object": region + 2048}
+    names: Names = {}
+    for kind, rows in NAMES[system].items():
+        for pattern, letters in rows.items():
+            shape = tuple(sizes.get(letter, letter) for letter in letters)
+            count = size["layers"] if "{layer}" in pattern else turns if "{turn}" in pattern else 1
+            for number in range(count):
+                name = pattern.format(layer=number, turn=number)
+                if kind == "pairs":
+                    names |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+                else:
+                    names[name] = shape
     return names
 
 
-def lm_head(name: str, size: dict[str, int]) -> Names:
-    width = size["width"]
-    return {
-        f"{name}.bias": (size["rows"],),
-        **pair(f"{name}.transform.dense", width, width),
-        **pair(f"{name}.transform.LayerNorm", width),
-        f"{name}.decoder.weight": (size["rows"], width),
-    }
-
-
-def uniter(size: dict[str, int], region: int = REGION) -> Names:
-    """UniterForPretraining of ChenRocks/UNITER, model/pretrain.py."""
-    width, images = size["width"], "uniter.img_embeddings."
-    return {
-        **bert("uniter.", size),
-        **pair("uniter.embeddings.LayerNorm", width),
-        **pair(f"{images}img_linear", width, region),
-        **pair(f"{images}img_layer_norm", width),
-        **pair(f"{images}pos_layer_norm", width),
-        **pair(f"{images}pos_linear", width, 7),
-        f"{images}mask_embedding.weight": (2, region),
-        **pair(f"{images}LayerNorm", width),
-        **pair("uniter.pooler.dense", width, width),
-        **lm_head("cls.predictions", size),
-        **pair("feat_regress.net.0", width, width),
-        **pair("feat_regress.net.2", width),
-        "feat_regress.weight": (width, region),
-        "feat_regress.bias": (region,),
-        **pair("region_classifier.net.0", width, width),
-        **pair("region_classifier.net.2", width),
-        **pair("region_classifier.net.3", 1601, width),
-        **pair("itm_output", 2, width),
-    }
-
-
-def vl_bert(size: dict[str, int], region: int = REGION) -> Names:
-    """ResNetVLBERTForPretrainingMultitask of jackroos/VL-BERT, with some of its detector."""
-    width, detector = size["width"], "module.image_feature_extractor."
-    return {
-        **bert("module.vlbert.", size, tables="", types=3),
-        **pair("module.vlbert.embedding_LayerNorm", width),
-        "module.vlbert.end_embedding.weight": (1, width),
-        **pair("module.vlbert.visual_ln_text", width),
-        **pair("module.vlbert.visual_ln_object", width),
-        **lm_head("module.vlbert.mlm_head.predictions", size),
-        **pair("module.vlbert.mvrc_head.transform.dense", width, width),
-        **pair("module.vlbert.mvrc_head.region_cls_pred", 1601, width),
-        f"{detector}backbone.conv1.weight": (64, 3, 7, 7),
-        f"{detector}roi_head_feature_extractor.0.conv1.weight": (512, 1024, 1, 1),
-        f"{detector}head.0.0.conv1.weight": (512, 1024, 1, 1),
-        **pair(f"{detector}obj_downsample.1", width, 2048 + region),
-        "module.object_linguistic_embeddings.weight": (1, width),
-        "module.object_mask_visual_embedding.weight": (1, 2048),
-        "module.object_mask_word_embedding.weight": (1, width),
-        "module.aux_text_visual_embedding.weight": (1, width),
-    }
-
-
-def vilbert(size: dict[str, int], region: int = REGION, image: int = 256, turns: int = 2) -> Names:
-    """BertForMultiModalPreTraining of facebookresearch/vilbert-multi-task, vilbert/vilbert.py."""
-    width, inner, both = size["width"], size["inner"], image
-    names = {
-        **bert("bert.", size),
-        **pair("bert.embeddings.LayerNorm", width),
-        **pair("bert.v_embeddings.image_embeddings", image, region),
-        **pair("bert.v_embeddings.image_location_embeddings", image, 5),
-        **pair("bert.v_embeddings.LayerNorm", image),
-        **pair("bert.t_pooler.dense", both, width),
-        **pair("bert.v_pooler.dense", both, image),
-        **lm_head("cls.predictions", size),
-        **pair("cls.bi_seq_relationship", 2, both),
-        **pair("cls.imagePredictions.transform.dense", image, image),
-        **pair("cls.imagePredictions.transform.LayerNorm", image),
-        **pair("cls.imagePredictions.decoder", 1601, image),
-    }
-    for turn in range(turns):
-        at = f"bert.encoder.c_layer.{turn}"
-        names |= layer(f"bert.encoder.v_layer.{turn}", image, image)
-        for number, stream, middle in ((1, image, image), (2, width, inner)):
-            for role in ("query", "key", "value"):
-                names |= pair(f"{at}.biattention.{role}{number}", both, stream)
-            names |= pair(f"{at}.biOutput.dense{number}", stream, both)
-            names |= pair(f"{at}.biOutput.LayerNorm{number}", stream)
-            names |= pair(f"{at}.biOutput.q_dense{number}", stream, both)
-            letter = "vt"[number - 1]
-            names |= pair(f"{at}.{letter}_intermediate.dense", middle, stream)
-            names |= pair(f"{at}.{letter}_output.dense", stream, middle)
-            names |= pair(f"{at}.{letter}_output.LayerNorm", stream)
-    return names
-
-
-CHECKPOINTS = {"uniter": uniter, "vl_bert": vl_bert, "vilbert": vilbert}
-systems = pytest.mark.parametrize("system", CHECKPOINTS)
+systems = pytest.mark.parametrize("system", NAMES)
 
 
 def made(names: Names) -> dict[str, Tensor]:

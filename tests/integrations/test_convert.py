@@ -35,15 +35,12 @@ from rpbert.types import VisualTokens
 from tests.conftest import made_posts, tiny
 from tests.integrations.authors import (
     BASE,
-    CHECKPOINTS,
     READERS,
     REGION,
     SMALL,
+    checkpoint,
     made,
     systems,
-    uniter,
-    vilbert,
-    vl_bert,
 )
 
 
@@ -78,7 +75,7 @@ def encoder_of(system: str, folder: Path, width: int = REGION) -> Any:
 def test_a_converted_encoder_computes_what_the_authors_do(
     system: str, wrapped: bool, tokenizer: str, tmp_path: Path
 ) -> None:
-    tensors = made(CHECKPOINTS[system](SMALL))
+    tensors = made(checkpoint(system, SMALL))
     content = {"state_dict": tensors, "optimizer": {"step": 7}} if wrapped else tensors
     result = convert(system, saved(tmp_path, content), tmp_path / "out", tokenizer)
     encoder = encoder_of(system, tmp_path / "out")
@@ -96,12 +93,22 @@ def test_a_system_starts_from_a_converted_folder_and_then_needs_it_no_more(
     system: str, tokenizer: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    convert(system, saved(tmp_path, made(CHECKPOINTS[system](SMALL))), folder, tokenizer)
+    convert(system, saved(tmp_path, made(checkpoint(system, SMALL))), folder, tokenizer)
     model = tiny(system, encoder={"pretrained": str(folder)})
     assert model.notes["initial_weights"] == str(folder)
     batch = model.collator()(made_posts())
     before = model.system(batch).emissions
     model.save(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    for damage in ("cut", "no weights", "no description"):
+        weights.write_bytes(content[:500] if damage == "cut" else content)
+        if damage == "no weights":
+            weights.unlink()
+        elif damage == "no description":
+            (folder / "converted.json").write_text("{}")
+        with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
+            tiny(system, encoder={"pretrained": str(folder)})
     shutil.rmtree(folder)
     again = TaggingModel.load(tmp_path / "model").system(batch).emissions
     assert before.isfinite().all()
@@ -109,31 +116,10 @@ def test_a_system_starts_from_a_converted_folder_and_then_needs_it_no_more(
 
 
 @systems
-@pytest.mark.parametrize("damage", ["cut", "no weights", "no description"])
-def test_a_damaged_folder_is_refused(
-    system: str, damage: str, tokenizer: str, tmp_path: Path
-) -> None:
-    folder = tmp_path / "out"
-    convert(system, saved(tmp_path, made(CHECKPOINTS[system](SMALL))), folder, tokenizer)
-    weights = folder / "model.safetensors"
-    if damage == "cut":
-        weights.write_bytes(weights.read_bytes()[:500])
-    elif damage == "no weights":
-        weights.unlink()
-    else:
-        (folder / "converted.json").write_text("{}")
-    with pytest.raises(InputError, match=r"model\.encoder\.pretrained"):
-        tiny(system, encoder={"pretrained": str(folder)})
-
-
-@systems
 def test_the_published_sizes_fit(system: str) -> None:
     """Names and shapes alone: nothing is allocated."""
-    published = {
-        "uniter": lambda: uniter({**BASE, "rows": 28996}, 2048),
-        "vl_bert": lambda: vl_bert(BASE, 2048),
-        "vilbert": lambda: vilbert(BASE, 2048, image=1024, turns=6),
-    }[system]()
+    pieces = 28996 if system == "uniter" else 30522
+    published = checkpoint(system, {**BASE, "rows": pieces}, 2048, image=1024, turns=6)
     tensors = {name: torch.empty(shape, device="meta") for name, shape in published.items()}
     if system == "vilbert":  # bert_base_6layer_6conect.json
         tensors |= {
@@ -143,7 +129,6 @@ def test_the_published_sizes_fit(system: str) -> None:
         }
     ours = translate(PUBLISHED[system], tensors, "checkpoint")
     assert ours.region_width == 2048
-    pieces = 28996 if system == "uniter" else 30522
     with torch.device("meta"):
         default = PUBLISHED[system].encoder.random({}, 2048, pieces).state_dict()
     found = {name: tuple(tensor.shape) for name, tensor in ours.tensors.items()}
@@ -155,7 +140,7 @@ def test_the_published_sizes_fit(system: str) -> None:
 def test_a_checkpoint_that_does_not_fit_is_refused_with_every_name(
     system: str, fault: str, tokenizer: str, tmp_path: Path
 ) -> None:
-    tensors = made(CHECKPOINTS[system](SMALL))
+    tensors = made(checkpoint(system, SMALL))
     layers = [name for name in tensors if name.endswith("encoder.layer.1.output.dense.bias")]
     if fault == "unfilled":
         for name in layers:
@@ -170,13 +155,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_every_name(
     expected = ["adapter.one", "adapter.two"] if fault == "unknown" else ["output.dense.bias"]
     assert all(name in str(error.value) for name in [fault, *expected])
     assert not (tmp_path / "out").exists()
-
-
-def test_the_checkpoint_of_another_system_is_refused(tokenizer: str, tmp_path: Path) -> None:
-    path = saved(tmp_path, made(uniter(SMALL)))
-    for system in ("vl_bert", "vilbert", "visualbert", "lxmert"):
-        with pytest.raises(InputError, match=r"checkpoint\.bin"):
-            convert(system, path, tmp_path / "out", tokenizer)
 
 
 class Malicious:
@@ -194,7 +172,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_is_run(
     new_format: bool, tokenizer: str, tmp_path: Path
 ) -> None:
     path, mark = tmp_path / "checkpoint.bin", tmp_path / "was-run"
-    content = {**made(uniter(SMALL)), "more": Malicious(mark)}
+    content = {**made(checkpoint("uniter", SMALL)), "more": Malicious(mark)}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     with pytest.raises(InputError, match="more than tensors, nothing of it was run"):
         convert("uniter", path, tmp_path / "out", tokenizer)
@@ -211,29 +189,30 @@ def test_a_malicious_pickle_is_refused_and_nothing_is_run(
             ("uniter", content, r"checkpoint\.bin")
             for content in (b"", b"junk", b"PK\x03\x04 half")
         ],
+        *[(other, SMALL, r"checkpoint\.bin") for other in ("vl_bert", "vilbert", "visualbert")],
+        ("lxmert", SMALL, r"checkpoint\.bin"),
+        ("uniter", {**SMALL, "rows": 200}, "200 embeddings"),  # not those of the tokenizer
         ("uniter", None, "no such file"),
         ("unicoder_vl", b"", "unicoder_vl"),
         ("oscar", b"", "one of uniter"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(
-    system: str, content: bytes | None, fault: str, tokenizer: str, tmp_path: Path
+def test_what_is_no_checkpoint_of_the_system_is_refused(
+    system: str, content: bytes | dict[str, int] | None, fault: str, tokenizer: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.bin"
-    if content is not None:
+    if isinstance(content, dict):
+        saved(tmp_path, made(checkpoint("uniter", content)))
+    elif content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=fault):
         convert(system, path, tmp_path / "out", tokenizer)
 
 
-def test_a_tokenizer_of_another_model_is_refused(tokenizer: str, tmp_path: Path) -> None:
-    path = saved(tmp_path, made(uniter({**SMALL, "rows": 200})))
-    with pytest.raises(InputError, match="200 embeddings"):
-        convert("uniter", path, tmp_path / "out", tokenizer)
-
-
 def test_evidence_of_another_size_is_refused(tokenizer: str, tmp_path: Path) -> None:
-    convert("uniter", saved(tmp_path, made(uniter(SMALL))), tmp_path / "out", tokenizer)
+    convert(
+        "uniter", saved(tmp_path, made(checkpoint("uniter", SMALL))), tmp_path / "out", tokenizer
+    )
     with pytest.raises(InputError, match="visual tokens of size 5 for weights that read 8"):
         encoder_of("uniter", tmp_path / "out", width=5)
     with pytest.raises(InputError, match="weights of uniter"):
@@ -269,7 +248,7 @@ def test_pickles_of_transformers_are_converted(system: str, tokenizer: str, tmp_
 
 
 def test_the_command(tokenizer: str, tmp_path: Path) -> None:
-    path, folder = saved(tmp_path, made(vilbert(SMALL))), tmp_path / "out"
+    path, folder = saved(tmp_path, made(checkpoint("vilbert", SMALL))), tmp_path / "out"
     arguments = ["convert", "vilbert", str(path), "--output", str(folder), "--tokenizer", tokenizer]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0

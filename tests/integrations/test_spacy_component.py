@@ -78,14 +78,11 @@ def test_an_entity_grows_to_the_edges_of_its_tokens(nlp: Any) -> None:
     assert [(span.text, span.label_) for span in doc.ents] == [("LakeComo", "LOC")]
 
 
-def test_the_image_may_stand_in_the_user_data(nlp: Any) -> None:
+def test_image_and_caption_stand_in_the_user_data_or_the_extensions(nlp: Any) -> None:
     doc = nlp.make_doc("Ada at Como")
     doc.user_data["image"] = picture(3)
     assert nlp(doc)._.image_status == "used"
     assert nlp("Ada at Como")._.image_status == "none"
-
-
-def test_a_caption_is_read_by_a_model_of_captions(nlp: Any) -> None:
     component = RpBertComponent(Tagger(tiny("rpbert", evidence=EVIDENCE["captions"]), "cpu"))
     doc = nlp.make_doc("Ada at Como")
     doc._.caption = "two dogs"

@@ -79,7 +79,7 @@ class Scene:
             file.unlink(missing_ok=True)
         torch.save({"weights": _Bomb(self.canary)}, path)
 
-    def code(self, folder: Path, config: str = "config.json", **keys: Any) -> None:
+    def code(self, folder: Path, config: str, **keys: Any) -> None:
         """A module that makes the canary, and keys of a JSON file that may name it."""
         folder.mkdir(exist_ok=True)
         (folder / "evil.py").write_text(f"open({str(self.canary)!r}, 'w')\nclass Evil: pass\n")
@@ -174,7 +174,7 @@ def network(at: Scene, system: str, kind: str) -> None:
     """An image network or detector of its own code."""
     folder = at.folder / "network"
     ResNetModel(ResNetConfig(**RESNET)).save_pretrained(folder)
-    at.code(folder, model_type="evil", **MODEL_CODE)
+    at.code(folder, "config.json", model_type="evil", **MODEL_CODE)
     tiny(system, evidence={kind: {"pretrained": str(folder), "image_size": 32}})
 
 
@@ -226,16 +226,22 @@ PUBLISHED: dict[str, Change] = {
     ),
     "pickled weights in shards": pickled_shards,
     "shards outside the folder": shards_outside,
-    "a model of its own code": lambda at, to: at.code(to, model_type="evil", **MODEL_CODE),
+    "a model of its own code": lambda at, to: at.code(
+        to, "config.json", model_type="evil", **MODEL_CODE
+    ),
     "a tokenizer of its own code": own_tokenizer,
 }
 BESIDE: dict[str, Change] = {
     "pickles and an adapter beside": pickles_beside,
-    "code beside a known model": lambda at, to: at.code(to, trust_remote_code=True, **MODEL_CODE),
+    "code beside a known model": lambda at, to: at.code(
+        to, "config.json", trust_remote_code=True, **MODEL_CODE
+    ),
     "code beside a known tokenizer": lambda at, to: at.code(
         to, "tokenizer_config.json", trust_remote_code=True, **TOKENIZER_CODE
     ),
-    "attention by a kernel of a hub": lambda at, to: at.code(to, **dict.fromkeys(KERNELS, KERNEL)),
+    "attention by a kernel of a hub": lambda at, to: at.code(
+        to, "config.json", **dict.fromkeys(KERNELS, KERNEL)
+    ),
 }
 SAVED: dict[str, Change] = {
     "a saved pickle": lambda at, to: at.torch_pickle(to / "model.safetensors"),

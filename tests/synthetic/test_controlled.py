@@ -43,8 +43,12 @@ ANY_OPTIONS = st.builds(Options, relevant=SHARE, ambiguous=SHARE, seed=st.intege
 
 @pytest.fixture(scope="module")
 def many() -> list[MadePost]:
+    """Posts of one seed, whose words never change."""
     options = Options(posts=12_000)
-    return [make_post(index, options) for index in range(options.posts)]
+    posts = [make_post(index, options) for index in range(options.posts)]
+    words = repr([[*map(tuple, post.tokens), post.shows] for post in posts])
+    assert hashlib.md5(words.encode()).hexdigest() == "c99a0c3f4c25611760758c9af8d0235d"
+    return posts
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -68,11 +72,6 @@ def test_the_same_options_give_the_same_bytes_and_more_posts_the_same_and_others
     assert len(first) == 20 + 7
     assert all(first[name] != other[name] for name in first if name != "relations.tsv")
     assert all(larger[name].startswith(first[name]) for name in first if name != "README.md")
-
-
-def test_the_words_of_a_seed_never_change(many: list[MadePost]) -> None:
-    words = repr([[*map(tuple, post.tokens), post.shows] for post in many])
-    assert hashlib.md5(words.encode()).hexdigest() == "c99a0c3f4c25611760758c9af8d0235d"
 
 
 @given(st.integers(10, 400), SHARE, SHARE)
@@ -202,7 +201,7 @@ def _guessed(posts: list[MadePost], truths: list[Any]) -> float:
     return float(MultinomialNB().fit(bag[:half], truths[:half]).score(bag[half:], truths[half:]))
 
 
-def test_the_text_alone_leaves_the_type_open(many: list[MadePost]) -> None:
+def test_the_text_alone_leaves_type_and_relation_open(many: list[MadePost]) -> None:
     """An oracle knows every clue; without one, words learnt from half the posts tell nothing."""
     unclued = [post for post in many if post.relation and not post.clue]
     guessed = _guessed(unclued, [post.label for post in unclued])
@@ -210,9 +209,6 @@ def test_the_text_alone_leaves_the_type_open(many: list[MadePost]) -> None:
     assert guessed < 0.25 + slack
     best = 1 - len(unclued) / len(many) * (1 - guessed)
     assert best <= 1 - 0.44 * 0.65 * 0.75 + slack
-
-
-def test_the_words_of_a_clue_leave_the_relation_open(many: list[MadePost]) -> None:
     clued = [post for post in many if post.clue]
     relations = [post.relation for post in clued]
     assert _guessed(clued, relations) < 1 - sum(relations) / len(relations) + 0.02
@@ -238,17 +234,12 @@ def test_a_wrong_option_is_named_and_nothing_is_written(tmp_path: Path) -> None:
         for value in values:
             with pytest.raises(InputError, match=f"{option}: found {value}"):
                 make(tmp_path / "made", **{option: value})
-    assert not (tmp_path / "made").exists()
-
-
-def test_what_was_not_made_here_is_left_alone(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# My photographs\n", encoding="utf-8")
-    before = _bytes(tmp_path)
-    for folder in (tmp_path, readme, readme / "below"):
+    for folder in (tmp_path, readme, readme / "below"):  # what was not made here
         with pytest.raises(InputError):
             make(folder, posts=10, image_size=32)
-    assert _bytes(tmp_path) == before
+    assert _bytes(tmp_path) == {"README.md": b"# My photographs\n"}
 
 
 def test_a_made_folder_is_made_anew_and_files_of_others_stay(tmp_path: Path) -> None:
@@ -259,9 +250,8 @@ def test_a_made_folder_is_made_anew_and_files_of_others_stay(tmp_path: Path) -> 
     make(tmp_path, posts=10, seed=1, image_size=32)
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(TITLE)
-    assert "- posts: 10\n" in readme
-    assert "- seed: 1\n" in readme
-    assert len((tmp_path / "entities.jsonl").read_text(encoding="utf-8").splitlines()) == 10
+    assert {"- posts: 10", "- seed: 1"} <= set(readme.splitlines())
+    assert len(rows_of(tmp_path)) == 10
     assert not (tmp_path / "images.tsv").exists()
     named = {f"made_{number:06d}.jpg" for number in range(10)}
     images = {path.name for path in (tmp_path / "images").iterdir()}

@@ -42,10 +42,7 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(
     assert finished(folder, seed=1) is None
     (folder / RESULT).write_text("{")  # as when it was stopped there
     assert finished(folder, seed=0) is None
-
-
-def test_the_demo_never_clears_a_folder_of_others(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("keep")
+    (tmp_path / "mine").write_text("keep")  # a folder of others is never cleared
     with pytest.raises(InputError):
         demo(tmp_path, posts=60)
     assert (tmp_path / "mine").read_text() == "keep"
