@@ -236,3 +236,14 @@ def test_a_full_queue_and_a_full_memory_are_503_with_retry_after() -> None:
             blocked.go.set()
             assert [one.result().status_code for one in asked] == [200] * (1 + waiting)
             assert ask().status_code == 200
+
+
+def test_the_deadline_of_a_request_is_kept() -> None:
+    """The answer that comes after it is dropped."""
+    blocked = Blocked(deadline=0.1)
+    with client_of(blocked.service) as client:
+        late = client.post("/v1/predict", json={"text": "Ada"})
+        blocked.go.set()
+        assert refusal(late) == (504, "deadline")
+        blocked.service.settings = ServiceSettings()
+        assert client.post("/v1/predict", json={"text": "Ada"}).status_code == 200
