@@ -24,6 +24,7 @@ Masks are bool and True is real.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -176,6 +177,14 @@ class VisualTokens(NamedTuple):
     values: Tensor  # (B, V, d_v)
     mask: Tensor  # all False for a post without evidence (B, V)
     boxes: Tensor  # what it shows: x0, y0, x1, y1 in [0, 1] from the upper left corner (B, V, 4)
+    scale: Tensor | None = None  # R, by which the first layer's input is multiplied (B, V)
+    weight: Tensor | None = None  # R, by which the attention to it is multiplied (B, V)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> VisualTokens:
+        """The tokens with each of their tensors changed."""
+        values, mask, boxes, *share = self
+        changed = (None if part is None else change(part) for part in share)
+        return VisualTokens(change(values), change(mask), change(boxes), *changed)
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ def test_pack_equals_a_loop() -> None:
     _, mask = some_text(9)
     words, image = torch.randn(3, 9, WIDTH), tokens(3, 4)
     image.mask[1] = False
-    packed, real, segments, positions = pack(words, mask, image)
+    packed, real, segments, positions, *_ = pack(words, mask, image)
     for i, length in enumerate(mask.sum(1).tolist()):
         blocks = 4 if image.mask[i].any() else 0
         expected = torch.cat([words[i, :length], image.values[i, :blocks]])

@@ -144,7 +144,7 @@ class AttentionRecorder:
         self.shares = torch.zeros(place.shape, dtype=torch.float64, device=device)
         for layer in self.encoder.bert.encoder.layer:
             hidden = read.hidden
-            over_heads = attention(layer, hidden[:, :longest], hidden, read.mask).double().mean(1)
+            over_heads = attention(layer, hidden[:, :longest], hidden, read.keys).double().mean(1)
             self.shares += over_heads.gather(2, place) / len(self.encoder.blocks)
             read = read._replace(hidden=self.encoder.compute(layer, hidden.shape[1], read))
         self.shares *= text_mask[:, :, None] & image.mask[:, None, :]
@@ -157,7 +157,7 @@ def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -
     Args:
         queries: the rows that read. Shape: (S, Q, H).
         hidden: what is read. Shape: (S, N, H).
-        mask: real tokens of `hidden`. Shape: (S, N).
+        mask: real tokens of `hidden`, or what is added to their scores. Shape: (S, N).
 
     Returns:
         Each row sums to 1 over the real tokens. Shape: (S, heads, Q, N).
@@ -167,7 +167,10 @@ def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -
     query = own.query(queries).unflatten(2, (heads, width)).transpose(1, 2)
     key = own.key(hidden).unflatten(2, (heads, width)).transpose(1, 2)
     scores: Tensor = query @ key.transpose(2, 3) / width**0.5
-    return scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1)
+    keys = mask[:, None, None, :]
+    if mask.dtype is torch.bool:
+        return scores.masked_fill(~keys, float("-inf")).softmax(-1)
+    return (scores + keys).softmax(-1)
 
 
 def _attended(

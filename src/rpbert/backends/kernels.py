@@ -92,5 +92,5 @@ class Int8Encoder(BertEncoder):
 
     def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
         """See `BertEncoder.compute`."""
-        found: Tensor = layer(read.hidden[:, :rows], read.hidden, read.mask)
+        found: Tensor = layer(read.hidden[:, :rows], read.hidden, read.keys)
         return found

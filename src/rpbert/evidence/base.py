@@ -155,8 +155,8 @@ class CombinedEvidence(Evidence):
         every = []
         kinds = zip(self.kinds(), self.projections.values(), evidence, strict=True)
         for kind, project, found in kinds:
-            values, mask, boxes = kind.by_source([found])
-            every.append((project(values), mask[..., None], boxes))
+            tokens = kind.by_source([found])
+            every.append((project(tokens.values), tokens.mask[..., None], tokens.boxes))
         count = max(mask.shape[2] for _, mask, _ in every)
         values, mask, boxes = (
             torch.cat([F.pad(part, (0, 0, 0, count - part.shape[2])) for part in parts], 1)
@@ -337,19 +337,17 @@ def gather_tokens(tokens: VisualTokens, of_post: Tensor) -> VisualTokens:
     """Gives every image of every post the tokens of its evidence, and zeros where none is real.
     Shape: (I, V, d_v), (B, M) → (B, M, V, d_v)."""
     # A row of zeros at the end is what index -1 finds.
-    values, mask, boxes = (
-        F.pad(part, (0, 0) * (part.ndim - 1) + (0, 1))[of_post] for part in tokens
-    )
-    real = mask[..., None]
-    return VisualTokens(values * real, mask, boxes * real)
+    found = tokens.map(lambda part: F.pad(part, (0, 0) * (part.ndim - 1) + (0, 1))[of_post])
+    real = found.mask[..., None]
+    return found._replace(values=found.values * real, boxes=found.boxes * real)
 
 
 def side_by_side(tokens: VisualTokens) -> VisualTokens:
     """The tokens of all sources of a post in one row, in order, the real ones first.
     Shape: (B, E, V, d_v) → (B, E · V, d_v)."""
-    values, mask, boxes = (part.flatten(1, 2) for part in tokens)
+    flat = tokens.map(lambda part: part.flatten(1, 2))
     if tokens.mask.shape[1] == 1:
-        return VisualTokens(values, mask, boxes)
-    order = (~mask).int().argsort(dim=1, stable=True)
-    values, boxes = (part.gather(1, order[:, :, None].expand_as(part)) for part in (values, boxes))
-    return VisualTokens(values, mask.gather(1, order), boxes)
+        return flat
+    order = (~flat.mask).int().argsort(dim=1, stable=True)
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    return flat.map(lambda part: part[rows, order])

@@ -110,6 +110,15 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     return options
 
 
+def parse_saved(given: dict[str, Any], where: object = "model") -> SystemSettings:
+    """`parse_options` of what a model or a run was saved with: a key that came later has the value
+    by which the version before it worked."""
+    if given.get("system") == "rpbert":
+        acts = {"acts": "before_norm"}
+        given = {**given, "propagation": {**acts, **given.get("propagation", {})}}
+    return parse_options(given, where)
+
+
 def build(options: SystemSettings, builder: Builder) -> System:
     """Make the system that `options` describe."""
     kind: Any = registered(options.system).system

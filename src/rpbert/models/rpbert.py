@@ -4,10 +4,11 @@ AAAI, 13860-13868.
 The post goes through one BERT twice. The first pass reads text T and image V, and its [CLS] output
 gives r, how far the image adds to the text (Eq. 2). The second reads T and R ⊙ V (Eq. 3), and its
 words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
-How the paper's open points are read: R ⊙ V scales the projected blocks before segment and position
-embeddings are added. The relation classifier (θ_FCs) is linear on the [CLS] output, and only Task#1
-updates it, though Task#2's gradient flows through r into BERT. W^v learns in both tasks. A post
-without a usable image is read as text alone and its r is 0.
+How the paper's open points are read: R acts where the layers read V, after the embedding LayerNorm,
+which would scale R back; at r = 0 the post is read as text alone. The relation classifier (θ_FCs)
+is linear on the [CLS] output, and only Task#1 updates it, though Task#2's gradient flows through r
+into BERT. W^v learns in both tasks. A post without a usable image is read as text alone and its r
+is 0.
 Beyond the paper, a post may have several images or kinds of evidence. Each is a separate source:
 the first pass reads T and that source alone, r is one score a source, and the second pass reads T
 and all sources, each scaled by its own r."""
@@ -34,6 +35,9 @@ from rpbert.types import Batch, PostImage, VisualTokens
 class PropagationSettings(Settings):
     """How r acts on the image and on training."""
 
+    acts: Literal["after_norm", "before_norm", "attention"] = "after_norm"
+    """What R scales: what the first layer reads of the image, the projected blocks before LayerNorm
+    (which scales R away), or the attention to the image."""
     floor: float = Field(0.0, ge=0, lt=1)
     """The share of the image that r = 0 lets through: R = floor + (1 - floor) r; 0 is Eq. 3."""
     gradient_from: float = Field(0.0, ge=0, le=1)
@@ -79,6 +83,7 @@ class RpBert(BiLstmSystem):
         self.reads_mean = options.classifier_input == "mean"
         self.gate: Gate = OracleGate() if options.gate == "oracle" else GATES[options.gate]()  # G
         self.propagation = Propagation(**options.propagation.model_dump())  # R of r
+        encoder.check_acts(options.propagation.acts)
         # Where no gate reads the classifier there is no Task#1 (Table 6, "w/o Rp").
         self.has_relation = not isinstance(self.gate, OpenGate | OracleGate)
         self.reads_relation = isinstance(self.gate, OracleGate)
@@ -120,9 +125,8 @@ class RpBert(BiLstmSystem):
         `score` is r of each source (B, E), None for the whole image; `encode` is the encoder, or
         one that records its attention."""
         if score is not None:
-            share = self.propagation(score)[..., None, None]  # R
-            image = image._replace(values=share * image.values)  # R ⊙ V, Eq. 3
-        rows = VisualTokens(*(part[batch.post_of_row] for part in side_by_side(image)))
+            image = self.propagation(image, score)  # R ⊙ V, Eq. 3
+        rows = side_by_side(image).map(lambda part: part[batch.post_of_row])
         hidden = encode(text, batch.subword_mask, rows)
         words = pool_words(hidden, batch.word_of_subword, *batch.forms.shape)  # e_k^RpBERT
         output = self.tag(batch, words, None if score is None else score.amax(1))
@@ -145,7 +149,7 @@ class RpBert(BiLstmSystem):
         """The first pass over the first row of each post, with each source alone: (B, E, 2)."""
         posts, sources = image.mask.shape[:2]
         rows = batch.first_row.repeat_interleave(sources)
-        each = VisualTokens(*(part.flatten(0, 1) for part in image))
+        each = image.map(lambda part: part.flatten(0, 1))
         text, mask = text[rows], batch.subword_mask[rows]
         if self.reads_mean:
             hidden = self.encoder(text, mask, each)

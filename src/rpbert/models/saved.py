@@ -29,7 +29,7 @@ from rpbert.data.vocabulary import (
 from rpbert.data.words import SPLITTERS, marks_style
 from rpbert.errors import InputError
 from rpbert.evidence.base import Describer, EvidenceReader, Reading
-from rpbert.models import build, parse_options, registered
+from rpbert.models import build, parse_saved, registered
 from rpbert.models.build import Builder, WordEmbeddings, load_tokenizer, tokenizer_for
 from rpbert.models.tagger import System, SystemSettings
 from rpbert.models.vision_language import VisionLanguageEncoder
@@ -218,7 +218,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise InputError(path, f"no whole description ({error!r})", "what was saved") from error
     if outside:
         raise InputError(path, f"{outside[0]} to load", "shapes: a model is all in its folder")
-    return {"options": parse_options(content["options"], path), **found}
+    return {"options": parse_saved(content["options"], path), **found}
 
 
 def _calibration(saved: dict[str, Any]) -> Calibration:

@@ -182,7 +182,7 @@ class VisionLanguageTagger(BiLstmSystem):
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
-        rows = VisualTokens(*(each[batch.post_of_row] for each in self.evidence(batch)))
+        rows = self.evidence(batch).map(lambda part: part[batch.post_of_row])
         hidden = self.encoder(batch.subwords, batch.subword_mask, rows)
         return self.tag(batch, pool_words(hidden, batch.word_of_subword, *batch.forms.shape))
 

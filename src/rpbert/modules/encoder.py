@@ -17,11 +17,22 @@ if TYPE_CHECKING:
 
 
 class EncoderInput(NamedTuple):
-    """What the layers of an encoder read, text and image."""
+    """What an encoder reads, text and image."""
 
-    hidden: Tensor  # embedded tokens, or the output of a layer (S, N, H)
-    mask: Tensor  # real tokens (S, N)
+    hidden: Tensor  # tokens without segment and position, or the input of a layer (S, N, H)
+    mask: Tensor  # real tokens, without visual tokens of R = 0 (S, N)
+    segments: Tensor  # 0 for text and 1 for image (S, N)
     positions: Tensor  # of each token in its row; visual tokens share the one after the text (S, N)
+    scale: Tensor | None = None  # multiplies what the first layer reads of each token (S, N)
+    weight: Tensor | None = None  # multiplies the attention that each token gets (S, N)
+
+    @property
+    def keys(self) -> Tensor:
+        """What attention adds to the scores of each token, or `mask` where it weighs all alike."""
+        if self.weight is None:
+            return self.mask
+        least = torch.finfo(self.weight.dtype)
+        return self.weight.clamp(min=least.tiny).log().masked_fill(~self.mask, least.min)
 
 
 class SubwordEncoder(nn.Module):
@@ -89,10 +100,15 @@ class TextImageEncoder(SubwordEncoder, ABC):
         found = f"{config.model_type}, whose layers share their weights"
         raise InputError("model.encoder", found, "layers")
 
+    def check_acts(self, acts: str) -> None:
+        """Raise an InputError where R cannot act on what the encoder computes."""
+        if acts == "attention":
+            found = f"attention, with {self.bert.config.model_type}"
+            raise InputError("model.propagation.acts", found, "after_norm or before_norm")
+
     @abstractmethod
-    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
-        """The input of the first layer, of tokens in segments 0 for text and 1 for image.
-        Shape: (S, N, E), 3 × (S, N) → (S, N, H)."""
+    def first(self, read: EncoderInput) -> Tensor:
+        """The input of the first layer. Shape: (S, N, E) → (S, N, H)."""
 
     @abstractmethod
     def layers(self, read: EncoderInput, rows: int) -> Tensor:
@@ -122,11 +138,11 @@ class TextImageEncoder(SubwordEncoder, ABC):
         """The input of the first layer."""
         if image is None:
             positions = torch.arange(text.shape[1], device=text.device).expand(text_mask.shape)
-            segments, tokens, mask = torch.zeros_like(positions), text, text_mask
+            read = EncoderInput(text, text_mask, torch.zeros_like(positions), positions)
         else:
             image = image._replace(values=self.image_type(image.values))
-            tokens, mask, segments, positions = pack(text, text_mask, image)
-        return EncoderInput(self.first(tokens, mask, segments, positions), mask, positions)
+            read = pack(text, text_mask, image)
+        return read._replace(hidden=self.first(read))
 
     def freeze_lowest(self, layers: int) -> None:
         """Keep the weights of so many of the lowest layers, and of what is below or beside."""
@@ -157,14 +173,17 @@ class BertEncoder(TextImageEncoder):
 
     bert: BertModel
 
-    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+    def check_acts(self, acts: str) -> None:
+        """Anywhere."""
+
+    def first(self, read: EncoderInput) -> Tensor:
         """See `TextImageEncoder.first`."""
         embedded: Tensor = self.bert.embeddings(
-            inputs_embeds=tokens,
-            token_type_ids=segments if self.has_segments else torch.zeros_like(segments),
-            position_ids=positions + self._first_position,
+            inputs_embeds=read.hidden,
+            token_type_ids=read.segments if self.has_segments else torch.zeros_like(read.segments),
+            position_ids=read.positions + self._first_position,
         )
-        return embedded
+        return scaled(embedded, read.scale)
 
     def layers(self, read: EncoderInput, rows: int) -> Tensor:
         """See `TextImageEncoder.layers`."""
@@ -175,13 +194,19 @@ class BertEncoder(TextImageEncoder):
 
     def compute(self, layer: nn.Module, rows: int, read: EncoderInput) -> Tensor:
         """The first rows of a layer's output. Shape: (S, rows, H)."""
-        return bert_layer(layer, read.hidden[:, :rows], read.hidden, read.mask)
+        return bert_layer(layer, read.hidden[:, :rows], read.hidden, read.keys)
+
+
+def scaled(hidden: Tensor, scale: Tensor | None) -> Tensor:
+    """Each token times its scale. Shape: (S, N, H), (S, N) → (S, N, H)."""
+    return hidden if scale is None else hidden * scale[:, :, None].to(hidden.dtype)
 
 
 def bert_layer(
     layer: BertLayer, queries: Tensor, context: Tensor, mask: Tensor, *, may_be_empty: bool = False
 ) -> Tensor:
     """One layer of BERT, for `queries` that attend to `context` (Devlin et al. 2019).
+    `mask` is True for what is read, or holds what is added to its scores.
     Shape: (S, Q, H), (S, N, H), (S, N) → (S, Q, H)."""
     attention = attend_if_any if may_be_empty else attend
     context = attention(layer.attention.self, queries, context, mask)
@@ -208,15 +233,23 @@ def attend_heads(
         rows.view(*rows.shape[:2], heads, rows.shape[2] // heads).transpose(1, 2)
         for rows in (query, key, value)
     )
-    real = mask[:, None, None, :]
+    keys = mask[:, None, None, :]
     if dropout and query.device.type == "cpu":
         # PyTorch's fused kernel has no dropout there, and its fallback is slower than this.
         scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
-        weights = scores.masked_fill(~real, torch.finfo(scores.dtype).min).softmax(-1)
+        if keys.dtype is torch.bool:
+            scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + keys
+        weights = scores.softmax(-1).to(value.dtype)
         found = nn.functional.dropout(weights, dropout) @ value
     else:
         found = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=real, dropout_p=dropout
+            query,
+            key,
+            value,
+            attn_mask=keys if keys.dtype is torch.bool else keys.to(query.dtype),
+            dropout_p=dropout,
         )
     return found.transpose(1, 2).flatten(2)
 
@@ -230,11 +263,9 @@ def attend_if_any(attention: Any, queries: Tensor, context: Tensor, mask: Tensor
     return found.masked_fill(nothing[:, :, None], 0.0)
 
 
-def pack(
-    text: Tensor, text_mask: Tensor, image: VisualTokens
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Put each row's visual tokens right after its last text token, padding last. Shape: (S, L, H),
-    (S, L), (S, V, H) → tokens (S, N, H), mask, segments (1 for image) and positions (S, N)."""
+def pack(text: Tensor, text_mask: Tensor, image: VisualTokens) -> EncoderInput:
+    """Put each row's visual tokens right after its last text token, padding last.
+    Shape: (S, L, H), (S, L), (S, V, H) → (S, N, H)."""
     length, blocks = text.shape[1], image.values.shape[1]
     words = text_mask.sum(1, keepdim=True)  # n + 2 of each row, Shape: (S, 1)
     blocks_of_row = image.mask.sum(1, keepdim=True)  # m, or 0 without an image
@@ -244,7 +275,15 @@ def pack(
     source = torch.where(is_text, place, place - words + length).clamp(max=length + blocks - 1)
     both = torch.cat([text, image.values.to(text.dtype)], dim=1)
     tokens = both.gather(1, source[:, :, None].expand(-1, -1, text.shape[2]))
-    return tokens, is_text | is_image, is_image.long(), torch.where(is_text, place, words)
+    read = EncoderInput(
+        tokens, is_text | is_image, is_image.long(), torch.where(is_text, place, words)
+    )
+    for name in ("scale", "weight"):
+        if (share := getattr(image, name)) is not None:
+            of_all = torch.cat([torch.ones_like(text_mask, dtype=share.dtype), share], 1)
+            of_all = of_all.gather(1, source)
+            read = read._replace(mask=read.mask & (of_all > 0), **{name: of_all})
+    return read
 
 
 def pool_words(hidden: Tensor, word_of_subword: Tensor, posts: int, words: int) -> Tensor:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rpbert.errors import InputError, did_you_mean
-from rpbert.modules.encoder import BertEncoder, EncoderInput, TextImageEncoder
+from rpbert.modules.encoder import BertEncoder, EncoderInput, TextImageEncoder, scaled
 from rpbert.storage.published import load_published, published_config, refuse_elsewhere
 
 if TYPE_CHECKING:
     from transformers import DebertaV2Model, ModernBertModel, PreTrainedConfig, PreTrainedModel
+
+
+_SCALE: ContextVar[Tensor | None] = ContextVar("scale", default=None)
+"""`EncoderInput.scale` on its way to the embeddings of an encoder that runs them itself."""
+
+
+def _scale_embedded(_module: nn.Module, _args: Any, embedded: Tensor) -> Tensor:
+    return scaled(embedded, _SCALE.get())
 
 
 class AnyEncoder(TextImageEncoder):
@@ -27,17 +36,35 @@ class AnyEncoder(TextImageEncoder):
         """Segments are left to the encoder; `ImageType` tells the image from the text."""
         return False
 
-    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+    def __init__(self, bert: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(bert, *args, **kwargs)
+        embeddings: Any = getattr(bert, "embeddings", None)
+        self.can_scale = embeddings is not None and type(embeddings) is not nn.Embedding
+        if self.can_scale:
+            embeddings.register_forward_hook(_scale_embedded)
+
+    def check_acts(self, acts: str) -> None:
+        """See `TextImageEncoder.check_acts`."""
+        super().check_acts(acts)
+        if acts == "after_norm" and not self.can_scale:
+            found = f"after_norm, with {self.bert.config.model_type}"
+            raise InputError("model.propagation.acts", found, "before_norm, or another encoder")
+
+    def first(self, read: EncoderInput) -> Tensor:
         """The tokens as they are: the encoder adds the rest itself."""
-        return tokens
+        return read.hidden
 
     def layers(self, read: EncoderInput, rows: int) -> Tensor:
         """See `TextImageEncoder.layers`."""
-        output = self.bert(
-            inputs_embeds=read.hidden,
-            attention_mask=self.attention_mask(read),
-            position_ids=read.positions + self._first_position,
-        )
+        given = _SCALE.set(read.scale)
+        try:
+            output = self.bert(
+                inputs_embeds=read.hidden,
+                attention_mask=self.attention_mask(read),
+                position_ids=read.positions + self._first_position,
+            )
+        finally:
+            _SCALE.reset(given)
         hidden: Tensor = output.last_hidden_state[:, :rows]
         return hidden
 
@@ -72,13 +99,15 @@ class DebertaEncoder(TextImageEncoder):
 
     bert: DebertaV2Model
 
-    def first(self, tokens: Tensor, mask: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+    def first(self, read: EncoderInput) -> Tensor:
         """See `TextImageEncoder.first`."""
-        types = segments if self.has_segments else torch.zeros_like(segments)
         embedded: Tensor = self.bert.embeddings(
-            inputs_embeds=tokens, token_type_ids=types, position_ids=positions, mask=mask
+            inputs_embeds=read.hidden,
+            token_type_ids=read.segments if self.has_segments else torch.zeros_like(read.segments),
+            position_ids=read.positions,
+            mask=read.mask,
         )
-        return embedded
+        return scaled(embedded, read.scale)
 
     def layers(self, read: EncoderInput, rows: int) -> Tensor:
         """See `TextImageEncoder.layers`."""

@@ -5,12 +5,12 @@ is the relation score r (Eq. 2), in float32 or wider also under autocast. `Oracl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rpbert.types import PostImage
+from rpbert.types import PostImage, VisualTokens
 
 
 class Gate(nn.Module):
@@ -88,12 +88,15 @@ class OracleGate(Gate):
 
 
 class Propagation(nn.Module):
-    """The share R of the image that r lets through (Eq. 3), with a floor.
+    """The share R of the image that r lets through (Eq. 3), with a floor, and where R acts.
     R = floor + (1 - floor) r; Eq. 3 has 0. Before the share `gradient_from` of training r is a
-    constant to Task#2's gradient."""
+    constant to Task#2's gradient. `acts` is a key of `ACTS`."""
 
-    def __init__(self, floor: float = 0.0, gradient_from: float = 0.0) -> None:
+    def __init__(
+        self, acts: str = "after_norm", floor: float = 0.0, gradient_from: float = 0.0
+    ) -> None:
         super().__init__()
+        self.acts = ACTS[acts]
         self.floor, self.gradient_from = floor, gradient_from
         self.passes = gradient_from == 0
 
@@ -101,12 +104,37 @@ class Propagation(nn.Module):
         """See `Gate`."""
         self.passes = self.gradient_from <= progress and self.gradient_from < 1
 
-    def forward(self, score: Tensor) -> Tensor:
-        """Any shape, to the same."""
+    def forward(self, image: VisualTokens, score: Tensor) -> VisualTokens:
+        """The visual tokens as the second pass reads them, by r of each source.
+        Shapes: (B, E, V, …), (B, E) → (B, E, V, …)."""
         # Detached, not computed under no_grad: autocast would keep the weights it cast then.
         score = score if self.passes else score.detach()
-        return self.floor + (1 - self.floor) * score
+        share = self.floor + (1 - self.floor) * score  # R
+        return self.acts(image, share[..., None].expand(image.mask.shape))
 
+
+def before_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
+    """Eq. 3 by the letter: R ⊙ V, before segment and position are added and LayerNorm scales the
+    sum, so that little of R remains: at r = 0.1 most of the image still acts."""
+    return image._replace(values=share[..., None] * image.values)
+
+
+def after_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
+    """R times what the first layer reads, in proportion to r; no token attends to R = 0."""
+    return image._replace(scale=share)
+
+
+def in_attention(image: VisualTokens, share: Tensor) -> VisualTokens:
+    """R times the weight of the tokens in every attention: log R is added to their scores."""
+    return image._replace(weight=share)
+
+
+ACTS: dict[str, Callable[[VisualTokens, Tensor], VisualTokens]] = {
+    "after_norm": after_norm,
+    "before_norm": before_norm,
+    "attention": in_attention,
+}
+"""Where R of each visual token (…, V) acts on the tokens (…, V, d_v)."""
 
 GATES: dict[str, type[Gate]] = {
     "soft": SoftGate,

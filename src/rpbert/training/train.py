@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -24,8 +24,9 @@ from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
 from rpbert.evidence.captions import describers
-from rpbert.models import parse_options, registered
+from rpbert.models import parse_options, parse_saved, registered
 from rpbert.models.saved import TaggingModel
+from rpbert.models.tagger import SystemSettings
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import recover
 from rpbert.storage.writing import check_writable
@@ -209,7 +210,7 @@ def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:
 
 def check_settings(settings: RunSettings, path: Path) -> None:
     """Check that a run is resumed with the settings (complete) of its RUN/config.yaml, `path`."""
-    begun = complete_settings(load_run(path)).model_dump(mode="json")
+    begun = complete_settings(load_run(path), parse_saved).model_dump(mode="json")
     for block, given in settings.model_dump(mode="json").items():
         now, then = (b if isinstance(b, dict) else {block: b} for b in (given, begun[block]))
         every = sorted({*now, *then} - _MAY_CHANGE)
@@ -220,9 +221,11 @@ def check_settings(settings: RunSettings, path: Path) -> None:
             raise InputError(path, found, "those the run began with", hint)
 
 
-def complete_settings(settings: RunSettings) -> RunSettings:
+def complete_settings(
+    settings: RunSettings, parse: Callable[[dict[str, Any]], SystemSettings] = parse_options
+) -> RunSettings:
     """The settings with every default of the system spelt out, as RUN/config.yaml has them."""
-    options = parse_options(settings.model)
+    options = parse(settings.model)
     return settings.model_copy(update={"model": options.model_dump(mode="json")})
 
 
