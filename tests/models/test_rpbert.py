@@ -43,7 +43,7 @@ def gate_none_of(model: TaggingModel) -> TaggingModel:
 )
 def test_r_and_the_floor_scale_the_blocks(adds: bool, floor: float, share: float) -> None:
     """As the same model without a gate whose W^v is that share of its own (Eq. 3)."""
-    model = tiny("rpbert", propagation={"floor": floor})
+    model = tiny("rpbert", propagation={"acts": "before_norm", "floor": floor})
     force_relation(system_of(model), adds=adds)
     batch = model.collator()(made_posts())
     gated, scaled = model.system(batch), gate_none_of(model)
@@ -112,6 +112,8 @@ def test_task_2_sends_its_gradient_through_r_from_when_it_should_and_task_1_alwa
     system, batch = system_of(model), model.collator().with_gold(made_posts())
     system.train()
     system.anneal(progress)
+    with torch.no_grad():  # a hard gate that is closed has no gradient: nothing reads its image
+        system.get_parameter("classifier.bias").copy_(torch.tensor([0.0, 2.0]))
     for task, teaches in (
         (TaggingTask(made_posts(), RATES), passes),
         (RelationTask(made_posts(), RATES), True),

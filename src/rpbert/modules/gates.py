@@ -120,7 +120,8 @@ def before_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
 
 
 def after_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """R times what the first layer reads, in proportion to r; no token attends to R = 0."""
+    """R times what the first layer reads, in proportion to r. No token attends to R = 0, so that a
+    closed hard gate has no gradient of Task#2: Task#1 alone opens it again."""
     return image._replace(scale=share)
 
 
