@@ -66,6 +66,10 @@ def reproduce(
     posts: Annotated[
         int | None, typer.Option(min=1, help="Quick pass: so many posts of each split.")
     ] = None,
+    by: Annotated[
+        Literal["classifier", "labels"] | None,
+        typer.Option(help="What tells posts whose image adds.", show_default="as the table"),
+    ] = None,
     as_json: common.Json = False,
 ) -> None:
     """Train and score every row of a table; stopped, it resumes."""
@@ -79,7 +83,7 @@ def reproduce(
 
     rows = [name.strip() for name in only.split(",") if name.strip()] if only else []
     shared = load_shared(config, changes or ())
-    request = Request(table, data, output, shared, seeds, relations, rows, epochs, posts)
+    request = Request(table, data, output, shared, seeds, relations, rows, epochs, posts, by)
     try:
         result = run(request, common.progress)
     except KeyboardInterrupt:

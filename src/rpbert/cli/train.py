@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rpbert.cli import common
-from rpbert.errors import refuse
+from rpbert.errors import InputError, refuse
 
 
 def systems(as_json: common.Json = False) -> None:
@@ -21,17 +21,30 @@ def systems(as_json: common.Json = False) -> None:
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of settings.")],
-    output: Annotated[Path, typer.Option("--output", metavar="RUN", help="Folder of the run.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="RUN", help="Folder of the run.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="training.epochs=3 …")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would learn at which rate, and end.")
+    ] = False,
     as_json: common.Json = False,
 ) -> None:
     """Train a system and keep its best model by the development F1."""
     from rpbert.config.run import load_run
     from rpbert.stopping import StopSignals
 
+    if dry_run:
+        from rpbert.training.train import learning_groups
+
+        groups = learning_groups(load_run(config, overrides or ()))
+        common.print_result(groups, as_json, print_groups)
+        return
+    if output is None:
+        raise InputError("--output", "nothing", "the folder of the run, RUN")
     try:
         with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is
             settings = load_run(config, overrides or ())  # an error shows before PyTorch loads
@@ -47,6 +60,14 @@ def train(
     found |= {"dev_f1": result.f1, "seconds": round(result.seconds, 1)}
     line = f"best development F1 {100 * result.f1:.2f} in epoch {result.epoch}: {result.model}"
     common.print_result(found, as_json, lambda _: print(line))
+
+
+def print_groups(groups: list[dict[str, Any]]) -> None:
+    """A line for each group, then its parameters."""
+    for found in groups:
+        rates = ", ".join(f"{rate:g} in {task}" for task, rate in found["rates"].items())
+        print(f"{found['group']}: {found['numbers']:,} numbers; {rates or 'frozen'}")
+        print(*(f"  {name}" for name in found["parameters"]), sep="\n")
 
 
 def evaluate(

@@ -90,9 +90,9 @@ class Rates(Settings):
     head: float = Field(ge=0)
     """θ_FCs in Task#1; embeddings, θ_biLSTM and θ_CRF in Task#2."""
     encoder: float = Field(ge=0)
-    """θ_RpBERT without W^v."""
+    """θ_RpBERT: the weights that were published, or all of it where none were."""
     projection: float = Field(ge=0)
-    """W^v, which maps image blocks into the encoder, and what else published weights lack."""
+    """W^v, and what else starts at random beside published weights: as of `head` in Table 2."""
     visual: float = Field(ge=0)
     """θ_ResNet; 0 freezes it."""
 
@@ -119,9 +119,9 @@ class TrainingSettings(Settings):
     seed: int = 0
     epochs: int = Field(25, ge=1)
     batch_size: int = Field(8, ge=1)
-    relation: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
+    relation: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-4, visual=1e-6)
     """Rates of Task#1."""
-    tagging: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-6, visual=1e-6)
+    tagging: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-4, visual=1e-6)
     """Rates of Task#2."""
     relation_weight: float = Field(1.0, gt=0)
     """Of Task#1's loss; other than 1 needs `moments: shared`, else Adam divides it out again."""

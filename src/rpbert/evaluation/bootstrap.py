@@ -11,13 +11,13 @@ RESAMPLES = 2000
 
 
 def ratios(outcomes: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean over the runs of Σ numerator / Σ denominator, for each weighting of the posts.
-    F1 is such a ratio, of 2 · correct to gold + predicted, and so is a mean.
-    Shape: (runs, posts, 2), (weightings, posts) → (weightings,)."""
+    """Mean over the runs, and over k ratios, of Σ numerator / Σ denominator, for each weighting of
+    the posts. F1 is such a ratio, of 2 · correct to gold + predicted, and so is a mean.
+    Shape: (runs, posts, 2 k), (weightings, posts) → (weightings,)."""
     sums = np.einsum("wp,rpk->wrk", weights.astype(np.float64), outcomes, optimize=True)
-    top, bottom = sums[:, :, 0], sums[:, :, 1]
+    top, bottom = sums[:, :, ::2], sums[:, :, 1::2]
     shares = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
-    return np.asarray(shares.mean(axis=1))
+    return np.asarray(shares.mean(axis=(1, 2)))
 
 
 def paired_bootstrap(
@@ -29,7 +29,7 @@ def paired_bootstrap(
     """p-value, two-sided: how often a resample moves the difference by more than its size.
     Posts are drawn with replacement, the same ones for both systems and all their runs. The
     observed difference counts as one of the resamples, so that p is never 0.
-    Shape: (runs, posts, 2) each."""
+    Shape: (runs, posts, 2 k) each."""
     posts = first.shape[1]
     if not posts:
         return 1.0

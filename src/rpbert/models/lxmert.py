@@ -71,13 +71,14 @@ class LxmertEncoder(VisionLanguageEncoder):
         first = layers - crossing
         counts = {"l_layers": first, "x_layers": crossing, "r_layers": alone}
         model = LxmertModel(LxmertConfig(**fields, **counts, visual_feat_dim=region_width))
-        model.embeddings.load_state_dict(bert.embeddings.state_dict())
-        for ours, given in zip(model.encoder.layer, bert.encoder.layer, strict=False):
-            ours.load_state_dict(given.state_dict())
+        taken = [(model.embeddings, bert.embeddings)]
+        taken += zip(model.encoder.layer, bert.encoder.layer, strict=False)
         for ours, given in zip(model.encoder.x_layers, bert.encoder.layer[first:], strict=True):
-            ours.lang_self_att.load_state_dict(given.attention.state_dict())
-            ours.lang_inter.load_state_dict(given.intermediate.state_dict())
-            ours.lang_output.load_state_dict(given.output.state_dict())
+            taken.append((ours.lang_self_att, given.attention))
+            taken.append((ours.lang_inter, given.intermediate))
+            taken.append((ours.lang_output, given.output))
+        for ours, given in taken:  # the same parameters, so that one sees which they are
+            ours.load_state_dict(given.state_dict(keep_vars=True), assign=True)
         return cls(model)
 
     @classmethod

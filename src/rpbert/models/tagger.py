@@ -98,7 +98,7 @@ class System(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter by its group of Algorithm 1, in the order of `parameters`.
         ``relation`` is θ_FCs, ``head`` what else is Task#2's alone (embeddings, θ_biLSTM, θ_CRF);
-        ``encoder`` (θ_RpBERT), ``projection`` (W^v, and what is new beside published weights) and
+        ``encoder`` (θ_RpBERT), ``projection`` (W^v, and what starts at random in the encoder) and
         ``visual`` (θ_ResNet) learn in both tasks."""
         modules: list[tuple[str, nn.Module | None]] = [
             ("encoder", self.encoder),
@@ -106,10 +106,11 @@ class System(nn.Module):
             ("projection", self.projection),
             ("relation", self.classifier),
         ]
-        for module in (self.encoder, self.evidence):
-            if module is not None:
-                modules += [("projection", new) for new in module.new_modules()]
+        if self.evidence is not None:
+            modules += [("projection", new) for new in self.evidence.new_modules()]
         group_of = {p: group for group, m in modules if m is not None for p in m.parameters()}
+        if self.encoder is not None:
+            group_of |= dict.fromkeys(self.encoder.new_parameters(), "projection")
         groups: dict[str, list[nn.Parameter]] = {}
         for parameter in self.parameters():
             groups.setdefault(group_of.get(parameter, "head"), []).append(parameter)

@@ -213,25 +213,28 @@ def _published(
     kind: type[VisionLanguageEncoder], name: str, region_width: int | None
 ) -> VisionLanguageEncoder:
     """Weights of `rpbert convert`, of transformers for this architecture, or of a BERT."""
-    folder = Path(name)
+    import transformers
+
+    folder, expected = (
+        Path(name),
+        "a BERT with safetensors weights, or a folder of `rpbert convert`",
+    )
+    own: Any = getattr(transformers, kind.published_class or "", None)
+    loaded: Any  # what the published weights fill
     if (folder / CONVERTED).is_file():
         described = json.loads((folder / CONVERTED).read_text("utf-8"))
         if described["encoder"] != kind.__name__:
             raise InputError(folder, f"weights of {described['system']}", "those of this system")
-        encoder = kind.random(described["shape"], described["region_width"], rows=0)
+        loaded = encoder = kind.random(described["shape"], described["region_width"], rows=0)
         encoder.load_state_dict(load_file(folder / WEIGHTS))
-        encoder.initial_weights = name
-        return encoder
-    import transformers
-
-    expected = "a BERT with safetensors weights, or a folder of `rpbert convert`"
-    own: Any = getattr(transformers, kind.published_class or "", None)
-    if own and model_type(name) == own.config_class.model_type:
+    elif own and model_type(name) == own.config_class.model_type:
         holding: Any = kind  # a whole network
-        encoder = holding(load_published(own, name, expected, **kind.published_arguments))
-        encoder.initial_weights = name
+        loaded = encoder = holding(load_published(own, name, expected, **kind.published_arguments))
     else:
-        bert = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
-        encoder = kind.from_bert(bert, region_width or bert.config.hidden_size)
-        encoder.initial_weights = f"text from {name}, the rest random"
+        loaded = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
+        encoder = kind.from_bert(loaded, region_width or loaded.config.hidden_size)
+    given = {id(parameter) for parameter in loaded.parameters()}
+    encoder.loaded = frozenset(n for n, p in encoder.named_parameters() if id(p) in given)
+    whole = loaded is encoder
+    encoder.initial_weights = name if whole else f"text from {name}, the rest random"
     return encoder

@@ -43,7 +43,7 @@ class VisualBertEncoder(VisionLanguageEncoder):
         shape = {**bert_shape(bert.config), "pad_token_id": 0}
         config = VisualBertConfig(**shape, visual_embedding_dim=region_width)
         model = VisualBertModel(config, add_pooling_layer=False)
-        model.load_state_dict(bert.state_dict(), strict=False)
+        model.load_state_dict(bert.state_dict(keep_vars=True), strict=False, assign=True)
         tables = model.embeddings
         tables.visual_token_type_embeddings.load_state_dict(
             tables.token_type_embeddings.state_dict()

@@ -42,14 +42,22 @@ class SubwordEncoder(nn.Module):
     input_width: int  # of an embedded sub-word, E; H but for few
     max_length: int  # sub-words of a row
     initial_weights: str = "random"  # where they come from
+    loaded: frozenset[str] = frozenset()  # parameters with published weights, by name
 
     def embed(self, subwords: Tensor) -> Tensor:
         """Sub-word embeddings, without segment and position. Shape: (S, L) → (S, L, E)."""
         raise NotImplementedError
 
     def new_modules(self) -> list[nn.Module]:
-        """Modules that no published text encoder has; they learn as the projection W^v does."""
+        """Modules that no published text encoder has."""
         raise NotImplementedError
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """What learns as the projection W^v does: what started at random beside published weights,
+        or would have where all of it did."""
+        if self.loaded:
+            return [p for name, p in self.named_parameters() if name not in self.loaded]
+        return [p for module in self.new_modules() for p in module.parameters()]
 
 
 class TextImageEncoder(SubwordEncoder, ABC):
@@ -68,6 +76,8 @@ class TextImageEncoder(SubwordEncoder, ABC):
         super().__init__()
         self.bert = bert
         self.initial_weights = initial_weights
+        if initial_weights != "random":
+            self.loaded = frozenset(f"bert.{name}" for name, _ in bert.named_parameters())
         self.width = bert.config.hidden_size
         self.input_width = bert.get_input_embeddings().embedding_dim
         positions = int(bert.config.max_position_embeddings) - self._first_position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,18 @@ from rpbert.analysis.figure import AXES, draw, png
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
-from rpbert.reproduce.rows import ORACLE, ROWS, SOFT, TABLES, TRC, Row, Table, paper_set
+from rpbert.reproduce.rows import (
+    ATTENTION,
+    ORACLE,
+    ROWS,
+    SOFT,
+    TABLES,
+    TRC,
+    Grouping,
+    Row,
+    Table,
+    paper_set,
+)
 from rpbert.reproduce.runs import Run
 from rpbert.reproduce.settings import CannotRun, SharedSettings, run_settings
 from rpbert.reproduce.table import (
@@ -44,6 +55,7 @@ class Request:
         relations: Task#1's posts where `data` has none, and then Table 3's test posts too.
         only: names of the rows that are run; empty for all.
         epochs, posts: for a quick pass, in place of the settings' and of all posts.
+        by: what tells posts whose image adds, in place of what the table says.
     """
 
     table: str
@@ -55,6 +67,7 @@ class Request:
     only: Sequence[str] = ()
     epochs: int | None = None
     posts: int | None = None
+    by: Grouping | None = None
 
 
 @dataclass
@@ -144,7 +157,7 @@ def _table(request: Request) -> Table:
     names = [path.resolve().name for path in request.data]
     if len(set(names)) < len(names):
         raise InputError("DATA", f"two folders named {names[0]}", "folders of different names")
-    return table
+    return replace(table, by=request.by or table.by)
 
 
 def _opened(request: Request, table: Table, path: Path) -> DataSet:
@@ -163,7 +176,8 @@ def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
         return
     block = {"path": data.path, "relations": request.relations, "posts": request.posts}
     changes: dict[str, Any] = {} if request.epochs is None else {"epochs": request.epochs}
-    test, scores = data.path, "attention.json" if table.name == "fig3" else "test.json"
+    attention = bool(ATTENTION & set(table.measures))
+    test, scores = data.path, "attention.json" if attention else "test.json"
     if table.name == "table3" and request.relations is not None:
         test, scores = request.relations, "relations.json"
     planned = []
@@ -218,18 +232,17 @@ def _data_result(request: Request, table: Table, data: DataSet) -> DataResult:
     known = paper_set(data.path) if table.paper else None
     if table.name == "table3":
         known = TRC if paper_set(request.relations or data.path) == TRC else None
-    grouped = set(table.measures) & {"adds", "does_not", "low", "high"}
+    grouped = set(table.measures) & {"adds", "does_not", *ATTENTION}
     references = {run.seed: run.finished() for run in data.done(SOFT.name)} if grouped else {}
     rows: list[RowResult] = []
-    above: Sequence[Run] = ()
     for row in (ROWS[name] for name in table.rows):
         if done := data.done(row.name):
-            rows.append(row_result(table, row, done, above, references, known))
-            above = done
+            compared = data.done(table.against.get(row.name, ""))
+            rows.append(row_result(table, row, done, compared, references, known))
         else:
             reason = data.skip.get(row.name, "not yet")
             rows.append(RowResult(row.name, row.label, row.system, reason))
-    labelled = 0 if table.name == "fig3" else _labels(data.test)
+    labelled = _labels(data.test) if table.by == "labels" else 0
     groups = f"the labels of {labelled:,}" if labelled else "the r of rpbert-soft"
     return DataResult(
         name=data.name,

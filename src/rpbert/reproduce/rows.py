@@ -13,14 +13,19 @@ import yaml
 FUDAN, SNAP, TRC = "Fudan Univ.", "Snap Res.", "TRC"
 POSTS: Mapping[str, tuple[int, int]] = {FUDAN: (4000, 3257), SNAP: (4817, 1033), TRC: (3576, 895)}
 """Training and test posts in the paper ("Datasets"; TRC is 4,471 posts, 8 : 2)."""
-Measure: TypeAlias = Literal["f1", "adds", "does_not", "relation", "low", "high"]
+Measure: TypeAlias = Literal[
+    "f1", "adds", "does_not", "relation", "no_relation", "relations", "low", "high"
+]
+Grouping: TypeAlias = Literal["classifier", "labels"]
 TITLES: Mapping[Measure, str] = {
     "f1": "F1",
     "adds": "F1, image adds",
     "does_not": "F1, image doesn't add",
     "relation": "F1 of image adds",
-    "low": "S_TV, r < 0.5",
-    "high": "S_TV, r > 0.5",
+    "no_relation": "F1 of image doesn't add",
+    "relations": "mean of both F1",
+    "low": "S_TV, image doesn't add",
+    "high": "S_TV, image adds",
 }
 
 
@@ -45,12 +50,20 @@ class Table:
     rows: tuple[str, ...]
     measures: tuple[Measure, ...]
     paper: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    against: Mapping[str, str] = field(default_factory=dict)
+    """Of a row, the one that it is compared with, as the paper does."""
+    by: Grouping = "classifier"
+    """What tells posts whose image adds: r of RpBERT with the soft gate above 0.5, or labels."""
+    same_quantity: bool = True
+    """Whether the paper's figure is known to be of the same quantity."""
 
 
 _FILE = yaml.safe_load((files("rpbert.reproduce") / "tables.yaml").read_text("utf-8"))
 ROWS: Mapping[str, Row] = {name: Row(name, **row) for name, row in _FILE["rows"].items()}
 TABLES: Mapping[str, Table] = {name: Table(name, **t) for name, t in _FILE["tables"].items()}
 SOFT, ORACLE = ROWS["rpbert-soft"], ROWS["rpbert-oracle"]
+ATTENTION: frozenset[Measure] = frozenset(("low", "high"))
+"""Measures that need the attention of every post."""
 
 
 def paper_set(path: Path) -> str | None:

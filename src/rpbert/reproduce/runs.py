@@ -22,7 +22,9 @@ from rpbert.errors import InputError, counted
 from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.inference import Tagger
 from rpbert.models import parse_options
-from rpbert.reproduce.rows import Measure, Row
+from rpbert.models.vision_language import CONVERTED
+from rpbert.reproduce.rows import ATTENTION, Grouping, Measure, Row
+from rpbert.reproduce.settings import PAPER
 from rpbert.storage.manifest import recover
 from rpbert.storage.writing import written_whole
 from rpbert.training.train import check_settings, complete_settings, train
@@ -58,30 +60,36 @@ class PostScores:
             s_tv,
         )
 
-    def outcomes(self, measure: Measure, reference: PostScores | None) -> NDArray[np.float64]:
-        """Numerator and denominator of a measure for each post; zeros where a post is not of it.
+    def outcomes(
+        self, measure: Measure, by: Grouping, reference: PostScores | None
+    ) -> NDArray[np.float64]:
+        """Numerators and denominators of a measure for each post; zeros where it is not of it.
 
-        Posts are grouped by their labels; where there are none, and in Fig. 3, which is about r,
-        by the r of `reference`, RpBERT's scores of the same posts.
+        Posts are grouped by their labels, or, also where there are none, by the r of `reference`,
+        RpBERT's scores of the same posts.
 
-        Shape: (posts, 2).
+        Shape: (posts, 2), and (posts, 2 k) for a mean of k ratios.
         """
         # F1 is 2 · correct to gold + predicted.
         counts = np.array(self.entities, dtype=np.float64).reshape(-1, 3)
         f1 = np.stack([2 * counts[:, 2], counts[:, 0] + counts[:, 1]], axis=1)
         if measure == "f1":
             return f1
-        if measure == "relation":
-            return self._relation_f1()
+        if measure in ("relation", "no_relation"):
+            return self._relation_f1(measure == "relation")
+        if measure == "relations":
+            return np.concatenate([self._relation_f1(adds) for adds in (True, False)], axis=1)
         scored = reference.relation if reference else [None] * len(self.image)
-        if measure in ("low", "high"):
+        labelled = by == "labels" and any(label is not None for label in self.gold_relation)
+        chosen = _chosen(self.gold_relation if labelled else scored, measure in ("adds", "high"))
+        if measure in ATTENTION:
             s_tv = np.array([[v or 0.0, v is not None] for v in self.s_tv], dtype=np.float64)
-            return s_tv.reshape(-1, 2) * _chosen(scored, measure == "high")
-        labelled = any(label is not None for label in self.gold_relation)
-        return f1 * _chosen(self.gold_relation if labelled else scored, measure == "adds")
+            return s_tv.reshape(-1, 2) * chosen
+        return f1 * chosen
 
-    def _relation_f1(self) -> NDArray[np.float64]:
-        """2 · correct, gold + predicted of "image adds", of posts with a label and a usable image.
+    def _relation_f1(self, of: bool) -> NDArray[np.float64]:
+        """2 · correct, gold + predicted of "image adds", or of "image doesn't add", of posts with a
+        label and a usable image.
 
         Shape: (posts, 2).
         """
@@ -89,8 +97,8 @@ class PostScores:
         known = zip(self.gold_relation, self.relation, self.image, strict=True)
         for row, (gold, r, image) in zip(rows, known, strict=True):
             if gold is not None and image == "used":
-                adds, predicted = gold > RELATION_THRESHOLD, (r or 0.0) > RELATION_THRESHOLD
-                row[:] = 2.0 * (adds and predicted), float(adds) + float(predicted)
+                true, found = ((v > RELATION_THRESHOLD) == of for v in (gold, r or 0.0))
+                row[:] = 2.0 * (true and found), float(true) + float(found)
         return rows
 
 
@@ -111,6 +119,16 @@ class Run:
         """Seconds, best epoch, dev F1 and initial weights of the training; None before its end."""
         path = self.folder / "trained.json"
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    @property
+    def like_the_paper(self) -> bool:
+        """Whether its encoder starts from weights as the paper's rows do."""
+        encoder = parse_options(self.settings.model).encoder
+        name = encoder.pretrained if encoder else None
+        own = PAPER["systems"].get(self.row.system, {}).get("encoder", {}).get("pretrained")
+        shared = [PAPER["model"][size]["pretrained"] for size in ("encoder", "large")]
+        converted = name is not None and (Path(name) / CONVERTED).is_file()
+        return encoder is None or converted or name in (own, *shared)
 
     @property
     def done(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
@@ -14,9 +16,12 @@ from rpbert.config.run import RunSettings, TrainingSettings, fill_preset
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSources
 from rpbert.models import SYSTEMS
-from rpbert.models.tagger import BiLstmSettings
 from rpbert.reproduce.rows import Row
 from rpbert.types import Post
+
+PAPER: dict[str, Any] = yaml.safe_load(
+    (files("rpbert.reproduce") / "paper.yaml").read_text("utf-8")
+)
 
 
 class SharedParts(Settings):
@@ -36,7 +41,8 @@ class SharedSettings(Settings):
     preset: Literal["paper", "tuned"] = "paper"
     model: SharedParts = SharedParts()
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """What single systems have otherwise, such as ``uniter: {encoder: {pretrained: …}}``."""
+    """What single systems have otherwise, such as ``uniter: {encoder: {pretrained: …}}``, with
+    their own ``training`` in place of keys of the shared one."""
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="before")
@@ -52,33 +58,13 @@ class SharedSettings(Settings):
 
 
 def load_shared(path: Path | None, overrides: Sequence[str] = ()) -> SharedSettings:
-    """Read the settings that all rows share; without a file, the paper's (Table 2).
+    """Read the settings that all rows share; without a file, those of ``paper.yaml``.
 
     Raises:
         InputError: the file is missing, or a key or value is not accepted.
     """
-    given = read_yaml(path) if path else _paper()
+    given = read_yaml(path) if path else dict(PAPER)
     return parse_with_overrides(SharedSettings, given, overrides, path or "the paper's settings")
-
-
-def _paper() -> dict[str, Any]:
-    """Table 2: beside BERT's vectors the LSTM too is larger."""
-    options = {name: entry.system.Options for name, entry in SYSTEMS.items()}
-    encoders = [
-        name
-        for name, kind in options.items()
-        if issubclass(kind, BiLstmSettings) and kind.model_fields["encoder"].is_required()
-    ]
-    resnet = {"pretrained": "microsoft/resnet-152"}
-    return {
-        "preset": "paper",
-        "model": {
-            "encoder": {"pretrained": "bert-base-uncased"},
-            "large": {"pretrained": "bert-large-uncased"},
-            "evidence": {"blocks": resnet, "global": resnet},
-        },
-        "systems": {name: {"tagger": {"lstm_hidden": 1024}} for name in encoders},
-    }
 
 
 class CannotRun(Exception):
@@ -118,7 +104,7 @@ def run_settings(
         model["encoder"] = encoder.model_dump(mode="json")
     if entry.evidence and "evidence" not in own:
         model["evidence"] = _evidence(entry.evidence, shared, train)
-    training = shared.training.model_dump(mode="json")
+    training = merged(shared.training.model_dump(mode="json"), own.pop("training", {}))
     source = {"relation_source": row.relation_source} if row.relation_source else {}
     return RunSettings.model_validate(
         {

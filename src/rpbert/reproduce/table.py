@@ -14,14 +14,14 @@ import numpy as np
 
 from rpbert.errors import counted
 from rpbert.evaluation.bootstrap import paired_bootstrap, ratios
-from rpbert.reproduce.rows import POSTS, TITLES, Measure, Row, Table
+from rpbert.reproduce.rows import ATTENTION, POSTS, TITLES, Measure, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from rpbert.reproduce.runs import PostScores, Run
 
-IN_PERCENT: frozenset[Measure] = frozenset(("f1", "adds", "does_not", "relation"))
+IN_PERCENT: frozenset[Measure] = frozenset(TITLES) - ATTENTION
 SCORER = "seqeval, strict IOB2"
 LEAST = 0.001
 """The smallest p that is given: for a smaller one there are too few resamples."""
@@ -37,7 +37,7 @@ class Figure:
     sd: float | None  # of the sample, None for a single seed
     paper: float | None
     difference: float | None
-    p: float | None  # of the paired bootstrap against the row above
+    p: float | None  # of the paired bootstrap against the row that it is compared with
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class RowResult:
     evidence: str = ""
     initial_weights: str = ""
     seconds: float = 0.0
+    against: str = ""  # the row that it is compared with
     figures: Mapping[Measure, Figure | None] | None = None
 
 
@@ -89,24 +90,30 @@ def row_result(
     table: Table,
     row: Row,
     runs: Sequence[Run],
-    above: Sequence[Run],
+    compared: Sequence[Run],
     references: Mapping[int, PostScores],
     paper_set: str | None,
 ) -> RowResult:
-    """The figures of a row from its finished runs and those of the row above.
+    """The figures of a row from its finished runs and those of the row it is compared with.
 
     Args:
         references: scores of RpBERT with the soft gate, by seed.
     """
-    printed = table.paper.get(row.name, {}).get(paper_set or "")
+    trained = [run.trained or {} for run in runs]
+    # Published weights are what the rows of vision-and-language models stand for.
+    published = "the rest random" not in trained[0]["initial_weights"]
+    printed = table.paper.get(row.name, {}).get(paper_set or "") if published else None
     figures = {}
     for i, measure in enumerate(table.measures):
         ours, others = (
-            {run.seed: run.finished().outcomes(measure, references.get(run.seed)) for run in each}
-            for each in (runs, above)
+            {
+                run.seed: run.finished().outcomes(measure, table.by, references.get(run.seed))
+                for run in each
+            }
+            for each in (runs, compared)
         )
-        figures[measure] = _figure(measure, ours, others, printed[i] if printed else None)
-    trained = [run.trained or {} for run in runs]
+        same = table.same_quantity and all(run.like_the_paper for run in runs)
+        figures[measure] = _figure(measure, ours, others, printed[i] if printed else None, same)
     return RowResult(
         row=row.name,
         label=row.label,
@@ -116,6 +123,7 @@ def row_result(
         evidence=runs[0].evidence(),
         initial_weights=trained[0]["initial_weights"],
         seconds=round(fmean(found["seconds"] for found in trained), 1),
+        against=compared[0].row.name if compared else "",
         figures=figures,
     )
 
@@ -123,10 +131,12 @@ def row_result(
 def _figure(
     measure: Measure,
     ours: Mapping[int, np.ndarray],
-    above: Mapping[int, np.ndarray],
+    compared: Mapping[int, np.ndarray],
     paper: float | None,
+    same: bool,
 ) -> Figure | None:
-    """A measure from outcomes by seed, (posts, 2) each; None where no test post is of it."""
+    """A measure from outcomes by seed, (posts, 2 k) each; None where no test post is of it. `same`:
+    the paper's figure is of the same quantity and the same initial weights."""
     if not all(outcome[:, 1].any() for outcome in ours.values()):
         return None
     scale = 100 if measure in IN_PERCENT else 1
@@ -134,15 +144,15 @@ def _figure(
     values = [scale * float(ratios(outcome[None], whole)[0]) for outcome in ours.values()]
     mean = fmean(values)
     p = None
-    if both := [seed for seed in ours if seed in above]:
-        mine, others = (np.stack([each[seed] for seed in both]) for each in (ours, above))
+    if both := [seed for seed in ours if seed in compared]:
+        mine, others = (np.stack([each[seed] for seed in both]) for each in (ours, compared))
         p = paired_bootstrap(mine, others)
     return Figure(
         values=values,
         mean=mean,
         sd=stdev(values) if len(values) > 1 else None,
         paper=paper,
-        difference=None if paper is None else mean - paper,
+        difference=None if paper is None or not same else mean - paper,
         p=p,
     )
 
@@ -174,7 +184,7 @@ def render(result: TableResult) -> str:
         f"# {result.title}",
         "",
         unit,
-        "p: paired bootstrap over the test posts, two-sided, against the row above.",
+        "p: paired bootstrap over the test posts, two-sided, against the row named with it.",
         f"Training time of one seed, {epochs}, on {machine}; Python {made['python']}, {versions}.",
     ]
     for data in result.data:
@@ -199,7 +209,7 @@ def _rows(result: TableResult, data: DataResult) -> list[str]:
     header = ["system", "row"]
     for measure in result.measures:
         header += [TITLES[measure], *columns[1:]]
-    header += ["seeds", "evidence", "initial weights", "time"]
+    header += ["p against", "seeds", "evidence", "initial weights", "time"]
     lines = [header, ["---"] * len(header)]
     for row in data.rows:
         cells = [f"`{row.row}`", row.label]
@@ -208,6 +218,7 @@ def _rows(result: TableResult, data: DataResult) -> list[str]:
         else:
             shown = (_cells(row.figures[measure], measure) for measure in result.measures)
             cells += [figure[column] for figure in shown for column in columns]
+            cells.append(f"`{row.against}`" if row.against else "")
             cells += [str(len(row.seeds)), row.evidence, row.initial_weights]
             cells.append(f"{row.seconds:,.0f} s")
         lines.append([cell.replace("|", "\\|").replace("\n", " ") for cell in cells])

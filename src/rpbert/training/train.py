@@ -63,9 +63,7 @@ def prepared(
     complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, complete, resume)
-    set_seed(chosen.seed)
-    posts, notes = run_posts(data, registered(options.system).system.tags_words)
-    model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
+    model, posts, notes = new_model(settings)
     device = str(accelerator.device)
     model.describers = describers(options.evidence, data.captioner, data.ocr, device)
     if model.describers:
@@ -87,6 +85,34 @@ def prepared(
     if resume:
         trainer.resume()
     return trainer, posts["dev"]
+
+
+def new_model(settings: RunSettings) -> tuple[TaggingModel, dict[str, list[Post]], list[str]]:
+    """The model before its first step, the posts by split, and notes on their choice."""
+    options = parse_options(settings.model)
+    set_seed(settings.training.seed)
+    posts, notes = run_posts(settings.data, registered(options.system).system.tags_words)
+    return (
+        TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]]),
+        posts,
+        notes,
+    )
+
+
+def learning_groups(settings: RunSettings) -> list[dict[str, Any]]:
+    """Each group of parameters: its rate in each task, how many numbers, and names."""
+    model, posts, notes = new_model(settings)
+    rates = {task.name: task.rates for task in _tasks(settings, posts["train"], model, notes)}
+    names = {parameter: name for name, parameter in model.system.named_parameters()}
+    return [
+        {
+            "group": group,
+            "rates": {task: of_task[group] for task, of_task in rates.items() if group in of_task},
+            "numbers": sum(parameter.numel() for parameter in parameters),
+            "parameters": [names[parameter] for parameter in parameters],
+        }
+        for group, parameters in model.system.parameter_groups().items()
+    ]
 
 
 def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
