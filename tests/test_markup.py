@@ -67,7 +67,7 @@ def test_any_text_comes_back(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("image", "relation", "said"),
-    [("used", None, "without a weight"), ("none", 0.0, "no image"),
+    [("used", None, "not learnt"), ("none", 0.0, "no image"),
      ("missing", 0.0, "missing"), ("unreadable", 0.0, "unreadable")],
 )  # fmt: skip
 def test_what_became_of_the_image_is_said(

@@ -108,7 +108,7 @@ class Decoder:
         if output.emissions is not None:
             tags, scores = self._tags(output.emissions, batch.word_mask)
         relation: list[float | None] = [None] * len(batch)
-        if output.relation_score is not None:
+        if output.relation_score is not None and self.model.relation_is_learnt:
             relation = output.relation_score.tolist()
         fields = (tags, map(tuple, scores), relation, batch.image_status)
         return list(map(Decoded, *fields, self._sources(batch, output)))
@@ -116,7 +116,7 @@ class Decoder:
     def _sources(self, batch: Batch, output: TaggerOutput) -> list[tuple[SourceScore, ...]]:
         """r of each source of each post, of what could be used."""
         settings = self.model.options.evidence
-        if output.relation_score is None or settings is None:
+        if output.relation_score is None or not self.model.relation_is_learnt or settings is None:
             return [()] * len(batch)
         if output.source_scores is None:  # a system that looks at all images together
             names = [(settings.kind, 0)]

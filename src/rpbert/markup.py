@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 IMAGES = {
-    "used": "the image was used, without a weight",
+    "used": "the image was used; r is not learnt",
     "none": "no image",
     "missing": "the image is missing",
     "unreadable": "the image is unreadable",

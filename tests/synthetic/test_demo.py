@@ -53,7 +53,7 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(
     [
         ("used", 0.5, "█████░░░░░ 0.50"),
         ("used", 0.0, "░░░░░░░░░░ 0.00"),
-        ("used", None, "not weighed"),
+        ("used", None, "used, r not learnt"),
         ("none", 0.0, "none"),
         ("missing", 0.0, "missing"),
         ("unreadable", 0.0, "unreadable"),

@@ -43,7 +43,7 @@ def relation_gauge(post: Document) -> str:
     """r as a bar and a number, or why there is none."""
     image, relation = post["image"], post["relation"]
     if image != "used" or relation is None:
-        return "not weighed" if image == "used" else str(image)
+        return "used, r not learnt" if image == "used" else str(image)
     filled: int = round(relation * GAUGE)
     return "█" * filled + "░" * (GAUGE - filled) + f" {relation:.2f}"
 

@@ -88,6 +88,11 @@ class TaggingModel:
         notes = {"initial_weights": system.initial_weights}
         return cls(system, options, vocabulary, tokenizer, entities, notes)
 
+    @property
+    def relation_is_learnt(self) -> bool:
+        """Whether Task#1 taught r, or labels give it; else it is no relation, only a gate."""
+        return bool(self.notes.get("relation_is_learnt", True))
+
     def collator(self, images_kept: int = 2**30) -> Collator:
         """Packs posts for this model; keeps so many bytes of decoded images."""
         encoder, tokenizer, row = self.system.encoder, self.tokenizer, self.vocabulary.word_row

@@ -209,7 +209,7 @@ def _tasks(
         data = data.model_copy(update={"relations": None})
     marks, evidence = model.vocabulary.marks, model.collator().evidence
     supply = relation_posts(data, posts, marks, evidence, training.seed)
-    model.notes["relation_source"] = supply.description
+    model.notes |= {"relation_source": supply.description, "relation_is_learnt": bool(supply)}
     if not supply:
         if not system.tags_words:
             where = settings.data.relations or settings.data.path

@@ -211,7 +211,8 @@
 
   const gaugeOf = (post) => {
     const label = post.label === null ? "" : post.label ? ", labelled: adds" : ", labelled: doesn't";
-    if (post.r === null) return make("span", { className: "gauge" }, label.slice(2));
+    const unknown = post.image === "used" ? `r not learnt${label}` : label.slice(2);
+    if (post.r === null) return make("span", { className: "gauge" }, unknown);
     const says = post.r > 0.5 ? "image adds" : "image doesn't add";
     const bar = make("i", { ariaHidden: "true" });
     bar.style.setProperty("--r", post.r);

@@ -317,7 +317,8 @@ function listPast() {
   const items = state.past.map((entry) => {
     const { relation, image } = entry.result.prediction;
     const picture = image === "used" ? [el("img", { src: entry.url, alt: "" })] : [];
-    const r = image === "used" && relation !== null ? `r ${relation.toFixed(2)}` : "";
+    const score = relation === null ? "not learnt" : relation.toFixed(2);
+    const r = image === "used" ? `r ${score}` : "";
     const line = el("span", { className: "line" }, entry.text.trim() || "(no text)");
     const parts = [...picture, line, el("span", { className: "r" }, r)];
     const button = el("button", { type: "button", onclick: () => show(entry) }, ...parts);

@@ -18,7 +18,7 @@ export function sayRelation({ prediction: { relation, image }, image_reason }, m
   }
   if (!model?.reads_images) return "This model does not look at images.";
   if (image !== "used") return "There is no image: the text was read alone.";
-  if (relation === null) return "This model does not weigh images: it reads the whole of it.";
+  if (relation === null) return "This model has not learnt whether images add to the text.";
   const share = `${percent(relation)} of it was let through`;
   if (relation >= 0.75) return `Yes, the image adds to what the text says: ${share}.`;
   if (relation > 0.25) return `Perhaps the image adds to what the text says: ${share}.`;
