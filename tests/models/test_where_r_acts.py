@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,20 +17,7 @@ from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
 from tests.conftest import ENCODER, NO_EVIDENCE, made_posts, tiny
 from tests.families import SHAPE, TEXT_FAMILIES
-from tests.models.plain import (
-    Vector,
-    assert_rows,
-    each,
-    enliven,
-    gelu,
-    linear,
-    normed,
-    numbers,
-    plus,
-    softmax,
-    times,
-    weighted,
-)
+from tests.models.plain import Vector, enliven, gelu, linear, normed, numbers
 
 ANY: dict[str, Any] = {
     name: {"shape": {"model_type": name, **SHAPE}, "vocabulary": 200}
@@ -110,57 +98,41 @@ def test_every_place_is_a_plain_loop(acts: str, r: float) -> None:
     system = model.system
     assert isinstance(system, RpBert)
     batch = model.collator()(made_posts(1))
-    text = [numbers(v) for v in system.encoder.embed(batch.subwords)[0]]
-    image = [numbers(v) for v in system.blocks(batch).values[0, 0]]
-    assert_rows(states(model, r)[1], plain(system.encoder.bert, text, image, acts, r))
+    text = numbers(system.encoder.embed(batch.subwords)[0])
+    image = numbers(system.blocks(batch).values[0, 0])
+    expected = plain(system.encoder.bert, text, image, acts, r)
+    np.testing.assert_allclose(states(model, r)[1].numpy(), expected, atol=1e-5, rtol=1e-5)
 
 
-def plain(bert: Any, text: list[Vector], image: list[Vector], acts: str, r: float) -> list[Vector]:
+def plain(bert: Any, text: Vector, image: Vector, acts: str, r: float) -> Vector:
     """The second pass over one post, its text states (Eq. 1, 3)."""
     places = ("before_norm", "after_norm", "attention")
     before, after, weight = (r if acts == place else 1.0 for place in places)
-    table = bert.embeddings
-    segments = [numbers(row) for row in table.token_type_embeddings.weight]
-    positions = [numbers(row) for row in table.position_embeddings.weight]
-    hidden = [
-        normed(table.LayerNorm, plus(t, segments[0], positions[i])) for i, t in enumerate(text)
-    ]
-    for block in image:
-        scaled = plus([before * v for v in block], segments[1], positions[len(text)])
-        hidden.append([after * v for v in normed(table.LayerNorm, scaled)])
-    weights = [1.0] * len(text) + [weight if after else 0.0] * len(image)
+    tables, n, m = bert.embeddings, len(text), len(image)
+    segments = numbers(tables.token_type_embeddings.weight)
+    positions = numbers(tables.position_embeddings.weight)
+    words = normed(tables.LayerNorm, text + segments[0] + positions[:n])
+    blocks = normed(tables.LayerNorm, before * image + segments[1] + positions[n])
+    hidden = np.concatenate([words, after * blocks])
+    weights = np.array([1.0] * n + [weight if after else 0.0] * m)
     for layer in bert.encoder.layer:
-        attended = attention(layer.attention.self, hidden, weights)
         out = layer.attention.output
-        inner = [
-            normed(out.LayerNorm, plus(linear(out.dense, a), h))
-            for a, h in zip(attended, hidden, strict=True)
-        ]
-        wide = [each(gelu, linear(layer.intermediate.dense, h)) for h in inner]
-        hidden = [
-            normed(layer.output.LayerNorm, plus(linear(layer.output.dense, w), h))
-            for w, h in zip(wide, inner, strict=True)
-        ]
-    return hidden[: len(text)]
+        attended = linear(out.dense, attention(layer.attention.self, hidden, weights))
+        inner = normed(out.LayerNorm, attended + hidden)
+        wide = gelu(linear(layer.intermediate.dense, inner))
+        hidden = normed(layer.output.LayerNorm, linear(layer.output.dense, wide) + inner)
+    return hidden[:n]
 
 
-def attention(own: Any, hidden: list[Vector], weights: list[float]) -> list[Vector]:
-    """Each token over the tokens of a weight above 0: exp(score) times the weight, normalised."""
-    size = own.attention_head_size
-    projections = (own.query, own.key, own.value)
-    queries, keys, values = ([linear(m, h) for h in hidden] for m in projections)
-    seen = [i for i, w in enumerate(weights) if w]
-    found = []
-    for query in queries:
-        attended: Vector = []
-        for start in range(0, len(query), size):
+def attention(own: Any, hidden: Vector, weights: Vector) -> Vector:
+    """Each token over all tokens: exp(score) times the weight of a token, normalised."""
+    query, key, value = (linear(m, hidden) for m in (own.query, own.key, own.value))
+    size, found = own.attention_head_size, np.zeros_like(query)
+    for row in range(len(hidden)):
+        for start in range(0, query.shape[1], size):
             span = slice(start, start + size)
-            scores = [
-                sum(times(query[span], keys[i][span])) / math.sqrt(size) + math.log(weights[i])
-                for i in seen
-            ]
-            attended += weighted(softmax(scores), [values[i][span] for i in seen], size)
-        found.append(attended)
+            powers = np.exp(key[:, span] @ query[row, span] / math.sqrt(size)) * weights
+            found[row, span] = powers / powers.sum() @ value[:, span]
     return found
 
 

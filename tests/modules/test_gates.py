@@ -15,7 +15,7 @@ from rpbert.modules.gates import (
     SoftGate,
     StraightThroughGate,
 )
-from rpbert.types import PostImage
+from rpbert.types import PostImage, VisualTokens
 
 
 def logits(rows: int = 64, scale: float = 3.0) -> Tensor:
@@ -122,12 +122,16 @@ def test_gates_without_a_classifier_let_through_all_or_what_the_labels_say() -> 
 
 def test_what_r_lets_through_and_when_its_gradient_passes() -> None:
     r = torch.tensor([[0.0, 0.4], [0.5, 1.0]], requires_grad=True)
-    assert torch.equal(Propagation()(r), r)  # Eq. 3
-    assert Propagation()(r).requires_grad
-    torch.testing.assert_close(Propagation(floor=0.2)(r), 0.2 + 0.8 * r)
+    image = VisualTokens(torch.rand(2, 2, 3, 5), torch.ones(2, 2, 3).bool(), torch.rand(2, 2, 3, 4))
+    scaled = Propagation("before_norm", floor=0.2)(image, r)
+    torch.testing.assert_close(scaled.values, (0.2 + 0.8 * r)[:, :, None, None] * image.values)
+    every = r[:, :, None].expand(2, 2, 3)
+    assert torch.equal(Propagation()(image, r).scale, every)  # Eq. 3
+    assert Propagation()(image, r).scale.requires_grad
+    assert torch.equal(Propagation("attention")(image, r).weight, every)
     for start, progress in ((0, None), (0, 0), (0.5, None), (0.5, 0.4), (0.5, 0.5), (1, 1)):
         propagation = Propagation(gradient_from=start)
         if progress is not None:
             propagation.anneal(progress)
         passes = start < 1 and (progress or 0) >= start
-        assert propagation(r).requires_grad == passes, (start, progress)
+        assert propagation(image, r).scale.requires_grad == passes, (start, progress)

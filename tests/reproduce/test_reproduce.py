@@ -78,7 +78,9 @@ def table6(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """Table 6 of two seeds; other tables can be made in its folder, from its runs."""
     said: list[str] = []
     output = tmp_path_factory.mktemp("table6")
-    result = reproduce(request_of("table6", data, output, seeds=2, epochs=None), said.append)
+    result = reproduce(
+        request_of("table6", data, output, seeds=2, epochs=None, by="labels"), said.append
+    )
     assert said[0] == "4 runs, 0 of them done"
     return output, result
 
@@ -118,7 +120,7 @@ def test_table_6_is_what_evaluate_says_of_each_run(
             assert figure.mean == pytest.approx(np.mean(expected))
             assert figure.sd == pytest.approx(np.std(expected, ddof=1))
             assert figure.paper is not None
-            assert figure.difference == pytest.approx(figure.mean - figure.paper)
+            assert figure.difference is None  # of random weights to the paper's
             assert (figure.p is None) == (row.row == "rpbert-soft")
         assert row.evidence == "blocks, 8 of 8 test posts"
         assert row.initial_weights == "encoder: random, blocks: random, word vectors: random"
@@ -273,7 +275,7 @@ def test_rows_that_cannot_run_say_why_and_the_others_run(data: Path, tmp_path: P
     assert "no/where" in rows["bert"].skip_reason
     assert rows["bilstm_crf"].evidence == "text only"
     assert figure_of(rows["bilstm_crf"], "f1").p is None
-    assert figure_of(rows["rpbert-soft"], "f1").p is not None  # against the row above that ran
+    assert figure_of(rows["rpbert-soft"], "f1").p is None  # `bert` is not there
     assert "not run: " in (tmp_path / "table4.md").read_text()
 
 

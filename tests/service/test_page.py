@@ -374,7 +374,7 @@ def test_a_service_with_keys_asks_for_one(open_page: Open, tagger: Tagger) -> No
     ("system", "options", "sentence", "hidden"),
     [
         ("bert", {}, "does not look at images", ["gauge", "hand", "looks", "compare"]),
-        ("rpbert", {"gate": "none"}, "does not weigh images", ["gauge"]),
+        ("rpbert", {"gate": "none"}, "not learnt whether images add", ["gauge"]),
     ],
 )
 def test_a_model_that_does_not_look_or_weigh(

@@ -124,11 +124,12 @@ class Run:
     def like_the_paper(self) -> bool:
         """Whether its encoder starts from weights as the paper's rows do."""
         encoder = parse_options(self.settings.model).encoder
-        name = encoder.pretrained if encoder else None
-        own = PAPER["systems"].get(self.row.system, {}).get("encoder", {}).get("pretrained")
-        shared = [PAPER["model"][size]["pretrained"] for size in ("encoder", "large")]
-        converted = name is not None and (Path(name) / CONVERTED).is_file()
-        return encoder is None or converted or name in (own, *shared)
+        if encoder is None:
+            return True
+        name = str(encoder.pretrained)
+        own = PAPER["systems"].get(self.row.system, {}).get("encoder", PAPER["model"]["encoder"])
+        published = own["pretrained"], PAPER["model"]["large"]["pretrained"]
+        return name in published or (Path(name) / CONVERTED).is_file()
 
     @property
     def done(self) -> bool:

@@ -88,6 +88,8 @@ def run_settings(
     fields = entry.system.Options.model_fields
     own = {**shared.systems.get(row.system, {})}
     for key in sorted(own.keys() & row.options.keys()):
+        if isinstance(own[key], dict) and not own[key].keys() & row.options[key].keys():
+            continue  # other keys of one block
         where = f"systems.{row.system}.{key}"
         raise InputError(where, str(own[key]), "nothing", "the rows of a table say it themselves")
     model: dict[str, Any] = {"system": row.system, **row.options}
