@@ -1,0 +1,44 @@
+"""What learns at the encoder's rate and what at that of W^v, by what was loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from rpbert.training.train import learning_groups
+from tests.conftest import TINY, tiny
+from tests.families import published
+from tests.training_runs import data_folder, settings
+
+IN_PART = {
+    "encoder.bert.embeddings.token_type_embeddings.weight",  # of VL-BERT, with one row more
+    "encoder.model.embeddings.visual_token_type_embeddings.weight",  # copies of the text's
+    "encoder.model.embeddings.visual_position_embeddings.weight",
+}
+
+
+@pytest.mark.parametrize("system", [name for name, made in TINY.items() if "encoder" in made])
+def test_what_published_weights_lack_learns_as_the_projection(system: str) -> None:
+    """Of the encoder only what equals a published tensor is in its group."""
+    tensors = load_file(published("bert") / "model.safetensors").values()
+    known = {(v.shape, v.numpy().tobytes()) for v in tensors if v.std() > 0}
+    found = tiny(system, encoder="bert").system
+    names = {parameter: name for name, parameter in found.named_parameters()}
+    for group, parameters in found.parameter_groups().items():
+        for parameter in parameters:
+            value, name = parameter.detach(), names[parameter]
+            if name.startswith("encoder.") and value.std() > 0 and name not in IN_PART:
+                loaded = (value.shape, value.numpy().tobytes()) in known
+                assert group == ("encoder" if loaded else "projection"), name
+
+
+def test_a_dry_run_names_every_parameter_once(tmp_path: Path) -> None:
+    groups = learning_groups(settings(data_folder(tmp_path / "data")))
+    names = [name for found in groups for name in found["parameters"]]
+    assert len(names) == len(set(names))
+    tasks = {found["group"]: set(found["rates"]) for found in groups}
+    both = {"relation", "tagging"}
+    alone = {"relation": {"relation"}, "head": {"tagging"}}
+    assert tasks == {**alone, "encoder": both, "projection": both, "visual": both}
