@@ -90,7 +90,7 @@ def test_r_of_a_source_is_that_of_the_post_with_this_source_alone(kinds: dict[st
 @pytest.mark.parametrize("kinds", [COMBINED, EVIDENCE["captions"]], ids=["combined", "captions"])
 def test_the_second_pass_reads_every_source_scaled_by_its_own_r(kinds: dict[str, Any]) -> None:
     """Its tokens laid out by hand: W^v of each, then r of each; the image follows the text."""
-    model = tiny("rpbert", evidence=kinds)
+    model = tiny("rpbert", evidence=kinds, propagation={"acts": "before_norm"})
     system, post = system_of(model), several(made_posts())[0]
     batch = model.collator()([post])
     with torch.no_grad():
