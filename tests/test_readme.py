@@ -52,7 +52,7 @@ def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
 NAMED = re.compile(r"`([a-z_/0-9]+\.py):([A-Za-z_.]+)`")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/readings.md"])
 def test_every_named_function_is_where_the_page_says(page: str) -> None:
     named = NAMED.findall((ROOT / page).read_text("utf-8"))
     assert len(named) > 8
