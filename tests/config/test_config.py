@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 
 from rpbert.config.model import Settings, TaggerSettings
@@ -15,8 +16,11 @@ from rpbert.config.reading import write_yaml
 from rpbert.config.run import RunSettings, load_run
 from rpbert.errors import InputError
 from rpbert.models import SYSTEMS, parse_options
+from rpbert.models.rpbert import RpBertOptions
+from rpbert.modules.gates import Propagation
 from rpbert.reproduce.rows import ROWS
 from rpbert.reproduce.settings import load_shared, run_settings
+from rpbert.types import VisualTokens
 from tests.conftest import made_posts
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +50,43 @@ def test_the_paper_preset_is_table_2(tmp_path: Path) -> None:
     assert (tagger.lstm_hidden, tagger.lstm_layers) == (256, 2)
     assert (tagger.word_dimension, tagger.character_dimension) == (300, 25)
     assert tagger.dropout == 0.5
+
+
+@pytest.mark.parametrize(
+    ("preset", "training", "acts", "detached", "lstm"),
+    [
+        ("authors-2021", (40, 4, 1e-4, 1e-6, 1e-4, 1e-6, 1.0), "after_norm", True, (256, 3, 0.5)),
+        ("authors-2022", (10, 16, 1e-3, 1e-5, 1e-3, 1e-5, 0.05), "before_norm", False, (256, 2, 0)),
+    ],
+)
+def test_the_authors_presets_are_their_programs(
+    preset: str, training: Any, acts: str, detached: bool, lstm: Any, tmp_path: Path
+) -> None:
+    """Training is that of the program; of the model, what there is a setting for."""
+    model = with_evidence({"blocks": {"shape": "resnet-18"}})
+    run = load_run(written(tmp_path, preset=preset, model=model))
+    assert (run.training.moments, run.training.optimizer) == ("shared", "adam")
+    epochs, batch, *rates, weight = training
+    assert (run.training.epochs, run.training.batch_size) == (epochs, batch)
+    for each in (run.training.relation, run.training.tagging):
+        assert list(each.model_dump().values()) == rates
+    assert run.training.relation_weight == weight
+    options = parse_options(run.model)
+    assert isinstance(options, RpBertOptions)
+    kept = options.tagger
+    assert (kept.lstm_hidden, kept.lstm_layers, kept.dropout) == lstm
+    propagation = Propagation(**options.propagation.model_dump())
+    score = torch.tensor([[0.5]], requires_grad=True)
+    tokens = VisualTokens(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2) > 0, torch.zeros(2, 4))
+    scaled = propagation(tokens, score)
+    assert (scaled.scale is not None) == (acts == "after_norm")
+    assert (scaled.values[0, 0, 0, 0] == 0.5) == (acts == "before_norm")
+    share = scaled.values if scaled.scale is None else scaled.scale
+    assert share.requires_grad == (not detached)
+    over = load_run(written(tmp_path, preset=preset, model={**model, "gate": "none"}))
+    assert over.model["gate"] == "none"
+    other = load_run(written(tmp_path, preset=preset))  # a biLSTM-CRF has no gate
+    assert (other.model, other.training) == (MINIMAL["model"], run.training)
 
 
 def test_overrides_go_before_the_file_and_the_file_before_the_preset(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
+import yaml
 from pydantic import Field, model_validator
 
 from rpbert.config.model import AbsolutePath, Kinds, Settings, exactly_one
@@ -160,28 +161,18 @@ class TrainingSettings(Settings):
         return self
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "tuned": {
-        "epochs": 5,
-        "batch_size": 16,
-        "schedule": "interleaved",
-        "relation": {"head": 1e-3, "encoder": 5e-5, "projection": 1e-3, "visual": 1e-5},
-        "tagging": {"head": 2e-3, "encoder": 1e-4, "projection": 1e-3, "visual": 1e-5},
-        "optimizer": "adamw",
-        "warmup": 0.1,
-        "decay": "linear",
-        "clip_norm": 1.0,
-    },
-}
-"""`paper` is Table 2 and Algorithm 1 as printed."""
+Preset: TypeAlias = Literal["paper", "tuned", "authors-2021", "authors-2022"]
+PRESETS: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
+    Path(__file__).with_name("presets.yaml").read_text("utf-8")
+)
+"""`paper` is Table 2 and Algorithm 1 as printed; the others say what they are in the file."""
 
 
 class RunSettings(Settings):
     """A whole run: what ``rpbert train`` reads and writes back to RUN/config.yaml."""
 
-    preset: Literal["paper", "tuned"] = "paper"
-    """Gives the keys that `training` leaves out."""
+    preset: Preset = "paper"
+    """Gives the keys that `training` leaves out, and of RpBERT those that `model` does."""
     model: dict[str, Any]
     """Settings of one system; which keys it has, the system says (`rpbert.models`)."""
     data: DataSettings
@@ -196,12 +187,12 @@ class RunSettings(Settings):
 
 
 def fill_preset(given: Any) -> Any:
-    """Settings with a ``training`` block, filled from their preset."""
+    """Settings with a ``training`` block, filled from their preset, and so the model of RpBERT."""
     name = given.get("preset", "paper") if isinstance(given, dict) else None
-    if isinstance(name, str) and name in PRESETS:
-        training = given.get("training") or {}
-        if isinstance(training, dict):
-            given = {**given, "training": merged(PRESETS[name], training)}
+    for block, preset in (PRESETS.get(name, {}) if isinstance(name, str) else {}).items():
+        own = given.get(block) or {}
+        if isinstance(own, dict) and (block == "training" or own.get("system") == "rpbert"):
+            given = {**given, block: merged(preset, own)}
     return given
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, model_validator
 
 from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
 from rpbert.config.reading import merged, parse_with_overrides, read_yaml
-from rpbert.config.run import RunSettings, TrainingSettings, fill_preset
+from rpbert.config.run import Preset, RunSettings, TrainingSettings, fill_preset
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSources
 from rpbert.models import SYSTEMS
@@ -38,7 +38,7 @@ class SharedParts(Settings):
 class SharedSettings(Settings):
     """A file of settings for ``rpbert reproduce``: that of a run without system and data."""
 
-    preset: Literal["paper", "tuned"] = "paper"
+    preset: Preset = "paper"
     model: SharedParts = SharedParts()
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What single systems have otherwise, such as ``uniter: {encoder: {pretrained: …}}``, with
