@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     LxmertConfig,
     LxmertForPreTraining,
@@ -27,6 +27,7 @@ from rpbert.cli import app
 from rpbert.config.model import EncoderSettings
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
+from rpbert.evidence.networks import published_network
 from rpbert.integrations.convert import convert, translate
 from rpbert.integrations.published_names import PUBLISHED
 from rpbert.models.saved import TaggingModel
@@ -245,6 +246,86 @@ def test_pickles_of_transformers_are_converted(system: str, tokenizer: str, tmp_
             expected = model.lxmert(subwords, seen.values, seen.boxes).language_output
         found = encoder(subwords, mask, seen)
     torch.testing.assert_close(found, expected[:, :6], atol=1e-5, rtol=1e-5)
+
+
+class Block(nn.Module):
+    """A block of torchvision's ResNet: He et al. 2016, with the stride in the 3 x 3 convolution."""
+
+    def __init__(self, into: int, width: int, stride: int, deep: bool) -> None:
+        super().__init__()
+        out = 4 * width if deep else width
+        sizes = [(into, width, 1), (width, width, 3), (width, out, 1)]
+        for n, (i, o, k) in enumerate(sizes if deep else [(into, width, 3), (width, width, 3)], 1):
+            step = stride if n == (2 if deep else 1) else 1
+            setattr(self, f"conv{n}", nn.Conv2d(i, o, k, step, k // 2, bias=False))
+            setattr(self, f"bn{n}", nn.BatchNorm2d(o))
+        self.convolutions = 3 if deep else 2
+        self.downsample = None
+        if stride != 1 or into != out:
+            shortcut = nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            self.downsample = nn.Sequential(*shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = x
+        for n in range(1, self.convolutions + 1):
+            found = getattr(self, f"bn{n}")(getattr(self, f"conv{n}")(found))
+            found = found.relu() if n < self.convolutions else found
+        return (found + (x if self.downsample is None else self.downsample(x))).relu()
+
+
+def torchvision_resnet(deep: bool) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A tiny ResNet with torchvision's names, with statistics as of a trained one."""
+    stem = [nn.Conv2d(3, 16, 7, 2, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    model = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1))
+    names, into = {0: "conv1", 1: "bn1"}, 16
+    for number, (width, blocks) in enumerate(((8, 2), (12, 1), (16, 3), (20, 1)), 1):
+        stage = []
+        for n in range(blocks):
+            stage.append(Block(into, width, 2 if number > 1 and n == 0 else 1, deep))
+            into = 4 * width if deep else width
+        names[len(model)] = f"layer{number}"
+        model.append(nn.Sequential(*stage))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in module.state_dict().values():
+                if tensor.is_floating_point():
+                    nn.init.uniform_(tensor, 0.5, 1.5)
+    state = {f"{names[int(n.split('.')[0])]}{n[1:]}": t for n, t in model.state_dict().items()}
+    return model.eval(), {**state, "fc.weight": torch.zeros(9, into), "fc.bias": torch.zeros(9)}
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["bottleneck", "basic"])
+@pytest.mark.parametrize("counted", [True, False], ids=["new", "without batch counts"])
+def test_a_resnet_of_torchvision_gives_the_same_blocks(
+    deep: bool, counted: bool, tmp_path: Path
+) -> None:
+    model, tensors = torchvision_resnet(deep)
+    published = {n: t for n, t in tensors.items() if counted or "num_batches" not in n}
+    result = convert("resnet", saved(tmp_path, published), tmp_path / "out")
+    assert result.left_out == ["fc.bias", "fc.weight"]
+    network, preprocessing = published_network(tmp_path / "out", {"resampling": "bilinear"})
+    assert (preprocessing.size, preprocessing.resampling) == (224, "bilinear")
+    pixels = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = model(pixels).flatten(2).transpose(1, 2)  # (I, 49, d_v)
+        torch.testing.assert_close(network(pixels), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.1
+    evidence = tiny("rpbert", evidence={"blocks": {"pretrained": str(tmp_path / "out")}})
+    assert evidence.system.evidence is not None
+    assert evidence.system.evidence.width == expected.shape[2]
+
+
+@pytest.mark.parametrize("fault", ["layer2.0.conv3.weight", "layer1.0.conv1.weight", "stem.weight"])
+def test_another_resnet_is_refused(fault: str, tmp_path: Path) -> None:
+    """One lacks a weight, one has a wider 3 x 3 (Wide ResNet), one another stem."""
+    _, tensors = torchvision_resnet(True)
+    if fault.startswith("layer2"):
+        del tensors[fault]
+    else:
+        tensors[fault] = torch.zeros(9, 16, 1, 1)
+    with pytest.raises(InputError, match=r"checkpoint\.bin"):
+        convert("resnet", saved(tmp_path, tensors), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command(tokenizer: str, tmp_path: Path) -> None:

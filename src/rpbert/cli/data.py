@@ -46,13 +46,13 @@ def make(
 
 def convert(
     system: Annotated[
-        str, typer.Argument(metavar="SYSTEM", help="uniter, vl_bert, vilbert, visualbert, lxmert.")
+        str, typer.Argument(metavar="SYSTEM", help="uniter, vl_bert, vilbert … or resnet.")
     ],
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="The authors' file, or a hub's folder.")
+        Path, typer.Argument(metavar="CHECKPOINT", help="The published file, or a hub's folder.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", metavar="FOLDER", help="For model.encoder.pretrained.")
+        Path, typer.Option("--output", metavar="FOLDER", help="For encoder or blocks.pretrained.")
     ],
     tokenizer: Annotated[
         str | None,

@@ -1,10 +1,11 @@
 """Published checkpoints to folders that training starts from: `rpbert convert`.
 The authors of UNITER, VL-BERT and ViLBERT published pickles with their own names; VisualBERT and
-LXMERT are pickles on the hub. A pickle can run code when it is read. Here, and nowhere else in the
-package, one is read, by ``torch.load(weights_only=True)``, which builds nothing but tensors and
-refuses the rest; the result is safetensors. Every name of the checkpoint is either taken, or known
-as a part that no system here has (heads of pre-training, detectors) and reported, and every
-parameter of the encoder is filled. Anything else is an error that lists the names."""
+LXMERT are pickles on the hub, the ResNets of RpBERT and UMT are torchvision's. A pickle can run
+code when it is read. Here, and nowhere else in the package, one is read, by
+``torch.load(weights_only=True)``, which builds nothing but tensors and refuses the rest; the result
+is safetensors. Every name of the checkpoint is either taken, or known as a part that no system here
+has (heads of pre-training, detectors) and reported, and every parameter of the encoder is filled.
+Anything else is an error that lists the names."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import json
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from rpbert.integrations.published_names import (
     HEAD,
     NO_WEIGHTS,
     PUBLISHED,
+    RESNET,
+    RESNET_NAMES,
     Published,
     Shape,
     Tensors,
@@ -58,37 +61,38 @@ def convert(
     system: str, checkpoint: Path, folder: Path, tokenizer: str | None = None
 ) -> Conversion:
     """Write a folder that ``model.encoder.pretrained`` takes, from the authors' file or a folder of
-    transformers, with the tokenizer the weights were trained with or another (hub name or folder).
+    transformers, with the tokenizer the weights were trained with or another (hub name or folder);
+    of a ResNet, one that ``evidence.blocks.pretrained`` takes.
     Raises InputError: the checkpoint is not of that system, holds more than tensors, or does not
     fit the tokenizer; then nothing is written."""
     if system == NO_WEIGHTS:
         hint = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
         raise InputError(system, "a system without known published weights", "another", hint)
-    if system not in PUBLISHED:
-        raise InputError("SYSTEM", system, f"one of {', '.join(PUBLISHED)}")
+    if system not in (*PUBLISHED, RESNET):
+        raise InputError("SYSTEM", system, f"one of {', '.join([*PUBLISHED, RESNET])}")
     if folder.exists() and any(folder.iterdir()) and not (folder / CONVERTED).is_file():
         raise InputError(folder, "a folder with other things", "a new folder for --output")
-    rules = PUBLISHED[system]
     path = _file_of(checkpoint)
-    ours = translate(rules, read_checkpoint(path), path)
-    name, rows = tokenizer or rules.tokenizer, ours.shape["vocab_size"]
-    pieces = from_hub("--tokenizer", name, lambda: load_tokenizer(name))
-    if not 0 <= rows - len(pieces) < PADDING:
-        found = f"{len(pieces)} sub-words for {rows} embeddings"
-        raise InputError(name, found, "the tokenizer the weights were trained with")
+    published = read_checkpoint(path)
+    described: dict[str, Any] = {"system": system, "checkpoint": path.name}
     with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    described = {
-        "system": system,
-        "encoder": rules.encoder.__name__,
-        "shape": ours.shape,
-        "region_width": ours.region_width,
-        "checkpoint": path.name,
-        "sha256": sha256,
-    }
+        described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if system == RESNET:
+        ours, config = translate_resnet(published, path)
+        saved: Any = config
+    else:
+        rules = PUBLISHED[system]
+        ours = translate(rules, published, path)
+        name, rows = tokenizer or rules.tokenizer, ours.shape["vocab_size"]
+        saved = from_hub("--tokenizer", name, lambda: load_tokenizer(name))
+        if not 0 <= rows - len(saved) < PADDING:
+            found = f"{len(saved)} sub-words for {rows} embeddings"
+            raise InputError(name, found, "the tokenizer the weights were trained with")
+        described["encoder"] = rules.encoder.__name__
+    described |= {"shape": ours.shape, "region_width": ours.region_width}
     with folder_written_whole(folder) as new:
-        save_file(ours.tensors, new / WEIGHTS)
-        pieces.save_pretrained(new)
+        save_file(ours.tensors, new / WEIGHTS, {"format": "pt"})
+        saved.save_pretrained(new)
         (new / CONVERTED).write_text(json.dumps(described, indent=1), encoding="utf-8")
     return Conversion(system, folder, len(ours.tensors), ours.left_out)
 
@@ -132,13 +136,50 @@ class Translated:
 def translate(rules: Published, published: Tensors, where: object) -> Translated:
     """Find every parameter of an encoder among published tensors.
     Raises InputError: lists unknown names, parameters without a value and sizes that differ."""
-    renamed, left_out = _rename(rules, published, where)
+    bert = {re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.": r"\g<0>"}
+    known = rules.encoder.__name__.removesuffix("Encoder")
+    renamed, left_out = _rename({**rules.names, **bert}, rules.left_out, published, where, known)
     shape, region_width = _shape_of(rules, renamed, where)
     unread = [n for n in renamed if any(re.match(p, n) for p in rules.unread(shape))]
     with torch.device("meta"):
         places = rules.encoder.random(shape, region_width, rows=0).state_dict()
+    tensors = _filled({n: t for n, t in renamed.items() if n not in unread}, places, where)
+    return Translated(tensors, shape, region_width, sorted([*left_out, *unread]))
+
+
+def translate_resnet(published: Tensors, where: object) -> tuple[Translated, Any]:
+    """A ResNet of torchvision as that of transformers, which puts a block's stride where it does,
+    in the 3 × 3 convolution. Raises as `translate` does."""
+    from transformers import ResNetConfig, ResNetModel
+
+    names, dropped = RESNET_NAMES["names"], RESNET_NAMES["left_out"]
+    renamed, left_out = _rename(names, dropped, published, where, "ResNet")
+    renamed = {re.sub(r"\{(\d)}", lambda n: str(int(n[1]) - 1), k): v for k, v in renamed.items()}
+    stages = [f"encoder.stages.{n}.layers." for n in range(4)]
+    last = 2 if f"{stages[0]}0.layer.2.convolution.weight" in renamed else 1
+    try:
+        shape = {
+            "embedding_size": len(renamed["embedder.embedder.convolution.weight"]),
+            "hidden_sizes": [len(renamed[f"{s}0.layer.{last}.convolution.weight"]) for s in stages],
+            "depths": [layers_of(renamed, stage) for stage in stages],
+            "layer_type": "bottleneck" if last == 2 else "basic",
+            "downsample_in_bottleneck": False,
+        }
+    except KeyError as missing:
+        raise InputError(where, f"unfilled: {missing.args[0]}", "a value for it") from None
+    config = ResNetConfig(**shape, architectures=["ResNetModel"])
+    with torch.device("meta"):
+        places = ResNetModel(config).state_dict()
+    # Older files do not count the batches, and nothing here reads how many they were.
+    counts = {n: torch.tensor(0) for n in places if n.endswith("num_batches_tracked")}
+    tensors = _filled({**counts, **renamed}, places, where)
+    return Translated(tensors, shape, config.hidden_sizes[-1], sorted(left_out)), config
+
+
+def _filled(renamed: Tensors, places: Tensors, where: object) -> dict[str, Tensor]:
+    """The tensors of the places of an encoder, each once and of its shape."""
     faults = {
-        "unused": [name for name in renamed if name not in places and name not in unread],
+        "unused": [name for name in renamed if name not in places],
         "unfilled": [name for name in places if name not in renamed],
         "of another shape": [
             f"{name} {tuple(renamed[name].shape)} for {tuple(place.shape)}"
@@ -150,8 +191,7 @@ def translate(rules: Published, published: Tensors, where: object) -> Translated
         found = "; ".join(f"{kind}: {', '.join(collapsed(n))}" for kind, n in faults.items() if n)
         raise InputError(where, found, "a value for every parameter, and a place for every value")
     # Copies: published files share memory between names, and some hold half precision.
-    tensors = {name: renamed[name].detach().float().clone() for name in places}
-    return Translated(tensors, shape, region_width, sorted([*left_out, *unread]))
+    return {name: renamed[name].detach().to(places[name].dtype).clone() for name in places}
 
 
 def collapsed(names: Iterable[str]) -> list[str]:
@@ -171,16 +211,15 @@ def _file_of(checkpoint: Path) -> Path:
 
 
 def _rename(
-    rules: Published, published: Tensors, where: object
+    patterns: Mapping[str, str], dropped: list[str], published: Tensors, where: object, known: str
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors by our names, and the names of those that no encoder here has a part for."""
     renamed: dict[str, Tensor] = {}
     left_out, unknown = [], []
-    patterns = {**rules.names, re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.": r"\g<0>"}
     for name, tensor in published.items():
         plain = re.sub(r"^module\.", "", name)  # of training on several devices
         plain = plain.replace(".gamma", ".weight").replace(".beta", ".bias")  # of old BERTs
-        if any(re.match(pattern, plain) for pattern in rules.left_out):
+        if any(re.match(pattern, plain) for pattern in dropped):
             left_out.append(name)
             continue
         matches = ((re.match(pattern, plain), ours) for pattern, ours in patterns.items())
@@ -191,7 +230,7 @@ def _rename(
             renamed[place] = tensor
     if not renamed or unknown:
         found = f"unknown names: {', '.join(collapsed(unknown))}" if unknown else "no known name"
-        raise InputError(where, found, f"those of {rules.encoder.__name__.removesuffix('Encoder')}")
+        raise InputError(where, found, f"those of {known}")
     return renamed, left_out
 
 

@@ -73,7 +73,9 @@ def _vilbert_stream(tensors: Tensors) -> Shape:
     }
 
 
+RESNET = "resnet"
 _NAMES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+RESNET_NAMES = _NAMES[RESNET]
 PUBLISHED: dict[str, Published] = {
     "uniter": Published(UniterEncoder, "regions.feature.weight", **_NAMES["uniter"]),
     "vl_bert": Published(
