@@ -78,7 +78,11 @@ def changes(node: ast.AST) -> Iterator[dict[str, object]]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         yield {"value": node.value + 1}
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
-        yield {"op": ast.UAdd()} if isinstance(node.op, ast.USub) else {"operand": negated(node.operand)}
+        yield (
+            {"op": ast.UAdd()}
+            if isinstance(node.op, ast.USub)
+            else {"operand": negated(node.operand)}
+        )
     elif isinstance(node, ast.If | ast.IfExp):
         yield {"test": negated(node.test)}
     elif isinstance(node, ast.Return) and node.value is not None:

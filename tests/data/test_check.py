@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rpbert.data.check import check, render
+from rpbert.data.check import VERSIONS, check, render
 from rpbert.errors import InputError
 from tests.conftest import picture
 from tests.data.files import folder_of
@@ -42,6 +43,8 @@ def test_figures_of_the_real_sets(
         split |= {key: split[f"entities_{key}"]["total"] for key in ("strict", "conlleval")}
         assert split["entities_strict"]["by_type"].keys() == {"PER", "LOC", "ORG", "MISC"}
         assert split["marks"] == marks
+        assert "as Yu et al. 2020 (UMT)" in split["version"]
+    assert sum("labels of Twitter-20" in note for note in report["notes"]) == 3
     figures = {name: tuple(split[key] for key in KEYS) for name, split in found.items()}
     assert figures == PUBLISHED[name]
     lone = sum(quirk["kind"] == "lone I- tag" for quirk in report["quirks"])
@@ -49,6 +52,7 @@ def test_figures_of_the_real_sets(
     keys = ("relations", "relations_positive")
     assert tuple(sum(split[key] for split in found.values()) for key in keys) == labelled
     pairs = check(shared / "real_pairs" / name)["splits"]
+    assert all(split["version"] is None for split in pairs.values())
     present = {"present": 5, "missing": 0, "unreadable": 0, "none": 0}
     assert [split["images"] for split in pairs.values()] == [present] * 3
 
@@ -83,14 +87,14 @@ def test_everything_of_a_small_folder(tmp_path: Path) -> None:
             "entities_conlleval": {"total": 3, "by_type": {"LOC": 2, "PER": 1}},
             "lone_inside": 1, "images": {"present": 2, "missing": 1, "unreadable": 0, "none": 0},
             "captions": 2, "regions": 1, "relations": 3, "relations_positive": 1,
-            "duplicate_ids": 1, "blank_line_at_end": True, "marks": None,
+            "duplicate_ids": 1, "blank_line_at_end": True, "marks": None, "version": None,
         },
         "test": {
             "posts": 2, "words": 2, "tagged": 2, "entities_strict": misc,
             "entities_conlleval": misc,
             "lone_inside": 0, "images": {"present": 0, "missing": 1, "unreadable": 1, "none": 0},
             "captions": 0, "regions": 1, "relations": 1, "relations_positive": 1,
-            "duplicate_ids": 0, "blank_line_at_end": False, "marks": "joined",
+            "duplicate_ids": 0, "blank_line_at_end": False, "marks": "joined", "version": None,
         },
     }  # fmt: skip
     assert [(q["file"], q["line"], q["kind"]) for q in report["quirks"]] == [
@@ -113,6 +117,29 @@ def test_everything_of_a_small_folder(tmp_path: Path) -> None:
     assert ["blank", "line", "at", "the", "end", "yes", "no"] in rows
     assert ["#", "and", "@", "-", "joined"] in rows
     assert lines[-2:] == ["z: 4", "  a.txt: 3-5, 9"]
+
+
+def test_a_known_version_is_named_by_its_counts_and_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two published splits, one with its tags and one by its counts; whichever file they are in."""
+    sha256 = hashlib.sha256(b"B-MISC I-MISC O\nO\n").hexdigest()
+    known = {"A, dev": {"posts": 2, "words": 4, "sha256": sha256}, "B": {"posts": 1, "words": 2}}
+    monkeypatch.setattr("rpbert.data.check.VERSIONS", known)
+    tagged = "IMGID:1\nAda\tB-{}\nL\tI-{}\nRT\tO\n\nIMGID:2\nno\tO\n".format
+    files = {"train": tagged(*["OTHER"] * 2), "dev": tagged("MISC", "OTHER"), "test": tagged(1, 1)}
+    found = check(folder_of(tmp_path, {f"{name}.txt": text for name, text in files.items()}))
+    assert [of["version"] for of in found["splits"].values()] == ["A, dev", "A, dev", None]
+    assert "train: labels of A, dev" in render(found)
+    (tmp_path / "dev.txt").write_text("IMGID:2\nno\tO\nway\tO\n")
+    assert check(tmp_path)["splits"]["dev"]["version"] == "B"
+
+
+def test_the_table_of_versions_has_each_split_once() -> None:
+    sums = [of["sha256"] for of in VERSIONS.values() if "sha256" in of]
+    assert len(sums) == len(set(sums)) == 9
+    assert {len(bytes.fromhex(value)) for value in sums} == {32}
+    assert {type(of[key]) for of in VERSIONS.values() for key in ("posts", "words")} == {int}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import yaml
 
 from rpbert.data.images import load_image
 from rpbert.data.labels import Span, lenient_spans, lone_inside, strict_spans
@@ -19,6 +22,8 @@ from rpbert.errors import InputError, refuse
 from rpbert.types import Post, PostImage
 
 Report: TypeAlias = dict[str, Any]
+_PUBLISHED = yaml.safe_load(Path(__file__).with_name("versions.yaml").read_text("utf-8"))
+VERSIONS = {f"{name}, {split}": of[split] for name, of in _PUBLISHED.items() for split in of}
 _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 
 
@@ -44,13 +49,16 @@ def check(path: str | Path, *, lenient: bool = False) -> Report:
 
 
 def _notes(source: DataSource, splits: Report) -> list[str]:
-    """Reports data in which no post has an image, which is seldom meant."""
+    """Which published labels these are; whether no post has an image, which is seldom meant."""
+    labels = [
+        f"{split}: labels of {of['version']}" for split, of in splits.items() if of["version"]
+    ]
     images = sum((Counter(split["images"]) for split in splits.values()), Counter[str]())
     if set(images) != {"none"}:
-        return []
+        return labels
     rows = all(file.suffix not in (".txt", ".csv") for file in source.files.values())
     found = "no row names an image" if rows else "there is no folder images/"
-    return [f"{found}: a system that reads images would see text alone"]
+    return [*labels, f"{found}: a system that reads images would see text alone"]
 
 
 def _quirk(origin: str, kind: str, detail: str) -> Quirk:
@@ -79,10 +87,13 @@ class _Checker:
             posts = self.source.read(split, self.quirks)
         strict: list[Span] = []
         lenient: list[Span] = []
+        digest = hashlib.sha256()
         for post in posts:
+            digest.update((" ".join(post.tags or ()) + "\n").encode(errors="surrogatepass"))
             self._count(post, split, counts)
             strict += strict_spans(post.tags or ())
             lenient += lenient_spans(post.tags or ())
+        known = {**counts, "sha256": digest.hexdigest()}.items()
         ends = [quirk.kind != NO_BLANK_END for quirk in self.quirks[before:]]
         marks = counts["joined"], counts["apart"]
         return {
@@ -95,6 +106,7 @@ class _Checker:
             **{key: counts[key] for key in ("relations_positive", "duplicate_ids")},
             "blank_line_at_end": all(ends) if file.suffix == ".txt" else None,
             "marks": style_of(*marks) if any(marks) else None,
+            "version": next((name for name in VERSIONS if VERSIONS[name].items() <= known), None),
         }
 
     def _count(self, post: Post, split: str, counts: Counter[str]) -> None:
