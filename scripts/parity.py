@@ -35,7 +35,7 @@ RESNET = {"hidden_sizes": [256, 512, 1024, 2048], "depths": [1] * 4, "layer_type
 VL_BERT = {"visual_ln": True, "visual_scale_text_init": 0.0, "visual_scale_object_init": 0.0}
 VL_BERT |= {"position_padding_idx": -1, "obj_pos_id_relative": True, "with_pooler": False}
 VL_BERT |= {"word_embedding_frozen": False, "type_vocab_size": 3, "visual_size": WIDTH}  # of cfgs/
-ABSENT = ["flair", "torchvision", "torchcrf", "pytorch_pretrained_bert"]
+ABSENT = ["flair", "torchvision", "torchcrf", "pytorch_pretrained_bert", "boto3", "botocore"]
 
 
 class Commit:
@@ -56,8 +56,8 @@ class Commit:
         return importlib.import_module(f"{self.top}.{name}")
 
     def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        ours = name.partition(".")[0] == self.top
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if ours else None
+        found = importlib.machinery.ModuleSpec(name, self, is_package=name not in self.files)
+        return found if name.partition(".")[0] == self.top else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
         return None if spec.name in self.files else MagicMock()
