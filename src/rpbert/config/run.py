@@ -168,32 +168,32 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
 """`paper` is Table 2 and Algorithm 1 as printed; the others say what they are in the file."""
 
 
-class RunSettings(Settings):
-    """A whole run: what ``rpbert train`` reads and writes back to RUN/config.yaml."""
+class PresetSettings(Settings):
+    """Settings with a ``training`` block, filled from their preset, and so the model of RpBERT."""
 
     preset: Preset = "paper"
     """Gives the keys that `training` leaves out, and of RpBERT those that `model` does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        name = given.get("preset", "paper") if isinstance(given, dict) else None
+        for block, preset in (PRESETS.get(name, {}) if isinstance(name, str) else {}).items():
+            own = given.get(block) or {}
+            if isinstance(own, dict) and (block == "training" or own.get("system") == "rpbert"):
+                given = {**given, block: merged(preset, own)}
+        return given
+
+
+class RunSettings(PresetSettings):
+    """A whole run: what ``rpbert train`` reads and writes back to RUN/config.yaml."""
+
     model: dict[str, Any]
     """Settings of one system; which keys it has, the system says (`rpbert.models`)."""
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
     licence: str | None = None
     """Of the trained weights, for the model card, such as ``mit``; None: not stated."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        return fill_preset(given)
-
-
-def fill_preset(given: Any) -> Any:
-    """Settings with a ``training`` block, filled from their preset, and so the model of RpBERT."""
-    name = given.get("preset", "paper") if isinstance(given, dict) else None
-    for block, preset in (PRESETS.get(name, {}) if isinstance(name, str) else {}).items():
-        own = given.get(block) or {}
-        if isinstance(own, dict) and (block == "training" or own.get("system") == "rpbert"):
-            given = {**given, block: merged(preset, own)}
-    return given
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:

@@ -163,7 +163,6 @@ def translate_resnet(published: Tensors, where: object) -> tuple[Translated, Any
             "hidden_sizes": [len(renamed[f"{s}0.layer.{last}.convolution.weight"]) for s in stages],
             "depths": [layers_of(renamed, stage) for stage in stages],
             "layer_type": "bottleneck" if last == 2 else "basic",
-            "downsample_in_bottleneck": False,
         }
     except KeyError as missing:
         raise InputError(where, f"unfilled: {missing.args[0]}", "a value for it") from None

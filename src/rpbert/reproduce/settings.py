@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
 from rpbert.config.reading import merged, parse_with_overrides, read_yaml
-from rpbert.config.run import Preset, RunSettings, TrainingSettings, fill_preset
+from rpbert.config.run import PresetSettings, RunSettings, TrainingSettings
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSources
 from rpbert.models import SYSTEMS
@@ -35,20 +35,14 @@ class SharedParts(Settings):
     tagger: TaggerSettings = TaggerSettings()
 
 
-class SharedSettings(Settings):
+class SharedSettings(PresetSettings):
     """A file of settings for ``rpbert reproduce``: that of a run without system and data."""
 
-    preset: Preset = "paper"
     model: SharedParts = SharedParts()
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What single systems have otherwise, such as ``uniter: {encoder: {pretrained: …}}``, with
     their own ``training`` in place of keys of the shared one."""
     training: TrainingSettings = TrainingSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        return fill_preset(given)
 
     @model_validator(mode="after")
     def _known_systems(self) -> SharedSettings:
