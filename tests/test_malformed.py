@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,74 +18,92 @@ from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError
 from rpbert.models import parse_options
 from rpbert.training.relation_sources import relation_posts
-from tests import hostile
 from tests.conftest import made_posts, tiny
-from tests.data.files import jsonl
-from tests.hostile import ROWS, Broken
+from tests.data.files import jsonl, table
+from tests.hostile import LENGTHS, SYNTAX, mutated
 from tests.soak import Soak
 from tests.test_cli import run as command
 from tests.training_runs import data_folder, settings
 
-KINDS: dict[str, Callable[[Path, random.Random], Broken]] = {
-    "CoNLL": hostile.conll,
-    "JSON lines": hostile.jsonl,
-    "Parquet": hostile.parquet,
-    "YAML": hostile.settings,
-}
+WORDS, TAGS = ["RT", "Ada", "Lovelace", "in", "Como"], ["O", "B-PER", "I-PER", "O", "B-LOC"]
+POST = {"text": " ".join(WORDS), "tokens": WORDS, "tags": TAGS, "image": "a.jpg"}
+ROWS = [{"id": str(i), **POST, "relation": i % 2} for i in range(12)]
+TAGGED = [f"{word}\t{tag}" for word, tag in zip(WORDS, TAGS, strict=True)]
+CONFIG = Path(__file__).parents[1] / "configs" / "twitter2017-rpbert-minilm.yaml"
 
 
-def is_refused(broken: Broken) -> bool:
+def broken(path: Path, draw: random.Random) -> tuple[str, str | None]:
+    """Break a line of a file, or all of it; returns the place to name, and the post it is in."""
+    if path.suffix in (".yaml", ".parquet"):
+        whole = CONFIG.read_bytes() if path.suffix == ".yaml" else b""
+        whole = whole or table(path, ROWS).read_bytes()
+        path.write_bytes(mutated(whole, draw, LENGTHS + SYNTAX, 5))
+        return re.escape(f"{path}:"), None
+    lines: list[tuple[str, bytes]] = []
+    for row in ROWS:
+        conll = [f"IMGID:{row['id']}", *TAGGED, ""]
+        of = [json.dumps(row)] if path.suffix == ".jsonl" else conll
+        lines += [(str(row["id"]), line.encode()) for line in of]
+    at = draw.choice([i for i, (_, line) in enumerate(lines) if line])
+    id, line = lines[at]
+    lines[at] = id, mutated(line, draw, SYNTAX, 3).replace(b"\n", b"")
+    path.write_bytes(b"".join(line + b"\n" for _, line in lines))
+    # Of a broken header the first word may be told, which is then outside any post.
+    return re.escape(f"{path}:") + f"({at + 1}|{at + 2}): ", id
+
+
+def is_refused(path: Path, place: str) -> bool:
     """Whether a file is refused, which has to be in one line that begins with the place."""
     try:
-        if broken.path.suffix == ".yaml":
-            parse_options(load_run(broken.path).model, broken.path)
+        if path.suffix == ".yaml":
+            parse_options(load_run(path).model, path)
         else:
-            list(open_data(broken.path).read("train"))
+            list(open_data(path.parent).read("train"))
     except InputError as error:
         line = str(error)
-        assert broken.place.match(line), line
+        assert re.match(place, line), line
         assert line.isprintable()
-        assert len(line) < 600 + len(str(broken.path))
+        assert len(line) < 600 + len(str(path))
         return True
     return False  # what was broken can be meant
 
 
-def is_left_out(broken: Broken) -> bool:
+def is_left_out(path: Path, place: str, touched: str | None) -> bool:
     """Whether lenient reading counts the fault and leaves every other post as it was."""
     left_out = LeftOut()
     try:
-        posts = list(open_data(broken.path, faults=left_out).read("train"))
+        posts = list(open_data(path.parent, faults=left_out).read("train"))
     except InputError:
-        if broken.touched is None:
-            return False  # not even a lenient reader reads a part of a damaged file
-        raise
+        assert touched is None  # not even a lenient reader reads a part of a damaged file
+        return False
     assert left_out.count >= 1
-    assert broken.place.search(str(left_out))
+    assert re.search(place, str(left_out))
     found = {post.id: post for post in posts}
-    whole = [row for row in ROWS if broken.touched is not None and row["id"] not in broken.touched]
-    for row in whole:
-        post = found[row["id"]]
-        assert (post.text, list(post.words)) == (row["text"], row["tokens"])
-        assert list(post.tags or ()) == row["tags"]
-        assert post.relation in (row["relation"], None)
+    for row in ROWS if touched is not None else ():
+        if row["id"] != touched:
+            post = found[str(row["id"])]
+            assert (post.text, list(post.words)) == (row["text"], row["tokens"])
+            assert list(post.tags or ()) == row["tags"]
     return True
 
 
 def broken_files(folder: Path, each: int) -> Counter[str]:
     """Break files of each kind until so many were refused; counts all outcomes."""
     counts: Counter[str] = Counter()
-    for kind, breaking in KINDS.items():
-        draw, tried = random.Random(kind), 0
-        while counts[kind] < each:
+    for suffix in (".txt", ".jsonl", ".parquet", ".yaml"):
+        draw, tried = random.Random(suffix), 0
+        while counts[suffix] < each:
             tried += 1
-            assert tried < 4 * each + 20, f"{kind}: too much is let pass"
-            broken = breaking(folder / kind / str(tried), draw)
-            if not is_refused(broken):
+            assert tried < 4 * each + 20, f"{suffix}: too much is let pass"
+            path = folder / suffix / str(tried) / f"train{suffix}"
+            path.parent.mkdir(parents=True)
+            place, touched = broken(path, draw)
+            if not is_refused(path, place):
                 counts["harmless"] += 1
                 continue
-            counts[kind] += 1
-            if kind != "YAML":
-                counts["left out"] += is_left_out(broken)
+            counts[suffix] += 1
+            if suffix != ".yaml":
+                counts["left out"] += is_left_out(path, place, touched)
     return counts
 
 
@@ -95,11 +114,13 @@ def test_some_malformed_files(tmp_path: Path) -> None:
 @pytest.mark.slow("malformed CoNLL, JSON lines, Parquet, YAML", "500")
 def test_many_malformed_files(tmp_path: Path, soak: Soak) -> None:
     counts = broken_files(tmp_path, 125)
-    refused = sum(counts[kind] for kind in KINDS)
     soak(
-        f"{refused} refused in one line with the place; {counts['left out']} of "
-        f"{refused - counts['YAML']} left out with --lenient; {counts['harmless']} more harmless"
+        f"500 refused in one line with the place; {counts['left out']} of 375 gone on behind "
+        f"with --lenient; {counts['harmless']} more harmless"
     )
+
+
+ALIASES = [f"{c}: &{c} [{(f'*{b},') * 9}]" for b, c in pairwise("xabcdefgh")]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +133,7 @@ def test_many_malformed_files(tmp_path: Path, soak: Soak) -> None:
         ("a: 1\n\nb: \0\n", r"run\.yaml:3: .*'\\x00'"),
         ("a: " + "[" * 5000, r"run\.yaml:1: .*nested"),
         ("a" * (1 << 21), r"run\.yaml: found 2,097,152 bytes"),
-        ("\n".join(["x: &x [1,1,1,1,1,1,1,1,1]", *hostile.ALIASES]), "aliases"),
+        ("\n".join(["x: &x [1,1,1,1,1,1,1,1,1]", *ALIASES]), "aliases"),
     ],
 )
 def test_yaml_of_strangers(tmp_path: Path, text: str, found: str) -> None:
@@ -137,7 +158,6 @@ def test_training_and_scoring_leave_faulty_rows_out_and_say_so(
     # The two files of train and test; each of them is read once.
     assert "data.lenient: 2 faulty rows" in err
     assert "Task tagging: 7 posts" in err
-    assert command(capsys, "evaluate", run, data)[0] == 2
     code, out, err = command(capsys, "evaluate", run, data, "--lenient", "--json")
     assert (code, json.loads(out)["tags"]["posts"]) == (0, 7)
     assert "1 faulty row" in err
@@ -147,11 +167,10 @@ def test_relations_of_other_data_leave_faulty_rows_out_and_say_so(tmp_path: Path
     row = {"text": "RT", "relation": 1}
     rows = [{"id": str(i), "image": f"data/images/{i}.jpg", **row} for i in range(3)]
     relations = jsonl(tmp_path / "relations.jsonl", [rows[0], {"id": "x"}, rows[1]])
-    given = DataSettings(path=data_folder(tmp_path / "data"), relations=relations)
-    reader, posts = tiny("rpbert").collator().evidence, made_posts()
-    with pytest.raises(InputError, match=r"relations\.jsonl:2"):
-        relation_posts(given, posts, "joined", reader, seed=0)
-    lenient = given.model_copy(update={"lenient": True})
-    supply = relation_posts(lenient, posts, "joined", reader, seed=0)
+    path = data_folder(tmp_path / "data")
+    lenient = DataSettings(path=path, relations=relations, lenient=True)
+    supply = relation_posts(
+        lenient, made_posts(), "joined", tiny("rpbert").collator().evidence, seed=0
+    )
     assert [post.id for post in supply.known] == ["0", "1"]
     assert "labels (2 posts); data.lenient: 1 faulty row" in supply.description

@@ -28,11 +28,11 @@ def jsonl(path: Path, rows: Iterable[object]) -> Path:
     return path
 
 
-def table(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = None) -> Path:
+def table(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     """Rows as JSON lines or Parquet, by the suffix."""
     if path.suffix == ".jsonl":
         return jsonl(path, rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def plainly(image: Image.Image, size: int = 224) -> NDArray[np.int64]:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)).astype(np.int64)
 
 
-LARGE = [(4000, 2998), (1203, 907), (899, 2001), (448, 448)]
+LARGE = [(4000, 2998), (899, 2001)]
 STEREO = {"save_all": True, "append_images": [Image.new("RGB", (2000, 1500))], "quality": 95}
 DAMAGED_EXIF = {"quality": 98, "exif": b"Exif\0\0no TIFF at all"}
 
@@ -60,9 +59,7 @@ DAMAGED_EXIF = {"quality": 98, "exif": b"Exif\0\0no TIFF at all"}
         (picture(), "PNG", {}, 1),
         (picture(), "BMP", {}, 1),
         (picture().quantize(64), "GIF", {}, 1),
-        (picture(), "WEBP", {"lossless": True}, 1),
         (picture(), "WEBP", {"quality": 95}, 16),
-        (picture(), "JPEG", {"quality": 98}, 8),
         (picture(), "JPEG", {"quality": 98, "progressive": True}, 8),
         (picture(), "JPEG", DAMAGED_EXIF, 8),
         (picture(2000, 1500), "MPO", STEREO, 8),  # two pictures
@@ -83,24 +80,16 @@ def test_every_format_and_size_looks_like_the_picture(
     assert np.abs(got - plainly(plain)).max() <= tolerance
 
 
-def animated(kind: str) -> bytes:
-    red, blue = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
-    return encoded(red, kind, save_all=True, append_images=[blue])
-
-
-DEEP = b"".join(b"\0" + struct.pack(">HHH", 0xFF00, 0x8000, 0x0100) * 4 for _ in range(4))
+RED, BLUE = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
 
 
 @pytest.mark.parametrize(
     ("content", "colour", "tolerance"),
     [
         (encoded(Image.new("LA", (8, 8), (100, 0)), "PNG"), (255, 255, 255), 0),
-        (encoded(Image.new("1", (8, 8), 1), "PNG"), (255, 255, 255), 0),
-        (encoded(Image.new("L", (8, 8), 77), "JPEG"), (77, 77, 77), 0),
         (encoded(Image.new("CMYK", (32, 32), (0, 255, 255, 0)), "JPEG"), (255, 0, 0), 9),
         (encoded(Image.fromarray(np.full((8, 8), 0x4D12, np.uint16)), "PNG"), (0x4D,) * 3, 0),
-        (png(4, 4, zlib.compress(DEEP), depth=16), (0xFF, 0x80, 0x01), 0),
-        *((animated(kind), (255, 0, 0), 4) for kind in ("GIF", "WEBP", "PNG")),
+        (encoded(RED, "GIF", save_all=True, append_images=[BLUE]), (255, 0, 0), 4),
     ],
 )
 def test_every_kind_of_pixel_keeps_its_colour(
@@ -118,10 +107,7 @@ def test_a_path_a_pil_image_and_bytes_agree(tmp_path: Path) -> None:
     assert (np.asarray(given) == np.asarray(picture())).all()  # the user's image is left alone
 
 
-@pytest.mark.parametrize(
-    ("kind", "scale"),
-    [("JPEG", 1), ("PNG", 1), ("WEBP", 1), ("JPEG", 20)],  # 20: large enough for draft mode
-)
+@pytest.mark.parametrize(("kind", "scale"), [("PNG", 1), ("JPEG", 20)])  # 20: read in draft mode
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(kind: str, orientation: int, scale: int) -> None:
     exif = Image.Exif()
@@ -135,10 +121,6 @@ def test_exif_orientation_is_applied(kind: str, orientation: int, scale: int) ->
     expected = np.asarray(upright.resize(shape[::-1], Image.Resampling.BICUBIC), dtype=np.int64)
     assert small.shape == (*shape, 3)
     assert np.abs(small - expected).mean() < 1.0
-    if orientation == 1:
-        assert np.abs(got - plainly(picture())).mean() < 3.0
-    else:
-        assert np.abs(got - plainly(picture())).mean() > 20.0
 
 
 def test_a_small_image_is_never_enlarged_and_never_empty() -> None:
@@ -165,10 +147,9 @@ def test_what_is_transparent_lies_over_white() -> None:
     palette = Image.new("P", (10, 10), 0)
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.paste(1, (0, 0, 10, 5))
-    for kind in ("GIF", "PNG"):
-        got = pixels_of(load_image(encoded(palette, kind, transparency=0), size=10))
-        assert (got[0, 0] == (200, 100, 50)).all()
-        assert (got[9, 0] == 255).all()
+    got = pixels_of(load_image(encoded(palette, "GIF", transparency=0), size=10))
+    assert (got[0, 0] == (200, 100, 50)).all()
+    assert (got[9, 0] == 255).all()
 
 
 def refused(loaded: LoadedImage, status: str = "unreadable") -> str:
@@ -179,31 +160,23 @@ def refused(loaded: LoadedImage, status: str = "unreadable") -> str:
     return loaded.reason
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_truncated(kind: str, part: float) -> None:
+def test_bombs_and_what_is_no_image_or_half_of_one() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
-    content = encoded(Image.fromarray(noise), kind)
-    refused(load_image(content[: int(part * len(content))]))
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
+        content = encoded(Image.fromarray(noise), kind)
+        refused(load_image(content[: len(content) // 2]))
+    for bomb in bombs().values():
+        refused(load_image(bomb()))
 
 
-@pytest.mark.parametrize("name", bombs())
-def test_bombs_and_what_is_no_image(name: str) -> None:
-    refused(load_image(bombs()[name]()))
-
-
-@pytest.mark.parametrize("pillows_own_limit", [None, 89_478_485])
-def test_a_bomb_is_refused_before_it_is_decoded(
-    pillows_own_limit: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(image: Image.Image) -> None:
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", explode)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_own_limit)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # Pillow's own limit, which any may lift
     data = zlib.compress(bytes(1000))
-    large = png(60_000, 60_000, data), png(8_001, 8_000, data), Image.new("1", (8_001, 8_000))
-    for image in large:
+    for image in (png(8_001, 8_000, data), Image.new("1", (8_001, 8_000))):
         assert "pixels" in refused(load_image(image))
     assert "decoded" in refused(load_image(png(10, 10, data)))  # the guard above does fire
 

@@ -52,8 +52,8 @@ def test_readings_and_repair_equal_seqeval_on_random_sequences() -> None:
 
 
 @given(laid_out())
-def test_spans_survive_the_round_trip(given_: tuple[list[Span], int]) -> None:
-    spans, length = given_
+def test_spans_survive_the_round_trip(laid: tuple[list[Span], int]) -> None:
+    spans, length = laid
     tags = tags_of(spans, length)
     assert len(tags) == length
     assert strict_spans(tags) == spans == lenient_spans(tags)
