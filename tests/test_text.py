@@ -7,22 +7,15 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import pytest
 import torch
 
 from rpbert import Post, Tagger
-from rpbert.data.readers import open_data
-from rpbert.data.words import SPLITTERS
-from rpbert.models.saved import TaggingModel
-from rpbert.training.train import train
 from rpbert.types import Prediction
 from tests.conftest import NAMES, tiny
-from tests.data.files import jsonl
 from tests.families import TEXT_FAMILIES
 from tests.soak import Soak
-from tests.training_runs import settings
 
 EMOJI = ["👩\u200d👩\u200d👧\u200d👦", "👍🏽", "🏴\u200d☠️", "🇫🇷", "1️⃣", "❤️", "🏳️\u200d🌈", "☺︎", "😀"]
 WORDS = ["RT", "@Ada_L", "#NBA", "Kevin", "Love", "https://t.co/x", "don't", "all-time", "$AAPL"]
@@ -86,24 +79,16 @@ def hold(prediction: Prediction, text: str) -> int:
     return len(prediction.entities)
 
 
-def tag_texts(folder: Path, times: int) -> Counter[str]:
-    """Tag drawn texts by the API, as tokens and from a file in turn; counts what was there."""
+def tag_texts(times: int) -> Counter[str]:
+    """Tag drawn texts, as such and as tokens in turn; counts what was there."""
     draw, counts = random.Random(0), Counter[str]()
     taggers = [finder("rpbert", "joined"), finder("bert", "apart"), finder("bilstm_crf", "joined")]
     for number in range(times // 50):
         tagger = taggers[number % len(taggers)]
         texts = [text_of(draw) for _ in range(50)]
-        if number % 4 == 0:
-            found = tagger.predict_batch([{"tokens": text.split(" ")} for text in texts])
-        elif number % 4 == 1:
-            rows = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
-            path = jsonl(folder / "posts.jsonl", rows)
-            source = open_data(path, SPLITTERS[tagger.model.vocabulary.marks])
-            found = list(tagger.predict_stream(source.read("all")))
-            # In JSON two halves of a pair that meet are one character.
-            texts = [json.loads(json.dumps(text)) for text in texts]
-        else:
-            found = tagger.predict_batch(texts)
+        tokens = number % 4 == 0
+        given = [{"tokens": text.split(" ")} if tokens else {"text": text} for text in texts]
+        found = tagger.predict_batch(given)
         for text, prediction in zip(texts, found, strict=True):
             counts["entities"] += hold(prediction, cleaned(text))
             counts["texts"] += 1
@@ -113,16 +98,15 @@ def tag_texts(folder: Path, times: int) -> Counter[str]:
     return counts
 
 
-def test_some_texts(tmp_path: Path) -> None:
-    counts = tag_texts(tmp_path, 400)
+def test_some_texts() -> None:
+    counts = tag_texts(400)
     assert counts["entities"] > 400
     assert counts["of 10,000 characters"] > 0 < counts["empty"]
 
 
 @pytest.mark.slow("generated text: Unicode, surrogates, emoji, NUL, 10,000 characters", "20,000")
-def test_many_texts(tmp_path: Path, soak: Soak) -> None:
-    counts = tag_texts(tmp_path, 20_000)
-    assert counts["texts"] == 20_000
+def test_many_texts(soak: Soak) -> None:
+    counts = tag_texts(20_000)
     soak(", ".join(f"{number:,} {what}" for what, number in counts.items()) + "; all offsets exact")
 
 
@@ -133,43 +117,9 @@ def test_words_with_surrogates_are_kept_as_they_are_given() -> None:
     assert all(post.text[e.start : e.end] == e.text for e in prediction.entities)
 
 
-CHINESE = {"LOC": ["北京", "上海市", "东京"], "PER": ["王小明", "李娜", "张伟"]}
-SENTENCES = ["今天{0}和{1}都很好", "{1}昨天到了{0}!", "我在{0}看iPhone，{1}不在"]
-
-
-def test_raw_chinese_is_tagged_by_characters_at_exact_offsets(tmp_path: Path) -> None:
-    """Sentences without spaces with their entities by characters, learnt and tagged."""
-    rows = []
-    for number in range(18):
-        names = {label: of[number % 3] for label, of in CHINESE.items()}
-        text = SENTENCES[number // 3 % 3].format(*names.values())
-        starts = {label: text.index(name) for label, name in names.items()}
-        entities = [
-            {"start": start, "end": start + len(names[label]), "label": label}
-            for label, start in starts.items()
-        ]
-        rows.append({"id": str(number), "text": text, "entities": entities})
-    for split in ("train", "dev"):
-        jsonl(tmp_path / f"{split}.jsonl", rows)
-    posts = list(open_data(tmp_path).read("train"))
-    assert posts[0].words == tuple("今天北京和王小明都很好")
-    assert posts[6].words == (*"我在北京看", "iPhone", *"，王小明不在")
-    rates = {"head": 1e-2, "encoder": 2e-3, "projection": 2e-3, "visual": 0.0}
-    run = settings(tmp_path, "bert", epochs=20, batch_size=6, tagging=rates)
-    model = TaggingModel.load(train(run, tmp_path / "run").model)
-    assert model.vocabulary.marks == "joined"
-    found = Tagger(model, "cpu").predict_batch([str(row["text"]) for row in rows])
-    for row, prediction in zip(rows, found, strict=True):
-        spans = [{"start": e.start, "end": e.end, "label": e.label} for e in prediction.entities]
-        assert sorted(spans, key=str) == sorted(row["entities"], key=str)
-
-
 def test_a_tag_set_of_any_size_is_read_from_the_data() -> None:
     labels = [f"TYPE-{number}/été" for number in range(70)]
-    posts = [
-        Post.from_words(str(i), ("see", f"name{i}", "now"), tags=("O", f"B-{label}", "O"))
-        for i, label in enumerate(labels)
-    ]
+    posts = [Post.from_words(label, ("name",), tags=(f"B-{label}",)) for label in labels]
     model = tiny("bilstm_crf", posts)
     assert len(model.vocabulary.tags) == 1 + 2 * 70
     assert torch.isfinite(model.system(model.collator().with_gold(posts)).losses).all()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from itertools import count, pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,14 +74,6 @@ def test_sub_words_of_a_post_are_those_of_the_tokenizer() -> None:
         setattr(other, token, None)
         with pytest.raises(InputError, match="tokenizer"):
             TokenizerSubwords(other, 64)
-
-
-@given(st.lists(st.text(max_size=8), max_size=120))
-def test_every_word_counts_in_exactly_one_row(words: list[str]) -> None:
-    rows = TokenizerSubwords(TOKENIZER, 24).rows(words)
-    homes = Counter(word for row in rows for word in set(row.words) - {-1})
-    assert homes == Counter(range(len(words)))
-    assert all(len(row.ids) <= 24 for row in rows)
 
 
 def test_a_batch_holds_the_rows_of_its_posts() -> None:
@@ -195,18 +185,10 @@ def producers() -> int:
     return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize("waiting", [1, 3, 100])
-def test_items_made_ahead_keep_their_order(waiting: int) -> None:
-    some: list[list[Any]] = [list(range(50)), [], [None, 0, None]]
-    for items in some:
-        assert list(ahead(items, waiting)) == items
-    assert producers() == 0
-
-
-def test_the_next_item_is_made_early_and_an_error_comes_in_its_place() -> None:
+def test_items_made_ahead_keep_their_order_and_an_error_its_place() -> None:
     made, taken = threading.Semaphore(0), []
 
-    def endless(end: int) -> Iterator[int]:
+    def numbers(end: int) -> Iterator[int]:
         for number in count():
             if number == end:
                 raise ValueError("at the end")
@@ -214,14 +196,16 @@ def test_the_next_item_is_made_early_and_an_error_comes_in_its_place() -> None:
             made.release()
             yield number
 
-    items = ahead(endless(100))
+    for waiting in (1, 100):
+        assert list(ahead([None, 0, *range(50)], waiting)) == [None, 0, *range(50)]
+    items = ahead(numbers(100))
     assert next(items) == 0
     assert made.acquire(timeout=30)  # of the item taken
     assert made.acquire(timeout=30)  # of the one after it
     items.close()  # type: ignore[attr-defined]
     assert producers() == 0
     assert len(taken) <= 4
-    items = ahead(endless(1))
+    items = ahead(numbers(1))
     assert next(items) == 0
     with pytest.raises(ValueError, match="at the end"):
         next(items)

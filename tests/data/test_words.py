@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import pytest
 from hypothesis import given
@@ -117,27 +115,23 @@ def test_alignment_stops_at_the_first_word_not_found() -> None:
 TEXT = "RT @ada: at #LakeComo with @bob, so e-mail me ## a@b.org"
 
 
-def warned(watch: MarksWatch, posts: Sequence[Post]) -> int:
-    """How often the watch warns of posts that pass one by one."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for post in posts:
-            watch.see([post])
-    return sum(warning.category is SplittingWarning for warning in caught)
-
-
-def posts_of(style: str, count: int = 40) -> list[Post]:
+def posts_of(style: str, count: int) -> list[Post]:
     words = tuple(words_of(SPLITTERS[style], "RT @ada: at #LakeComo with @bob"))
     return [Post.from_words(str(i), words) for i in range(count)]
 
 
 def test_the_other_style_is_warned_of_once_and_few_marks_or_a_mixture_are_not() -> None:
-    for style, model in product(("joined", "apart"), repeat=2):
-        assert warned(MarksWatch(model), posts_of(style)) == (style != model)
-    assert warned(MarksWatch("apart"), posts_of("joined", (ENOUGH_MARKS - 1) // 3)) == 0
-    pairs = zip(posts_of("joined"), posts_of("apart"), strict=True)
-    mixed = [post for pair in pairs for post in pair]
-    assert warned(MarksWatch("apart"), mixed) == warned(MarksWatch("joined"), mixed) == 0
+    few, some = posts_of("joined", (ENOUGH_MARKS - 1) // 3), posts_of("joined", 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for posts in (posts_of("apart", 40), few, some + posts_of("apart", 20)):
+            MarksWatch("apart").see(posts)
+        MarksWatch("joined").see(some)
+    for model, other in (("joined", "apart"), ("apart", "joined")):
+        watch = MarksWatch(model)
+        with pytest.warns(SplittingWarning) as caught:
+            list(map(watch.see, ([post] for post in posts_of(other, 40))))
+        assert len(caught) == 1
 
 
 @pytest.mark.parametrize(("style", "other"), [("joined", "apart"), ("apart", "joined")])
@@ -151,4 +145,4 @@ def test_raw_text_follows_the_model(style: str, other: str) -> None:
         warnings.simplefilter("error")
         tagger.predict_batch([TEXT] * 40)
     with pytest.warns(SplittingWarning):
-        Tagger(model, "cpu").predict_batch(posts_of(other))
+        Tagger(model, "cpu").predict_batch(posts_of(other, 40))
