@@ -45,10 +45,7 @@ def test_figures_of_the_real_sets(
         assert split["marks"] == marks
         assert "as Yu et al. 2020 (UMT)" in split["version"]
     assert sum("labels of Twitter-20" in note for note in report["notes"]) == 3
-    figures = {name: tuple(split[key] for key in KEYS) for name, split in found.items()}
-    assert figures == PUBLISHED[name]
-    lone = sum(quirk["kind"] == "lone I- tag" for quirk in report["quirks"])
-    assert lone == sum(split["lone_inside"] for split in found.values())
+    assert {name: tuple(map(split.get, KEYS)) for name, split in found.items()} == PUBLISHED[name]
     keys = ("relations", "relations_positive")
     assert tuple(sum(split[key] for split in found.values()) for key in keys) == labelled
     pairs = check(shared / "real_pairs" / name)["splits"]
@@ -78,7 +75,7 @@ def test_everything_of_a_small_folder(tmp_path: Path) -> None:
     save_file(regions, tmp_path / "regions.safetensors")
     picture(0).save(tmp_path / "images" / "a.jpg")
     report = json.loads(json.dumps(check(tmp_path)))
-    assert list(report) == ["path", "splits", "quirks", "notes"]
+    assert report["notes"] == []
     misc = {"total": 1, "by_type": {"MISC": 1}}
     assert report["splits"] == {
         "train": {
@@ -104,15 +101,12 @@ def test_everything_of_a_small_folder(tmp_path: Path) -> None:
         ("test.txt", 5, "no blank line at the end"), ("test.txt", 4, "image missing"),
         ("test.txt", 4, "id in two splits"),
     ]  # fmt: skip
-    report["splits"]["train"]["posts"] = 1234
     report["quirks"] += [
         {"file": "a.txt", "line": line, "kind": "z", "detail": ""} for line in (9, 3, 4, 5)
     ]
     lines = render(report).splitlines()
     rows = [line.split() for line in lines]
-    assert lines[0] == str(tmp_path)
     assert rows.count(["PER", "1", "0"]) == 2
-    assert ["posts", "1,234", "2"] in rows
     assert ["images", "missing", "1", "1"] in rows
     assert ["blank", "line", "at", "the", "end", "yes", "no"] in rows
     assert ["#", "and", "@", "-", "joined"] in rows
@@ -143,21 +137,19 @@ def test_the_table_of_versions_has_each_split_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "note"),
+    ("name", "content", "note"),
     [
-        ({"train.txt": "IMGID:a\nAnna\tB-PER\n\n"}, "there is no folder images/: "),
-        ({"train.txt": "IMGID:a\nAnna\tB-PER\n\n", "images/b.jpg": ""}, None),
-        ({"train.jsonl": '{"id": "1", "text": "x"}'}, "no row names an image: "),
-        ({"train.jsonl": '{"id": "1", "text": "x", "image": "a.jpg"}'}, None),
+        ("train.txt", "IMGID:a\nAnna\tB-PER\n\n", "there is no folder images/: "),
+        ("train.jsonl", '{"id": "1", "text": "x"}', "no row names an image: "),
     ],
 )
 def test_data_without_any_image_is_reported(
-    tmp_path: Path, files: dict[str, str | bytes], note: str | None
+    tmp_path: Path, name: str, content: str, note: str
 ) -> None:
-    report = check(folder_of(tmp_path, files))
-    said = [line for line in render(report).splitlines() if "would see text alone" in line]
-    assert report["notes"] == said
-    assert [line.startswith(note or "") for line in said] == [True] * (note is not None)
+    report = check(folder_of(tmp_path, {name: content}))
+    (said,) = report["notes"]
+    assert said.startswith(note)
+    assert said in render(report).splitlines()
 
 
 def test_faulty_rows_are_listed_where_that_is_asked_for(tmp_path: Path) -> None:
