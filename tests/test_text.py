@@ -117,19 +117,6 @@ def test_words_with_surrogates_are_kept_as_they_are_given() -> None:
     assert all(post.text[e.start : e.end] == e.text for e in prediction.entities)
 
 
-def test_a_tag_set_of_any_size_is_read_from_the_data() -> None:
-    labels = [f"TYPE-{number}/été" for number in range(70)]
-    posts = [Post.from_words(label, ("name",), tags=(f"B-{label}",)) for label in labels]
-    model = tiny("bilstm_crf", posts)
-    assert len(model.vocabulary.tags) == 1 + 2 * 70
-    assert torch.isfinite(model.system(model.collator().with_gold(posts)).losses).all()
-    row = model.vocabulary.tag_rows["B-" + labels[42]]
-    with torch.no_grad():
-        model.system.get_parameter("tagger.to_tags.bias")[row] = 50
-    (prediction,) = Tagger(model, "cpu").predict_batch(["see it"])
-    assert [entity.label for entity in prediction.entities] == [labels[42]] * 2
-
-
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_a_post_of_3000_words_keeps_every_word_and_offset(family: str) -> None:
     names = [*(name.split()[0] for name in NAMES.values()), "שלום", "مرحبا", "#قدس"]

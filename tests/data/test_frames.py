@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rpbert import InputError, Tagger
-from tests.conftest import picture, tiny
+from tests.conftest import EVIDENCE, picture, tiny
 from tests.test_inference import FINDER
 
 pd = pytest.importorskip("pandas")
@@ -53,7 +53,10 @@ def test_tokens_are_taken_in_any_kind_of_list() -> None:
     assert rounded(found["entities"]) == expected([{"tokens": [*words]} for words in tokens])
 
 
-def test_an_empty_frame_and_a_model_without_a_gate() -> None:
+def test_captions_an_empty_frame_and_a_model_without_a_gate() -> None:
+    reading = Tagger(tiny("rpbert", evidence=EVIDENCE["captions"]), "cpu")
+    frame = pd.DataFrame({"text": ["Ada", "Ada"], "caption": ["two dogs", None]})
+    assert list(reading.predict_frame(frame)["image_status"]) == ["used", "none"]
     blind = Tagger(tiny("bert"), "cpu")
     empty = blind.predict_frame(pd.DataFrame({"text": []}))
     assert (len(empty), "entities" in empty) == (0, True)
