@@ -104,6 +104,13 @@ def test_overrides_go_before_the_file_and_the_file_before_the_preset(tmp_path: P
             load_run(path, [broken])
 
 
+def test_an_override_is_of_one_reading() -> None:
+    changed = load_shared(None, ["model.encoder.pretrained=other", "training.epochs=3"])
+    again = load_shared(None)
+    assert changed.model.encoder != again.model.encoder
+    assert (changed.training.epochs, again.training.epochs) == (3, 25)
+
+
 def test_paths_are_relative_to_the_file_and_those_of_overrides_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

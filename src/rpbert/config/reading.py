@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -145,6 +146,7 @@ def parse_with_overrides(
     kind: type[Model], given: dict[str, Any], overrides: Sequence[str], where: object
 ) -> Model:
     """Settings of `kind` with some keys replaced, each as ``block.key=value``; see `parse`."""
+    given = deepcopy(given)
     for line in overrides:
         name, equals, value = line.partition("=")
         if not equals or not name:
