@@ -132,7 +132,7 @@ def test_a_file_of_posts(call: Call, model: Path, tmp_path: Path) -> None:
         ("train NOWHERE.yaml --output RUN", "NOWHERE.yaml"),
         ("train CONFIG --output FILE", "FILE"),
         ("train CONFIG model.gat=soft --output RUN", "gat"),
-        ("train CONFIG", "rpbert train --help"),
+        ("train CONFIG", "--output"),
         ("train CONFIG model.system=rpbrt --output RUN", "rpbert?"),
         ("train CONFIG training.epochs=x --output RUN", "training.epochs"),
         ("train CONFIG training.epoch=3 --output RUN", "epochs?"),
