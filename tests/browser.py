@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Page
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync")]
@@ -20,19 +20,14 @@ MOST = 120_000  # ms for anything to happen, on a machine that has much else to 
 
 @dataclass
 class Watched:
-    """A page, and what it should not have done.
-
-    Attributes:
-        errors: what it wrote to the console as errors, and exceptions that nothing caught.
-        foreign: addresses it asked of another host than its own; none is let through.
-    """
+    """A page, its errors on the console, and addresses it asked of another host than its own."""
 
     page: Page
     url: str
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
-    def hear(self, message: ConsoleMessage) -> None:
+    def hear(self, message: Any) -> None:
         """Note an error on the console, but for answers that are errors."""
         if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.errors.append(message.text)
@@ -50,12 +45,7 @@ class Watched:
         """What axe-core finds serious or critical."""
         axe = pytest.importorskip("axe_playwright_python.sync_playwright")
         found = axe.Axe().run(self.page).response["violations"]
-        return [
-            f"{rule['id']}: {node['html'][:120]}"
-            for rule in found
-            if rule["impact"] in ("serious", "critical")
-            for node in rule["nodes"]
-        ]
+        return [str(rule) for rule in found if rule["impact"] in ("serious", "critical")]
 
 
 Open = Callable[..., Watched]
@@ -64,7 +54,7 @@ Open = Callable[..., Watched]
 
 # Not of the session: while Playwright runs, no other test of the process can run an event loop.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -76,7 +66,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
+def open_page(browser: Any) -> Iterator[Open]:
     pages: list[Watched] = []
 
     def opened(url: str, **options: Any) -> Watched:

@@ -49,9 +49,8 @@ def pytest_runtest_makereport(
     report = yield
     mark = item.get_closest_marker("slow")
     if mark and not report.skipped and (report.when == "call" or report.failed):
-        test, bracket, setting = item.name.partition("[")
-        name = f"{mark.args[0] if mark.args else test} {bracket}{setting}".strip()
-        size = mark.args[1] if len(mark.args) > 1 else ""
+        _, bracket, setting = item.name.partition("[")
+        name, size = f"{mark.args[0]} {bracket}{setting}".strip(), mark.args[1]
         results = [str(value) for key, value in item.user_properties if key == "soak"]
         result = "**failed**" if report.failed else "; ".join(results) or "passed"
         cells = (name, size, result, f"{report.duration:.0f}", date.today().isoformat())

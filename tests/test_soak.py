@@ -21,22 +21,20 @@ def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(
 ) -> None:
     data = tmp_path / "made"
     make(data, posts=20_000)
-    scores = {}
-    for system in ("rpbert", "bert"):
+    f1, accuracy = {}, 0.0
+    for system in ("bert", "rpbert"):
         settings = load_run(CONFIGS / f"controlled-{system}.yaml", [f"data.path={data}"])
         train(settings, tmp_path / system)
-        scores[system] = evaluate_model(str(tmp_path / system), data)
-    rpbert, bert = scores["rpbert"], scores["bert"]
-    assert rpbert.relation is not None
-    assert rpbert.tags is not None
-    assert bert.tags is not None
-    soak(
-        f"test F1 {rpbert.tags.strict.f1:.3f} and {bert.tags.strict.f1:.3f}, "
-        f"relation accuracy {rpbert.relation.accuracy:.3f}"
-    )
-    assert rpbert.relation.accuracy >= 0.95
-    assert rpbert.tags.strict.f1 >= 0.95
-    assert rpbert.tags.strict.f1 >= bert.tags.strict.f1 + 0.15
+        found = evaluate_model(str(tmp_path / system), data)
+        assert found.tags is not None
+        f1[system], accuracy = (
+            found.tags.strict.f1,
+            found.relation.accuracy if found.relation else 0,
+        )
+    soak(f"test F1 {f1['rpbert']:.3f} and {f1['bert']:.3f}, relation accuracy {accuracy:.3f}")
+    assert accuracy >= 0.95
+    assert f1["rpbert"] >= 0.95
+    assert f1["rpbert"] >= f1["bert"] + 0.15
 
 
 @pytest.mark.slow("bert with MiniLM on real tweets", "test split")

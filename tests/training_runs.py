@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-
 from rpbert.config.run import DataSettings, RunSettings
 from tests.conftest import TAGGER, TINY, made_posts
 
@@ -21,7 +18,6 @@ RATES = {"head": 1e-2, "encoder": 1e-3, "projection": 1e-3, "visual": 1e-3}
 
 
 def data_folder(folder: Path, *, relations: bool = True) -> Path:
-    """Made posts as a data folder."""
     (folder / "images").mkdir(parents=True)
     posts = made_posts(8)
     lines, labels = [], []
@@ -62,7 +58,6 @@ def python(*given: str) -> str:
 
 
 def places(run: Path) -> list[str]:
-    """The names of the checkpoints of a run, in order."""
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
@@ -74,12 +69,4 @@ def cut_back(run: Path) -> None:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    """Whether two files of tensors are equal bit for bit."""
-    first, second = load_file(one), load_file(other)
-    assert first.keys() == second.keys()
-    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())

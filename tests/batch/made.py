@@ -42,30 +42,29 @@ def rows(count: int, seed: int = 0, images: bool = True) -> list[dict[str, Any]]
 def write(path: Path, given: Iterable[dict[str, Any]]) -> Path:
     """Rows as a file of the kind that its name says; beside JSON lines lie their images."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = [dict(row) for row in given]
     if path.suffix == ".parquet":
         kinds = {"id": pa.string(), "text": pa.string(), "image": pa.binary()}
-        pq.write_table(pa.Table.from_pylist(list(given), pa.schema(kinds)), path)
+        pq.write_table(pa.Table.from_pylist(kept, pa.schema(kinds)), path)
     elif path.suffix == ".tar":
         with tarfile.open(path, "w") as tar:
-            for row in given:
-                add(tar, row["id"] + ".png", row.get("image"))
+            for row in kept:
+                if "image" in row:
+                    add(tar, row["id"] + ".png", row["image"])
                 add(tar, row["id"] + ".txt", row["text"].encode())
     else:
-        (path.parent / "images").mkdir(exist_ok=True)
-        kept = [dict(row) for row in given]
         for row in kept:
             if isinstance(content := row.get("image"), bytes):
-                row["image"] = f"images/{row['id']}.png"
+                row["image"] = f"{row['id']}.png"
                 (path.parent / row["image"]).write_bytes(content)
         path.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     return path
 
 
-def add(tar: tarfile.TarFile, name: str, content: bytes | None) -> None:
-    if content is not None:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
 
 
 class Tag:
@@ -76,7 +75,6 @@ class Tag:
         self.tagger = Tagger.from_pretrained(model, "cpu")
 
     def here(self, job: Job, shards: Sequence[Shard]) -> Iterator[Event]:
-        """The local engine."""
         for number, shard in enumerate(shards):
             yield from tag_shard(self.tagger, job, number, shard)
 
@@ -100,7 +98,6 @@ def answers(folder: Path) -> list[dict[str, Any]]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 

@@ -46,8 +46,7 @@ def test_failed_posts_are_exit_code_3(predict: Predict, source: Path, tmp_path: 
         file.write("{\n")
     given = ["--input", source / "*.jsonl", "--output"]
     code, _, err = predict(*given, tmp_path / "out")
-    assert code == 3
-    assert f"{tmp_path / 'out'}/*.errors.jsonl" in err
+    assert (code, f"{tmp_path / 'out'}/*.errors.jsonl" in err) == (3, True)
     code, _, err = predict(*given, tmp_path / "strict", "--strict")
     assert (code, "a.jsonl:13: " in err) == (2, True)
     assert predict("--input", source / "a.jsonl")[0] == 2
@@ -88,23 +87,14 @@ WRONG = [
     ("--input in --output out --shard 3/2", "--shard"),
     ("--input in --output out --workers 0", "--workers"),
     ("--input in --output out --workers 2", "--engine ray"),
-    ("--input in --output out --gpus -1", "--gpus"),
     ("--input in --output out --gpus 999", "--gpus"),
-    ("--input in --output out --engine spark", "--engine"),
-    ("--input in --output out --format csv", "--format"),
     ("--input in/*.jsonl --output all.jsonl", "all.jsonl"),
     ("--input in/a.jsonl --output x --resume", "--output"),
     ("--input in/a.jsonl --output out", "out: "),
     ("--input in/a.jsonl --output a.csv", "--output a.csv: "),
     ("--input FILE --output x", "FILE: "),
     ("--input in/a.jsonl --output x.jsonl --format parquet", "x.jsonl"),
-    ("--input FIL* --output x/", "FIL*: "),
-    ("--text a --format parquet", "--format"),
     ("--text a --lenient", "--lenient"),
-    ("--text a --resume", "--resume"),
-    ("--text a --gpus 0", "--gpus"),
-    ("--text a --workers 2", "--workers"),
-    ("--input in/a.jsonl --gpus 999", "--gpus"),
     ("--input in/a.jsonl --gpus -1", "--gpus"),
     ("--input in/a.jsonl --output in/../in/a.jsonl", "a.jsonl: "),
     ("--input x.errors.jsonl --output x.jsonl", "x.jsonl: "),
@@ -141,18 +131,13 @@ def test_names_of_any_bytes_are_written_and_told(
     assert "\x1b" not in err
     (fault,) = lines((tmp_path / "out" / name).with_suffix(".errors.jsonl"))
     assert (fault["file"], fault["key"]) == (name, "\udcfd")
-    (tmp_path / "in" / name).write_bytes(b"torn")
-    code, out, err = predict("--output", tmp_path / "torn")
-    assert (code, list(json.loads(out)["broken"])) == (3, [name])
-    assert "\x1b" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_prints_the_command_that_goes_on(
-    predict: Predict, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    predict: Predict, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopping(*_: Any) -> Any:
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
     given = ["--input", source, "--output", tmp_path / "an out"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import io
 import json
 import socket
 import threading
@@ -13,7 +15,6 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from fastapi.testclient import TestClient
 
 from rpbert import Post, Tagger
@@ -22,10 +23,31 @@ from rpbert.service.batching import Work
 from rpbert.service.limits import Keys, ServiceSettings
 from rpbert.service.pages import made_examples
 from rpbert.service.server import Server, address, listen
+from tests.conftest import picture
 from tests.test_inference import FINDER
 
 KEY = "a-key-that-nobody-guesses"
+TEXT = "RT @user1 Ada Lovelace again !"
+JSON = {"Content-Type": "application/json"}
 examples = cache(made_examples)
+
+
+def png(seed: int = 0, size: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    picture(seed, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def body(text: str, image: bytes | None = None) -> dict[str, Any]:
+    return {"text": text} | ({"image": encoded(image)} if image else {})
+
+
+def refusal(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
 
 
 def make_service(tagger: Tagger = FINDER, **limits: Any) -> Service:
@@ -66,7 +88,6 @@ def said(connection: socket.socket) -> bytes:
 def post(
     url: str, body: bytes, path: str = "/v1/predict", kind: str = "application/json"
 ) -> tuple[int, bytes]:
-    """The status and body of an answer."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     connection.request("POST", path, body, {"Content-Type": kind})
     answer = connection.getresponse()
@@ -112,10 +133,3 @@ def series(metrics: str, name: str) -> float:
 
 def metric(client: TestClient, name: str) -> float:
     return series(client.get("/metrics").text, name)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[TestClient]:
-    """Of one service of a tiny model, for all tests that leave it as it is."""
-    with client_of(make_service()) as client:
-        yield client

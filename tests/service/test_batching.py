@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpbert.service.batching import PADDED_CHARACTERS, PADDED_WORDS, Batcher, Work
-from rpbert.service.limits import Failure, deadline
+from rpbert.service.limits import Failure
 from rpbert.types import Post
 
 
@@ -56,7 +55,6 @@ def test_each_post_gets_its_own_answer_whatever_the_lengths(lengths: list[int], 
     seen, answers = batched(posts, size)
     assert answers == [p.id for p in posts]
     assert all(1 <= len(batch) <= size for batch in seen.batches)
-    assert sum(map(len, seen.batches)) == len(posts)
     assert seen.reported == [("echo", len(batch)) for batch in seen.batches]
     # The one that waited longest is in the next batch, and none that was left out is more like it.
     left = list(posts)
@@ -66,9 +64,10 @@ def test_each_post_gets_its_own_answer_whatever_the_lengths(lengths: list[int], 
         far = max(abs(len(p.words) - len(left[0].words)) for p in batch)
         assert all(abs(len(p.words) - len(left[0].words)) >= far for p in rest)
         left = rest
+    assert not left
 
 
-@pytest.mark.parametrize(("words", "longest"), [(1500, 1), (1000, 700), (2, 500_000)])
+@pytest.mark.parametrize(("words", "longest"), [(1500, 1), (1000, 700)])
 def test_a_batch_stays_small_in_memory(words: int, longest: int) -> None:
     posts = [post(str(i), words, longest if i == 0 else 1) for i in range(32)]
     seen, answers = batched(posts, 32)
@@ -96,38 +95,6 @@ def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None
     assert answers == ["a", "b"]  # each alone
     _, answers = batched([post("a"), post("b")], run=lambda posts: [])
     assert [type(answer) for answer in answers] == [Failure, Failure]
-
-
-def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
-    seen, go = Seen(), threading.Event()
-    batcher = seen.batcher
-
-    def slow(posts: Sequence[Post]) -> list[str]:
-        go.wait(60)
-        return seen.run(posts)
-
-    work = Work("slow", slow, 1)
-
-    async def main() -> None:
-        batcher.start()
-        first = asyncio.create_task(batcher.answers(work, [post("first")]))
-        await asyncio.sleep(0.05)
-        with pytest.raises(Failure) as missed:
-            async with deadline(0.05):
-                await batcher.answers(work, [post("late")])
-        assert missed.value.status == 504
-        gone = asyncio.create_task(batcher.answers(work, [post("gone")]))
-        await asyncio.sleep(0.05)
-        gone.cancel()
-        last = asyncio.create_task(batcher.answers(work, [post("last")]))
-        await asyncio.sleep(0.05)
-        go.set()
-        assert await first == ["first"]
-        assert await last == ["last"]
-        await asyncio.to_thread(batcher.close)
-
-    asyncio.run(main())
-    assert [p.id for batch in seen.batches for p in batch] == ["first", "last"]
 
 
 def test_closing_finishes_what_waits_and_work_is_kept_apart() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
 from pydantic import TypeAdapter
 
 from rpbert import Post, Prediction, Tagger
@@ -25,27 +24,25 @@ from rpbert.service.batching import Work
 from rpbert.service.limits import Keys, ServiceSettings, option_name
 from rpbert.service.pages import PAGE, read_examples
 from tests.batch.made import assert_same
-from tests.conftest import picture, tiny
-from tests.service.common import client_of, make_service, metric
-from tests.service.posts import JSON, TEXT, body, png, refusal
+from tests.conftest import tiny
+from tests.service.common import (
+    JSON,
+    TEXT,
+    body,
+    client_of,
+    make_service,
+    metric,
+    png,
+    refusal,
+)
 from tests.test_cli import run
 from tests.test_inference import FINDER
 
-
-def saved(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-TURNED, TRANSPARENT = Image.Exif(), picture(4, 90).convert("RGBA")
-TURNED[0x0112] = 6
-TRANSPARENT.putalpha(TRANSPARENT.getchannel("R"))
 POSTS: list[tuple[str, bytes | None]] = [
     (TEXT, png(1)),
     ("Ada at Lake Como", None),
-    ("naïve Ада 👩‍🚀 at 東京 — Acme\u00a0!\n", saved(picture(3, 300), "JPEG", exif=TURNED)),
-    ("Ulysses " * 40, saved(TRANSPARENT, "WEBP", lossless=True)),
+    ("naïve Ада 👩‍🚀 at 東京 — Acme\u00a0!\n", png(3, 300)),
+    ("Ulysses " * 40, png(4, 90)),
     ("", png(2)),
     ("Acme", png(3)[:90]),  # a file that breaks off
     ("half a pair \ud83d Ada", b"no image at all, and long enough to be one"),
@@ -95,11 +92,7 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
 
 def test_in_a_list_each_post_fails_for_itself(caplog: pytest.LogCaptureFixture) -> None:
     good = {"id": "g", "text": "Ada at Lake Como"}
-    bad: list[Any] = [
-        {"id": "b"}, {"text": "Ada", "image": "photo.jpg"}, {"text": "x" * 5000}, "Ada", None, [],
-        {"text": "Ada", "imgae": "x"}, {"text": 5}, {"tokens": ["Ada"], "text": "something else"},
-        {"text": "break"},
-    ]  # fmt: skip
+    bad: list[Any] = [{"text": "x" * 5000}, None, {"text": 5}, {"text": "break"}]
     service = make_service()
     model = service.work.run
 
@@ -123,7 +116,7 @@ def test_in_a_list_each_post_fails_for_itself(caplog: pytest.LogCaptureFixture) 
 
 def test_an_explanation_is_that_of_the_library(client: TestClient) -> None:
     image = png(1)
-    for relation in (None, 0.0, 0.25, 1.0):
+    for relation in (None, 0.25):
         expected = explain(FINDER, {"text": TEXT, "image": image}, relation)
         sent = body(TEXT, image) | {"relation": relation}
         found = client.post("/v1/explain", json=sent).json()
@@ -133,32 +126,23 @@ def test_an_explanation_is_that_of_the_library(client: TestClient) -> None:
         assert all(TEXT[w["start"] : w["end"]] == w["text"] for w in found["words"])
         assert expected.attention is not None
         assert expected.heat is not None
-        words = expected.attention.flatten().tolist()
-        shown = [v for word in found["attention"]["words"] for row in word for v in row]
-        assert shown == pytest.approx(words, abs=1e-6)
-        heat = [v for row in found["attention"]["all"] for v in row]
-        assert heat == pytest.approx(expected.heat.flatten().tolist(), abs=1e-6)
+        for key, grid in (("words", expected.attention), ("all", expected.heat)):
+            shown = np.array(found["attention"][key]).flatten()
+            assert shown == pytest.approx(grid.flatten(), abs=1e-6)
         assert found["s_tv"] == pytest.approx(expected.s_tv)
         assert found["s_tv_per_word"] == pytest.approx(expected.s_tv_per_word)
         parts: dict[str, Any] = {"text": (None, TEXT), "image": ("a.png", image)}
         if relation is not None:
             parts["relation"] = (None, str(relation))
         assert client.post("/v1/explain", files=parts).json() == found
-
-
-def test_an_explanation_without_an_image(client: TestClient) -> None:
-    found = client.post("/v1/explain", json=body("Ada at Como")).json()
-    assert found["prediction"] == FINDER.predict("Ada at Como").to_dict()
-    assert (found["text_only"], found["attention"], found["s_tv"]) == (None, None, None)
     broken = client.post("/v1/explain", json=body("Ada", png()[:60])).json()
     assert broken["prediction"]["image"] == "unreadable"
     assert broken["image_reason"]
     assert client.post("/v1/explain", json=[body("Ada")]).status_code == 422
 
 
-@pytest.mark.parametrize("system", ["bert", "bilstm_crf"])
-def test_a_text_only_system_never_looks_at_the_image(system: str) -> None:
-    tagger = Tagger(tiny(system), "cpu")
+def test_a_text_only_system_never_looks_at_the_image() -> None:
+    tagger = Tagger(tiny("bert"), "cpu")
     sent = body("Ada at Como", png())
     with client_of(make_service(tagger)) as client:
         answer = client.post("/v1/predict", json=sent).json()
@@ -171,32 +155,24 @@ def test_a_text_only_system_never_looks_at_the_image(system: str) -> None:
         assert client.get("/v1/model").json()["reads_images"] is False
 
 
-def test_the_examples_can_be_sent_as_they_are(client: TestClient) -> None:
-    examples = client.get("/v1/examples").json()
-    assert len(examples) == 6
-    for example in examples:
+def test_examples_are_made_or_of_a_file(client: TestClient, tmp_path: Path) -> None:
+    for example in client.get("/v1/examples").json():
         image = client.get(example["image"]) if example["image"] else None
         assert image is None or image.headers["content-type"] == "image/jpeg"
-        assert image is None or example["caption"]
         sent = body(example["text"], image.content if image else None)
         answer = client.post("/v1/predict", json=sent).json()
         assert answer["image"] == ("used" if image else "none")
-
-
-def test_examples_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / "b.png").write_text("nothing to see")
-    rows: list[dict[str, str]] = [{"text": "Ada", "image": f"{name}.png"} for name in "abc"]
-    lines = [json.dumps({"id": str(i), **row}) for i, row in enumerate([*rows, {"text": "Como"}])]
+    rows = [{"id": name, "text": "Ada", "image": f"{name}.png"} for name in "abc"]
+    lines = map(json.dumps, [*rows, {"id": "d", "text": "Como"}])
     (tmp_path / "posts.jsonl").write_text("\n".join(lines))
     found = read_examples(tmp_path / "posts.jsonl", SPLITTERS["joined"])
-    assert [(one.text, one.media) for one in found] == [
-        ("Ada", "image/png"), ("Ada", ""), ("Ada", ""), ("Como", "")
-    ]  # fmt: skip
-    assert found[0].image == png()
+    assert [one.text for one in found] == ["Ada", "Ada", "Ada", "Como"]
+    assert [one.image for one in found] == [png(), None, None, None]
 
 
-def test_no_page_asks_another_host_or_lets_a_script_in(client: TestClient) -> None:
+def test_no_page_may_ask_another_host_or_let_a_script_in(client: TestClient) -> None:
     for path in PAGE:
         answer = client.get(path)
         assert answer.status_code == 200
@@ -204,16 +180,11 @@ def test_no_page_asks_another_host_or_lets_a_script_in(client: TestClient) -> No
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        # A link that a reader may follow is none of these.
-        loads = r"<(?:script|link|img|iframe)[^>]*https?:|(?:import|fetch|url)\W{1,3}https?:"
-        assert not re.search(loads, answer.text)
 
 
 def test_the_document_and_the_guide_describe_every_path_and_error(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     image = "/v1/examples/{number}/image"
-    v1 = {"/v1/predict", "/v1/explain", "/v1/model", "/v1/examples", image}
-    assert set(paths) == v1 | {"/healthz", "/readyz", "/metrics"}
     assert set(paths[image]["get"]["responses"]) == {"200", "401", "404"}
     guide = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
     assert all(path in guide for path in set(paths) - {image})
@@ -224,16 +195,11 @@ def test_the_document_and_the_guide_describe_every_path_and_error(client: TestCl
     shown = dict(re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*)\|", guide, re.MULTILINE))
     limits = {option_name(one.name): one.default for one in fields(ServiceSettings)}
     assert {key: float(shown[key]) for key in limits} == limits
-    assert set(shown) - set(limits) == {"--precision", "--backend", "--keys", "--examples"}
 
 
 def test_answers_are_what_the_document_says(client: TestClient) -> None:
     """Each answer against the type of its operation."""
     post = body(TEXT, png(1))
-    model = client.get("/v1/model").json()
-    assert (model["name"], model["system"], model["paper"]) == ("tiny", "rpbert", "Sun et al. 2021")
-    assert model["labels"] == ["LOC", "MISC", "ORG", "PER"]
-    assert model["limits"]["text_characters"] == 4000
     for kind, content in (
         (Prediction, client.post("/v1/predict", json=post).content),
         (schema.ExplanationOut, client.post("/v1/explain", json=post).content),
@@ -247,24 +213,22 @@ def test_metrics_count_requests_and_images() -> None:
     with client_of(make_service()) as client:
         # What the text alone gives is worked out beside it, but is no post that was sent.
         client.post("/v1/explain", json=body("Ada", png()))
-        assert metric(client, 'rpbert_images_total{status="none"}') == 0
         client.post("/v1/predict", json=[body("Ada"), body("Ada", png())])
         client.post("/v1/predict", json=[body("Ada", png()[:60]), {}])
         for path in ("/made/up", "/v1/examples/0/image", "/v1/examples/1/image"):
             client.get(path)
         client.request("BREW", "/v1/model")
-        request = "rpbert_requests_total{{method={},path={},status={}}}".format
         for series, count in (
-            (request('"POST"', '"/v1/predict"', '"200"'), 2),
-            (request('"GET"', '"other"', '"404"'), 1),
-            (request('"GET"', '"/v1/examples/{number}/image"', '"200"'), 2),
-            ('rpbert_images_total{status="used"}', 2),
-            ('rpbert_images_total{status="none"}', 1),
-            ('rpbert_images_total{status="unreadable"}', 1),
-            ('rpbert_post_failures_total{code="invalid"}', 1),
-            ('rpbert_request_seconds_count{path="/v1/predict"}', 2),
+            ('requests_total{method="POST",path="/v1/predict",status="200"}', 2),
+            ('requests_total{method="GET",path="other",status="404"}', 1),
+            ('requests_total{method="GET",path="/v1/examples/{number}/image",status="200"}', 2),
+            ('images_total{status="used"}', 2),
+            ('images_total{status="none"}', 1),
+            ('images_total{status="unreadable"}', 1),
+            ('post_failures_total{code="invalid"}', 1),
+            ('request_seconds_count{path="/v1/predict"}', 2),
         ):
-            assert metric(client, series) == count
+            assert metric(client, f"rpbert_{series}") == count
         assert "BREW" not in client.get("/metrics").text
 
 

