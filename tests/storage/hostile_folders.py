@@ -83,71 +83,62 @@ class Scene:
         """A module that makes the canary, and keys of a JSON file that may name it."""
         folder.mkdir(exist_ok=True)
         (folder / "evil.py").write_text(f"open({str(self.canary)!r}, 'w')\nclass Evil: pass\n")
-        path = folder / config
-        content = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**content, **keys}))
+        changed(folder / config, **keys)
 
 
 Case = Callable[[Scene], Any]
 Change = Callable[[Scene, Path], Any]
 
 
-def sealed(folder: Path, **entries: dict[str, Any]) -> bool:
-    """Write a manifest that holds, for whatever is in a folder, and `entries` beside."""
+def changed(path: Path, **keys: Any) -> None:
+    """Set keys of a JSON file."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**content, **keys}))
+
+
+def sealed(folder: Path) -> None:
+    """Write a manifest that holds, for whatever is in a folder."""
     paths = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
-    files = {p.relative_to(folder).as_posix(): entry(p.read_bytes()) for p in paths}
-    crafted(folder, {**files, **entries})
-    return True
-
-
-def bert(at: Scene) -> Path:
-    """A published BERT."""
-    return shutil.copytree(family("bert"), at.folder / "bert")
+    crafted(folder, {p.relative_to(folder).as_posix(): entry(p.read_bytes()) for p in paths})
 
 
 def published(change: Change, at: Scene) -> None:
     """A published BERT is changed, and a system is built on it."""
-    folder = bert(at)
+    folder = shutil.copytree(family("bert"), at.folder / "bert")
     change(at, folder)
     tiny("bert", encoder={"pretrained": str(folder)})
 
 
 def saved(change: Change, at: Scene, system: str = "bert", **evidence: Any) -> None:
-    """A saved model is changed, sealed again unless that was done, and loaded."""
+    """A saved model is changed, sealed again and loaded."""
     folder = at.folder / "model"
     tiny(system, **evidence).save(folder)
-    if not change(at, folder):
-        sealed(folder)
+    change(at, folder)
+    sealed(folder)
     TaggingModel.load(folder)
 
 
 def options(folder: Path, **given: Any) -> None:
     """Change the options of a saved model."""
     content = json.loads((folder / "model.json").read_text())
-    content["options"] |= given
-    (folder / "model.json").write_text(json.dumps(content))
-
-
-def shards(folder: Path, file: str, weights: dict[str, str]) -> None:
-    index = {"metadata": {"total_size": 1}, "weight_map": weights}
-    (folder / f"{file}.index.json").write_text(json.dumps(index))
+    changed(folder / "model.json", options={**content["options"], **given})
 
 
 def pickled_shards(at: Scene, folder: Path) -> None:
     at.torch_pickle(folder / "a.bin", folder / "model.safetensors")
-    shards(folder, "pytorch_model.bin", {"embeddings.word_embeddings.weight": "a.bin"})
+    weights = {"embeddings.word_embeddings.weight": "a.bin"}
+    changed(folder / "pytorch_model.bin.index.json", weight_map=weights)
 
 
 def shards_outside(at: Scene, folder: Path) -> None:
     weights = dict.fromkeys(load_file(folder / "model.safetensors"), "../../secret")
     (folder / "model.safetensors").replace(at.secret)
-    shards(folder, "model.safetensors", weights)
+    changed(folder / "model.safetensors.index.json", metadata={"total_size": 1}, weight_map=weights)
 
 
 def pickles_beside(at: Scene, folder: Path) -> None:
     at.torch_pickle(folder / "pytorch_model.bin")
-    for name in ("vocab.pkl", "optimizer.pt", "adapter_model.bin"):
-        (folder / name).write_bytes(at.pickle())
+    (folder / "adapter_model.bin").write_bytes(at.pickle())
     adapter = {"peft_type": "LORA", "base_model_name_or_path": str(at.secret)}
     at.code(folder, "adapter_config.json", **adapter)
 
@@ -159,47 +150,35 @@ def own_tokenizer(at: Scene, folder: Path) -> None:
     at.code(folder, "tokenizer_config.json", **config)
 
 
-def detector(folder: Path, **fields: Any) -> None:
+def backbone(at: Scene, folder: Path) -> None:
     settings = EVIDENCE["regions"]["regions"]
+    fields = {"backbone": str(at.secret), "backbone_config": None, "use_pretrained_backbone": True}
     options(folder, evidence={"regions": {**settings, "shape": {**settings["shape"], **fields}}})
 
 
-def link(at: Scene, folder: Path) -> bool:
-    (folder / "model.safetensors").replace(at.secret)
-    (folder / "model.safetensors").symlink_to("../../secret")
-    return True
-
-
-def network(at: Scene, system: str, kind: str) -> None:
-    """An image network or detector of its own code."""
+def network(at: Scene) -> None:
     folder = at.folder / "network"
     ResNetModel(ResNetConfig(**RESNET)).save_pretrained(folder)
     at.code(folder, "config.json", model_type="evil", **MODEL_CODE)
-    tiny(system, evidence={kind: {"pretrained": str(folder), "image_size": 32}})
+    tiny("rpbert", evidence={"blocks": {"pretrained": str(folder), "image_size": 32}})
 
 
-def vectors(at: Scene, name: str, content: bytes) -> None:
-    (at.folder / name).write_bytes(content)
-    tiny("bilstm_crf", tagger={"word_vectors": str(at.folder / name)})
+def vectors(at: Scene) -> None:
+    (at.folder / "words.vec.gz").write_bytes(gzip.compress(at.pickle()))
+    tiny("bilstm_crf", tagger={"word_vectors": str(at.folder / "words.vec.gz")})
 
 
-def checkpoint(at: Scene, climb: bool) -> None:
+def checkpoint(at: Scene) -> None:
     kept, folder = Checkpoints(at.folder), at.folder / "epoch-0001"
     kept.save(Checkpoint(Place(1), {"system": {"a": torch.zeros(1)}}, {}), 2)
-    if not climb:
-        at.torch_pickle(folder / "system.safetensors")
-    sealed(folder, **({"../../secret": entry(b"secret")} if climb else {}))
+    at.torch_pickle(folder / "system.safetensors")
+    sealed(folder)
     kept.newest(print)
 
 
-def read(at: Scene, name: str, content: str) -> None:
-    (at.folder / "images").mkdir()
-    (at.folder / name).write_text(content)
-    list(open_data(at.folder).read("train"))
-
-
 def row(at: Scene, image: str | None) -> None:
-    read(at, "train.jsonl", json.dumps({"id": "1", "text": "Ada", "image": image}))
+    (at.folder / "train.jsonl").write_text(json.dumps({"id": "1", "text": "Ada", "image": image}))
+    list(open_data(at.folder).read("train"))
 
 
 def regions(at: Scene) -> None:
@@ -211,10 +190,6 @@ def settings(at: Scene, override: bool) -> None:
     file, code = at.folder / "run.yaml", f"!!python/object/apply:os.system ['touch {at.canary}']"
     file.write_text("model: {system: bert}\ndata: {path: x}\n" if override else f"model: {code}\n")
     load_run(file, [f"model.gate={code}"] if override else [])
-
-
-def shape(at: Scene, **fields: Any) -> None:
-    tiny("bert", encoder={"shape": {**ENCODER["shape"], **fields}})
 
 
 PUBLISHED: dict[str, Change] = {
@@ -246,45 +221,23 @@ BESIDE: dict[str, Change] = {
 SAVED: dict[str, Change] = {
     "a saved pickle": lambda at, to: at.torch_pickle(to / "model.safetensors"),
     "a saved tokenizer of its own code": lambda at, to: own_tokenizer(at, to / "tokenizer"),
-    "a saved tokenizer with a pickle": lambda at, to: (
-        (to / "tokenizer" / "vocab.pkl").write_bytes(at.pickle()) > 0
-    ),
-    "a saved link": link,
-    "a manifest that climbs": lambda at, to: sealed(to, **{"../../secret": entry(b"secret")}),
-    "a manifest with an absolute name": lambda at, to: sealed(
-        to, **{str(at.secret): entry(b"secret")}
-    ),
-}
-ELSEWHERE: dict[str, Change] = {
-    "a saved encoder elsewhere": lambda at, to: options(to, encoder={"pretrained": str(bert(at))}),
+    "a saved encoder elsewhere": lambda at, to: options(to, encoder={"pretrained": str(at.secret)}),
     "saved word vectors elsewhere": lambda at, to: options(
         to, tagger={"word_vectors": str(at.secret)}
     ),
-    "a saved image network elsewhere": lambda at, to: options(
-        to, evidence={"blocks": {"pretrained": str(at.secret), "image_size": 32}}
-    ),
 }
-DETECTORS: dict[str, Change] = {
-    "a detector with a kernel": lambda _, to: detector(to, attn_implementation=KERNEL),
-    "a detector with a backbone": lambda at, to: detector(
-        to, backbone=str(at.secret), backbone_config=None, use_pretrained_backbone=True
-    ),
-}
-VILBERT = partial(saved, system="vilbert", evidence=EVIDENCE["regions"])
 REFUSED: dict[str, Case] = {
     **{name: partial(published, change) for name, change in PUBLISHED.items()},
     **{name: partial(saved, change) for name, change in SAVED.items()},
-    **{name: partial(saved, change, system="rpbert") for name, change in ELSEWHERE.items()},
-    **{name: partial(VILBERT, change) for name, change in DETECTORS.items()},
-    "an image network of its own code": lambda at: network(at, "rpbert", "blocks"),
-    "a detector of its own code": lambda at: network(at, "vilbert", "regions"),
-    "a shape that names code": lambda at: shape(at, auto_map={"AutoModel": "evil.Evil"}),
-    "a shape that names a kernel": lambda at: shape(at, _attn_implementation=KERNEL),
-    "pickled word vectors": lambda at: vectors(at, "words.vec", at.pickle()),
-    "zipped word vectors": lambda at: vectors(at, "words.vec.gz", gzip.compress(at.pickle())),
-    "a checkpoint that is a pickle": lambda at: checkpoint(at, climb=False),
-    "a checkpoint whose manifest climbs": lambda at: checkpoint(at, climb=True),
-    "an image id that climbs": lambda at: read(at, "train.txt", "IMGID:../../secret\nAda\tO\n\n"),
+    "a detector with a backbone": partial(
+        saved, backbone, system="vilbert", evidence=EVIDENCE["regions"]
+    ),
+    "an image network of its own code": network,
+    "a shape that names a kernel": lambda at: tiny(
+        "bert", encoder={"shape": {**ENCODER["shape"], "_attn_implementation": KERNEL}}
+    ),
+    "zipped word vectors": vectors,
+    "a checkpoint that is a pickle": checkpoint,
     "an image that climbs": lambda at: row(at, "../secret"),
     "an image that climbs as Windows does": lambda at: row(at, "images\\..\\..\\secret"),
     "an absolute image": lambda at: row(at, str(at.secret)),
@@ -294,11 +247,5 @@ REFUSED: dict[str, Case] = {
     "regions that are a pickle": regions,
 }
 """Cases that have to end in the one line of an `InputError`."""
-HARMLESS: dict[str, Case] = {
-    **{name: partial(published, change) for name, change in BESIDE.items()},
-    "code beside a saved tokenizer": partial(
-        saved,
-        lambda at, to: at.code(to / "tokenizer", "tokenizer_config.json", **TOKENIZER_CODE),
-    ),
-}
+HARMLESS: dict[str, Case] = {name: partial(published, change) for name, change in BESIDE.items()}
 """Cases in which what is hostile is simply not read."""

@@ -14,17 +14,27 @@ import rpbert
 from rpbert.errors import InputError
 from rpbert.models.saved import TaggingModel
 from tests.conftest import tiny
-from tests.soak import Soak
 from tests.storage.hostile_folders import HARMLESS, REFUSED, WATCHES, Scene, watch
 
 PACKAGE = Path(rpbert.__file__).parent
-CASES = [*REFUSED, *HARMLESS]
 
 
-def play(case: str, folder: Path) -> None:
-    """One case; nothing of it may run, and nothing outside may be opened."""
-    at = Scene(folder / "given", folder / "canary", folder / "secret")
-    at.folder.mkdir(parents=True)
+def test_the_watch_sees_what_a_pickle_runs(tmp_path: Path) -> None:
+    at = Scene(tmp_path, tmp_path / "canary", tmp_path / "secret")
+    watch()
+    seen = WATCHES[os.path.realpath(at.secret)] = []
+    at.secret.write_text("secret")
+    pickle.loads(at.pickle())
+    WATCHES.clear()
+    assert [event.split()[0] for event in seen] == [*seen[:1], "pickle.find_class", "os.system"]
+    assert seen[0] == os.path.realpath(at.secret)
+    assert at.canary.exists()
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *HARMLESS])
+def test_nothing_runs_and_nothing_outside_is_opened(case: str, tmp_path: Path) -> None:
+    at = Scene(tmp_path / "given", tmp_path / "canary", tmp_path / "secret")
+    at.folder.mkdir()
     at.secret.write_text("secret")
     watch()
     seen = WATCHES[os.path.realpath(at.secret)] = []
@@ -41,66 +51,26 @@ def play(case: str, folder: Path) -> None:
     assert not at.canary.exists()
 
 
-def test_the_watch_sees_what_a_pickle_runs(tmp_path: Path) -> None:
-    at = Scene(tmp_path, tmp_path / "canary", tmp_path / "secret")
-    watch()
-    seen = WATCHES[os.path.realpath(at.secret)] = []
-    at.secret.write_text("secret")
-    pickle.loads(at.pickle())
-    WATCHES.clear()
-    assert [event.split()[0] for event in seen] == [*seen[:1], "pickle.find_class", "os.system"]
-    assert seen[0] == os.path.realpath(at.secret)
-    assert at.canary.exists()
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_nothing_runs_and_nothing_outside_is_read(case: str, tmp_path: Path) -> None:
-    play(case, tmp_path)
-
-
-@pytest.mark.slow("malicious pickles, remote code, `../` in ids and manifests", f"{len(CASES)}")
-def test_all_of_them(tmp_path: Path, soak: Soak) -> None:
-    for number, case in enumerate(CASES):
-        play(case, tmp_path / str(number))
-    soak(
-        f"{len(REFUSED)} refused in one line, {len(HARMLESS)} not read at all; 0 executed, 0 files "
-        "outside opened"
-    )
-
-
-@pytest.mark.parametrize(
-    "times",
-    [
-        40,
-        pytest.param(
-            500, marks=pytest.mark.slow("a byte changed or a file cut in a saved model", "500")
-        ),
-    ],
-)
-def test_a_model_that_was_tampered_with_is_refused_by_the_file(
-    tmp_path: Path, soak: Soak, times: int
-) -> None:
+def test_a_model_that_was_tampered_with_is_refused_by_the_file(tmp_path: Path) -> None:
     """Each file in turn lost, a byte of it changed, cut, or made longer."""
     folder, draw = tmp_path / "model", random.Random(0)
     tiny("rpbert").save(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for number in range(times):
-        path = files[number % len(files)]
+    assert len(files) >= 5
+    for path in files:
         content = path.read_bytes()
         at = draw.randrange(len(content))
         other = bytes([content[at] ^ draw.randrange(1, 256)])
         changed = content[:at] + other + content[at + 1 :]
-        longer = content + draw.randbytes(draw.randint(1, 9))
         path.unlink()
-        if number >= len(files):
-            path.write_bytes(draw.choice([changed, changed, content[:at], longer]))
-        with pytest.raises(InputError) as told:
-            TaggingModel.load(folder)
-        assert str(told.value.where) == str(path)
+        for damaged in (None, changed, content[:at], content + b"\n"):
+            if damaged is not None:
+                path.write_bytes(damaged)
+            with pytest.raises(InputError) as told:
+                TaggingModel.load(folder)
+            assert str(told.value.where) == str(path)
         path.write_bytes(content)
     TaggingModel.load(folder)
-    assert len(files) >= 5
-    soak(f"{times} refused, each by the name of the file, over {len(files)} files")
 
 
 def test_no_code_of_the_package_loads_a_pickle_or_runs_a_text() -> None:
