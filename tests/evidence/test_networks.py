@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
 
-from rpbert.data.images import Preprocessing, load_image, normalise_batch
+from rpbert.data.images import Preprocessing
 from rpbert.errors import InputError
 from rpbert.evidence.networks import (
     RESNET_SHAPES,
@@ -23,7 +21,7 @@ from rpbert.evidence.networks import (
     random_network,
 )
 from rpbert.models.saved import TaggingModel
-from tests.conftest import FAMILIES, RESNET, SEEING, made_posts, picture, tiny
+from tests.conftest import FAMILIES, RESNET, SEEING, made_posts, tiny
 
 PREFIX = {"vit": 1, "dinov2": 1, "dinov2_with_registers": 4, "clip_vision_model": 1}
 """Tokens that stand for no patch: [CLS] and registers."""
@@ -76,7 +74,7 @@ def assert_row_by_row(blocks: Any, found: Tensor, expected: Tensor, prefix: int 
 
 
 @pytest.mark.parametrize("shape", RESNETS)
-@pytest.mark.parametrize("size", [33, 47, 64])
+@pytest.mark.parametrize("size", [47, 64])
 def test_blocks_of_a_resnet_are_its_last_feature_map(shape: dict[str, Any], size: int) -> None:
     blocks = resnet(shape, size)
     oracle = ResNetModel(ResNetConfig(**shape)).eval()
@@ -102,7 +100,7 @@ def test_blocks_are_transformers_feature_map_or_patches(
     assert_row_by_row(blocks, found, expected, PREFIX.get(family, 0))
 
 
-@pytest.mark.parametrize("narrowest", [4, 12, 16, 32])
+@pytest.mark.parametrize("narrowest", [4, 16])
 def test_gradients_are_transformers_own_at_any_width(narrowest: int) -> None:
     """With two threads, where a narrow strided convolution of oneDNN leaves its memory."""
     sizes = {"hidden_sizes": [narrowest, 2 * narrowest], "embedding_size": narrowest}
@@ -113,21 +111,15 @@ def test_gradients_are_transformers_own_at_any_width(narrowest: int) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for images in (5, 4, 3):
-            blocks.zero_grad()
-            oracle.zero_grad()
-            blocks(pixels(images, 64)).square().mean().backward()
-            found = oracle(pixels(images, 64).double()).last_hidden_state
-            found.square().mean().backward()
-            expected = dict(oracle.named_parameters())
-            for name, parameter in blocks.resnet.named_parameters():
-                gradient: Any = expected[name].grad
-                bound = 1e-4 * max(float(gradient.abs().max()), 1e-3)
-                torch.testing.assert_close(
-                    parameter.grad, gradient, atol=bound, rtol=1e-3, check_dtype=False
-                )
+        blocks(pixels(5, 64)).square().mean().backward()
     finally:
         torch.set_num_threads(threads)
+    oracle(pixels(5, 64).double()).last_hidden_state.square().mean().backward()
+    for name, parameter in oracle.named_parameters():
+        gradient: Any = parameter.grad
+        bound = 1e-4 * max(float(gradient.abs().max()), 1e-3)
+        found = blocks.resnet.get_parameter(name).grad.double()
+        torch.testing.assert_close(found, gradient, atol=bound, rtol=1e-3)
 
 
 def test_published_shapes_have_their_sizes() -> None:
@@ -197,16 +189,6 @@ def test_weights_come_with_their_own_preprocessing(tmp_path: Path) -> None:
     assert chosen == Preprocessing(32, (0.0,) * 3, std, "lanczos")
 
 
-def test_the_image_is_resized_and_scaled_as_asked_for() -> None:
-    image, mean, std = picture(3, 90), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    pixels: Any = load_image(image, 30, "nearest").pixels
-    plain = np.asarray(image.resize((30, 30), Image.Resampling.NEAREST))
-    assert (pixels == plain).all()
-    values = normalise_batch([pixels], Preprocessing(30, mean, std, "nearest"))[0]
-    expected = (plain / 255 - np.array(mean)) / np.array(std)
-    np.testing.assert_allclose(values.permute(1, 2, 0).numpy(), expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("std", ["std", "deviation"])
 def test_a_saved_model_keeps_how_its_images_are_prepared(std: str, tmp_path: Path) -> None:
     network_of("vit", tmp_path / "vit")
@@ -226,11 +208,8 @@ def test_a_saved_model_keeps_how_its_images_are_prepared(std: str, tmp_path: Pat
     ("shape", "words"),
     [
         ({"model_type": "bert"}, "model_type bert; expected one of resnet, convnext"),
-        ({"model_type": "vit", "patches": 3}, "patches"),
         ({"model_type": "vit", **SEEING, "patch_size": 64}, "image_size"),
         ({**RESNET, "depth": [1, 1]}, "depth"),
-        ({**RESNET, "layer_type": "round"}, "layer_type"),
-        ({**RESNET, "depths": "deep"}, "depths"),
         ({**RESNET, "depths": [1, 1, 1]}, "3 depths and 2 hidden_sizes"),
     ],
 )
@@ -239,19 +218,11 @@ def test_what_is_no_image_network_is_refused(shape: dict[str, Any], words: str) 
         tiny("rpbert", evidence={"blocks": {"shape": shape}})
 
 
-@pytest.mark.parametrize(
-    ("case", "words"),
-    [("bert", "model_type bert"), ("mixed", "no weights"), ("pickle", "safetensors")],
-)
-def test_what_are_no_weights_of_one_is_refused(case: str, words: str, tmp_path: Path) -> None:
-    network = ResNetModel(ResNetConfig(**RESNETS[0]))
-    if case != "pickle":
-        config = transformers.BertConfig(
-            hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9
-        )
-        transformers.BertModel(config).save_pretrained(tmp_path)
-    if case != "bert":
-        network.config.save_pretrained(tmp_path)
-        torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(InputError, match=rf"model\.evidence\.blocks\.pretrained: .*{words}"):
-        tiny("rpbert", evidence={"blocks": {"pretrained": str(tmp_path)}})
+def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+    config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+    bert = transformers.BertModel(transformers.BertConfig(**config))
+    bert.save_pretrained(tmp_path)
+    for words in ("model_type bert", "no weights"):
+        with pytest.raises(InputError, match=rf"model\.evidence\.blocks\.pretrained: .*{words}"):
+            tiny("rpbert", evidence={"blocks": {"pretrained": str(tmp_path)}})
+        ResNetConfig(**RESNETS[0]).save_pretrained(tmp_path)

@@ -71,10 +71,8 @@ def test_a_changed_file_is_read_anew_and_no_region_is_no_evidence(tmp_path: Path
     ("changes", "words"),
     [
         ({"a_boxes": BOXES[:1]}, r"features \(2, 4\) and boxes \(1, 4\)"),
-        ({"a_boxes": BOXES + 0.5}, "out of range"),
         ({"a_boxes": BOXES[:, ::-1].copy()}, "out of range"),
         ({"a_features": np.full_like(FEATURES, np.nan)}, "out of range"),
-        ({"a_features": FEATURES.reshape(1, 2, 4)}, "features"),
     ],
 )
 def test_malformed_regions_are_named(
@@ -115,10 +113,10 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
     assert (blind.has(posts[0]), blind.split_by_source(posts[0])) == (False, posts[:1])
 
 
-def test_images_are_decoded_side_by_side_each_once(
+def test_images_are_decoded_once_and_no_more_are_kept_than_the_budget_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(3):
+    for number in range(5):
         picture(number).save(tmp_path / f"{number}.png")
     encoded = (tmp_path / "0.png").read_bytes()
     sources: list[Any] = [tmp_path / "1.png", None, encoded, tmp_path / "2.png", encoded, b"no"]
@@ -143,8 +141,6 @@ def test_images_are_decoded_side_by_side_each_once(
             if alone.pixels is not None:
                 expected = normalise_batch([alone.pixels], Preprocessing(32))[0]
                 assert torch.equal(found.values[row], expected)
-    assert len(found.values) == 4
-    for i in range(10, 15):  # no more of them than the budget holds
-        picture(i).save(tmp_path / f"{i}.png")
-        assert reader.read([posts[0].with_(image=tmp_path / f"{i}.png")])[1] == ["used"]
+    for number in (0, 3, 4):
+        assert reader.read([posts[0].with_(image=tmp_path / f"{number}.png")])[1] == ["used"]
     assert (reader._held, len(reader._kept)) == (3 * one, 3)
