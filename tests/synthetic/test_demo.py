@@ -52,11 +52,8 @@ def test_the_demo_trains_scores_predicts_and_can_be_run_again(
     ("image", "relation", "gauge"),
     [
         ("used", 0.5, "█████░░░░░ 0.50"),
-        ("used", 0.0, "░░░░░░░░░░ 0.00"),
         ("used", None, "used, r not learnt"),
-        ("none", 0.0, "none"),
         ("missing", 0.0, "missing"),
-        ("unreadable", 0.0, "unreadable"),
     ],
 )
 def test_a_prediction_shows_its_entities_in_place_and_its_image(

@@ -10,7 +10,6 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from rpbert.synthetic.colours import COLOURS
 from rpbert.synthetic.controlled import LABELS
 from rpbert.synthetic.scenes import draw
 
@@ -42,14 +41,6 @@ def test_the_caption_names_what_the_scene_shows_and_nothing_of_other_scenes(
     assert len(seen) >= kinds
 
 
-def test_sides_vary_around_the_size_asked_for() -> None:
-    sizes = [draw("LOC", random.Random(k), 224).image.size for k in range(30)]
-    assert len(set(sizes)) > 20
-    assert all(150 <= side <= 330 for size in sizes for side in size)
-    assert any(wide > 1.3 * high for wide, high in sizes)
-    assert any(high > 1.3 * wide for wide, high in sizes)
-
-
 @pytest.mark.parametrize("size", [32, 33, 700])
 def test_every_size_is_drawn_in_full_colour_and_the_same_chance_the_same(size: int) -> None:
     for label in (*LABELS, None):
@@ -57,21 +48,6 @@ def test_every_size_is_drawn_in_full_colour_and_the_same_chance_the_same(size: i
         assert (first.image.tobytes(), first.caption) == (again.image.tobytes(), again.caption)
         assert first.image.tobytes() != other.image.tobytes()
         assert np.asarray(first.image.convert("L")).std() > 5
-
-
-def test_the_colour_named_for_a_gift_box_covers_a_good_part_of_the_picture() -> None:
-    """Of all named colours but that of paper and shade, as light and cast move each a little."""
-    shares = []
-    for k in range(500):
-        scene = draw("MISC", random.Random(k), 64)
-        _, colour, noun = scene.caption.split()[:3]
-        if noun == "gift" and colour in ("red", "blue", "green", "yellow", "teal", "orange"):
-            pixels = np.asarray(scene.image, dtype=float).reshape(-1, 3)
-            near = np.linalg.norm(pixels - np.array(COLOURS[colour]), axis=1) < 75
-            shares.append(near.mean())
-    assert len(shares) >= 10
-    assert min(shares) > 0.03
-    assert np.median(shares) > 0.1
 
 
 def test_shapes_tell_the_type_and_mean_colours_do_not() -> None:
