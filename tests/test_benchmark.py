@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
 
 from rpbert import benchmark
-from rpbert.benchmark import COUNTED, SHAPES, Work, counting, run
+from rpbert.benchmark import COUNTED, SHAPES, Work
 from tests.test_cli import run as command
 
 TINY = ("benchmark", "--size", "tiny", "--batch", "2", "--posts", "4", "--repeats", "1")
@@ -37,40 +34,21 @@ def parts() -> Iterator[None]:
         yield
 
 
-def test_the_whole_as_json(parts: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_as_json_and_a_table_beside_it(
+    parts: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     code, out, err = command(capsys, *TINY, "--precision", "fp32", "--profile", "--json")
     found = json.loads(out)
     assert (code, "inference fp32" in err) == (0, True)
-    assert set(found) == {
-        *("work", "machine", "inference", "training", "training_gflop_per_post"),
-        *("growth", "profile"),
-    }
-    assert set(found["inference"]["fp32"]) == {
-        *("posts_per_second", "latency_seconds", "peak_gib", "gflop_per_post"),
-        *("gflop_per_second", "max_difference", "first_prediction_seconds"),
-    }
-    assert set(found["training"]["fp32"]) == {"posts_per_second", "peak_gib", "moments"}
-    assert set(found["training"]["fp32"]["posts_per_second"]) == {"relation", "tagging"}
-    assert {axis: list(rates) for axis, rates in found["growth"]["fp32"].items()} == {
-        "batch": ["1", "2", "4", "8", "16", "32"],
-        "length": ["1", "2", "4", "8"],
-        "posts": ["1", "2", "4"],
-    }
+    growth = {axis: list(rates) for axis, rates in found["growth"]["fp32"].items()}
+    assert growth["posts"] == ["1", "2", "4"]
     assert list(found["profile"]) == ["inference fp32", "training fp32"]
-
-
-def test_a_table_beside_an_earlier_one(
-    parts: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    work = Work(size="tiny", batch=2, posts=4, repeats=1)
-    found = json.loads(json.dumps(run(work, ["fp32"], print, growth=False)))
     found["inference"]["fp32"]["posts_per_second"]["median"] *= 2
     found["training"]["fp32"]["posts_per_second"]["tagging"]["median"] *= 2
     (tmp_path / "earlier.json").write_text(json.dumps(found))
     found["work"] |= {"size": "published", "batch": 16, "repeats": 9}
     (tmp_path / "other.json").write_text(json.dumps(found))
     given = (*TINY, "--precision", "fp32", "--no-growth", "--compare")
-    capsys.readouterr()
     code, out, _ = command(capsys, *given, tmp_path / "earlier.json")
     ratios = [line.split()[-4] for line in out.splitlines() if line.startswith("fp32 ")]
     assert (code, ratios) == (0, ["0.50", "1.00", "0.50"])
@@ -82,21 +60,21 @@ def test_a_table_beside_an_earlier_one(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        *((["--compare", content], "other.json") for content in ("no JSON", "[]", "{}", "")),
-        (["--compare", "{}", "--json"], "--compare"),
-        (["--precision", "fp32,fp8"], "fp8"),
-        (["--device", "cuda", "--precision", "int8"], "int8"),
+        ("--compare {}", "other.json"),
+        ("--compare [", "other.json"),
+        ("--compare {} --json", "--compare"),
+        ("--precision fp32,fp8", "fp8"),
+        ("--device cuda --precision int8", "int8"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_runs(
-    options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "other.json"
-    if options[0] == "--compare":
-        if options[1]:
-            path.write_text(options[1])
-        options = ["--compare", str(path), *options[2:]]
-    code, out, err = command(capsys, *TINY, *options)
+    path, words = tmp_path / "other.json", options.split()
+    if words[0] == "--compare":
+        path.write_text(words[1])
+        words[1] = str(path)
+    code, out, err = command(capsys, *TINY, *words)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert named in err
 
@@ -105,16 +83,6 @@ def test_a_part_in_a_process_of_its_own() -> None:
     machine = benchmark._in_a_process(benchmark._machine, Work(size="tiny", threads=1), {})
     assert machine["threads"] == 1
     assert set(machine["products"]) >= {"fp32", "bf16"}
-
-
-def test_products_convolutions_and_attention_are_counted() -> None:
-    query = torch.randn(1, 2, 5, 4)  # of 2 heads, 5 tokens and 4 numbers
-    with torch.inference_mode(), counting() as counter:
-        F.scaled_dot_product_attention(query, query, query)
-        nn.Linear(3, 7)(torch.randn(2, 3))
-        nn.Conv2d(3, 8, 3, padding=1)(torch.randn(1, 3, 6, 6))
-    attention = 2 * (2 * 2 * 5 * 5 * 4)  # scores and what they weigh: a product and a sum as two
-    assert counter.get_total_flops() == attention + 2 * 2 * 3 * 7 + 2 * 8 * 6 * 6 * 3 * 9
 
 
 def by_hand(first: int = 0, lstm: bool = True) -> float:

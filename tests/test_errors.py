@@ -7,18 +7,13 @@ import pickle
 
 import pytest
 
-from rpbert.errors import InputError, counted, did_you_mean, reason_of
+from rpbert.errors import InputError, did_you_mean, reason_of
 
 
 def test_an_error_is_one_printable_line_and_survives_another_process() -> None:
     error = InputError("a\n\x1b[31m.txt:3", "x", "y", "do z")
     assert str(error) == "a \\x1b[31m.txt:3: found x; expected y; do z"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-
-
-def test_one_of_a_thing_is_no_plural() -> None:
-    counts = [counted(number, "post") for number in (0, 1, 2000)]
-    assert counts == ["0 posts", "1 post", "2,000 posts"]
 
 
 @pytest.mark.parametrize(
