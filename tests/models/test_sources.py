@@ -9,11 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rpbert.analysis import explain
 from rpbert.config.run import DataSettings
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
-from rpbert.evidence.base import Evidence, side_by_side
+from rpbert.evidence.base import Evidence
 from rpbert.inference import Tagger
 from rpbert.models import SYSTEMS
 from rpbert.models.rpbert import RpBert
@@ -22,7 +21,7 @@ from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import POSTS, settings_of
 from rpbert.training.relation_sources import relation_posts
 from rpbert.training.train import train
-from rpbert.types import Post, PostImage, SourceScore, VisualTokens
+from rpbert.types import Post, PostImage, SourceScore
 from tests.conftest import (
     BLOCKS,
     COMBINED,
@@ -122,17 +121,6 @@ def test_the_second_pass_reads_every_source_scaled_by_its_own_r(kinds: dict[str,
     assert len(set(output.source_scores[0].tolist())) == output.source_scores.shape[1] >= 3
 
 
-def test_tokens_of_several_sources_stand_side_by_side() -> None:
-    mask = torch.tensor([[[True, True], [True, False]], [[False, False], [True, True]]])
-    values = torch.arange(8.0).view(2, 2, 2, 1)
-    boxes = values.expand(-1, -1, -1, 4)
-    found = side_by_side(VisualTokens(values, mask, boxes))
-    assert found.mask.tolist() == [[True, True, True, False], [True, True, False, False]]
-    rows = [row[m].flatten().tolist() for row, m in zip(found.values, found.mask, strict=True)]
-    assert rows == [[0, 1, 2], [6, 7]]
-    assert torch.equal(found.boxes[..., :1], found.values)
-
-
 def test_a_prediction_lists_the_images_that_were_used_and_one_image_is_as_ever() -> None:
     tagger = Tagger(tiny("rpbert"), "cpu")
     posts = several(made_posts())
@@ -182,16 +170,6 @@ def test_a_system_without_a_gate_sees_every_image(system: str) -> None:
 def test_other_systems_take_one_kind(system: str) -> None:
     with pytest.raises(InputError, match=r"blocks and captions as evidence for .* one kind"):
         tiny(system, evidence={**BLOCKS, "captions": {}})
-
-
-def test_an_explanation_covers_every_token() -> None:
-    model, posts = tiny("rpbert", evidence=EVIDENCE["captions"]), several(made_posts())
-    found = explain(Tagger(model, "cpu"), posts[0])
-    assert found.attention is not None
-    assert found.pieces is not None
-    captions = [s.caption or "" for s in posts[0].images]
-    assert "".join(found.pieces).replace("##", "") == "".join(captions).replace(" ", "")
-    assert found.attention.shape == (len(posts[0].words), 1, len(found.pieces))
 
 
 def test_task_1_learns_from_each_image_apart() -> None:

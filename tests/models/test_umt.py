@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rpbert.models.umt import Umt, conversion_matrix
 from rpbert.modules.crf import LinearChainCRF
@@ -26,6 +25,7 @@ from tests.models.plain import (
     post_tokens,
     sigmoid,
 )
+from tests.modules.test_crf import Enumerated
 
 
 def short_posts() -> list[Post]:
@@ -71,16 +71,8 @@ def read_words(system: Umt, batch: Batch) -> list[Vector]:
 
 def likelihood(crf: LinearChainCRF, emissions: Vector, gold: list[int]) -> float:
     """log p(gold), by the sum over all sequences."""
-    start, end = numbers(crf.start), numbers(crf.end)
-    steps = numbers(crf.transitions)
-
-    def score(path: tuple[int, ...]) -> float:
-        total = sum(e[tag] for e, tag in zip(emissions, path, strict=True))
-        total += sum(steps[a][b] for a, b in itertools.pairwise(path))
-        return float(total + (start[path[0]] + end[path[-1]] if path else 0.0))
-
-    paths = itertools.product(range(len(start)), repeat=len(emissions))
-    return score(tuple(gold)) - math.log(sum(math.exp(score(path)) for path in paths))
+    every = Enumerated(crf, torch.from_numpy(emissions))
+    return every.log_probability(torch.tensor(gold)).item()
 
 
 def test_emissions_and_loss_are_those_of_the_equations() -> None:

@@ -14,10 +14,7 @@ from rpbert.modules.attention import (
     AdditiveAttention,
     CrossAttention,
     FeaturewiseAttention,
-    masked_softmax,
-    mean_token,
 )
-from rpbert.types import VisualTokens
 
 SHAPE = BertConfig(
     hidden_size=8, num_attention_heads=2, intermediate_size=12, hidden_dropout_prob=0.0,
@@ -30,23 +27,6 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     "cross": lambda: CrossAttention(SHAPE),
 }
 blocks = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-
-
-def test_a_softmax_is_over_what_is_real() -> None:
-    scores = torch.tensor([[1.0, 2.0, 500.0], [3.0, 4.0, 5.0]])
-    mask = torch.tensor([[True, True, False], [False, False, False]])
-    found = masked_softmax(scores, mask)
-    expected = torch.stack([torch.softmax(torch.tensor([1.0, 2.0]), 0), torch.zeros(2)])
-    torch.testing.assert_close(found[:, :2], expected)
-    assert not found[:, 2].any()
-
-
-def test_the_mean_of_no_token_is_zero() -> None:
-    values = torch.randn(3, 4, 5)
-    mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
-    found = mean_token(VisualTokens(values, mask, torch.zeros(3, 4, 4)))
-    expected = torch.stack([values[0].mean(0), values[1, :2].mean(0), torch.zeros(5)])
-    torch.testing.assert_close(found, expected)
 
 
 @blocks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ class Enumerated:
         constraint: TagConstraint | None = None,
         temperature: float = 1.0,
     ) -> None:
-        self.paths = list(product(range(K), repeat=len(emissions)))
+        self.paths = list(product(range(len(crf.start)), repeat=len(emissions)))
         every = torch.tensor(self.paths, dtype=torch.long)
         self.scores = path_scores(crf, emissions, every, constraint) / temperature
 
@@ -216,15 +216,6 @@ def test_long_posts_and_large_emissions_are_those_of_pytorch_crf(
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=near)
     mine, other = gradients(found.sum(), single), gradients(expected.sum(), double)
     torch.testing.assert_close(mine[0].double(), other[0], rtol=0, atol=near / 5)
-
-
-def test_constrained_decoding_is_well_formed_against_any_emissions() -> None:
-    constraint = iob2_constraint(TAGS)
-    emissions = torch.randn(64, 20, K) * 1e4
-    emissions[:, :, [2, 4]] += 2e4  # I- by far the best everywhere
-    for path in random_crf().decode(emissions, mask_of([20] * 64), constraint):
-        for before, after in pairwise(["O", *(TAGS[tag] for tag in path)]):
-            assert not after.startswith("I-") or before[2:] == after[2:]
 
 
 def test_ties_go_to_the_lowest_tag_and_new_scores_are_small() -> None:

@@ -10,7 +10,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from rpbert.modules.encoder import ImageType, TextImageEncoder, pack, pool_words
+from rpbert.modules.encoder import ImageType, TextImageEncoder, pool_words
 from rpbert.modules.families import AnyEncoder, family, published_encoder
 from rpbert.types import VisualTokens
 from tests.families import SHAPE, TEXT_FAMILIES, published
@@ -21,20 +21,6 @@ WIDTH = 16
 def tokens(rows: int, blocks: int) -> VisualTokens:
     mask = torch.ones(rows, blocks, dtype=torch.bool)
     return VisualTokens(torch.randn(rows, blocks, WIDTH), mask, torch.rand(rows, blocks, 4))
-
-
-def test_pack_equals_a_loop() -> None:
-    _, mask = some_text(9)
-    words, image = torch.randn(3, 9, WIDTH), tokens(3, 4)
-    image.mask[1] = False
-    packed, real, segments, positions, *_ = pack(words, mask, image)
-    for i, length in enumerate(mask.sum(1).tolist()):
-        blocks = 4 if image.mask[i].any() else 0
-        expected = torch.cat([words[i, :length], image.values[i, :blocks]])
-        assert torch.equal(packed[i, : length + blocks], expected)
-        assert real[i].tolist() == [True] * (length + blocks) + [False] * (13 - length - blocks)
-        assert segments[i, : length + blocks].tolist() == [0] * length + [1] * blocks
-        assert positions[i, : length + blocks].tolist() == [*range(length), *[length] * blocks]
 
 
 def test_pool_words_equals_a_loop() -> None:
