@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
-from rpbert.backends.int8 import LOWEST_GELU, Int8Linear, to_bytes, weight_steps
+from rpbert.backends.int8 import LOWEST_GELU, Int8Linear, weight_steps
 from rpbert.backends.kernels import onednn_available
 from rpbert.backends.resnet import Int8ResNet, PackedResNet, Spread
 from rpbert.evidence.networks import ResNetBlocks
@@ -69,12 +69,6 @@ def test_the_spread_after_a_rectifier_is_that_of_samples() -> None:
     found = Spread(mean, std**2).rectified()
     torch.testing.assert_close(found.mean, samples.mean(0), atol=0.01, rtol=0.01)
     torch.testing.assert_close(found.variance, samples.var(0), atol=0.01, rtol=0.01)
-
-
-def test_bytes_are_the_nearest_steps() -> None:
-    steps = torch.linspace(-128, 127, 999)
-    expected = np.round(steps.double().numpy()) + 128
-    assert (to_bytes(steps.clone()).numpy() == expected).all()
 
 
 def in_steps(values: Matrix, steps: int = 127) -> Matrix:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -50,18 +49,6 @@ def test_p_is_a_plain_loop() -> None:
         difference = looped_f1(first, posts) - looped_f1(second, posts)
         beyond += abs(difference - observed) >= abs(observed)
     assert paired_bootstrap(first, second, 150, seed=7) == pytest.approx((beyond + 1) / 151)
-
-
-def test_p_is_that_of_the_normal_distribution_where_that_is_known() -> None:
-    """400 posts, each right or wrong: the difference is a mean, its law nearly normal."""
-    draw = np.random.default_rng(3)
-    right = draw.random((2, 400)) < [[0.75], [0.70]]
-    first, second = (np.stack([r, np.ones(400)], axis=-1)[None].astype(float) for r in right)
-    difference = right[0].astype(float) - right[1]
-    z = abs(difference.mean()) / (difference.std() / math.sqrt(400))
-    expected = math.erfc(z / math.sqrt(2))
-    assert 0.02 < expected < 0.9
-    assert paired_bootstrap(first, second, 4000) == pytest.approx(expected, abs=0.04)
 
 
 def test_the_same_system_twice_differs_by_chance_and_a_far_better_one_does_not() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,29 +17,10 @@ from rpbert.evaluation.evaluate import evaluate_posts, render
 from rpbert.evaluation.scoring import expected_calibration_error
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
-from rpbert.modules.crf import LinearChainCRF, SpanQuery
 from rpbert.training import train as training
 from rpbert.types import Calibration, Post, PostImage
 from tests.conftest import made_posts, tiny
 from tests.training_runs import data_folder, settings
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_tempered_spans_equal_enumeration(temperature: float) -> None:
-    words, tags = 4, 3  # O, B, I
-    crf = LinearChainCRF(tags)
-    emissions = 3 * torch.randn(1, words, tags)
-    weights: dict[tuple[int, ...], float] = {}
-    for path in itertools.product(range(tags), repeat=words):
-        score = crf.start[path[0]] + crf.end[path[-1]]
-        score = score + sum(emissions[0, t, y] for t, y in enumerate(path))
-        score = score + sum(crf.transitions[a, b] for a, b in itertools.pairwise(path))
-        weights[path] = math.exp(score.item() / temperature)
-    there = sum(w for path, w in weights.items() if path[1:3] == (1, 2) and path[3] != 2)
-    mask = torch.ones(1, words, dtype=torch.bool)
-    query = SpanQuery(0, 1, (1, 2), continuation=2)
-    found = crf.span_marginals(emissions, mask, [query], temperature=temperature)
-    assert float(found) == pytest.approx(there / sum(weights.values()), rel=1e-4)
 
 
 def half_right() -> tuple[TaggingModel, list[Post]]:

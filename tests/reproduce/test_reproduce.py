@@ -141,31 +141,25 @@ def test_table_3_and_fig_3_score_the_same_runs(
     changes: dict[str, Any] = {"epochs": None}
     only = request_of("table3", data, output, only=("rpbert-soft",), **changes)
     row = rows_of(only, said.append)["rpbert-soft"]
-    relation = evaluated(run_of(output, "rpbert-soft"), data).relation
-    assert relation is not None
+    relation: Any = evaluated(run_of(output, "rpbert-soft"), data).relation
     assert figure_of(row, "relation").mean == pytest.approx(100 * relation.adds.f1)
     assert figure_of(row, "relation").paper is None  # which is TRC's
 
     rows = rows_of(request_of("fig3", data, output, **changes), said.append)
     assert said == ["1 runs, 1 of them done", "2 runs, 0 of them done"]  # none is trained again
-    with Image.open(output / "fig3.png") as image:
-        assert image.width > 200
+    assert (output / "fig3.png").read_bytes()[:4] == b"\x89PNG"
     posts = list(open_data(data).read("test"))
-    soft, none = (
-        explain_batch(Tagger.from_pretrained(run_of(output, name), "cpu"), posts)
-        for name in ("rpbert-soft", "rpbert-none")
-    )
-    for name, explained in (("rpbert-soft", soft), ("rpbert-none", none)):
-        groups: dict[str, list[float]] = {"high": [], "low": []}
-        for seen, own in zip(soft, explained, strict=True):
-            assert seen.prediction.relation is not None
-            assert own.s_tv_per_word is not None
-            groups["high" if seen.prediction.relation > 0.5 else "low"].append(own.s_tv_per_word)
-        for measure, values in groups.items():
-            if values:
-                assert figure_of(rows[name], measure).mean == pytest.approx(np.mean(values))
-            else:
-                assert (rows[name].figures or {})[measure] is None  # type: ignore[index]
+    names = ("rpbert-soft", "rpbert-none")
+    explained = [
+        explain_batch(Tagger.from_pretrained(run_of(output, name), "cpu"), posts) for name in names
+    ]
+    high = np.array([(seen.prediction.relation or 0) > 0.5 for seen in explained[0]])
+    for name, own in zip(names, explained, strict=True):
+        values = np.array([seen.s_tv_per_word for seen in own])
+        for measure, group in (("high", values[high]), ("low", values[~high])):
+            figure = (rows[name].figures or {})[measure]  # type: ignore[index]
+            mean = figure.mean if figure else None
+            assert mean == (pytest.approx(group.mean()) if len(group) else None)
 
 
 def test_a_gate_is_measured_between_text_alone_and_the_label(data: Path, tmp_path: Path) -> None:
@@ -230,13 +224,12 @@ def test_a_table_that_was_stopped_goes_on_where_it_was(
     data: Path, tmp_path: Path, table6: tuple[Path, TableResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_of("table6", data, tmp_path, epochs=None)
-    evaluations = 0
+    seen: list[dict[str, Any]] = []
     plain = Reporter.evaluated
 
     def stopping(self: Reporter, record: dict[str, Any]) -> None:
-        nonlocal evaluations
-        evaluations += 1
-        if evaluations == 4:  # the second epoch of the second row
+        seen.append(record)
+        if len(seen) == 4:  # the second epoch of the second row
             raise KeyboardInterrupt
         plain(self, record)
 
@@ -256,8 +249,6 @@ def test_a_table_that_was_stopped_goes_on_where_it_was(
     resumed = reproduce(request, print)
     assert reproduce(request, print) == resumed
     assert trained == [("rpbert-none", True)]
-    lines = (run_of(tmp_path, "rpbert-none") / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     for row in ("rpbert-soft", "rpbert-none"):
         whole, stopped = (run_of(out, row) / "test.json" for out in (table6[0], tmp_path))
         assert whole.read_text() == stopped.read_text()
@@ -347,12 +338,9 @@ def test_a_request_that_cannot_be_met_is_refused_before_anything_runs(
     given = {"data": [data, data], "output": tmp_path / "notes"}
     changes = {key: given.get(key, value) for key, value in changes.items()}
     request = replace(request_of("table4", data, tmp_path / "out"), **changes)
-    said: list[str] = []
     with pytest.raises(InputError, match=words):
-        reproduce(request, said.append)
-    assert said == []
-    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
-    assert (tmp_path / "notes").read_text() == "notes"
+        reproduce(request, pytest.fail)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["notes"]
 
 
 def test_shared_settings_are_the_papers_without_a_file(tmp_path: Path) -> None:
