@@ -30,6 +30,13 @@ def make(
     ambiguous: Annotated[
         float, typer.Option(help="Share of relevant posts whose text does not tell the type.")
     ] = 0.65,
+    misleading: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of other posts whose name could be what the image shows.",
+            show_default="as --ambiguous",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
     images: Annotated[
         int, typer.Option(help="How many each post shows; one at most adds to the text.")
@@ -39,7 +46,8 @@ def make(
     """Write the controlled data set: made posts, made images, known truth."""
     from rpbert.synthetic.controlled import make as run
 
-    run(folder, posts=posts, relevant=relevant, ambiguous=ambiguous, seed=seed, images=images)
+    chances = {"relevant": relevant, "ambiguous": ambiguous, "misleading": misleading}
+    run(folder, posts=posts, **chances, seed=seed, images=images)
     line = f"{counted(posts, 'made post')} in {folder}"
     common.print_result({"folder": str(folder), "posts": posts}, as_json, lambda _: print(line))
 

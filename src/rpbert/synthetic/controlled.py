@@ -34,6 +34,7 @@ RANGES = {
     "posts": (10, math.inf),
     "relevant": (0, 1),
     "ambiguous": (0, 1),
+    "misleading": (0, 1),
     "image_size": (32, 2048),
     "images": (1, 9),
 }
@@ -159,13 +160,16 @@ class Options:
     # Share of the relevant posts that only the image solves, and chance of an ambiguous name in
     # the others.
     ambiguous: float = 0.65
+    # Chance of an ambiguous name in a post whose image does not add: the image then shows another
+    # type that the name could be, and misleads whoever reads no clue; None: as `ambiguous`.
+    misleading: float | None = None
     seed: int = 0
     image_size: int = 224  # about so many pixels in width and height
     images: int = 1  # of each post; one is its own, the others show nothing that the text tells
 
     def __post_init__(self) -> None:
         for name, (least, most) in RANGES.items():
-            if not least <= getattr(self, name) <= most:
+            if getattr(self, name) is not None and not least <= getattr(self, name) <= most:
                 raise InputError(name, str(getattr(self, name)), f"{least} to {most}")
 
 
@@ -221,7 +225,8 @@ def make_post(index: int, options: Options) -> MadePost:
     elif _takes_turn(rank - before, min(1.0, nameless)):
         label, clue, ambiguous, second = None, False, False, None
     else:
-        clue, ambiguous = True, rng.random() < options.ambiguous
+        chance = options.ambiguous if options.misleading is None else options.misleading
+        clue, ambiguous = True, rng.random() < chance
         second = _second_name(rng)
         shows = rng.choice([other for other in LABELS if other not in (main, second)])
     tokens = sentence(rng, label, clue, ambiguous, second)
@@ -343,8 +348,9 @@ def _truth(post: MadePost, images: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _readme(options: Options) -> str:
     given = asdict(options)
-    if options.images == 1:
-        del given["images"]
+    for key, default in (("images", 1), ("misleading", None)):
+        if given[key] == default:
+            del given[key]
     listed = "\n".join(f"- {name}: {value}" for name, value in given.items())
     text = files("rpbert.synthetic").joinpath("readme.md").read_text("utf-8")
     lines = text.replace("{options}", listed).splitlines(keepends=True)
