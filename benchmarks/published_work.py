@@ -3,7 +3,7 @@
     python benchmarks/published_work.py [--rounds 5] [--device cuda]
 
 What `rpbert benchmark` measures, its ratios to the code that the paper's authors published, and
-the whole result as JSON beside the page, which `rpbert benchmark --compare` reads.
+the whole result as JSON beside the page.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     lines = [
         "Random weights, made posts with a drawn JPEG each (some 600 pixels a side, quality 75 to "
         "92, none twice); decoding is part of inference. Training is a step of one task.\n",
-        *("```", *benchmark_table(found, {}), "```\n"),
+        *("```", *benchmark_table(found), "```\n"),
         *table(["Task#2", "posts/s", "× published code", "peak GiB"], rows),
         f"\nPublished code: {PUBLISHED['inference']} posts/s in inference, "
         f"{PUBLISHED['training']} in training, 8.0 GiB, measured by itself on another day.",

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -30,8 +30,6 @@ import yaml
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity
-from torch.profiler import profile as profiler
 from torch.utils.flop_counter import FlopCounterMode
 
 from rpbert.config.run import Backend, Precision, TrainingSettings
@@ -290,31 +288,6 @@ def _first_prediction(work: Work, folder: str, precision: Precision) -> None:
     tagger.predict("Nice image of Kevin Love at the Finals")
 
 
-def _profile(work: Work, precision: Precision, train: bool) -> dict[str, Any]:
-    """Where the time goes: the operations that take most time by themselves, on a second call."""
-    activities = [ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(ProfilerActivity.CUDA)
-    count = work.batch if train else 2 * work.batch
-    with ExitStack() as stack:
-        if train:
-            trainer, tasks = stack.enter_context(work.trainer(precision))
-            batch = trainer.collator.with_gold(tasks[-1].posts[:count])
-            call: Callable[[], object] = partial(trainer.step, tasks[-1], batch)
-        else:
-            tag = work.tagger(precision).predict_batch
-            call = partial(tag, work.given(0, count), work.batch)
-        call()
-        with profiler(activities=activities) as seen:
-            call()
-    # Microseconds in the operation itself, on a GPU where there is one.
-    times = [(e.self_device_time_total or e.self_cpu_time_total, e) for e in seen.key_averages()]
-    total = sum(time for time, _ in times) or 1.0
-    times.sort(key=lambda pair: -pair[0])
-    rows = [{"name": e.key, "share": time / total, "calls": e.count} for time, e in times[:15]]
-    return {"seconds_per_post": total / 1e6 / count, "operations": rows}
-
-
 def run(
     work: Work,
     precisions: Sequence[Precision],
@@ -323,7 +296,6 @@ def run(
     training: bool = True,
     moments: str = "task",
     growth: bool = True,
-    profile: bool = False,
 ) -> dict[str, Any]:
     """Measure inference, and training in the precisions that it knows; returns a JSON document.
     Raises InputError: a measurement failed."""
@@ -346,12 +318,6 @@ def run(
             found["inference"][name]["first_prediction_seconds"] = seconds(first)
     if growth:
         found["growth"] = {name: part(_growth, precision=name) for name in precisions[-1:]}
-    if profile:
-        asked = [("inference", name) for name in precisions] + [("training", n) for n in trained]
-        found["profile"] = {
-            f"{kind} {name}": part(_profile, precision=name, train=kind == "training")
-            for kind, name in asked
-        }
     return found
 
 

@@ -40,23 +40,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """A prediction with the attention that led to it.
-
-    Attributes:
-        post: word i of `attention` is ``post.words[i]``.
-        attention: A of each word on the grid of blocks, row 0 at the top of the image; other
-            evidence is one row. None without usable evidence, or where the system is no RpBERT
-            on a BERT or RoBERTa. Shape: (W, rows, columns).
-        boxes: of each block or token, ``x0, y0, x1, y1`` in [0, 1] from the upper left corner.
-            Shape: (rows * columns, 4).
-        pieces: the word pieces of the caption where the tokens are these, else None.
-    """
+    """A prediction with the attention that led to it; none without usable evidence, or where the
+    system is no RpBERT on a BERT or RoBERTa."""
 
     post: Post
     prediction: Prediction
     attention: NDArray[np.float64] | None = None
+    """A of each word on the grid of blocks, row 0 at the top of the image; other evidence is one
+    row. Shape: (W, rows, columns)."""
     boxes: NDArray[np.float32] | None = None
-    pieces: tuple[str, ...] | None = None
+    """x0, y0, x1, y1 of each block or token, in [0, 1] from the upper left corner (blocks, 4)."""
+    pieces: tuple[str, ...] | None = None  # of a caption, where the tokens are these
 
     @property
     def heat(self) -> NDArray[np.float64] | None:
@@ -75,17 +69,9 @@ class Explanation:
 
 
 def explain(tagger: Tagger, post: PostLike, relation: float | None = None) -> Explanation:
-    """Tag a post and show where on its image the words look.
-
-    Args:
-        post: a `Post`, a text, or a mapping as in a JSON lines file.
-        relation: r in [0, 1] instead of the model's own, which for a model without propagation
-            is 1. A post without a usable image keeps 0.
-
-    Raises:
-        InputError: `post` is no post, `relation` lies outside [0, 1] or the system has no image
-            whose share could be set.
-    """
+    """Tag a post and show where on its image the words look. `relation` is r in place of the
+    model's own, which without propagation is 1; a post without a usable image keeps 0. Raises
+    InputError: `post` is no post, r lies outside [0, 1], or r scales nothing in the system."""
     return explain_batch(tagger, [tagger.as_post(post)], relation)[0]
 
 
@@ -119,14 +105,9 @@ def explain_batch(
 
 
 class AttentionRecorder:
-    """Encodes as `BertEncoder` does, and keeps how the text attends to the image.
+    """Encodes as `BertEncoder` does, and keeps how the text attends to the image."""
 
-    Attributes:
-        shares: attention of every text token to every visual token, averaged over layers and
-            heads; 0 where either is padding. Shape: (S, L, V), float64.
-    """
-
-    shares: Tensor
+    shares: Tensor  # averaged over layers and heads; 0 where either is padding (S, L, V), float64
 
     def __init__(self, encoder: BertEncoder) -> None:
         self.encoder = encoder
@@ -152,16 +133,9 @@ class AttentionRecorder:
 
 
 def attention(layer: BertLayer, queries: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Att^(l,h), the probabilities with which a layer of BERT reads (Vaswani et al. 2017, Eq. 1).
-
-    Args:
-        queries: the rows that read. Shape: (S, Q, H).
-        hidden: what is read. Shape: (S, N, H).
-        mask: real tokens of `hidden`, or what is added to their scores. Shape: (S, N).
-
-    Returns:
-        Each row sums to 1 over the real tokens. Shape: (S, heads, Q, N).
-    """
+    """Att^(l,h), the probabilities with which `queries` read `hidden` in a layer of BERT (Vaswani
+    et al. 2017, Eq. 1); `mask` as of `bert_layer`.
+    Shape: (S, Q, H), (S, N, H), (S, N) → (S, heads, Q, N)."""
     own = layer.attention.self
     heads, width = own.num_attention_heads, own.attention_head_size
     query = own.query(queries).unflatten(2, (heads, width)).transpose(1, 2)

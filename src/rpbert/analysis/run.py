@@ -44,17 +44,10 @@ def analyze(
     advance: Callable[[int], None] = lambda count: None,
 ) -> Analysis:
     """Write what a model looks at, beside another one if there is one.
-
-    Args:
-        output: a folder; files of an earlier analysis in it are replaced.
-        against: the model to compare with, usually the same without propagation.
-        split: None is the test split, or all posts of a single file.
-        posts: most posts in the report.
-        advance: called with the number of posts of each batch.
-
-    Raises:
-        InputError: model, data or split cannot be used, or `model` has no attention to images.
-    """
+    `output` is a folder, where files of an earlier analysis are replaced; `against` the model to
+    compare with; `split` by default test, or all of a single file; `posts` of the report at most;
+    `advance` takes the number of posts of a batch. Raises InputError: model, data or split cannot
+    be used, or `model` has no attention to images."""
     if not data.exists():  # before the models are loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
     if posts < 1:

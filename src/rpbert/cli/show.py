@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rpbert.errors import InputError, counted, reason_of
+from rpbert.errors import counted
 
 Document: TypeAlias = Mapping[str, Any]
 STYLES = {"PER": "bold magenta", "LOC": "bold green", "ORG": "bold blue", "MISC": "bold yellow"}
@@ -122,19 +120,8 @@ def print_analysis(figures: Document) -> None:
     show(table, *([SCALES] if compared else []), *lines)
 
 
-def read_benchmark(path: Path) -> dict[str, Any]:
-    """What an earlier `rpbert benchmark --json` printed."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if not {"work", "machine", "inference", "training"} <= found.keys():
-            raise ValueError("no benchmark")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(path, reason_of(error), "what `rpbert benchmark --json` printed") from None
-    return found
-
-
-def benchmark_table(found: Document, earlier: Document) -> Iterator[str]:
-    """A benchmark line by line; beside an earlier one each rate with its ratio to that."""
+def benchmark_table(found: Document) -> Iterator[str]:
+    """A benchmark line by line."""
     machine, work = found["machine"], found["work"]
     where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
     yield f"{where}, {machine['instructions']}; {machine['system']}, Python {machine['python']}"
@@ -143,25 +130,16 @@ def benchmark_table(found: Document, earlier: Document) -> Iterator[str]:
     products = ", ".join(f"{name} {rate:,.0f}" for name, rate in best.items())
     yield f"best products of square matrices, GFLOP/s: {products}"
     yield f"{work['system']}, {work['size']} sizes, batches of {work['batch']}; median (low-high)"
-    keys = ("system", "size", "batch", "threads", "device")
-    before = earlier.get("work", work)
-    if other := ", ".join(f"{key} {before[key]}" for key in keys if before[key] != work[key]):
-        yield f"the earlier benchmark is of other work: {other}"
 
-    def cells(name: str, rates: Mapping[str, float], gflop: float, *path: str) -> str:
-        """Posts a second, its share of the best products, and its ratio to the earlier one."""
+    def cells(name: str, rates: Mapping[str, float], gflop: float) -> str:
+        """Posts a second, and its share of the best products."""
         share = f"{100 * gflop * rates['median'] / best[name]:.0f} %" if name in best else ""
-        then: Any = earlier
-        for key in (*path, "median"):
-            then = then.get(key, {})
-        ratio = f"   {rates['median'] / then:.2f} × the earlier" if then else ""
         rate = f"{rates['median']:.2f} ({rates['low']:.2f}-{rates['high']:.2f})"
-        return f"{rate:>22}{share:>13}{ratio}"
+        return f"{rate:>22}{share:>13}"
 
     yield f"\n{'inference':11}{'posts/s':>22}{'of the best':>13}"
     for name, row in found["inference"].items():
-        path = ("inference", name, "posts_per_second")
-        yield f"{name:11}{cells(name, row['posts_per_second'], row['gflop_per_post'], *path)}"
+        yield f"{name:11}{cells(name, row['posts_per_second'], row['gflop_per_post'])}"
         waits = row["latency_seconds"]
         yield (
             f"{'':11}one post {1000 * waits['p50']:.0f} ms (p95 {1000 * waits['p95']:.0f}), peak "
@@ -173,8 +151,7 @@ def benchmark_table(found: Document, earlier: Document) -> Iterator[str]:
     for name, row in found["training"].items():
         for task, rates in row["posts_per_second"].items():
             gflop = found["training_gflop_per_post"][task]
-            place = ("training", name, "posts_per_second", task)
-            yield f"{name:11}{task:10}{cells(name, rates, gflop, *place)}"
+            yield f"{name:11}{task:10}{cells(name, rates, gflop)}"
         yield f"{'':11}peak {row['peak_gib']:.2f} GiB, moments: {row['moments']}"
     titles = {"batch": "posts in a batch", "length": "times the words", "posts": "posts in all"}
     for name, grown in found.get("growth", {}).items():
@@ -182,7 +159,3 @@ def benchmark_table(found: Document, earlier: Document) -> Iterator[str]:
         for axis, points in grown.items():
             values = "".join(f"{point:>6}: {rate:<7.2f}" for point, rate in points.items())
             yield f"  {titles[axis]:18}{values}"
-    for name, profile in found.get("profile", {}).items():
-        yield f"\n{name}: {1000 * profile['seconds_per_post']:.1f} ms a post, of which"
-        for row in profile["operations"]:
-            yield f"  {100 * row['share']:5.1f} %  {row['calls']:>6} ×  {row['name']}"

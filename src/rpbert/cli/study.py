@@ -119,24 +119,17 @@ def benchmark(
         "task"
     ),
     growth: Annotated[bool, typer.Option(help="Also let batch, length and number grow.")] = True,
-    profile: Annotated[bool, typer.Option("--profile", help="Name where the time goes.")] = False,
-    compare: Annotated[
-        Path | None, typer.Option(metavar="JSON", help="An earlier benchmark's --json.")
-    ] = None,
     as_json: common.Json = False,
 ) -> None:
     """Throughput, latency and memory of training and inference: made posts, random weights."""
     from rpbert.benchmark import Work, run
-    from rpbert.cli.show import benchmark_table, read_benchmark
+    from rpbert.cli.show import benchmark_table
 
     names: list[Any] = precision.split(",") if precision else [*PRECISIONS[device]]
     for name in names:
         if name not in PRECISIONS[device]:
             raise InputError("--precision", name, f"{', '.join(PRECISIONS[device])} on {device}")
-    if compare and as_json:
-        raise InputError("--compare", "--json beside it", "the table, which the ratios stand in")
-    earlier = read_benchmark(compare) if compare else {}
     work = Work(system, size, batch, posts, repeats, threads, device, backend)
-    parts = {"training": training, "growth": growth, "profile": profile}
+    parts = {"training": training, "growth": growth}
     found = run(work, names, common.progress, moments=moments, **parts)
-    common.print_result(found, as_json, lambda _: print("\n".join(benchmark_table(found, earlier))))
+    common.print_result(found, as_json, lambda _: print("\n".join(benchmark_table(found))))

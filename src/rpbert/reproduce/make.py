@@ -48,26 +48,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be reproduced.
-
-    Attributes:
-        data: data folders, each with train, dev and test splits.
-        relations: Task#1's posts where `data` has none, and then Table 3's test posts too.
-        only: names of the rows that are run; empty for all.
-        epochs, posts: for a quick pass, in place of the settings' and of all posts.
-        by: what tells posts whose image adds, in place of what the table says.
-    """
+    """What is to be reproduced."""
 
     table: str
-    data: Sequence[Path]
+    data: Sequence[Path]  # folders with train, dev and test splits
     output: Path
     shared: SharedSettings
     seeds: int = 1
-    relations: Path | None = None
-    only: Sequence[str] = ()
-    epochs: int | None = None
-    posts: int | None = None
-    by: Grouping | None = None
+    relations: Path | None = None  # Task#1's posts where `data` has none; Table 3's test posts too
+    only: Sequence[str] = ()  # names of the rows that are run; empty for all
+    epochs: int | None = None  # for a quick pass, in place of the settings'
+    posts: int | None = None  # for a quick pass, in place of all
+    by: Grouping | None = None  # in place of what the table says
 
 
 @dataclass
@@ -92,15 +84,8 @@ class DataSet:
 
 def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
     """Do the runs that are missing, and write DIR/TABLE.md, .json and .png from all that are done.
-
-    Args:
-        note: called with each line of progress.
-
-    Raises:
-        InputError: the request names what is not there, DIR cannot be written, or holds runs of
-            other settings.
-        KeyboardInterrupt: stopped; the same request resumes.
-    """
+    `note` takes each line of progress. Raises InputError: the request names what is not there, or
+    DIR holds runs of other settings; KeyboardInterrupt: stopped, and the same request resumes."""
     table = _table(request)
     check_writable(request.output, "DIR")
     sets = [_opened(request, table, path) for path in request.data]

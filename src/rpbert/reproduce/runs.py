@@ -64,12 +64,8 @@ class PostScores:
         self, measure: Measure, by: Grouping, reference: PostScores | None
     ) -> NDArray[np.float64]:
         """Numerators and denominators of a measure for each post; zeros where it is not of it.
-
         Posts are grouped by their labels, or, also where there are none, by the r of `reference`,
-        RpBERT's scores of the same posts.
-
-        Shape: (posts, 2), and (posts, 2 k) for a mean of k ratios.
-        """
+        RpBERT's scores of the same posts. Shape: (posts, 2), (posts, 2 k) for k ratios."""
         # F1 is 2 · correct to gold + predicted.
         counts = np.array(self.entities, dtype=np.float64).reshape(-1, 3)
         f1 = np.stack([2 * counts[:, 2], counts[:, 0] + counts[:, 1]], axis=1)
@@ -89,10 +85,7 @@ class PostScores:
 
     def _relation_f1(self, of: bool) -> NDArray[np.float64]:
         """2 · correct, gold + predicted of "image adds", or of "image doesn't add", of posts with a
-        label and a usable image.
-
-        Shape: (posts, 2).
-        """
+        label and a usable image. Shape: (posts, 2)."""
         rows = np.zeros((len(self.image), 2))
         known = zip(self.gold_relation, self.relation, self.image, strict=True)
         for row, (gold, r, image) in zip(rows, known, strict=True):
@@ -148,12 +141,8 @@ class Run:
             raise InputError(path, "scores of other posts", now, hint)
 
     def run(self) -> None:
-        """Train and score, as far as that is not done yet.
-
-        Raises:
-            InputError: the settings do not suit the data, or weights cannot be loaded.
-            KeyboardInterrupt: stopped; the next call resumes.
-        """
+        """Train and score, as far as that is not done yet. Raises InputError: the settings do not
+        suit the data; KeyboardInterrupt: stopped, and the next call resumes."""
         if self.trained is None:
             begun = (self.folder / "config.yaml").exists()
             result = train(self.settings, self.folder, resume=begun)

@@ -53,10 +53,7 @@ class SharedSettings(PresetSettings):
 
 def load_shared(path: Path | None, overrides: Sequence[str] = ()) -> SharedSettings:
     """Read the settings that all rows share; without a file, those of ``paper.yaml``.
-
-    Raises:
-        InputError: the file is missing, or a key or value is not accepted.
-    """
+    Raises InputError: the file is missing, or a key or value is not accepted."""
     given = read_yaml(path) if path else dict(PAPER)
     return parse_with_overrides(SharedSettings, given, overrides, path or "the paper's settings")
 
@@ -72,12 +69,8 @@ def run_settings(
     train: Sequence[Post],
     changes: Mapping[str, Any],
 ) -> RunSettings:
-    """The run of a row; the evidence of the `train` posts decides which kind it takes.
-
-    Raises:
-        CannotRun: encoder or evidence of the system cannot be had.
-        InputError: the shared settings have what tells rows apart.
-    """
+    """The run of a row; the evidence of the `train` posts decides which kind it takes. Raises
+    CannotRun: encoder or evidence cannot be had; InputError: settings tell what rows tell."""
     entry = SYSTEMS[row.system]
     fields = entry.system.Options.model_fields
     own = {**shared.systems.get(row.system, {})}

@@ -94,11 +94,8 @@ def row_result(
     references: Mapping[int, PostScores],
     paper_set: str | None,
 ) -> RowResult:
-    """The figures of a row from its finished runs and those of the row it is compared with.
-
-    Args:
-        references: scores of RpBERT with the soft gate, by seed.
-    """
+    """The figures of a row from its finished runs and those of the row it is compared with;
+    `references` are scores of RpBERT with the soft gate, by seed."""
     trained = [run.trained or {} for run in runs]
     # Published weights are what the rows of vision-and-language models stand for.
     published = "the rest random" not in trained[0]["initial_weights"]
