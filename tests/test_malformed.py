@@ -146,13 +146,11 @@ def test_training_and_scoring_leave_faulty_rows_out_and_say_so(
 
 
 def test_relations_of_other_data_leave_faulty_rows_out_and_say_so(tmp_path: Path) -> None:
-    row = {"text": "RT", "relation": 1}
-    rows = [{"id": str(i), "image": f"data/images/{i}.jpg", **row} for i in range(3)]
-    relations = jsonl(tmp_path / "relations.jsonl", [rows[0], {"id": "x"}, rows[1]])
+    row = {"text": "RT", "relation": 1, "image": "data/images/0.jpg"}
+    relations = jsonl(tmp_path / "r.jsonl", [{"id": "0", **row}, {"id": "x"}, {"id": "1", **row}])
     path = data_folder(tmp_path / "data")
-    lenient = DataSettings(path=path, relations=relations, lenient=True)
-    supply = relation_posts(
-        lenient, made_posts(), "joined", tiny("rpbert").collator().evidence, seed=0
-    )
+    given = DataSettings(path=path, relations=relations, lenient=True)
+    reader = tiny("rpbert").collator().evidence
+    supply = relation_posts(given, made_posts(), "joined", reader, seed=0)
     assert [post.id for post in supply.known] == ["0", "1"]
     assert "labels (2 posts); data.lenient: 1 faulty row" in supply.description

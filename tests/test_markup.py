@@ -1,4 +1,4 @@
-"""Predictions as HTML and for displaCy."""
+"""Predictions as HTML."""
 
 from __future__ import annotations
 
@@ -57,9 +57,3 @@ def test_a_post_that_looks_like_html_is_shown_as_text() -> None:
 def test_any_text_comes_back(text: str) -> None:
     plain = Prediction("1", text, [], None, "none")
     assert Reader(plain._repr_html_()).text == f"{text}no image"
-
-
-def test_displacy_is_given_text_offsets_and_labels() -> None:
-    drawn = POST.to_displacy()
-    found = [(drawn["text"][e["start"] : e["end"]], e["label"]) for e in drawn["ents"]]
-    assert found == [(entity.text, entity.label) for entity in ENTITIES]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 import pytest
@@ -17,6 +16,8 @@ from tests.conftest import NAMES, tiny
 from tests.families import TEXT_FAMILIES
 from tests.soak import Soak
 
+RANGES = [(0xD800, 0xE000), (0x300, 0x370)]
+"""Of surrogates and of combining marks."""
 EMOJI = ["👩\u200d👩\u200d👧\u200d👦", "👍🏽", "🏴\u200d☠️", "🇫🇷", "1️⃣", "❤️", "🏳️\u200d🌈", "☺︎", "😀"]
 WORDS = ["RT", "@Ada_L", "#NBA", "Kevin", "Love", "https://t.co/x", "don't", "all-time", "$AAPL"]
 WORDS += ["नमस्ते", "שלום", "مرحبا", "你好世界", "ﬁn", "Å", "A\u030a", "ẞ", "İ", "ǆ", "ΣΑΣ", "¼", "٣"]
@@ -24,30 +25,16 @@ SPACES = " \t\n\r\v\f\x1c\x85\u00a0\u1680\u2003\u2028\u2029\u202f\u3000"
 SIGNS = "\0\x01\x1b\x7f\u00ad\u200b\u200d\u200e\u202e\u2066\ufe0f\ufeff\ufffd\uffff\U000e0041"
 
 
-def anything(draw: random.Random) -> str:
-    """A character of the whole range, surrogates and noncharacters among them."""
-    return chr(draw.randrange(draw.choice((0x80, 0x800, 0x10000, 0x110000))))
-
-
-DRAWN: dict[str, Callable[[random.Random], str]] = {
-    "any": anything,
-    "surrogate": lambda draw: chr(draw.randrange(0xD800, 0xE000)),
-    "emoji": lambda draw: draw.choice(EMOJI),
-    "word": lambda draw: draw.choice(WORDS) + draw.choice(" ,'"),
-    "space": lambda draw: draw.choice(SPACES),
-    "sign": lambda draw: draw.choice(SIGNS),
-    "mark": lambda draw: chr(draw.randrange(0x300, 0x370)),
-}
-
-
 def text_of(draw: random.Random) -> str:
-    """A text of one kind of character or of all, mostly short; one in a hundred has 10,000."""
-    kinds = draw.choice([[kind] for kind in DRAWN] + [list(DRAWN)] * 7)
+    """A text of one kind of sign or of all, mostly short; one in a hundred has 10,000 of them."""
+    # Of the whole range, surrogates and noncharacters among them.
+    any_sign = [chr(draw.randrange(2 ** draw.choice((7, 11, 16, 20)))) for _ in range(60)]
+    surrogates, marks = ([chr(draw.randrange(a, b)) for _ in range(60)] for a, b in RANGES)
+    words = [word + draw.choice(" ,'") for word in WORDS]
+    kinds = [any_sign, surrogates, marks, words, EMOJI, list(SPACES), list(SIGNS)]
+    mixed = [sign for kind in kinds for sign in draw.choices(kind, k=40)]
     length = draw.choice([0, 1, 2, 5, 20, 60]) if draw.random() < 0.99 else 10_000
-    parts: list[str] = []
-    while sum(map(len, parts[-60:])) + max(0, len(parts) - 60) < length:
-        parts.append(DRAWN[draw.choice(kinds)](draw))
-    return "".join(parts)[:length]
+    return "".join(draw.choices(draw.choice([*kinds, *[mixed] * 7]), k=length))[:length]
 
 
 def finder(system: str, marks: str) -> Tagger:
@@ -55,8 +42,7 @@ def finder(system: str, marks: str) -> Tagger:
     model = tiny(system)
     with torch.no_grad():
         bias = model.system.get_parameter("tagger.to_tags.bias")
-        for tag, row in model.vocabulary.tag_rows.items():
-            bias[row] = {"O": -1.0, "B": 0.5, "I": 0.6}[tag[0]]
+        bias += torch.tensor([{"O": -1.0, "B": 0.5, "I": 0.6}[t[0]] for t in model.vocabulary.tags])
     object.__setattr__(model.vocabulary, "marks", marks)
     return Tagger(model, "cpu")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import torch
 import yaml
 
 from rpbert.config.model import Settings, TaggerSettings
@@ -17,10 +16,8 @@ from rpbert.config.run import RunSettings, load_run
 from rpbert.errors import InputError
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.models.rpbert import RpBertOptions
-from rpbert.modules.gates import Propagation
 from rpbert.reproduce.rows import ROWS
 from rpbert.reproduce.settings import load_shared, run_settings
-from rpbert.types import VisualTokens
 from tests.conftest import made_posts
 
 ROOT = Path(__file__).parents[2]
@@ -75,14 +72,8 @@ def test_the_authors_presets_are_their_programs(
     assert isinstance(options, RpBertOptions)
     kept = options.tagger
     assert (kept.lstm_hidden, kept.lstm_layers, kept.dropout) == lstm
-    propagation = Propagation(**options.propagation.model_dump())
-    score = torch.tensor([[0.5]], requires_grad=True)
-    tokens = VisualTokens(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2) > 0, torch.zeros(2, 4))
-    scaled = propagation(tokens, score)
-    assert (scaled.scale is not None) == (acts == "after_norm")
-    assert (scaled.values[0, 0, 0, 0] == 0.5) == (acts == "before_norm")
-    share = scaled.values if scaled.scale is None else scaled.scale
-    assert share.requires_grad == (not detached)
+    assert options.propagation.acts == acts
+    assert options.propagation.gradient_from == (1 if detached else 0)
     over = load_run(written(tmp_path, preset=preset, model={**model, "gate": "none"}))
     assert over.model["gate"] == "none"
     other = load_run(written(tmp_path, preset=preset))  # a biLSTM-CRF has no gate

@@ -133,8 +133,8 @@ def test_folders_that_cannot_be_read(tmp_path: Path, names: str, split: str, fou
     folder_of(tmp_path, dict.fromkeys(names.split(), SMALL))
     with pytest.raises(InputError, match=re.escape(f"{tmp_path}: found {found}")):
         read(tmp_path, split)
+    folder_of(tmp_path, {"posts.csv": ""})
     for name, of in (("nowhere", "nothing"), ("posts.csv", r"ends in '\.csv'")):
-        folder_of(tmp_path, {"posts.csv": ""})
         with pytest.raises(InputError, match=of):
             open_data(tmp_path / name)
 
@@ -146,13 +146,6 @@ TRC = (
 
 
 DAMAGE = ("rewritten", "shifted", "damaged")
-
-
-def trc_folder(root: Path, rows: list[str], tweets: dict[str | int, str]) -> Path:
-    text = "\r\n".join([TRC, *rows]) + "\r\n"
-    folder_of(root, {"labels.csv": text, "images/11.png": ""})
-    jsonl(root / "tweets.jsonl", ({"id": id, "text": text} for id, text in tweets.items()))
-    return root
 
 
 def test_relation_labels_are_joined_with_the_users_tweets(tmp_path: Path) -> None:
@@ -167,7 +160,13 @@ def test_relation_labels_are_joined_with_the_users_tweets(tmp_path: Path) -> Non
     ]
     tweets: dict[str | int, str] = {11: "eleven", "12": "twelve", "10": "ten", 10: "again"}
     tweets |= {"6.92E+17": "never joined", "99": "alone"}
-    folder = trc_folder(tmp_path, rows, tweets)
+    folder = folder_of(tmp_path, {"labels.csv": "\r\n".join([TRC, *rows, ""]), "images/11.png": ""})
+    with pytest.raises(InputError, match=r"no tweets\.jsonl beside labels\.csv"):
+        read(folder, "train")
+    jsonl(folder / "tweets.jsonl", [{"id": "99", "text": "alone"}])
+    with pytest.raises(InputError, match=r"tweets\.jsonl: found none of the 4 ids"):
+        read(folder, "train")
+    jsonl(folder / "tweets.jsonl", ({"id": id, "text": text} for id, text in tweets.items()))
     posts, quirks = read(folder, "train")
     assert [(post.id, post.text, post.relation, post.image) for post in posts] == [
         ("10", "ten", 0.0, folder / "images" / "10.jpg"),
@@ -203,12 +202,3 @@ def test_the_published_labels_in_full(shared: Path, tmp_path: Path) -> None:
     assert len(kept) == 4471 - len(lost)
     share = sum(post.relation == 0 for post in train + test) / len(kept)
     assert share == pytest.approx(0.558, abs=0.001)
-
-
-def test_labels_and_tweets_that_do_not_meet_are_refused(tmp_path: Path) -> None:
-    folder = trc_folder(tmp_path, ["10,0,0,0,0,0,1"], {"11": "x"})
-    with pytest.raises(InputError, match=r"tweets\.jsonl: found none of the 1 ids"):
-        read(folder, "train")
-    (folder / "tweets.jsonl").unlink()
-    with pytest.raises(InputError, match=r"no tweets\.jsonl beside labels\.csv"):
-        read(folder, "train")

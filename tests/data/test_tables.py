@@ -72,14 +72,12 @@ def test_a_row_with_several_images(tmp_path: Path, suffix: str) -> None:
 
 
 def test_images_as_other_tools_write_them(tmp_path: Path) -> None:
-    images = [{"bytes": b"jpeg", "path": None}, {"bytes": None, "path": "a.jpg"}, None]
-    rows = [{"id": str(i), "text": "x", "image": im} for i, im in enumerate(images)]
+    held = [{"bytes": bytes([i]), "path": None} for i in range(200)]  # more than at once
+    images = [*held, {"bytes": None, "path": "a.jpg"}, None]
+    rows = [{"id": i, "text": "x", "image": image} for i, image in enumerate(images)]
     posts, _ = read(table(tmp_path / "posts.parquet", rows))
-    assert [post.image for post in posts] == [b"jpeg", tmp_path / "a.jpg", None]
-    many = [bytes([i % 256]) for i in range(200)]  # more than are held at once
-    rows = [{"id": i, "text": "x", "image": image} for i, image in enumerate(many)]
-    posts, _ = read(table(tmp_path / "test.parquet", rows), "test")
-    assert [(post.id, post.image) for post in posts] == [(str(i), im) for i, im in enumerate(many)]
+    expected = [*(image["bytes"] for image in held), tmp_path / "a.jpg", None]
+    assert [post.image for post in posts] == expected
     (post,), quirks = read(jsonl(tmp_path / "x.jsonl", [{"id": "1", "text": "x", "image": ""}]))
     assert post.image is None
     assert kinds(quirks) == [(1, "empty image")]
@@ -99,36 +97,29 @@ def test_faulty_rows_are_told_and_the_others_read(tmp_path: Path) -> None:
     left_out = LeftOut()
     for fault in faults:
         left_out(fault)
-    line = str(left_out)  # the first three faults in one line
-    assert line.startswith("5 faulty rows")
-    assert [str(f.where) in line for f in faults] == [True] * 3 + [False] * 2
-    assert line.endswith("…")
+    assert [str(f.where) in str(left_out) for f in faults] == [True] * 3 + [False] * 2
     places = [str(fault.where).removeprefix(f"{tmp_path}/") for fault in faults]
     assert places == ["x.jsonl:2", "x.jsonl:3", "x.jsonl:4", "x.jsonl:5", "x.parquet:2"]
 
 
-@pytest.mark.parametrize(
-    ("length", "end"),
-    [(LINE_LIMIT, b"\r\n"), (LINE_LIMIT, b""), (LINE_LIMIT + 1, b"\n"), (3 * LINE_LIMIT, b"")],
-)
-def test_a_line_up_to_the_limit_is_read(tmp_path: Path, length: int, end: bytes) -> None:
-    (tmp_path / "x").write_bytes(b"a\n" + b"b" * length + end)
+def test_a_line_up_to_the_limit_is_read(tmp_path: Path) -> None:
+    lengths = (LINE_LIMIT, LINE_LIMIT + 1, 3 * LINE_LIMIT, 1)
+    content = b"\r\n".join(b"b" * length for length in lengths)
+    (tmp_path / "x").write_bytes(content)
     faults: list[InputError] = []
-    found = lines_of(tmp_path / "x", ReadLog(fault=faults.append))
-    lines = [(number, len(line)) for number, line in found]
-    assert lines == [(1, 1)] + [(2, length)] * (length == LINE_LIMIT)
-    assert len(faults) == (length > LINE_LIMIT)
+    lines = lines_of(tmp_path / "x", ReadLog(fault=faults.append))
+    assert [(number, len(line)) for number, line in lines] == [(1, LINE_LIMIT), (4, 1)]
+    assert len(faults) == 2
 
 
 def test_the_splits_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
     for name, split in {"train": "train", "valid": "dev", "test": "test", "posts": "all"}.items():
         path = jsonl(tmp_path / f"{name}.jsonl", [{"id": name, "text": "#NBA"}, {"id": "2"}])
         assert open_data(path).splits == (split,)
-        for style, words in (("joined", ("#NBA",)), ("apart", ("#", "NBA"))):
-            posts = open_data(path, SPLITTERS[style]).read(split)
-            assert next(posts).words == words
-            with pytest.raises(InputError, match=rf"{name}\.jsonl:2"):
-                next(posts)  # rows are read one after the other
+        posts = open_data(path, SPLITTERS["apart"]).read(split)
+        assert next(posts).words == ("#", "NBA")
+        with pytest.raises(InputError, match=rf"{name}\.jsonl:2"):
+            next(posts)  # rows are read one after the other
     (tmp_path / "valid.jsonl").unlink()
     table(tmp_path / "dev.parquet", [{"id": "valid", "text": "y"}])
     source = open_data(tmp_path)
@@ -179,32 +170,36 @@ def test_what_entities_make_of_tags_and_words(tmp_path: Path) -> None:
 
 
 TAGGED = {"id": "1", "text": "RT Ada in Como", "tokens": ["RT", "Ada", "in", "Como"]}
-WRONG: list[tuple[dict[str, Any], str]] = [
-    *(({"id": id}, f"id {id!r}") for id in (None, "", True)),
+WRONG: dict[str, list[tuple[Any, str]]] = {
+    "id": [(None, "id None"), ("", "id ''"), (True, "id True")],
+    "text": [(5, "text 5")],
+    "tokens": [(5, "tokens 5"), (["Como", "RT"], "token 2, 'RT'")],
+    "tags": [(["O"], "1 tags for 4"), (["PER"] * 4, "the tag 'PER'")],
+    "relation": [(2, "2"), (-1, "-1"), (True, "True"), (10**400, "1000"), (math.nan, "nan")],
+    "image": [
+        (5, "image 5"),
+        ({"url": "x.jpg"}, "image {'url'"),
+        ({"bytes": "a", "path": None}, "image bytes 'a'"),
+        (["a"] * 17, "17 images"),
+        (["a", "../x"], "the image"),
+        ("http://t.co/x", "the image"),
+    ],
+    "caption": [(5, "caption 5")],
+    "entities": [
+        ({}, "entities {}"),
+        ([5], "entity 5"),
+        ([span(0, 99)], "0 to 14"),
+        ([span(3, 3)], "entity"),
+        ([span([0], {})], "entity"),
+        ([span(3, 5)], "'Ad' at 3 to 5"),
+        ([span(3, 9), span(7, 14)], "two entities"),
+    ],
+}
+ALONE: list[tuple[dict[str, Any], str]] = [
     ({"text": None, "tokens": None}, "neither text nor tokens"),
-    ({"text": 5}, "text 5"),
-    ({"tokens": 5}, "tokens 5"),
-    ({"tokens": ["RT", 1]}, ""),
-    ({"tokens": ["Como", "RT"]}, "token 2, 'RT'"),
-    ({"tags": ["O"]}, "1 tags for 4"),
-    ({"tags": ["PER"] * 4}, "the tag 'PER'"),
-    *(({"relation": bad}, f"relation {bad}"[:30]) for bad in (2, -1, True, 10**400, math.nan)),
     ({"relation": "1"}, "'1'"),
-    ({"image": 5}, "image 5"),
-    ({"image": {"url": "x.jpg"}}, "image {'url'"),
-    ({"image": {"bytes": "a", "path": None}}, "image bytes 'a'"),
-    ({"image": ["a"] * 17}, "17 images"),
-    *(({"image": ["a", path]}, "the image") for path in ("../x", "http://t.co/x")),
     ({"image": ["a", "b", "c"], "relation": [0, 1]}, "list of 2 beside one of 3"),
-    ({"caption": 5}, "caption 5"),
-    ({"entities": {}}, "entities {}"),
-    ({"entities": [5]}, "entity 5"),
-    ({"entities": [span(0, 99)]}, "0 to 14"),
-    ({"entities": [span(3, 3)]}, "entity"),
-    ({"entities": [span([0], {})]}, "entity"),
-    ({"entities": [span(2, 6)]}, "' Ada' at 2 to 6"),
-    ({"entities": [span(3, 5)]}, "'Ad' at 3 to 5"),
-    ({"entities": [span(3, 9), span(7, 14)]}, "two entities"),
+    *(({key: bad}, found) for key, values in WRONG.items() for bad, found in values),
 ]
 BROKEN = [
     ("{", ""),
@@ -216,7 +211,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(
-    ("line", "found"), BROKEN + [(json.dumps(TAGGED | row), found) for row, found in WRONG]
+    ("line", "found"), BROKEN + [(json.dumps(TAGGED | row), found) for row, found in ALONE]
 )
 def test_malformed_rows(tmp_path: Path, line: str, found: str) -> None:
     path = tmp_path / "posts.jsonl"
@@ -229,15 +224,13 @@ def test_malformed_rows(tmp_path: Path, line: str, found: str) -> None:
 @both_formats
 def test_a_misspelt_key_is_refused_and_an_unrelated_one_is_not(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"posts{suffix}"
-    for key, meant in {"imgae": "image", "Tokens": "tokens", "tag": "tags"}.items():
-        table(path, [{"id": "1", "text": "a", key: ["O"]}])
-        with pytest.raises(InputError, match=f"'{key}'; expected {meant};"):
-            list(read_shard(path, SPLITTERS["joined"]))
+    table(path, [{"id": "1", "text": "a", "Tags": ["O"]}])
+    with pytest.raises(InputError, match="'Tags'; expected tags;"):
+        list(read_shard(path, SPLITTERS["joined"]))
     user = "x" if suffix == ".jsonl" else date(2026, 1, 1)  # of a kind that is refused where read
-    row = {"id": "1", "text": "a", "image": None, "images_seen": 3, "user": user, "img": "y"}
-    posts, quirks = read(table(path, [row]))
+    posts, quirks = read(table(path, [{"id": "1", "text": "a", "images_seen": 3, "user": user}]))
     assert [post.text for post in posts] == ["a"]
-    assert kinds(quirks) == [(1, "unknown key")] * 3
+    assert kinds(quirks) == [(1, "unknown key")] * 2
 
 
 # An extension type may bring code along: one of Ray's loads whatever its bytes ask for.
