@@ -63,15 +63,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def png(width: int, height: int, data: bytes, text: bytes = b"", depth: int = 8) -> bytes:
-    """A PNG whose header claims this size, with any compressed pixels and text."""
-    head = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+def png(width: int, height: int, data: bytes) -> bytes:
+    """A PNG whose header claims this size, with any compressed pixels."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
-    parts = {b"IHDR": head, b"zTXt": b"a\0\0" + text, b"IDAT": data, b"IEND": b""}
-    for kind, part in parts.items():
-        if kind != b"zTXt" or text:
-            content += struct.pack(">I", len(part)) + kind + part
-            content += struct.pack(">I", zlib.crc32(kind + part))
+    for part in (b"IHDR" + head, b"IDAT" + data, b"IEND"):
+        content += struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
     return content
 
 
@@ -83,12 +80,11 @@ def endless_jpeg(scans: int) -> bytes:
 
 def bombs() -> dict[str, Callable[[], bytes]]:
     """Small files that claim or unpack to far more than they are, and what is no image at all."""
-    data, zeros = zlib.compress(bytes(1000)), zlib.compress(bytes(100_000_000), 9)
+    zeros = zlib.compress(bytes(100_000_000), 9)
     gif = encoded(picture(1).quantize(8), "GIF")
     return {
-        "PNG of 2^31 by 2^31": lambda: png(2**31 - 1, 2**31 - 1, data),
+        "PNG of 2^31 by 2^31": lambda: png(2**31 - 1, 2**31 - 1, zeros),
         "PNG just above the limit": lambda: png(8_001, 8_000, zeros),
-        "PNG with 100 MB of text": lambda: png(9, 9, b"", zeros),
         "JPEG of 1,000 scans": lambda: endless_jpeg(1_000),
         "GIF of 65,535 by 65,535": lambda: gif[:6] + b"\xff" * 4 + gif[10:],
         "nothing": lambda: b"",

@@ -25,7 +25,6 @@ from rpbert.data.images import (
 )
 from rpbert.errors import InputError
 from tests.hostile import bombs, encoded, endless_jpeg, png
-from tests.hostile import images as mutated_images
 
 
 def picture(width: int = 96, height: int = 64) -> Image.Image:
@@ -174,7 +173,6 @@ def test_what_is_too_large_or_denied_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pixels_of(load_image(endless_jpeg(1))).shape == (224, 224, 3)
-    assert "scans" in refused(load_image(endless_jpeg(1000)))
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(images.BYTE_LIMIT + 1)  # sparse
     picture().save(tmp_path / "secret.jpg")
@@ -202,14 +200,6 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     refused(load_image(closed))
     with pytest.raises(InputError, match="str"):
         load_image("photo.jpg")  # type: ignore[arg-type]
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow remarks on damaged EXIF blocks
-def test_mutated_files_never_raise() -> None:
-    loaded = [load_image(content, size=32) for content in mutated_images(1000)]
-    for image in loaded:
-        assert (image.pixels is not None) == (image.status == "used") == (image.reason == "")
-    assert {image.status for image in loaded} == {"used", "unreadable"}
 
 
 def test_normalisation_by_the_formula() -> None:
