@@ -42,7 +42,8 @@ def finder(system: str, marks: str) -> Tagger:
     model = tiny(system)
     with torch.no_grad():
         bias = model.system.get_parameter("tagger.to_tags.bias")
-        bias += torch.tensor([{"O": -1.0, "B": 0.5, "I": 0.6}[t[0]] for t in model.vocabulary.tags])
+        of = [{"O": -1.0, "B": 0.5, "I": 0.6}[tag[0]] for tag in model.vocabulary.tags]
+        bias.add_(torch.tensor(of))
     object.__setattr__(model.vocabulary, "marks", marks)
     return Tagger(model, "cpu")
 

@@ -55,9 +55,8 @@ STEREO = {"save_all": True, "append_images": [Image.new("RGB", (2000, 1500))], "
     [
         (picture(), "BMP", {}, 1),
         (picture().quantize(64), "GIF", {}, 1),
-        (picture(), "WEBP", {"quality": 95}, 16),
+        (picture(), "WEBP", {"quality": 95, "exif": b"Exif\0\0no TIFF at all"}, 16),
         (picture(), "JPEG", {"quality": 98, "progressive": True}, 8),
-        (picture(), "JPEG", {"quality": 98, "exif": b"Exif\0\0no TIFF at all"}, 8),
         (picture(2000, 1500), "MPO", STEREO, 8),  # two pictures
         # Large ones are reduced on the way.
         *((picture(*size), kind, {}, 4) for size in LARGE for kind in ("PNG", "JPEG")),
