@@ -1,4 +1,4 @@
-"""Hostile files, drawn by a seed or made by hand: damaged ones, images, bombs."""
+"""Hostile files: damaged ones, drawn by a seed, and bombs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -39,22 +39,6 @@ def mutated(content: bytes, draw: random.Random, pieces: Sequence[bytes], hits: 
                 del found[place:]
         found = found or bytearray(1)
     return bytes(found)
-
-
-def images(count: int, seed: int = 0) -> Iterator[bytes]:
-    """Mutated JPEG, PNG, GIF and WEBP files in turn: plain, turned, transparent, animated."""
-    draw, turned = random.Random(seed), Image.Exif()
-    turned[0x0112] = 6
-    colour, palette = picture(1, 64), picture(3, 64).quantize(16)
-    frames: dict[str, Any] = {"save_all": True, "append_images": [picture(2, 64)]}
-    whole = [
-        [encoded(colour, "JPEG", exif=turned), encoded(colour, "JPEG", progressive=True)],
-        [encoded(palette, "PNG", transparency=3), encoded(colour, "PNG", **frames)],
-        [encoded(palette, "GIF", transparency=3), encoded(palette, "GIF", **frames)],
-        [encoded(colour, "WEBP", exif=turned), encoded(colour, "WEBP", **frames)],
-    ]
-    for number in range(count):
-        yield mutated(draw.choice(whole[number % len(whole)]), draw, LENGTHS)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

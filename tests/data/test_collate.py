@@ -181,10 +181,6 @@ def test_a_word_of_any_length_takes_no_more_than_a_long_one(
     assert max(map(len, subwords._pieces)) < MAX_WORD_LENGTH
 
 
-def producers() -> int:
-    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
-
-
 def test_items_made_ahead_keep_their_order_and_an_error_its_place() -> None:
     made, taken = threading.Semaphore(0), []
 
@@ -203,10 +199,10 @@ def test_items_made_ahead_keep_their_order_and_an_error_its_place() -> None:
     assert made.acquire(timeout=30)  # of the item taken
     assert made.acquire(timeout=30)  # of the one after it
     items.close()  # type: ignore[attr-defined]
-    assert producers() == 0
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
     assert len(taken) <= 4
     items = ahead(numbers(1))
     assert next(items) == 0
     with pytest.raises(ValueError, match="at the end"):
         next(items)
-    assert producers() == 0
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())

@@ -104,9 +104,6 @@ def test_alignment_stops_at_the_first_word_not_found() -> None:
     assert align(["b", "", "c", "a", "d"], "a  bc d") == [(3, 4), (4, 4), (4, 5)]
 
 
-TEXT = "RT @ada: at #LakeComo with @bob, so e-mail me ## a@b.org"
-
-
 def posts_of(style: str, count: int) -> list[Post]:
     words = tuple(words_of(SPLITTERS[style], "RT @ada: at #LakeComo with @bob"))
     return [Post.from_words(str(i), words) for i in range(count)]
@@ -132,9 +129,10 @@ def test_raw_text_follows_the_model(style: str, other: str) -> None:
     model = tiny("bilstm_crf")
     model = replace(model, vocabulary=replace(model.vocabulary, marks=style))
     tagger = Tagger(model, "cpu")
-    assert tagger.as_post(TEXT).words == tuple(words_of(SPLITTERS[style], TEXT))
+    text = "RT @ada: at #LakeComo with @bob, so e-mail me ## a@b.org"
+    assert tagger.as_post(text).words == tuple(words_of(SPLITTERS[style], text))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tagger.predict_batch([TEXT] * 40)
+        tagger.predict_batch([text] * 40)
     with pytest.warns(SplittingWarning):
         Tagger(model, "cpu").predict_batch(posts_of(other, 40))
