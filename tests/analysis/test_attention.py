@@ -154,13 +154,6 @@ def test_without_image_or_without_rpbert_there_is_no_attention() -> None:
     assert text_only.attention is None
 
 
-def test_a_post_without_words() -> None:
-    found = explain(tagger_of("soft"), Post.from_words("empty", (), image=picture(1)))
-    assert found.attention is not None
-    assert found.attention.shape[0] == 0
-    assert (found.s_tv, found.s_tv_per_word) == (0.0, 0.0)
-
-
 def test_r_is_a_share_and_of_a_system_with_images() -> None:
     for relation in (-0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="between 0 and 1"):

@@ -6,27 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.analysis.summary import EntityError, Outcome, entity_errors, outcome
+from rpbert.analysis.summary import Outcome, entity_errors, outcome
 from rpbert.data.labels import Span, strict_spans
 
 P, L, O = ("PER", 0, 2), ("LOC", 4, 5), ("ORG", 8, 10)  # noqa: E741
-ERRORS: list[tuple[list[Span], list[tuple[str, Span | None, Span | None]]]] = [
-    ([P, L, O], []),
-    ([("ORG", 0, 2), L, O], [("type", P, ("ORG", 0, 2))]),
-    ([("PER", 1, 2), L, ("ORG", 8, 12)],
-     [("boundary", P, ("PER", 1, 2)), ("boundary", O, ("ORG", 8, 12))]),
-    ([("MISC", 6, 7), L, P], [("spurious", None, ("MISC", 6, 7)), ("missed", O, None)]),
-    # One gold entity cut in two: it meets one of them, the other is spurious.
-    ([("PER", 0, 1), ("PER", 1, 2), L, O],
-     [("boundary", P, ("PER", 0, 1)), ("spurious", None, ("PER", 1, 2))]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("found", "expected"), ERRORS)
-def test_every_difference_has_its_name(
-    found: list[Span], expected: list[tuple[str, Span | None, Span | None]]
-) -> None:
-    assert entity_errors([P, L, O], found) == [EntityError(*error) for error in expected]  # type: ignore[arg-type]
 
 
 tags = st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]), max_size=8)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rpbert.analysis import explain_batch
 from rpbert.config.reading import read_yaml
@@ -103,8 +102,7 @@ def test_table_6_is_what_evaluate_says_of_each_run(
         json.dumps(result.to_dict())
     )
     assert (output / "table6.md").read_text() == render(result)
-    with Image.open(output / "table6.png") as image:
-        assert image.width > 200
+    assert (output / "table6.png").read_bytes()[:4] == b"\x89PNG"
     (of_data,) = result.data
     assert [row.row for row in of_data.rows] == ["rpbert-soft", "rpbert-none"]
     assert of_data.groups == "the labels of 8"
@@ -203,17 +201,10 @@ def test_a_folder_takes_more_rows_and_no_other_settings_or_posts(
     result = reproduce(replace(quick, only=("rpbert-soft",)), print)
     (of_data,) = result.data
     assert [row.skip_reason for row in of_data.rows] == ["", ""]
-    assert (tmp_path / "table6.md").read_text() == render(result)
     assert (of_data.train, of_data.test) == (5, 5)
     assert result.settings["training"]["epochs"] == 1  # and not the two of the settings
-    run = run_of(tmp_path, "rpbert-soft")
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
     with pytest.raises(InputError, match=r"data: posts"):
         reproduce(replace(quick, posts=None), print)
-    (copy / "relations.tsv").rename(copy / "away")
-    with pytest.raises(InputError, match=r"test\.json: found scores of other posts"):
-        reproduce(quick, print)
-    (copy / "away").rename(copy / "relations.tsv")
     posts = (copy / "test.txt").read_text().split("\n\n")
     (copy / "test.txt").write_text("\n\n".join(posts[:4]) + "\n")
     with pytest.raises(InputError, match=r"test\.json: found scores of other posts"):

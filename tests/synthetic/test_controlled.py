@@ -9,12 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import chi2_contingency  # type: ignore[import-untyped]
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
@@ -24,8 +22,6 @@ from rpbert.errors import InputError
 from rpbert.synthetic.controlled import (
     ALL_CUES,
     CUES,
-    LABELS,
-    PHRASES,
     TITLE,
     MadePost,
     Options,
@@ -160,22 +156,6 @@ def test_a_clue_stands_in_the_text_exactly_where_it_is_said_to(many: list[MadePo
         clues = {token.word.lower() for token in post.tokens if token.tag == "O"} & ALL_CUES
         assert bool(clues) == post.clue
         assert not clues or post.label is None or clues <= set(CUES[post.label])
-
-
-def test_an_ambiguous_name_says_nothing_of_its_type(many: list[MadePost]) -> None:
-    """Chi-square test of independence over the table of names and types."""
-    unclued = [post for post in many if post.relation and not post.clue]
-    names = sorted({"".join(filter(str.isalnum, n.lower())) for n in PHRASES["ambiguous_names"]})
-    table = np.zeros((len(names), 4))
-    for post in unclued:
-        assert post.label is not None
-        name = next(str(e["text"]) for e in post.entities() if len(e["could_be"]) > 1)
-        letters = "".join(filter(str.isalnum, name.lower()))
-        table[names.index(letters), LABELS.index(post.label)] += 1
-    assert table.sum() == pytest.approx(0.44 * len(many) * 0.65, abs=2)
-    assert sum(post.label is None for post in many) == pytest.approx(0.05 * len(many), abs=3)
-    assert (table.sum(axis=1) > 0).all()
-    assert chi2_contingency(table).pvalue > 0.001
 
 
 def _guessed(posts: list[MadePost], truths: list[Any]) -> float:
