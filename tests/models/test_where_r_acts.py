@@ -106,8 +106,8 @@ def test_every_place_is_a_plain_loop(acts: str, r: float) -> None:
 
 def plain(bert: Any, text: Vector, image: Vector, acts: str, r: float) -> Vector:
     """The second pass over one post, its text states (Eq. 1, 3)."""
-    places = ("before_norm", "after_norm", "attention")
-    before, after, weight = (r if acts == place else 1.0 for place in places)
+    before, weight = (r if acts == place else 1.0 for place in ("before_norm", "attention"))
+    after = 1.0 if acts == "before_norm" else r
     tables, n, m = bert.embeddings, len(text), len(image)
     segments = numbers(tables.token_type_embeddings.weight)
     positions = numbers(tables.position_embeddings.weight)

@@ -128,7 +128,9 @@ def test_what_r_lets_through_and_when_its_gradient_passes() -> None:
     every = r[:, :, None].expand(2, 2, 3)
     assert torch.equal(Propagation()(image, r).scale, every)  # Eq. 3
     assert Propagation()(image, r).scale.requires_grad
-    assert torch.equal(Propagation("attention")(image, r).weight, every)
+    closing = Propagation("attention")(image, r)
+    assert torch.equal(closing.weight, every)
+    assert torch.equal(closing.scale, every)
     for start, progress in ((0, None), (0, 0), (0.5, None), (0.5, 0.4), (0.5, 0.5), (1, 1)):
         propagation = Propagation(gradient_from=start)
         if progress is not None:

@@ -36,8 +36,8 @@ class PropagationSettings(Settings):
     """How r acts on the image and on training."""
 
     acts: Literal["after_norm", "before_norm", "attention"] = "after_norm"
-    """What R scales: what the first layer reads of the image, the projected blocks before LayerNorm
-    (which scales R away), or the attention to the image."""
+    """What R scales: what the first layer reads of the image; the projected blocks before LayerNorm,
+    which scales R away; or what the first layer reads and all attention to it."""
     floor: float = Field(0.0, ge=0, lt=1)
     """The share of the image that r = 0 lets through: R = floor + (1 - floor) r; 0 is Eq. 3."""
     gradient_from: float = Field(0.0, ge=0, le=1)

@@ -126,8 +126,10 @@ def after_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
 
 
 def in_attention(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """R times the weight of the tokens in every attention: log R is added to their scores."""
-    return image._replace(weight=share)
+    """As `after_norm`, and R times the weight of the tokens in every attention: log R is added to
+    their scores. So the image fades in from r = 0, where `after_norm` has a step: a token that is
+    read as almost 0 still takes its share of every softmax."""
+    return image._replace(scale=share, weight=share)
 
 
 ACTS: dict[str, Callable[[VisualTokens, Tensor], VisualTokens]] = {
