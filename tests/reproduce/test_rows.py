@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.models import SYSTEMS
+from rpbert.config.run import TrainingSettings
+from rpbert.models import SYSTEMS, parse_options
 from rpbert.reproduce.rows import FUDAN, ROWS, SNAP, TABLES, TRC, paper_set
+from rpbert.reproduce.settings import load_shared, run_settings
+from tests.conftest import made_posts
 
 # The first cell of each row in the paper, without its markup and signs.
 PRINTED = {
@@ -72,3 +75,26 @@ def test_a_folder_is_known_by_its_name() -> None:
     for name, known in names.items():
         assert paper_set(Path(name)) == known
     assert paper_set(Path("made")) is None
+
+
+def test_a_row_is_trained_as_its_authors_did_and_else_by_table_2() -> None:
+    shared, table_2 = load_shared(None), TrainingSettings()
+    for row in ROWS.values():
+        chosen = run_settings(row, shared, {"path": "posts"}, made_posts(), {})
+        options, training = parse_options(chosen.model), chosen.training
+        if row.system == "umt":  # run_mtmner_crf.py of its authors
+            assert options.encoder is not None
+            assert options.encoder.pretrained == "bert-base-cased"
+            assert (training.epochs, training.batch_size, training.warmup) == (24, 32, 0.1)
+            assert training.tagging.encoder == training.tagging.head == 5e-5
+            assert training.tagging.visual == 0
+        else:
+            assert training == table_2, row.name
+
+
+def test_a_file_of_settings_may_train_a_system_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text("training: {epochs: 3}\nsystems: {bilstm_crf: {training: {batch_size: 5}}}\n")
+    chosen = run_settings(ROWS["bilstm_crf"], load_shared(path), {"path": "posts"}, [], {"seed": 7})
+    training = chosen.training
+    assert (training.epochs, training.batch_size, training.seed) == (3, 5, 7)
