@@ -1,8 +1,9 @@
-"""F1 against the share of irrelevant images, from a table of `rpbert reproduce` over several data sets.
+"""F1 against the share of irrelevant images, from a table of `rpbert reproduce`.
 
     python scripts/curve.py DIR/gates.json CURVE.png
 
-Data sets are named by the share, such as ``harder-75``; a line for each row, mean and sd of its seeds.
+Its data sets are named by the share, such as ``harder-75``; a line for each row, with the mean and
+sd of its seeds.
 """
 
 from __future__ import annotations
