@@ -69,6 +69,7 @@ def test_weights_of_another_kind_are_refused(system: str, tmp_path: Path) -> Non
     [
         *((s, {"hiden_size": 16}) for s in SYSTEMS),
         ("uniter", {"num_hidden_layers": 0}),
+        ("vilbert", {"bi_num_attention_heads": 3}),
         *(("vilbert", {"co_layers": layers}) for layers in (0, 7)),
         *(("lxmert", {"x_layers": layers}) for layers in (0, 7)),
     ],
