@@ -13,7 +13,6 @@ from tests.families import published
 from tests.training_runs import data_folder, settings
 
 IN_PART = {
-    "encoder.bert.embeddings.token_type_embeddings.weight",  # of VL-BERT, with one row more
     "encoder.model.embeddings.visual_token_type_embeddings.weight",  # copies of the text's
     "encoder.model.embeddings.visual_position_embeddings.weight",
 }

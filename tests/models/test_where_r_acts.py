@@ -83,16 +83,19 @@ def test_before_the_norm_a_tenth_is_most_of_the_image() -> None:
     assert (tenth - none).norm() / (whole - none).norm() > 0.5
 
 
-def test_weighted_attention_opens_from_text_alone_without_a_jump() -> None:
-    model = made("bert", "attention")
+def test_the_image_fades_in_from_text_alone() -> None:
+    """Where R scales the input alone, 16 tokens that are almost 0 are a step."""
+    model = made("bert", "after_norm")
     none, whole = (states(model, r)[1] for r in (0.0, 1.0))
     far = [float((states(model, r)[1] - none).norm() / (whole - none).norm()) for r in SHARES]
     assert far == sorted(far)
     assert float((states(model, 1e-6)[1] - none).norm()) < 1e-3
+    stepping = made("bert", "input")
+    assert float((states(stepping, 1e-6)[1] - states(stepping, 0.0)[1]).norm()) > 0.1
 
 
 @pytest.mark.parametrize("r", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("acts", ["after_norm", "before_norm", "attention"])
+@pytest.mark.parametrize("acts", ["after_norm", "before_norm", "input"])
 def test_every_place_is_a_plain_loop(acts: str, r: float) -> None:
     model = made("bert", acts)
     system = model.system
@@ -106,8 +109,8 @@ def test_every_place_is_a_plain_loop(acts: str, r: float) -> None:
 
 def plain(bert: Any, text: Vector, image: Vector, acts: str, r: float) -> Vector:
     """The second pass over one post, its text states (Eq. 1, 3)."""
-    before, weight = (r if acts == place else 1.0 for place in ("before_norm", "attention"))
-    after = 1.0 if acts == "before_norm" else r
+    before, after = (r, 1.0) if acts == "before_norm" else (1.0, r)
+    weight = r if acts == "after_norm" else 1.0
     tables, n, m = bert.embeddings, len(text), len(image)
     segments = numbers(tables.token_type_embeddings.weight)
     positions = numbers(tables.position_embeddings.weight)
@@ -136,9 +139,11 @@ def attention(own: Any, hidden: Vector, weights: Vector) -> Vector:
     return found
 
 
-def test_attention_is_weighted_where_layers_are_ours() -> None:
-    with pytest.raises(InputError, match=r"propagation\.acts.*mpnet"):
-        made("mpnet", "attention")
+@pytest.mark.parametrize("acts", ["after_norm", "input"])
+def test_r_is_refused_where_the_first_layer_would_scale_it_back(acts: str) -> None:
+    shape = {"model_type": "roberta-prelayernorm", **SHAPE}
+    with pytest.raises(InputError, match=rf"propagation\.acts.*{acts}.*prelayernorm"):
+        tiny("rpbert", encoder={"shape": shape, "vocabulary": 200}, propagation={"acts": acts})
 
 
 def test_a_model_of_before_loads_with_what_it_was_trained_with(

@@ -126,9 +126,9 @@ def test_what_r_lets_through_and_when_its_gradient_passes() -> None:
     scaled = Propagation("before_norm", floor=0.2)(image, r)
     torch.testing.assert_close(scaled.values, (0.2 + 0.8 * r)[:, :, None, None] * image.values)
     every = r[:, :, None].expand(2, 2, 3)
-    assert torch.equal(Propagation()(image, r).scale, every)  # Eq. 3
+    assert torch.equal(Propagation("input")(image, r).scale, every)
     assert Propagation()(image, r).scale.requires_grad
-    closing = Propagation("attention")(image, r)
+    closing = Propagation()(image, r)  # Eq. 3
     assert torch.equal(closing.weight, every)
     assert torch.equal(closing.scale, every)
     for start, progress in ((0, None), (0, 0), (0.5, None), (0.5, 0.4), (0.5, 0.5), (1, 1)):

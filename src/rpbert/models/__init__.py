@@ -113,9 +113,9 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
 def parse_saved(given: dict[str, Any], where: object = "model") -> SystemSettings:
     """`parse_options` of what a model or a run was saved with: a key that came later has the value
     by which the version before it worked."""
-    if given.get("system") == "rpbert":
-        acts = {"acts": "before_norm"}
-        given = {**given, "propagation": {**acts, **given.get("propagation", {})}}
+    own = given.get("propagation", {})
+    if given.get("system") == "rpbert" and isinstance(own, dict):
+        given = {**given, "propagation": {"acts": "before_norm", **own}}
     return parse_options(given, where)
 
 

@@ -4,8 +4,8 @@ AAAI, 13860-13868.
 The post goes through one BERT twice. The first pass reads text T and image V, and its [CLS] output
 gives r, how far the image adds to the text (Eq. 2). The second reads T and R ⊙ V (Eq. 3), and its
 words go to the biLSTM-CRF as [e_k; e_k^RpBERT].
-How the paper's open points are read: R acts where the layers read V, after the embedding LayerNorm,
-which would scale R back; at r = 0 the post is read as text alone. The relation classifier (θ_FCs)
+How the paper's open points are read: by default (`propagation.acts`) R acts where the layers read
+V, after the embedding LayerNorm, which would scale R back. The relation classifier (θ_FCs)
 is linear on the [CLS] output, and only Task#1 updates it, though Task#2's gradient flows through r
 into BERT. W^v learns in both tasks. A post without a usable image is read as text alone and its r
 is 0.
@@ -35,9 +35,9 @@ from rpbert.types import Batch, PostImage, VisualTokens
 class PropagationSettings(Settings):
     """How r acts on the image and on training."""
 
-    acts: Literal["after_norm", "before_norm", "attention"] = "after_norm"
-    """What R scales: what the first layer reads of the image; the projected blocks before LayerNorm,
-    which scales R away; or what the first layer reads and all attention to it."""
+    acts: Literal["after_norm", "before_norm", "input"] = "after_norm"
+    """What R scales: what the first layer reads of the image and all attention to it; the projected
+    blocks before LayerNorm, which scales R away; or what the first layer reads alone."""
     floor: float = Field(0.0, ge=0, lt=1)
     """The share of the image that r = 0 lets through: R = floor + (1 - floor) r; 0 is Eq. 3."""
     gradient_from: float = Field(0.0, ge=0, le=1)

@@ -220,21 +220,22 @@ def _published(
         "a BERT with safetensors weights, or a folder of `rpbert convert`",
     )
     own: Any = getattr(transformers, kind.published_class or "", None)
-    loaded: Any  # what the published weights fill
     if (folder / CONVERTED).is_file():
         described = json.loads((folder / CONVERTED).read_text("utf-8"))
         if described["encoder"] != kind.__name__:
             raise InputError(folder, f"weights of {described['system']}", "those of this system")
-        loaded = encoder = kind.random(described["shape"], described["region_width"], rows=0)
+        encoder = kind.random(described["shape"], described["region_width"], rows=0)
         encoder.load_state_dict(load_file(folder / WEIGHTS))
     elif own and model_type(name) == own.config_class.model_type:
         holding: Any = kind  # a whole network
-        loaded = encoder = holding(load_published(own, name, expected, **kind.published_arguments))
+        encoder = holding(load_published(own, name, expected, **kind.published_arguments))
     else:
-        loaded = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
-        encoder = kind.from_bert(loaded, region_width or loaded.config.hidden_size)
-    given = {id(parameter) for parameter in loaded.parameters()}
-    encoder.loaded = frozenset(n for n, p in encoder.named_parameters() if id(p) in given)
-    whole = loaded is encoder
-    encoder.initial_weights = name if whole else f"text from {name}, the rest random"
+        bert = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
+        given = {id(parameter) for parameter in bert.parameters()}  # before any is replaced
+        encoder = kind.from_bert(bert, region_width or bert.config.hidden_size)
+        encoder.loaded = frozenset(n for n, p in encoder.named_parameters() if id(p) in given)
+        encoder.initial_weights = f"text from {name}, the rest random"
+        return encoder
+    encoder.loaded = frozenset(name for name, _ in encoder.named_parameters())
+    encoder.initial_weights = name
     return encoder

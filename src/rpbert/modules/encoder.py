@@ -24,15 +24,12 @@ class EncoderInput(NamedTuple):
     segments: Tensor  # 0 for text and 1 for image (S, N)
     positions: Tensor  # of each token in its row; visual tokens share the one after the text (S, N)
     scale: Tensor | None = None  # multiplies what the first layer reads of each token (S, N)
-    weight: Tensor | None = None  # multiplies the attention that each token gets (S, N)
+    added: Tensor | None = None  # to the scores of each token in attention: log R (S, N)
 
     @property
     def keys(self) -> Tensor:
-        """What attention adds to the scores of each token, or `mask` where it weighs all alike."""
-        if self.weight is None:
-            return self.mask
-        least = torch.finfo(self.weight.dtype)
-        return self.weight.clamp(min=least.tiny).log().masked_fill(~self.mask, least.min)
+        """What `bert_layer` takes as its mask."""
+        return self.mask if self.added is None else self.added
 
 
 class SubwordEncoder(nn.Module):
@@ -53,8 +50,8 @@ class SubwordEncoder(nn.Module):
         raise NotImplementedError
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """What learns as the projection W^v does: what started at random beside published weights,
-        or would have where all of it did."""
+        """What learns as the projection W^v does: what started at random, also in part, beside
+        published weights, or would have where all of it did."""
         if self.loaded:
             return [p for name, p in self.named_parameters() if name not in self.loaded]
         return [p for module in self.new_modules() for p in module.parameters()]
@@ -112,9 +109,6 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
     def check_acts(self, acts: str) -> None:
         """Raise an InputError where R cannot act on what the encoder computes."""
-        if acts == "attention":
-            found = f"attention, with {self.bert.config.model_type}"
-            raise InputError("model.propagation.acts", found, "after_norm or before_norm")
 
     @abstractmethod
     def first(self, read: EncoderInput) -> Tensor:
@@ -182,9 +176,6 @@ class BertEncoder(TextImageEncoder):
     `ImageType` stands for the second. The last layer computes only the rows that are asked for."""
 
     bert: BertModel
-
-    def check_acts(self, acts: str) -> None:
-        """Anywhere."""
 
     def first(self, read: EncoderInput) -> Tensor:
         """See `TextImageEncoder.first`."""
@@ -292,7 +283,13 @@ def pack(text: Tensor, text_mask: Tensor, image: VisualTokens) -> EncoderInput:
         if (share := getattr(image, name)) is not None:
             of_all = torch.cat([torch.ones_like(text_mask, dtype=share.dtype), share], 1)
             of_all = of_all.gather(1, source)
-            read = read._replace(mask=read.mask & (of_all > 0), **{name: of_all})
+            read = read._replace(mask=read.mask & (of_all > 0))
+            if name == "scale":
+                read = read._replace(scale=of_all)
+            else:
+                least = torch.finfo(share.dtype)
+                log = of_all.clamp(min=least.tiny).log()
+                read = read._replace(added=log.masked_fill(~read.mask, least.min))
     return read
 
 

@@ -22,6 +22,10 @@ _SCALE: ContextVar[Tensor | None] = ContextVar("scale", default=None)
 """`EncoderInput.scale` on its way to the embeddings of an encoder that runs them itself."""
 
 
+PRE_NORM = {"megatron-bert", "roberta-prelayernorm", "xlm-roberta-xl", "xmod"}
+"""Families whose first layer normalises what it reads, and so would scale R back."""
+
+
 def _scale_embedded(_module: nn.Module, _args: Any, embedded: Tensor) -> Tensor:
     return scaled(embedded, _SCALE.get())
 
@@ -39,15 +43,15 @@ class AnyEncoder(TextImageEncoder):
     def __init__(self, bert: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         super().__init__(bert, *args, **kwargs)
         embeddings: Any = getattr(bert, "embeddings", None)
-        self.can_scale = embeddings is not None and type(embeddings) is not nn.Embedding
+        one = embeddings is not None and type(embeddings) is not nn.Embedding
+        self.can_scale = one and bert.config.model_type not in PRE_NORM
         if self.can_scale:
             embeddings.register_forward_hook(_scale_embedded)
 
     def check_acts(self, acts: str) -> None:
         """See `TextImageEncoder.check_acts`."""
-        super().check_acts(acts)
-        if acts == "after_norm" and not self.can_scale:
-            found = f"after_norm, with {self.bert.config.model_type}"
+        if acts != "before_norm" and not self.can_scale:
+            found = f"{acts}, with {self.bert.config.model_type}"
             raise InputError("model.propagation.acts", found, "before_norm, or another encoder")
 
     def first(self, read: EncoderInput) -> Tensor:

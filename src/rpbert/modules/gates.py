@@ -113,29 +113,29 @@ class Propagation(nn.Module):
         return self.acts(image, share[..., None].expand(image.mask.shape))
 
 
+def after_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
+    """R times what the first layer reads of V and, by log R added to its scores, R times its weight
+    in every attention: the image fades in from r = 0, where the post is read as text alone. No
+    gradient of Task#2 passes R = 0: Task#1 alone opens a closed hard gate again."""
+    return image._replace(scale=share, weight=share)
+
+
 def before_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
     """Eq. 3 by the letter: R ⊙ V, before segment and position are added and LayerNorm scales the
     sum, so that little of R remains: at r = 0.1 most of the image still acts."""
     return image._replace(values=share[..., None] * image.values)
 
 
-def after_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """R times what the first layer reads, in proportion to r. No token attends to R = 0, so that a
-    closed hard gate has no gradient of Task#2: Task#1 alone opens it again."""
+def on_input(image: VisualTokens, share: Tensor) -> VisualTokens:
+    """R times what the first layer reads of V, alone; at R = 0 no token attends to it. It has a
+    step there: tokens that are almost 0 still take their share of every softmax."""
     return image._replace(scale=share)
-
-
-def in_attention(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """As `after_norm`, and R times the weight of the tokens in every attention: log R is added to
-    their scores. So the image fades in from r = 0, where `after_norm` has a step: a token that is
-    read as almost 0 still takes its share of every softmax."""
-    return image._replace(scale=share, weight=share)
 
 
 ACTS: dict[str, Callable[[VisualTokens, Tensor], VisualTokens]] = {
     "after_norm": after_norm,
     "before_norm": before_norm,
-    "attention": in_attention,
+    "input": on_input,
 }
 """Where R of each visual token (…, V) acts on the tokens (…, V, d_v)."""
 
