@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -43,16 +44,18 @@ def looped(tagger: Tagger, post: Post, r: float) -> Vector:
             position_ids=torch.tensor([[*range(length), *[length] * blocks]]),
         )
         first[:, length:] *= r
+        added = torch.zeros(1, 1, 1, length + blocks)
+        added[..., length:] = math.log(r) if r else float("-inf")
         heads: list[Vector] = []
         for layer in eager.encoder.layer:
-            heads += list(layer.attention.self(first)[1][0].detach().double().numpy())
-            first = layer(first)
+            heads += list(layer.attention.self(first, added)[1][0].detach().double().numpy())
+            first = layer(first, added)
         for head in heads:
             for position, word in enumerate(words[:length]):
                 for block in range(blocks):
                     if word >= 0:
                         found[word, block] += head[position, length + block] / len(heads)
-    return found if r else 0 * found  # what is closed gets no attention
+    return found
 
 
 def held_to(explanation: Explanation, expected: Vector) -> None:

@@ -13,20 +13,19 @@ def test_ours_stands_beside_the_papers() -> None:
     first = Figure([80.0, 81.0, 82.0], 81.0, 1.0, 80.1, 0.9, None)
     second = Figure([85.25], 85.25, None, None, None, 0.0005)
     rows = [
-        RowResult("a", "A", "a", "", [0, 1, 2], "text only", "random", 61.4, "", {"f1": first}),
-        RowResult("b", "B", "b", "", [0], "blocks", "random", 1234.0, "a", {"f1": second}),
+        RowResult("a", "A", "a", "", [0, 1, 2], "text only", "random", 61.4, "", 10, {"f1": first}),
+        RowResult("b", "B", "b", "", [0], "blocks", "random", 1234.0, "a", 1, {"f1": second}),
         RowResult("c", "C", "c", "no image | none"),
     ]
-    settings = {"training": {"epochs": 10}}
     sets = [DataResult("made", of, 4200, 1200, 1500, "", rows) for of in (SNAP, None)]
-    result = TableResult("table4", "Table 4", ("f1",), sets, MACHINE, settings)
+    result = TableResult("table4", "Table 4", ("f1",), sets, MACHINE, {})
     lines = [line for line in render(result).splitlines() if line.startswith("| `")]
     assert lines == [
-        "| `a` | A | 81.0 ± 1.0 | 80.1 | +0.9 |  |  | 3 | text only | random | 61 s |",
-        "| `b` | B | 85.2 |  |  | < 0.001 | `a` | 1 | blocks | random | 1,234 s |",
+        "| `a` | A | 81.0 ± 1.0 | 80.1 | +0.9 |  |  | 3 | text only | random | 61 s, 10 epochs |",
+        "| `b` | B | 85.2 |  |  | < 0.001 | `a` | 1 | blocks | random | 1,234 s, 1 epoch |",
         "| `c` | C | not run: no image \\| none |  |  |  |  |  |  |  |  |",
-        "| `a` | A | 81.0 ± 1.0 |  |  | 3 | text only | random | 61 s |",
-        "| `b` | B | 85.2 | < 0.001 | `a` | 1 | blocks | random | 1,234 s |",
+        "| `a` | A | 81.0 ± 1.0 |  |  | 3 | text only | random | 61 s, 10 epochs |",
+        "| `b` | B | 85.2 | < 0.001 | `a` | 1 | blocks | random | 1,234 s, 1 epoch |",
         "| `c` | C | not run: no image \\| none |  |  |  |  |  |  |",
     ]
     assert "4,200 training posts, 1,200 test posts with 1,500 entities." in render(result)

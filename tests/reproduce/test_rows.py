@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rpbert.config.run import TrainingSettings
+from rpbert.errors import InputError
 from rpbert.models import SYSTEMS, parse_options
 from rpbert.reproduce.rows import FUDAN, ROWS, SNAP, TABLES, TRC, paper_set
 from rpbert.reproduce.settings import load_shared, run_settings
@@ -98,3 +99,16 @@ def test_a_file_of_settings_may_train_a_system_otherwise(tmp_path: Path) -> None
     chosen = run_settings(ROWS["bilstm_crf"], load_shared(path), {"path": "posts"}, [], {"seed": 7})
     training = chosen.training
     assert (training.epochs, training.batch_size, training.seed) == (3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    "systems",
+    ["{umt: {training: 3}}", "{umt: {training: {epochz: 3}}}", "{rpbert: {gate: {a: 1}}}"],
+)
+def test_wrong_settings_of_a_system_are_one_line(systems: str, tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    encoder = "model: {encoder: {shape: {}}, evidence: {captions: {}}}\n"
+    path.write_text(f"{encoder}systems: {systems}\n")
+    with pytest.raises(InputError, match=r"umt|rpbert"):
+        for row in ("umt", "rpbert-soft"):
+            run_settings(ROWS[row], load_shared(path), {"path": "posts"}, made_posts(), {})

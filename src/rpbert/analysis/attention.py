@@ -13,7 +13,7 @@ second pass, which reads R ⊙ V; tagging itself never forms its probabilities.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,9 @@ def explain_batch(
         else:
             output = decoder.system(batch)
         decoded = decoder.read(batch, output)
+        if relation is not None and output.relation_score is not None:  # also where none is learnt
+            scores = output.relation_score.tolist()
+            decoded = [replace(d, relation=r) for d, r in zip(decoded, scores, strict=True)]
     return [
         Explanation(post, prediction_of(post, answer), **of_post)
         for post, answer, of_post in zip(posts, decoded, seen, strict=True)

@@ -70,6 +70,8 @@ def convert(
         raise InputError(system, "a system without known published weights", "another", hint)
     if system not in (*PUBLISHED, RESNET):
         raise InputError("SYSTEM", system, f"one of {', '.join([*PUBLISHED, RESNET])}")
+    if system == RESNET and tokenizer is not None:
+        raise InputError("--tokenizer", tokenizer, "nothing: a ResNet reads no words")
     if folder.exists() and any(folder.iterdir()) and not (folder / CONVERTED).is_file():
         raise InputError(folder, "a folder with other things", "a new folder for --output")
     path = _file_of(checkpoint)

@@ -90,7 +90,8 @@ class TaggingModel:
 
     @property
     def relation_is_learnt(self) -> bool:
-        """Whether Task#1 taught r, or labels give it; else it is no relation, only a gate."""
+        """Whether Task#1 taught r, or labels give it; else it is no relation, only a gate. True
+        for models saved before this was noted."""
         return bool(self.notes.get("relation_is_learnt", True))
 
     def collator(self, images_kept: int = 2**30) -> Collator:

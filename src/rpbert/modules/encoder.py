@@ -207,7 +207,7 @@ def bert_layer(
     layer: BertLayer, queries: Tensor, context: Tensor, mask: Tensor, *, may_be_empty: bool = False
 ) -> Tensor:
     """One layer of BERT, for `queries` that attend to `context` (Devlin et al. 2019).
-    `mask` is True for what is read, or holds what is added to its scores.
+    `mask` is True for what is read, or holds what is added to its scores; bool if it may be empty.
     Shape: (S, Q, H), (S, N, H), (S, N) → (S, Q, H)."""
     attention = attend_if_any if may_be_empty else attend
     context = attention(layer.attention.self, queries, context, mask)

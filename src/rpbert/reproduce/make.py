@@ -104,6 +104,8 @@ def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
     ]
     for run, data in runs:
         run.check(data.test)
+    if request.by == "labels" and (bare := [d for d in sets if not _labels(d.test)]):
+        raise InputError("--by", f"labels, and {bare[0].path} has none", "--by classifier")
     note(f"{len(runs):,} runs, {sum(run.done for run, _ in runs):,} of them done")
     try:
         # Seed by seed, so that a table stopped halfway has all its rows.

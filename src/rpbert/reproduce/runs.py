@@ -21,8 +21,8 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, counted
 from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.inference import Tagger
-from rpbert.models import parse_options
-from rpbert.models.vision_language import CONVERTED
+from rpbert.models import SYSTEMS, parse_options
+from rpbert.models.vision_language import VisionLanguageTagger
 from rpbert.reproduce.rows import ATTENTION, Grouping, Measure, Row
 from rpbert.reproduce.settings import PAPER
 from rpbert.storage.manifest import recover
@@ -114,15 +114,25 @@ class Run:
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
     @property
-    def like_the_paper(self) -> bool:
-        """Whether its encoder starts from weights as the paper's rows do."""
+    def lacks_weights(self) -> bool:
+        """Whether it is of a vision-and-language model and did not start from all its weights."""
         encoder = parse_options(self.settings.model).encoder
-        if encoder is None:
-            return True
-        name = str(encoder.pretrained)
+        started = f"encoder: {encoder.pretrained if encoder else ''}, "
+        joint = issubclass(SYSTEMS[self.row.system].system, VisionLanguageTagger)
+        return joint and not f"{(self.trained or {})['initial_weights']}, ".startswith(started)
+
+    @property
+    def like_the_paper(self) -> bool:
+        """Whether it started from weights, and looked at evidence, as the paper's row did."""
+        options = parse_options(self.settings.model)
         own = PAPER["systems"].get(self.row.system, {}).get("encoder", PAPER["model"]["encoder"])
-        published = own["pretrained"], PAPER["model"]["large"]["pretrained"]
-        return name in published or (Path(name) / CONVERTED).is_file()
+        name = (PAPER["model"]["large"] if self.row.large else own)["pretrained"]
+        joint = issubclass(SYSTEMS[self.row.system].system, VisionLanguageTagger)
+        if options.encoder and not joint and Path(str(options.encoder.pretrained)).name != name:
+            return False
+        seen = set(options.evidence.kinds if options.evidence else ())
+        random = "random" in (self.trained or {})["initial_weights"]
+        return not random and seen <= {"blocks", "global", "regions"}
 
     @property
     def done(self) -> bool:

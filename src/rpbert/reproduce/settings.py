@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
-from rpbert.config.reading import merged, parse_with_overrides, read_yaml
+from rpbert.config.reading import merged, parse, parse_with_overrides, read_yaml
 from rpbert.config.run import PresetSettings, RunSettings, TrainingSettings
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSources
@@ -48,6 +48,9 @@ class SharedSettings(PresetSettings):
     def _known_systems(self) -> SharedSettings:
         if unknown := sorted(set(self.systems) - set(SYSTEMS)):
             raise ValueError(f"{unknown[0]}, which is no system", f"some of {', '.join(SYSTEMS)}")
+        for name, own in self.systems.items():
+            if not isinstance(own.get("training", {}), dict):
+                raise ValueError(f"{own['training']!a:.20} as training of {name}", "settings")
         return self
 
 
@@ -75,7 +78,8 @@ def run_settings(
     fields = entry.system.Options.model_fields
     own = {**shared.systems.get(row.system, {})}
     for key in sorted(own.keys() & row.options.keys()):
-        if isinstance(own[key], dict) and not own[key].keys() & row.options[key].keys():
+        both = isinstance(own[key], dict) and isinstance(row.options[key], dict)
+        if both and not own[key].keys() & row.options[key].keys():
             continue  # other keys of one block
         where = f"systems.{row.system}.{key}"
         raise InputError(where, str(own[key]), "nothing", "the rows of a table say it themselves")
@@ -95,14 +99,12 @@ def run_settings(
         model["evidence"] = _evidence(entry.evidence, shared, train)
     training = merged(shared.training.model_dump(mode="json"), own.pop("training", {}))
     source = {"relation_source": row.relation_source} if row.relation_source else {}
-    return RunSettings.model_validate(
-        {
-            "preset": shared.preset,
-            "model": merged(model, own),
-            "data": {**data, **source},
-            "training": {**training, **changes},
-        }
-    )
+    blocks = {
+        "model": merged(model, own),
+        "data": {**data, **source},
+        "training": {**training, **changes},
+    }
+    return parse(RunSettings, blocks, f"systems.{row.system}")
 
 
 def _evidence(

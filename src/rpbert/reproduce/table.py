@@ -53,6 +53,7 @@ class RowResult:
     initial_weights: str = ""
     seconds: float = 0.0
     against: str = ""  # the row that it is compared with
+    epochs: int = 0
     figures: Mapping[Measure, Figure | None] | None = None
 
 
@@ -97,9 +98,9 @@ def row_result(
     """The figures of a row from its finished runs and those of the row it is compared with;
     `references` are scores of RpBERT with the soft gate, by seed."""
     trained = [run.trained or {} for run in runs]
-    # Published weights are what the rows of vision-and-language models stand for.
-    published = "the rest random" not in trained[0]["initial_weights"]
-    printed = table.paper.get(row.name, {}).get(paper_set or "") if published else None
+    printed = table.paper.get(row.name, {}).get(paper_set or "")
+    if any(run.lacks_weights for run in runs):
+        printed = None  # the paper's row stands for those weights
     figures = {}
     for i, measure in enumerate(table.measures):
         ours, others = (
@@ -120,6 +121,7 @@ def row_result(
         evidence=runs[0].evidence(),
         initial_weights=trained[0]["initial_weights"],
         seconds=round(fmean(found["seconds"] for found in trained), 1),
+        epochs=runs[0].settings.training.epochs,
         against=compared[0].row.name if compared else "",
         figures=figures,
     )
@@ -173,16 +175,17 @@ def render(result: TableResult) -> str:
     made = result.machine
     machine = made["gpu"] or f"{made['machine']}, {counted(made['threads'], 'thread')}"
     versions = ", ".join(f"{name} {made[name]}" for name in ("torch", "transformers"))
-    epochs = counted(result.settings["training"]["epochs"], "epoch")
-    unit = "S_TV (Eq. 10) divided by the number of words; mean of the posts."
+    units = []
     if set(result.measures) & IN_PERCENT:
-        unit = f"F1 in %; entities by {SCORER}. Ours is the mean ± sd of the seeds."
+        units.append(f"F1 in %; entities by {SCORER}. Ours is the mean ± sd of the seeds.")
+    if set(result.measures) & ATTENTION:
+        units.append("S_TV (Eq. 10) divided by the number of words; mean of the posts.")
     lines = [
         f"# {result.title}",
         "",
-        unit,
+        *units,
         "p: paired bootstrap over the test posts, two-sided, against the row named with it.",
-        f"Training time of one seed, {epochs}, on {machine}; Python {made['python']}, {versions}.",
+        f"Training time of one seed, on {machine}; Python {made['python']}, {versions}.",
     ]
     for data in result.data:
         lines += ["", f"## {data.name}", "", *_description(data), "", *_rows(result, data)]
@@ -217,7 +220,7 @@ def _rows(result: TableResult, data: DataResult) -> list[str]:
             cells += [figure[column] for figure in shown for column in columns]
             cells.append(f"`{row.against}`" if row.against else "")
             cells += [str(len(row.seeds)), row.evidence, row.initial_weights]
-            cells.append(f"{row.seconds:,.0f} s")
+            cells.append(f"{row.seconds:,.0f} s, {counted(row.epochs, 'epoch')}")
         lines.append([cell.replace("|", "\\|").replace("\n", " ") for cell in cells])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 

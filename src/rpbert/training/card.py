@@ -45,7 +45,7 @@ def card_writer(
         limits = []
         if evidence is not None:
             limits.append("- A post without evidence is read as text alone, and its r is 0.")
-        if model.system.has_relation:
+        if model.system.has_relation and model.relation_is_learnt:
             limits.append("- r says how much of the image was let through, not that it is true.")
         return template.substitute(
             head=_head(settings, record),

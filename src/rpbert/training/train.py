@@ -63,9 +63,7 @@ def prepared(
     complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, complete, resume)
-    model, posts, notes = new_model(settings)
-    device = str(accelerator.device)
-    model.describers = describers(options.evidence, data.captioner, data.ocr, device)
+    model, posts, notes = new_model(settings, str(accelerator.device))
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     if options.encoder is not None:
@@ -87,16 +85,16 @@ def prepared(
     return trainer, posts["dev"]
 
 
-def new_model(settings: RunSettings) -> tuple[TaggingModel, dict[str, list[Post]], list[str]]:
+def new_model(
+    settings: RunSettings, device: str = "cpu"
+) -> tuple[TaggingModel, dict[str, list[Post]], list[str]]:
     """The model before its first step, the posts by split, and notes on their choice."""
-    options = parse_options(settings.model)
+    options, data = parse_options(settings.model), settings.data
     set_seed(settings.training.seed)
-    posts, notes = run_posts(settings.data, registered(options.system).system.tags_words)
-    return (
-        TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]]),
-        posts,
-        notes,
-    )
+    posts, notes = run_posts(data, registered(options.system).system.tags_words)
+    model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
+    model.describers = describers(options.evidence, data.captioner, data.ocr, device)
+    return model, posts, notes
 
 
 def learning_groups(settings: RunSettings) -> list[dict[str, Any]]:
@@ -109,7 +107,8 @@ def learning_groups(settings: RunSettings) -> list[dict[str, Any]]:
             "group": group,
             "rates": {task: of_task[group] for task, of_task in rates.items() if group in of_task},
             "numbers": sum(parameter.numel() for parameter in parameters),
-            "parameters": [names[parameter] for parameter in parameters],
+            "parameters": [names[p] for p in parameters if p.requires_grad],
+            "frozen": [names[p] for p in parameters if not p.requires_grad],
         }
         for group, parameters in model.system.parameter_groups().items()
     ]
@@ -229,7 +228,8 @@ def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:
     found = fit_calibration(best, dev, str(trainer.accelerator.device))
     replace(best, calibration=found).save(folder)
     spans = f"{found.spans:.2f} for the scores of spans" if best.system.tags_words else ""
-    r = f"{found.relation:.2f} for r" if best.system.has_relation else ""
+    learnt = best.system.has_relation and best.relation_is_learnt
+    r = f"{found.relation:.2f} for r" if learnt else ""
     fitted = ", ".join(filter(None, (spans, r)))
     trainer.reporter.note(f"temperatures fitted on the development split: {fitted}")
 
@@ -242,7 +242,8 @@ def check_settings(settings: RunSettings, path: Path) -> None:
         every = sorted({*now, *then} - _MAY_CHANGE)
         changed = [key for key in every if now.get(key) != then.get(key)]
         if changed:
-            found = f"other settings of {block}: {', '.join(changed)}"
+            was = (f"{key} ({then.get(key)!a:.80}, now {now.get(key)!a:.80})" for key in changed)
+            found = f"other settings of {block}: {', '.join(was)}"
             hint = "resume with the same settings, or train into another --output"
             raise InputError(path, found, "those the run began with", hint)
 
