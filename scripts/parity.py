@@ -143,7 +143,8 @@ def report(name: str, mine: dict[str, Tensor], *theirs: Tensor) -> None:
 
 
 def program_2021(code: Commit) -> None:
-    model, batch = model_of(system="rpbert", tagger={"lstm_hidden": 256, "lstm_layers": 3})
+    tagger, acts = {"lstm_hidden": 256, "lstm_layers": 3}, {"acts": "input"}
+    model, batch = model_of(system="rpbert", tagger=tagger, propagation=acts)
     system, bert = model.system, model.system.encoder.bert
     resnet, pixels, mine = ours(code, model, batch)
     reader, mner = code("rpbert.resnet_vlbert"), code("mner")
