@@ -52,7 +52,7 @@ def test_the_paper_preset_is_table_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("preset", "training", "acts", "detached", "lstm"),
     [
-        ("authors-2021", (40, 4, 1e-4, 1e-6, 1e-4, 1e-6, 1.0), "after_norm", True, (256, 3, 0.5)),
+        ("authors-2021", (40, 4, 1e-4, 1e-6, 1e-4, 1e-6, 1.0), "input", True, (256, 3, 0.5)),
         ("authors-2022", (10, 16, 1e-3, 1e-5, 1e-3, 1e-5, 0.05), "before_norm", False, (256, 2, 0)),
     ],
 )
