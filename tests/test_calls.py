@@ -23,7 +23,7 @@ class Reached(Exception):
     """Raised by the model."""
 
 
-@pytest.mark.parametrize("command", ["predict", "train"])
+@pytest.mark.parametrize("command", ["predict --text", "predict --input", "train"])
 def test_few_calls_lie_between_a_command_and_the_model(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,8 +39,12 @@ def test_few_calls_lie_between_a_command_and_the_model(
     with pytest.raises(Reached) as raised:
         if command == "train":
             train(tmp_path / "run.yaml", tmp_path / "run")
-        else:
+        elif command == "predict --text":
             predict(str(tmp_path / "model"), text="Ada")
+        else:
+            posts = tmp_path / "posts.jsonl"
+            posts.write_text('{"id": "1", "text": "Ada"}\n')
+            predict(str(tmp_path / "model"), source=str(posts), output=f"{posts}.out.jsonl")
     ours = [f for f in traceback.extract_tb(raised.value.__traceback__) if PACKAGE in f.filename]
     assert "/cli/" in ours[0].filename
     calls = [f"{Path(frame.filename).name}:{frame.name}" for frame in ours[1:]]
