@@ -27,16 +27,17 @@ import transformers  # noqa: F401 - loaded once, before the forks
 
 ROOT = Path(__file__).parents[1]
 TARGETS: dict[str, tuple[str, ...]] = {
-    "modules/crf": ("modules/test_crf", "test_inference"),
-    "modules/gates": ("modules/test_gates", "models/test_rpbert"),
-    "models/rpbert": ("models/test_rpbert", "models/test_sources", "test_systems"),
-    "models/tagger": ("models", "test_systems"),
-    "data/collate": ("data/test_collate", "test_text", "test_systems"),
+    "modules/crf": ("modules/test_crf",),
+    "modules/gates": ("modules/test_gates", "models/test_where_r_acts"),
+    "models/rpbert": ("models/test_rpbert", "models/test_where_r_acts", "models/test_sources"),
+    "models/tagger": ("models/test_parameter_groups", "models/test_rpbert", "models/test_fusion"),
+    "data/collate": ("data/test_collate", "test_text"),
     "data/labels": ("data/test_labels", "evaluation/test_scoring"),
     "evaluation/scoring": ("evaluation/test_scoring", "evaluation/test_evaluation"),
     "batch/plan": ("batch/test_plan",),
 }
-"""Modules of the package with the tests that hold them, the quick ones first."""
+"""Modules of the package with tests that hold them: the quick ones alone, so that the share is a
+lower bound of what the suite kills."""
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
     ast.FloorDiv: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
