@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from rpbert.models.rpbert import PropagationSettings
 from rpbert.training.train import learning_groups
-from tests.conftest import TINY, tiny
+from tests.conftest import TINY, made_posts, tiny
 from tests.families import published
 from tests.training_runs import data_folder, settings
 
@@ -41,3 +42,30 @@ def test_a_dry_run_names_every_parameter_once(tmp_path: Path) -> None:
     both = {"relation", "tagging"}
     alone = {"relation": {"relation"}, "head": {"tagging"}}
     assert tasks == {**alone, "encoder": both, "projection": both, "visual": both}
+
+
+def test_what_a_system_says_of_itself() -> None:
+    model = tiny("bilstm_crf")
+    assert model.system.initial_weights == "random"
+    assert not model.system.has_relation
+    assert not model.system.reads_relation
+    losses = model.system(model.collator().with_gold(made_posts())).losses
+    assert (losses > 0).all()  # -log of a probability
+    blind = tiny("rpbert", encoder="bert").system
+    assert blind.initial_weights == str(published("bert"))
+    blocks = blind.get_submodule("evidence.network")
+    for groups, frozen in ((["encoder"], False), (["visual"], True)):
+        blind.freeze(groups)
+        assert blocks.frozen == frozen
+
+
+def test_by_default_r_acts_wholly_from_the_start() -> None:
+    chosen = PropagationSettings()
+    assert (chosen.acts, chosen.floor, chosen.gradient_from) == ("after_norm", 0, 0)
+
+
+def test_an_encoder_of_one_segment_learns_what_an_image_is() -> None:
+    system = tiny("rpbert", encoder="roberta").system
+    groups = system.parameter_groups()
+    (vector,) = system.get_submodule("encoder.image_type").parameters()
+    assert any(vector is parameter for parameter in groups["projection"])
