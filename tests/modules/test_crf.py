@@ -11,7 +11,13 @@ from torch import Tensor
 from torchcrf import CRF
 
 from rpbert.errors import InputError
-from rpbert.modules.crf import LinearChainCRF, SpanQuery, TagConstraint, iob2_constraint
+from rpbert.modules.crf import (
+    FORBIDDEN,
+    LinearChainCRF,
+    SpanQuery,
+    TagConstraint,
+    iob2_constraint,
+)
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 K = len(TAGS)
@@ -260,3 +266,12 @@ def test_a_span_beyond_its_post_is_refused(start: int, tags: tuple[int, ...]) ->
     words = torch.zeros(1, 2, 3)
     with pytest.raises(ValueError, match="span"):
         LinearChainCRF(3).span_marginals(words, mask_of([2]), [SpanQuery(0, start, tags, None)])
+
+
+def test_the_constraint_forbids_what_is_no_iob2_and_nothing_else() -> None:
+    constraint = iob2_constraint(TAGS)
+    for i, origin in enumerate(TAGS):
+        assert constraint.start[i] == (FORBIDDEN if origin[0] == "I" else 0)
+        for j, to in enumerate(TAGS):
+            lone = to[0] == "I" and origin not in (f"B-{to[2:]}", f"I-{to[2:]}")
+            assert constraint.transitions[i, j] == (FORBIDDEN if lone else 0), (origin, to)
