@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,16 @@ def test_the_table_names_scorer_and_support() -> None:
     assert rows["unseen in training"] == rows["all entities"]
     assert lines[-2] == "mean r 0.80 where the image adds, 0.45 where it doesn't"
     assert lines[-1] == "accuracy 75.0, macro F1 73.3, weighted F1 73.3, 4 posts"
+
+
+def test_scores_as_json_and_unchangeable() -> None:
+    relation = score_relations([(1.0, 0.9), (1.0, 0.3), (0.0, 0.2)])
+    found = relation.to_dict()
+    assert (found["support"], found["mean_r"]) == (3, {"adds": 0.6, "does_not_add": 0.2})
+    tags = score_tags([("B-PER", "O")], [("B-PER", "O")], [ADDS]).to_dict()
+    assert (tags["posts"], list(tags["by_group"])) == (1, [ADDS])
+    assert tags["strict"]["f1"] == 1.0
+    assert expected_calibration_error([0.01, 0.1], [False, True]) == pytest.approx((0.9 + 0.01) / 2)
+    for scores in (relation, relation.adds, score_tags([], [])):
+        with pytest.raises(FrozenInstanceError):
+            setattr(scores, fields(scores)[0].name, 2)
