@@ -39,4 +39,6 @@ def main(table: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or not Path(sys.argv[1]).is_file():
+        sys.exit("curve.py: expected the JSON of a table that exists, and a name for the picture")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

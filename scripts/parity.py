@@ -8,6 +8,7 @@ the largest differences, "equal" after what docs/readings.md names is made equal
 """
 
 import importlib.machinery
+import os
 import re
 import subprocess
 import sys
@@ -238,6 +239,8 @@ def umt(code: Any) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:] or not all(map(os.path.isdir, sys.argv[1:])):
+        sys.exit("parity.py: expected clones of Multimodal-NER/RpBERT or jefferyYu/UMT")
     with torch.no_grad():
         for folder in sys.argv[1:]:
             head = Commit(folder, "HEAD")

@@ -7,6 +7,7 @@ facebookresearch/vilbert-multi-task; see scripts/parity.py. The weights of the a
 through the names that `rpbert convert` knows, and one post with three regions through both.
 """
 
+import os
 import sys
 import types
 from typing import Any
@@ -109,6 +110,8 @@ def vilbert(folder: str, text: Tensor, mask: Tensor, image: VisualTokens) -> Non
 KNOWN = {"model.model": uniter, "common.fast_rcnn": vl_bert, "vilbert.vilbert": vilbert}
 
 if __name__ == "__main__":
+    if not sys.argv[1:] or not all(map(os.path.isdir, sys.argv[1:])):
+        sys.exit("parity_regions.py: expected clones of UNITER, VL-BERT or vilbert-multi-task")
     torch.manual_seed(0)
     text, corners = torch.randint(5, ROWS, (1, 7)), torch.rand(1, 3, 2, 2).sort(2).values
     seen = VisualTokens(torch.randn(1, 3, REGION), torch.ones(1, 3) > 0, corners.flatten(2))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rpbert.data.collate import batches
 from rpbert.data.readers import open_data
+from rpbert.errors import InputError
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
 from rpbert.types import Batch
@@ -43,11 +44,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--posts", type=int, default=200)
     given = parser.parse_args()
-    model = TaggingModel.load(given.run)
+    try:
+        model, source = TaggingModel.load(given.run), open_data(given.data)
+    except InputError as error:
+        parser.error(str(error))
     if not isinstance(model.system, RpBert):
         parser.error(f"{given.run}: {model.options.system}, not rpbert")
     collate, system = model.collator(), model.system
-    posts = list(islice(open_data(given.data).read("test"), given.posts))
+    posts = list(islice(source.read("test"), given.posts))
     ways: dict[float, list[Tensor]] = {r: [] for r in SHARES}
     with torch.inference_mode():
         for group in batches(posts, 16):

@@ -67,8 +67,10 @@ def print_groups(groups: list[dict[str, Any]]) -> None:
     for found in groups:
         rates = ", ".join(f"{rate:g} in {task}" for task, rate in found["rates"].items())
         print(f"{found['group']}: {found['numbers']:,} numbers; {rates or 'frozen'}")
-        print(*(f"  {name}" for name in found["parameters"]), sep="\n")
-        print(*(f"  {name} (frozen)" for name in found["frozen"]), sep="\n")
+        for name in found["parameters"]:
+            print(f"  {name}")
+        for name in found["frozen"]:
+            print(f"  {name} (frozen)")
 
 
 def evaluate(

@@ -72,7 +72,8 @@ def convert(
         raise InputError("SYSTEM", system, f"one of {', '.join([*PUBLISHED, RESNET])}")
     if system == RESNET and tokenizer is not None:
         raise InputError("--tokenizer", tokenizer, "nothing: a ResNet reads no words")
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONVERTED).is_file():
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not free and not (folder / CONVERTED).is_file():
         raise InputError(folder, "a folder with other things", "a new folder for --output")
     path = _file_of(checkpoint)
     published = read_checkpoint(path)
