@@ -231,9 +231,9 @@ def _published(
         encoder = holding(load_published(own, name, expected, **kind.published_arguments))
     else:
         bert = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
-        given = {id(parameter) for parameter in bert.parameters()}  # before any is replaced
+        given = set(bert.parameters())  # before any is replaced; held, so that no identity returns
         encoder = kind.from_bert(bert, region_width or bert.config.hidden_size)
-        encoder.loaded = frozenset(n for n, p in encoder.named_parameters() if id(p) in given)
+        encoder.loaded = frozenset(n for n, p in encoder.named_parameters() if p in given)
         encoder.initial_weights = f"text from {name}, the rest random"
         return encoder
     encoder.loaded = frozenset(name for name, _ in encoder.named_parameters())
