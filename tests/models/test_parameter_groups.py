@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from rpbert.config.reading import write_yaml
 from rpbert.models.rpbert import PropagationSettings
-from rpbert.training.train import learning_groups
 from tests.conftest import TINY, made_posts, tiny
 from tests.families import published
+from tests.test_cli import run
 from tests.training_runs import data_folder, settings
 
 IN_PART = {
@@ -34,14 +36,26 @@ def test_what_published_weights_lack_learns_as_the_projection(system: str) -> No
                 assert group == ("encoder" if loaded else "projection"), name
 
 
-def test_a_dry_run_names_every_parameter_once(tmp_path: Path) -> None:
-    groups = learning_groups(settings(data_folder(tmp_path / "data")))
-    names = [name for found in groups for name in found["parameters"]]
+def test_a_dry_run_names_every_parameter_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = settings(data_folder(tmp_path / "data"))
+    write_yaml(chosen, tmp_path / "run.yaml")
+    frozen = "model.encoder.frozen_layers=1"
+    command = ("train", tmp_path / "run.yaml", frozen, "--dry-run")
+    code, shown, _ = run(capsys, *command)
+    groups = json.loads(run(capsys, *command, "--json")[1])
+    names = [name for found in groups for name in (*found["parameters"], *found["frozen"])]
     assert len(names) == len(set(names))
     tasks = {found["group"]: set(found["rates"]) for found in groups}
     both = {"relation", "tagging"}
     alone = {"relation": {"relation"}, "head": {"tagging"}}
     assert tasks == {**alone, "encoder": both, "projection": both, "visual": both}
+    still = "encoder.bert.embeddings.word_embeddings.weight"
+    assert [still in found["frozen"] for found in groups if found["group"] == "encoder"] == [True]
+    lines = shown.splitlines()
+    assert (code, len(lines)) == (0, len(groups) + len(names))
+    assert f"  {still} (frozen)" in lines
 
 
 def test_what_a_system_says_of_itself() -> None:

@@ -129,7 +129,7 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
     def forward(self, text: Tensor, text_mask: Tensor, image: VisualTokens | None) -> Tensor:
         """The hidden states of the text tokens: row 0 is [CLS], padding is meaningless.
-        `text` are sub-word embeddings, `image` those of the visual tokens, already scaled by r.
+        `text` are sub-word embeddings, `image` those of the visual tokens and where R acts.
         Shape: (S, L, E), (S, L), (S, V, E) → (S, L, H)."""
         return self.layers(self.embedded(text, text_mask, image), text.shape[1])
 
@@ -279,17 +279,20 @@ def pack(text: Tensor, text_mask: Tensor, image: VisualTokens) -> EncoderInput:
     read = EncoderInput(
         tokens, is_text | is_image, is_image.long(), torch.where(is_text, place, words)
     )
-    for name in ("scale", "weight"):
-        if (share := getattr(image, name)) is not None:
-            of_all = torch.cat([torch.ones_like(text_mask, dtype=share.dtype), share], 1)
-            of_all = of_all.gather(1, source)
-            read = read._replace(mask=read.mask & (of_all > 0))
-            if name == "scale":
-                read = read._replace(scale=of_all)
-            else:
-                least = torch.finfo(share.dtype)
-                log = of_all.clamp(min=least.tiny).log()
-                read = read._replace(added=log.masked_fill(~read.mask, least.min))
+
+    def laid_out(share: Tensor) -> Tensor:
+        """R of every token, 1 for text. Shape: (S, V) → (S, N)."""
+        of_text = torch.ones_like(text_mask, dtype=share.dtype)
+        return torch.cat([of_text, share], 1).gather(1, source)
+
+    if image.scale is not None:
+        scale = laid_out(image.scale)
+        read = read._replace(mask=read.mask & (scale > 0), scale=scale)
+    if image.weight is not None:
+        weight, least = laid_out(image.weight), torch.finfo(image.weight.dtype)
+        mask = read.mask & (weight > 0)
+        log = weight.clamp(min=least.tiny).log()
+        read = read._replace(mask=mask, added=log.masked_fill(~mask, least.min))
     return read
 
 

@@ -35,11 +35,6 @@ class AnyEncoder(TextImageEncoder):
 
     READ = frozenset({"inputs_embeds", "attention_mask", "position_ids"})
 
-    @property
-    def has_segments(self) -> bool:
-        """Segments are left to the encoder; `ImageType` tells the image from the text."""
-        return False
-
     def __init__(self, bert: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         super().__init__(bert, *args, **kwargs)
         embeddings: Any = getattr(bert, "embeddings", None)
@@ -47,6 +42,11 @@ class AnyEncoder(TextImageEncoder):
         self.can_scale = one and bert.config.model_type not in PRE_NORM
         if self.can_scale:
             embeddings.register_forward_hook(_scale_embedded)
+
+    @property
+    def has_segments(self) -> bool:
+        """Segments are left to the encoder; `ImageType` tells the image from the text."""
+        return False
 
     def check_acts(self, acts: str) -> None:
         """See `TextImageEncoder.check_acts`."""
