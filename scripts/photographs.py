@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from accelerate.utils import set_seed
 
 from rpbert.config.run import PRESETS, MismatchSource, TrainingSettings
 from rpbert.data.readers import open_data
+from rpbert.errors import InputError
 from rpbert.evaluation.scoring import expected_calibration_error
 from rpbert.inference import Decoder
 from rpbert.models import parse_options
@@ -99,4 +101,7 @@ def scores(model: TaggingModel, posts: Sequence[Post]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"photographs.py: {error}")
