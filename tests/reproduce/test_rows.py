@@ -95,10 +95,15 @@ def test_a_row_is_trained_as_its_authors_did_and_else_by_table_2() -> None:
 
 def test_a_file_of_settings_may_train_a_system_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "shared.yaml"
-    path.write_text("training: {epochs: 3}\nsystems: {bilstm_crf: {training: {batch_size: 5}}}\n")
+    given = "training: {epochs: 3}\nsystems: {bilstm_crf: {training: {batch_size: 5}}}\n"
+    model = "model: {encoder: {pretrained: bert}, evidence: {captions: {}}}\n"
+    path.write_text(f"preset: authors-2022\n{model}{given}")
     chosen = run_settings(ROWS["bilstm_crf"], load_shared(path), {"path": "posts"}, [], {"seed": 7})
     training = chosen.training
     assert (training.epochs, training.batch_size, training.seed) == (3, 5, 7)
+    gate = run_settings(ROWS["rpbert-soft"], load_shared(path), {"path": "posts"}, made_posts(), {})
+    assert gate.preset == chosen.preset == "authors-2022"
+    assert gate.model["propagation"]["acts"] == "before_norm"
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def run_settings(
     training = merged(shared.training.model_dump(mode="json"), own.pop("training", {}))
     source = {"relation_source": row.relation_source} if row.relation_source else {}
     blocks = {
+        "preset": shared.preset,
         "model": merged(model, own),
         "data": {**data, **source},
         "training": {**training, **changes},
