@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpbert.analysis.summary import Outcome, entity_errors, outcome
+from rpbert.analysis.posts import Outcome, entity_errors, outcome
 from rpbert.data.labels import Span, strict_spans
 
 P, L, O = ("PER", 0, 2), ("LOC", 4, 5), ("ORG", 8, 10)  # noqa: E741

@@ -7,19 +7,22 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from rpbert import Tagger
-from rpbert.analysis import explain, explain_batch
-from rpbert.analysis.report import Report
+from rpbert.analysis import explain_batch
+from rpbert.analysis.posts import OUTCOMES, Outcome, row_of
+from rpbert.analysis.report import page, sample
 from rpbert.analysis.run import analyze
-from rpbert.analysis.summary import MEASURES, Seen, Summary
-from rpbert.data.readers import open_data
+from rpbert.analysis.summary import MEASURES, Summary
 from tests.analysis.common import NASTY, finder, posts_file
 from tests.browser import Open, Watched
 from tests.conftest import EVIDENCE, made_posts, tiny
@@ -57,24 +60,24 @@ def test_one_file_that_asks_for_nothing(folder: Path) -> None:
     assert not re.search(r"<(link|iframe|object|embed)\b|\bsrc=[\"']?http|@import|url\(http", page)
 
 
-def test_maps_come_back_from_their_bytes_and_images_are_small(folder: Path) -> None:
-    tagger = Tagger.from_pretrained(folder / "soft", "cpu")
-    source = open_data(folder / "data" / "posts.jsonl")
-    posts = {post.id: post for post in source.read(source.splits[0])}
-    data = data_of(folder / "out" / "report.html")
-    assert len(data["posts"]) == 25
-    for shown in data["posts"]:
-        expected = explain(tagger, posts[shown["id"]]).attention
-        coded = shown["models"][0]["attention"]
-        assert (coded is None) == (expected is None) == (shown["picture"] is None)
-        if coded is None or expected is None:
-            continue
-        values = np.frombuffer(base64.b64decode(coded["values"]), dtype=np.uint8)
-        found = values.reshape(expected.shape) * coded["unit"]
-        np.testing.assert_allclose(found, expected, atol=coded["unit"])
-        content = shown["picture"].removeprefix("data:image/jpeg;base64,")
+def test_images_are_small(folder: Path) -> None:
+    rows = [json.loads(row) for row in (folder / "out" / "posts.jsonl").read_text().splitlines()]
+    shown = data_of(folder / "out" / "report.html")["posts"]
+    pictures = [post.pop("picture") for post in shown]
+    assert (len(shown), shown) == (25, rows)
+    assert [picture is None for picture in pictures] == [row["r"] is None for row in rows]
+    for picture in filter(None, pictures):
+        content = picture.removeprefix("data:image/jpeg;base64,")
         image = Image.open(io.BytesIO(base64.b64decode(content)))
         assert (image.format, image.size) == ("JPEG", (40, 30))
+
+
+@given(st.lists(st.sampled_from(OUTCOMES)), st.integers(1, 30))
+def test_each_outcome_has_its_share_of_the_page(outcomes: list[Outcome], room: int) -> None:
+    shown = Counter(outcomes[number] for number in sample(outcomes, room))
+    assert shown.total() == min(room, len(outcomes))
+    for one, other in product(set(outcomes), repeat=2):  # one has more only if other has no more
+        assert shown[one] <= shown[other] + 1 or shown[other] == outcomes.count(other)
 
 
 def test_a_page_has_room_for_so_many_posts_and_bytes(
@@ -234,13 +237,14 @@ def test_nothing_stands_in_the_way(folder: Path, open_page: Open, scheme: str, w
 def test_other_evidence_is_drawn_too(folder: Path, open_page: Open, kind: str) -> None:
     tagger = Tagger(tiny("rpbert", evidence=EVIDENCE[kind]), "cpu")
     posts = made_posts(6)
-    summary, report = Summary(["one"]), Report(["one"], 6)
-    for post, found in zip(posts, explain_batch(tagger, posts), strict=True):
-        summary.add(Seen(post, (found,)))
-        report.add(Seen(post, (found,)))
+    summary = Summary(["one"])
+    explained = explain_batch(tagger, posts)
+    rows = [row_of(post, [one], int(post.id)) for post, one in zip(posts, explained, strict=True)]
+    for row in rows:
+        summary.add(row)
     path = folder / f"{kind}.html"
-    with path.open("w", encoding="utf-8") as file:
-        report.write(file, "made", summary, dict.fromkeys(MEASURES, ""))
+    chosen = list(zip(rows, posts, strict=True))
+    path.write_text(page("made", summary, chosen, dict.fromkeys(MEASURES, "")), "utf-8")
     opened = open_page(path.as_uri())
     article = opened.page.locator("article").first
     assert article.locator("canvas").count() == (0 if kind == "captions" else 1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,49 +42,31 @@ def alone(folder: Path, made: Analysis) -> Alone:
     return [(post, *(explain(tagger, post) for tagger in taggers)) for post in posts]  # type: ignore[misc]
 
 
-def rows_of(path: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(2**24)
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "posts.jsonl").read_text().splitlines()]
 
 
 def test_a_row_a_post(folder: Path, made: Analysis, alone: Alone) -> None:
-    rows = list(rows_of(folder / "out" / "posts.csv"))
+    rows = rows_of(folder / "out")
     assert [row["id"] for row in rows] == [post.id for post, _, _ in alone]
     for row, (post, *explained) in zip(rows, alone, strict=True):
-        assert row["label"] == str(int(post.relation or 0))
-        assert row["image"] == explained[0].prediction.image
-        for prefix, one in zip(("", "against_"), explained, strict=True):
-            entities = [[e["label"], e["start"]] for e in json.loads(row[f"{prefix}entities"])]
-            assert entities == [[e.label, e.start] for e in one.prediction.entities]
-            for name in ("s_tv", "s_tv_per_word"):
-                value = getattr(one, name)
-                assert (row[prefix + name] == "") == (value is None)
-                if value is not None:
-                    assert float(row[prefix + name]) == pytest.approx(value, rel=1e-4)
-        assert row["against_r"] == ""
-        assert float(row["r"]) == pytest.approx(explained[0].prediction.relation, rel=1e-4)
-    assert {row["outcome"] for row in rows} <= {"mended", "broken", "differs", "both wrong"}
-    assert [row["s_tv"] for row in rows].count("") == 2  # without image, and unreadable
-
-
-def test_a_row_a_map_and_a_row_a_word(folder: Path, made: Analysis, alone: Alone) -> None:
-    blocks = {(row["model"], row["id"]): row for row in rows_of(folder / "out" / "blocks.csv")}
-    words = list(rows_of(folder / "out" / "words.csv"))
-    for post, *explained in alone:
-        for name, one in zip(("soft", "open"), explained, strict=True):
-            own = [row for row in words if (row["model"], row["id"]) == (name, post.id)]
-            if one.heat is None or one.attention is None:
-                assert (name, post.id) not in blocks
-                assert not own
+        r = explained[0].prediction.relation if explained[0].attention is not None else None
+        assert row["r"] == (None if r is None else pytest.approx(r, abs=1e-6))
+        assert (row["label"], row["image"]) == (post.relation == 1, explained[0].prediction.image)
+        for found, one in zip(row["models"], explained, strict=True):
+            places = [(e.label, e.start, e.end) for e in one.prediction.entities]
+            assert [tuple(entity[:3]) for entity in found["entities"]] == places
+            attention = found["attention"]
+            assert (attention is None) == (one.attention is None) == (found["s_tv"] is None)
+            if attention is None or one.attention is None:
                 continue
-            row = blocks[name, post.id]
-            assert (int(row["rows"]), int(row["columns"])) == one.heat.shape
-            found = np.array(row["attention"].split(), dtype=float)
-            np.testing.assert_allclose(found, one.heat.ravel(), rtol=1e-3)
-            assert [row["word"] for row in own] == list(post.words)
-            sums = [float(row["sum"]) for row in own]
-            np.testing.assert_allclose(sums, one.attention.sum((1, 2)), rtol=1e-4)
+            assert found["s_tv"] == pytest.approx(one.s_tv, abs=1e-5)
+            assert found["s_tv_per_word"] == pytest.approx(one.s_tv_per_word, abs=1e-5)
+            grid = (attention["rows"], attention["columns"])
+            values = np.array(attention["words"]).reshape(-1, *grid)
+            np.testing.assert_allclose(values, one.attention, atol=1e-5)
+    assert {row["outcome"] for row in rows} <= {"mended", "broken", "differs", "both wrong"}
+    assert [row["models"][0]["s_tv"] for row in rows].count(None) == 2  # no image, and unreadable
 
 
 @pytest.mark.parametrize("by", ["label", "r"])
@@ -120,9 +100,9 @@ def test_the_summary_counts_every_post(folder: Path, made: Analysis) -> None:
     assert written["models"] == ["soft", "open"]
     correlations = written["correlation_with_r"]["s_tv"]
     pairs = [
-        (float(row["r"]), float(row["s_tv"]), float(row["against_s_tv"]))
-        for row in rows_of(folder / "out" / "posts.csv")
-        if row["s_tv"]
+        (row["r"], *(model["s_tv"] for model in row["models"]))
+        for row in rows_of(folder / "out")
+        if row["r"] is not None
     ]
     for model in (0, 1):
         expected = np.corrcoef([p[0] for p in pairs], [p[1 + model] for p in pairs])[0, 1]
@@ -160,14 +140,14 @@ def test_what_cannot_be_analysed_is_said(folder: Path, made: Analysis, tmp_path:
         ({"model": str(tmp_path / "bert")}, "a model of bert"),
         ({"data": tmp_path / "nowhere"}, "no such file"),
         ({"posts": 0}, "at least 1"),
-        ({"output": tmp_path / "file"}, "a folder to write to"),
+        ({"output": tmp_path / "file"}, "no folder that can be written"),
         ({"split": "summer"}, "summer"),
     ]
     given = {"model": str(folder / "soft"), "data": data, "output": tmp_path / "out"}
     for changes, message in wrong:
         with pytest.raises(InputError, match=message):
             analyze(**{**given, **changes})
-    assert not (tmp_path / "out" / "posts.csv").exists()
+    assert not (tmp_path / "out" / "posts.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ MACHINE = {"machine": "x86_64", "gpu": None, "threads": 2, "python": "3", "torch
 
 
 def test_ours_stands_beside_the_papers() -> None:
-    first = Figure([80.0, 81.0, 82.0], 81.0, 1.0, 80.1, 0.9, None)
-    second = Figure([85.25], 85.25, None, None, None, 0.0005)
+    first = Figure([80.0, 81.0, 82.0], 81.0, 1.0, 80.1, None)
+    second = Figure([85.25], 85.25, None, None, 0.0005)
     rows = [
         RowResult("a", "A", "a", "", [0, 1, 2], "text only", "random", 61.4, "", 10, {"f1": first}),
         RowResult("b", "B", "b", "", [0], "blocks", "random", 1234.0, "a", 1, {"f1": second}),
@@ -21,9 +21,9 @@ def test_ours_stands_beside_the_papers() -> None:
     result = TableResult("table4", "Table 4", ("f1",), sets, MACHINE, {})
     lines = [line for line in render(result).splitlines() if line.startswith("| `")]
     assert lines == [
-        "| `a` | A | 81.0 ± 1.0 | 80.1 | +0.9 |  |  | 3 | text only | random | 61 s, 10 epochs |",
-        "| `b` | B | 85.2 |  |  | < 0.001 | `a` | 1 | blocks | random | 1,234 s, 1 epoch |",
-        "| `c` | C | not run: no image \\| none |  |  |  |  |  |  |  |  |",
+        "| `a` | A | 81.0 ± 1.0 | 80.1 |  |  | 3 | text only | random | 61 s, 10 epochs |",
+        "| `b` | B | 85.2 |  | < 0.001 | `a` | 1 | blocks | random | 1,234 s, 1 epoch |",
+        "| `c` | C | not run: no image \\| none |  |  |  |  |  |  |  |",
         "| `a` | A | 81.0 ± 1.0 |  |  | 3 | text only | random | 61 s, 10 epochs |",
         "| `b` | B | 85.2 | < 0.001 | `a` | 1 | blocks | random | 1,234 s, 1 epoch |",
         "| `c` | C | not run: no image \\| none |  |  |  |  |  |  |",

@@ -77,30 +77,21 @@ def _panel(axis: Axes, posts: NDArray[np.float64]) -> None:
         axis.plot((x + 0.5) / BINS, y, marker="o", markersize=4, color=INK, label="mean")
 
 
-def png(figure: Figure) -> bytes:
-    """The figure at 150 dots an inch."""
-    return _saved(figure, format="png", dpi=150, metadata={"Software": None})
-
-
 def svg(figure: Figure) -> str:
     """The figure as a separate document, the same for the same figures."""
     import matplotlib as mpl
 
+    content = io.StringIO()
     # Text stays text, so that it can be searched and takes the reader's font.
     with mpl.rc_context({"svg.hashsalt": "rpbert", "svg.fonttype": "none"}):
-        return _saved(figure, format="svg", transparent=True, metadata={"Date": None}).decode()
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    return content.getvalue()
 
 
-def inline_svg(document: str) -> str:
+def inline(document: str) -> str:
     """An SVG to stand inside a page, whose colours the page sets: ``var(--ink)`` and so on."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     for name, colour in {"ink": INK, **COLOURS}.items():
         body = body.replace(colour, f"var(--{name})")
     return body
-
-
-def _saved(figure: Figure, **options: Any) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, **options)
-    return content.getvalue()

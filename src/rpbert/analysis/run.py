@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rpbert.analysis.attention import explain_batch
-from rpbert.analysis.figure import AXES, draw, inline_svg, panels_of, png, svg
-from rpbert.analysis.report import Report
-from rpbert.analysis.summary import MEASURES, Seen, Summary
-from rpbert.analysis.tables import Tables
+from rpbert.analysis.figure import AXES, draw, inline, panels_of, svg
+from rpbert.analysis.posts import row_of
+from rpbert.analysis.report import page, sample
+from rpbert.analysis.summary import MEASURES, Summary
 from rpbert.data.collate import batches
 from rpbert.data.readers import open_data
 from rpbert.data.words import SPLITTERS
@@ -20,7 +19,7 @@ from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.models.rpbert import RpBert
 from rpbert.modules.encoder import BertEncoder, TextImageEncoder
-from rpbert.storage.writing import bytes_written_whole, written_whole
+from rpbert.storage.writing import check_writable, written_whole
 
 BATCH = 16
 
@@ -52,30 +51,42 @@ def analyze(
         raise InputError(data, "no such file or folder", "a data set")
     if posts < 1:
         raise InputError("posts", str(posts), "at least 1")
-    if output.exists() and not output.is_dir():
-        raise InputError(output, "a file", "a folder to write to")
+    check_writable(output, "DIR")
     paths = [model] if against is None else [model, against]
     taggers = _loaded(paths)
     source = open_data(data, SPLITTERS[taggers[0].model.vocabulary.marks])
     if split is None:
         split = source.splits[0] if data.is_file() else "test"
     output.mkdir(parents=True, exist_ok=True)
-    names = short_names(paths)
-    summary, report = Summary(names), Report(names, posts)
-    with ExitStack() as stack:
-        files = [stack.enter_context(written_whole(output / name)) for name in Tables.FILES]
-        tables = Tables(files, names)
+    summary, rows = Summary(short_names(paths)), output / "posts.jsonl"
+    with written_whole(rows) as file:
         for batch in batches(source.read(split), BATCH):
             explained = [explain_batch(tagger, batch) for tagger in taggers]
             for post, *of_models in zip(batch, *explained, strict=True):
-                seen = Seen(post, tuple(of_models))
-                summary.add(seen)
-                report.add(seen)
-                tables.add(seen)
+                row = row_of(post, of_models, len(summary.outcomes))
+                file.write(json.dumps(row) + "\n")
+                summary.add(row)
             advance(len(batch))
+    shown = sample(summary.outcomes, posts)
+    with rows.open(encoding="utf-8") as lines:
+        chosen = [
+            (json.loads(line), post)
+            for number, (line, post) in enumerate(zip(lines, source.read(split), strict=True))
+            if number in shown
+        ]
     # The page may be passed on: it names the data, not where it lies.
-    name = data.resolve().name
-    return _written(output, name if data.is_file() else f"{name}, {split}", summary, report)
+    name = data.resolve().name if data.is_file() else f"{data.resolve().name}, {split}"
+    figures = {}
+    for measure in MEASURES:
+        figures[measure] = svg(draw(panels_of(summary, measure), AXES[measure]))
+        with written_whole(output / f"{measure}.svg") as file:
+            file.write(figures[measure])
+    with written_whole(output / "summary.json") as file:
+        json.dump(summary.to_dict(), file, indent=1, ensure_ascii=False)
+    with written_whole(output / "report.html") as file:
+        file.write(page(name, summary, chosen, {k: inline(of) for k, of in figures.items()}))
+    names = ("posts.jsonl", *(f"{measure}.svg" for measure in MEASURES), "summary.json")
+    return Analysis(summary, output / "report.html", tuple(output / name for name in names))
 
 
 def _loaded(paths: list[str]) -> list[Tagger]:
@@ -101,24 +112,3 @@ def short_names(names: list[str]) -> list[str]:
         if len(set(short)) == len(names):
             return short
     return [f"{name} ({number})" for number, name in enumerate(names, 1)]
-
-
-def _written(output: Path, source: str, summary: Summary, report: Report) -> Analysis:
-    """The figures, the report and the summary, once every post is read."""
-    files = [output / name for name in Tables.FILES]
-    inline = {}
-    for measure in MEASURES:
-        figure = draw(panels_of(summary, measure), AXES[measure])
-        document = svg(figure)
-        inline[measure] = inline_svg(document)
-        with written_whole(output / f"{measure}.svg") as file:
-            file.write(document)
-        with bytes_written_whole(output / f"{measure}.png") as picture:
-            picture.write(png(figure))
-        files += [output / f"{measure}.svg", output / f"{measure}.png"]
-    with written_whole(output / "summary.json") as file:
-        json.dump(summary.to_dict(), file, indent=1, ensure_ascii=False)
-    page = output / "report.html"
-    with written_whole(page) as file:
-        report.write(file, source, summary, inline)
-    return Analysis(summary, page, (*files, output / "summary.json"))

@@ -62,7 +62,6 @@ def reproduce(
     only: Annotated[
         str | None, typer.Option(metavar="ROW,...", help="Run these rows alone.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Quick pass: so many epochs.")] = None,
     posts: Annotated[
         int | None, typer.Option(min=1, help="Quick pass: so many posts of each split.")
     ] = None,
@@ -83,7 +82,7 @@ def reproduce(
 
     rows = [name.strip() for name in only.split(",") if name.strip()] if only else []
     shared = load_shared(config, changes or ())
-    request = Request(table, data, output, shared, seeds, relations, rows, epochs, posts, by)
+    request = Request(table, data, output, shared, seeds, relations, rows, posts, by)
     try:
         result = run(request, common.progress)
     except KeyboardInterrupt:

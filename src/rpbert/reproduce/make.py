@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rpbert.analysis.figure import AXES, draw, png
+from rpbert.analysis.figure import AXES, draw
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
@@ -33,7 +33,6 @@ from rpbert.reproduce.table import (
     DataResult,
     RowResult,
     TableResult,
-    plot,
     render,
     row_result,
     this_machine,
@@ -57,7 +56,6 @@ class Request:
     seeds: int = 1
     relations: Path | None = None  # Task#1's posts where `data` has none; Table 3's test posts too
     only: Sequence[str] = ()  # names of the rows that are run; empty for all
-    epochs: int | None = None  # for a quick pass, in place of the settings'
     posts: int | None = None  # for a quick pass, in place of all
     by: Grouping | None = None  # in place of what the table says
 
@@ -83,7 +81,7 @@ class DataSet:
 
 
 def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
-    """Do the runs that are missing, and write DIR/TABLE.md, .json and .png from all that are done.
+    """Do the runs that are missing, and write DIR/TABLE.md and .json from all that are done.
     `note` takes each line of progress. Raises InputError: the request names what is not there, or
     DIR holds runs of other settings; KeyboardInterrupt: stopped, and the same request resumes."""
     table = _table(request)
@@ -118,7 +116,7 @@ def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
             measures=table.measures,
             data=[_data_result(request, table, data) for data in sets],
             machine=this_machine(),
-            settings=_shared(request),
+            settings=request.shared.model_dump(mode="json"),
         )
         request.output.mkdir(parents=True, exist_ok=True)
         with written_whole(request.output / f"{table.name}.md") as file:
@@ -127,9 +125,7 @@ def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
             file.write(json.dumps(result.to_dict(), ensure_ascii=False, indent=1) + "\n")
     if table.name == "fig3":
         figure = draw(_attention(table, sets), AXES["s_tv_per_word"])
-        (request.output / "fig3.png").write_bytes(png(figure))
-    else:
-        plot(result, request.output / f"{table.name}.png")
+        figure.savefig(request.output / "fig3.png", dpi=150)
     return result
 
 
@@ -162,16 +158,14 @@ def _plan(request: Request, table: Table, data: DataSet, row: Row) -> None:
         data.skip[row.name] = f"no relation labels in the {split} split"
         return
     block = {"path": data.path, "relations": request.relations, "posts": request.posts}
-    changes: dict[str, Any] = {} if request.epochs is None else {"epochs": request.epochs}
     attention = bool(ATTENTION & set(table.measures))
     test, scores = data.path, "attention.json" if attention else "test.json"
     if table.name == "table3" and request.relations is not None:
         test, scores = request.relations, "relations.json"
     planned = []
     for seed in range(request.seeds):
-        changes["seed"] = seed
         try:
-            settings = run_settings(row, request.shared, block, data.train, changes)
+            settings = run_settings(row, request.shared, block, data.train, {"seed": seed})
         except CannotRun as reason:
             data.skip[row.name] = str(reason)
             return
@@ -205,14 +199,6 @@ def _run(run: Run, data: DataSet, note: Callable[[str], None]) -> None:
     except InputError as fault:
         data.skip[run.row.name] = str(fault)
         note(f"{data.name}, {run.row.name}: cannot run: {fault}")
-
-
-def _shared(request: Request) -> dict[str, Any]:
-    """The settings that all rows share, as JSON types."""
-    settings = request.shared.model_dump(mode="json")
-    if request.epochs is not None:
-        settings["training"]["epochs"] = request.epochs
-    return settings
 
 
 def _data_result(request: Request, table: Table, data: DataSet) -> DataResult:

@@ -54,8 +54,6 @@ class Table:
     """Of a row, the one that it is compared with, as the paper does."""
     by: Grouping = "classifier"
     """What tells posts whose image adds: r of RpBERT with the soft gate above 0.5, or labels."""
-    same_quantity: bool = True
-    """Whether the paper's figure is known to be of the same quantity."""
 
 
 _FILE = yaml.safe_load((files("rpbert.reproduce") / "tables.yaml").read_text("utf-8"))

@@ -21,10 +21,8 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, counted
 from rpbert.evaluation.scoring import RELATION_THRESHOLD
 from rpbert.inference import Tagger
-from rpbert.models import SYSTEMS, parse_options
-from rpbert.models.vision_language import VisionLanguageTagger
+from rpbert.models import parse_options
 from rpbert.reproduce.rows import ATTENTION, Grouping, Measure, Row
-from rpbert.reproduce.settings import PAPER
 from rpbert.storage.manifest import recover
 from rpbert.storage.writing import written_whole
 from rpbert.training.train import check_settings, complete_settings, train
@@ -112,27 +110,6 @@ class Run:
         """Seconds, best epoch, dev F1 and initial weights of the training; None before its end."""
         path = self.folder / "trained.json"
         return json.loads(path.read_text("utf-8")) if path.is_file() else None
-
-    @property
-    def lacks_weights(self) -> bool:
-        """Whether it is of a vision-and-language model and did not start from all its weights."""
-        encoder = parse_options(self.settings.model).encoder
-        started = f"encoder: {encoder.pretrained if encoder else ''}, "
-        joint = issubclass(SYSTEMS[self.row.system].system, VisionLanguageTagger)
-        return joint and not f"{(self.trained or {})['initial_weights']}, ".startswith(started)
-
-    @property
-    def like_the_paper(self) -> bool:
-        """Whether it started from weights, and looked at evidence, as the paper's row did."""
-        options = parse_options(self.settings.model)
-        own = PAPER["systems"].get(self.row.system, {}).get("encoder", PAPER["model"]["encoder"])
-        name = (PAPER["model"]["large"] if self.row.large else own)["pretrained"]
-        joint = issubclass(SYSTEMS[self.row.system].system, VisionLanguageTagger)
-        if options.encoder and not joint and Path(str(options.encoder.pretrained)).name != name:
-            return False
-        seen = set(options.evidence.kinds if options.evidence else ())
-        random = "random" in (self.trained or {})["initial_weights"]
-        return not random and seen <= {"blocks", "global", "regions"}
 
     @property
     def done(self) -> bool:

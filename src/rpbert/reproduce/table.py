@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,10 @@ from rpbert.evaluation.bootstrap import paired_bootstrap, ratios
 from rpbert.reproduce.rows import ATTENTION, POSTS, TITLES, Measure, Row, Table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from rpbert.reproduce.runs import PostScores, Run
 
 IN_PERCENT: frozenset[Measure] = frozenset(TITLES) - ATTENTION
 SCORER = "seqeval, strict IOB2"
-LEAST = 0.001
-"""The smallest p that is given: for a smaller one there are too few resamples."""
-COLUMNS = ("ours", "paper", "difference", "p")
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,7 @@ class Figure:
     values: Sequence[float]  # one a seed; F1 in %
     mean: float
     sd: float | None  # of the sample, None for a single seed
-    paper: float | None
-    difference: float | None
+    paper: float | None  # of the paper's own evidence and initial weights
     p: float | None  # of the paired bootstrap against the row that it is compared with
 
 
@@ -99,8 +92,6 @@ def row_result(
     `references` are scores of RpBERT with the soft gate, by seed."""
     trained = [run.trained or {} for run in runs]
     printed = table.paper.get(row.name, {}).get(paper_set or "")
-    if any(run.lacks_weights for run in runs):
-        printed = None  # the paper's row stands for those weights
     figures = {}
     for i, measure in enumerate(table.measures):
         ours, others = (
@@ -110,8 +101,7 @@ def row_result(
             }
             for each in (runs, compared)
         )
-        same = table.same_quantity and all(run.like_the_paper for run in runs)
-        figures[measure] = _figure(measure, ours, others, printed[i] if printed else None, same)
+        figures[measure] = _figure(measure, ours, others, printed[i] if printed else None)
     return RowResult(
         row=row.name,
         label=row.label,
@@ -132,26 +122,22 @@ def _figure(
     ours: Mapping[int, np.ndarray],
     compared: Mapping[int, np.ndarray],
     paper: float | None,
-    same: bool,
 ) -> Figure | None:
-    """A measure from outcomes by seed, (posts, 2 k) each; None where no test post is of it. `same`:
-    the paper's figure is of the same quantity and the same initial weights."""
+    """A measure from outcomes by seed, (posts, 2 k) each; None where no test post is of it."""
     if not all(outcome[:, 1].any() for outcome in ours.values()):
         return None
     scale = 100 if measure in IN_PERCENT else 1
     whole = np.ones((1, len(next(iter(ours.values())))), dtype=np.int64)
     values = [scale * float(ratios(outcome[None], whole)[0]) for outcome in ours.values()]
-    mean = fmean(values)
     p = None
     if both := [seed for seed in ours if seed in compared]:
         mine, others = (np.stack([each[seed] for seed in both]) for each in (ours, compared))
         p = paired_bootstrap(mine, others)
     return Figure(
         values=values,
-        mean=mean,
+        mean=fmean(values),
         sd=stdev(values) if len(values) > 1 else None,
         paper=paper,
-        difference=None if paper is None or not same else mean - paper,
         p=p,
     )
 
@@ -205,10 +191,9 @@ def _description(data: DataResult) -> list[str]:
 
 
 def _rows(result: TableResult, data: DataResult) -> list[str]:
-    columns = COLUMNS if data.paper_set else ("ours", "p")
     header = ["system", "row"]
     for measure in result.measures:
-        header += [TITLES[measure], *columns[1:]]
+        header += [TITLES[measure], *(["paper"] if data.paper_set else []), "p"]
     header += ["p against", "seeds", "evidence", "initial weights", "time"]
     lines = [header, ["---"] * len(header)]
     for row in data.rows:
@@ -216,8 +201,9 @@ def _rows(result: TableResult, data: DataResult) -> list[str]:
         if row.figures is None:
             cells += [f"not run: {row.skip_reason}", *[""] * (len(header) - 3)]
         else:
-            shown = (_cells(row.figures[measure], measure) for measure in result.measures)
-            cells += [figure[column] for figure in shown for column in columns]
+            for measure in result.measures:
+                ours, paper, p = _cells(row.figures[measure], measure)
+                cells += [ours, *([paper] if data.paper_set else []), p]
             cells.append(f"`{row.against}`" if row.against else "")
             cells += [str(len(row.seeds)), row.evidence, row.initial_weights]
             cells.append(f"{row.seconds:,.0f} s, {counted(row.epochs, 'epoch')}")
@@ -225,56 +211,12 @@ def _rows(result: TableResult, data: DataResult) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def _cells(figure: Figure | None, measure: Measure) -> dict[str, str]:
-    """A figure by column: ours, the paper's, the difference and p."""
+def _cells(figure: Figure | None, measure: Measure) -> tuple[str, str, str]:
+    """Ours, the paper's, and p."""
     if figure is None:
-        return {**dict.fromkeys(COLUMNS, ""), "ours": "no post"}
+        return "no post", "", ""
     places = 1 if measure in IN_PERCENT else 3
     sd = "" if figure.sd is None else f" ± {figure.sd:.{places}f}"
-    return {
-        "ours": f"{figure.mean:.{places}f}{sd}",
-        "paper": "" if figure.paper is None else f"{figure.paper:.{places}f}",
-        "difference": "" if figure.difference is None else f"{figure.difference:+.{places}f}",
-        "p": "" if figure.p is None else f"{figure.p:.3f}" if figure.p >= LEAST else f"< {LEAST}",
-    }
-
-
-def plot(result: TableResult, path: Path) -> None:
-    """Write a PNG: a row of panels a data set, a panel a measure, a line for each row that ran."""
-    from matplotlib.figure import Figure as Canvas
-
-    rows = max((len(data.rows) for data in result.data), default=1)
-    sets, measures = len(result.data), len(result.measures)
-    size = (3.4 + 2.6 * measures, 1.0 + sets * (0.8 + 0.3 * rows))
-    canvas = Canvas(figsize=size, layout="constrained")
-    grid = canvas.subplots(sets, measures, squeeze=False, sharey="row")
-    for axes, data in zip(grid, result.data, strict=True):
-        for axis, measure in zip(axes, result.measures, strict=True):
-            _panel(axis, data, measure)
-    shown: dict[str, Any] = {}  # the paper has figures for some data sets only
-    for first in grid[:, 0]:
-        handles, labels = first.get_legend_handles_labels()
-        shown |= dict(zip(labels, handles, strict=True))
-    canvas.legend(shown.values(), shown, loc="outside lower center", ncols=2, fontsize="x-small")
-    canvas.suptitle(result.title, fontsize="medium")
-    canvas.savefig(path, dpi=150, format="png", metadata={"Software": None})
-
-
-def _panel(axis: Axes, data: DataResult, measure: Measure) -> None:
-    names: list[str] = []
-    for row in data.rows:
-        figure = (row.figures or {}).get(measure)
-        place = len(names)
-        names.append(row.label if figure else f"{row.label} (not run)")
-        if figure is None:
-            continue
-        axis.errorbar(figure.mean, place, xerr=figure.sd or 0, fmt="o", capsize=3, color="tab:blue")
-        if figure.paper is not None:
-            axis.plot(figure.paper, place, marker="D", fillstyle="none", color="tab:red")
-    axis.plot([], [], "o", color="tab:blue", label="ours, mean ± sd")
-    if data.paper_set:
-        axis.plot([], [], "D", fillstyle="none", color="tab:red", label="paper")
-    axis.set_yticks(range(len(names)), names, fontsize="small")
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.grid(axis="x", alpha=0.3)
-    axis.set_title(f"{data.name}: {TITLES[measure]}", fontsize="small")
+    paper = "" if figure.paper is None else f"{figure.paper:.{places}f}"
+    p = "" if figure.p is None else f"{figure.p:.3f}" if figure.p >= 0.001 else "< 0.001"
+    return f"{figure.mean:.{places}f}{sd}", paper, p

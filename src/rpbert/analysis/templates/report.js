@@ -20,23 +20,16 @@
 
   // ---- Attention -------------------------------------------------------------------------------
 
-  const decode = (coded) => Uint8Array.from(atob(coded), (letter) => letter.charCodeAt(0));
-
   for (const post of posts) {
     post.characters = Array.from(post.text); // places count characters, not UTF-16 units
     post.folded = `${post.id} ${post.text}`.normalize("NFKC").toLowerCase();
-    for (const model of post.models) {
-      if (model.attention) model.attention.bytes = decode(model.attention.values);
-    }
   }
 
   /** Attention of one word, or of all (null), to each block. */
-  const blocks = ({ rows, columns, unit, bytes }, word) => {
-    const count = rows * columns;
-    const sum = new Float64Array(count);
-    const words = count ? bytes.length / count : 0;
-    for (let w = word ?? 0; w < (word === null ? words : word + 1); w += 1) {
-      for (let block = 0; block < count; block += 1) sum[block] += bytes[w * count + block] * unit;
+  const blocks = ({ rows, columns, words }, word) => {
+    const sum = new Float64Array(rows * columns);
+    for (const own of word === null ? words : [words[word]]) {
+      own.forEach((value, block) => (sum[block] += value));
     }
     return sum;
   };
