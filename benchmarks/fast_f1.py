@@ -57,7 +57,7 @@ def main() -> None:
         speed = [spread(each, 1), ratio(each, rates[PLAIN])]
         rows.append([name, f"{f1:.2f}", f"{f1 - plain:+.2f}", *speed])
     parameters = sum(parameter.numel() for parameter in model.system.parameters())
-    support = scores[PLAIN].strict.overall.gold
+    support = scores[PLAIN].strict.support
     lines = [
         f"{machine()}\n",
         f"`{model.options.system}` of {parameters / 1e6:.1f} million parameters, {len(posts):,} "

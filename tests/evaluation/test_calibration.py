@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def test_the_fitted_temperature_has_the_least_loss_and_changes_no_prediction(
     expected = expected_calibration_error(*zip(*found_spans(model, posts), strict=True))
     assert scored.after < scored.before == pytest.approx(expected, abs=1e-6)
     assert scored.temperature == found.spans
-    assert "calibration error of spans" in render(evaluation)
+    assert "calibration error of spans" in render(asdict(evaluation))
 
 
 def test_r_is_fitted_and_left_as_it_is() -> None:

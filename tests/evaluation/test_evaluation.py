@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def test_posts_are_grouped_by_labels_else_by_r(
     posts = [post(i, "B-PER", label) for i, label in enumerate(labels)]
     found = scored(posts, answer("B-PER", r[0]), answer("O", r[1]), answer("B-PER", r[2]))
     assert found.tags is not None
-    strict = {name: (of.posts, of.strict.overall) for name, of in found.tags.by_group.items()}
-    assert {k: (posts, s.gold, s.correct) for k, (posts, s) in strict.items()} == groups
+    strict = {name: (of.posts, of.strict) for name, of in found.tags.by_group.items()}
+    assert {k: (posts, s.support, s.correct) for k, (posts, s) in strict.items()} == groups
     assert (found.relation.accuracy if found.relation else None) == (0 if labels[0] else None)
 
 
@@ -103,20 +104,20 @@ def test_a_saved_model_knows_the_entities_of_its_training(model: str, tmp_path: 
     plain: Any = evaluate_model(model, posts)
     other: Any = evaluate_model(model, posts, precision="bf16")
     found = plain.by_familiarity
-    assert [found[name].strict.overall.gold for name in ("seen", "unseen")] == [1, 1]
+    assert [found[name].strict.support for name in ("seen", "unseen")] == [1, 1]
     saved = json.loads((Path(model) / "model.json").read_text())["entities"]
     assert len(saved) == 2
     assert all(re.fullmatch("[0-9a-f]{16}", entry) for entry in saved)  # no text of the posts
     # Another precision is scored beside float32.
     assert (plain.fp32_f1, other.fp32_f1) == (None, plain.tags.strict.f1)
-    assert ("in fp32" in render(plain), "in fp32" in render(other)) == (False, True)
+    assert ["in fp32" in render(asdict(e)) for e in (plain, other)] == [False, True]
 
 
 def test_words_cut_at_gold_entities_are_counted(model: str, tmp_path: Path) -> None:
     row = {"text": "so #AdaNow", "entities": [{"start": 4, "end": 7, "label": "PER"}]}
     found = evaluate_model(model, written(tmp_path / "posts.jsonl", row))
     assert found.cut_words == 1
-    assert "1 words cut at gold entities" in render(found)
+    assert "1 words cut at gold entities" in render(asdict(found))
 
 
 def test_a_folder_is_scored_on_its_test_split_alone(model: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,7 +95,7 @@ def evaluate(
     left_out = LeftOut()
     faults = left_out if lenient else refuse
     whole = evaluate_model(model, data, split, faults, precision, captioner, ocr, backend)
-    evaluation = only(whole, by)
     if left_out.count:
         common.progress(str(left_out))
-    common.print_result(evaluation.to_dict(), as_json, lambda _: print(render(evaluation)))
+    evaluation = asdict(only(whole, by))
+    common.print_result(evaluation, as_json, lambda found: print(render(found)))

@@ -17,8 +17,8 @@ from rpbert.models.saved import TaggingModel
 from rpbert.modules.crf import SpanQuery
 from rpbert.types import Calibration, Post
 
-LOWEST, HIGHEST = 0.2, 5.0  # bounds of a temperature
-_STEPS = 24  # golden section: to less than a ten-thousandth
+HIGHEST = 5.0  # temperature of the first round; its inverse is the lowest
+_ROUNDS = 5  # to 0.2 %
 
 Found = tuple[Tensor, Tensor, list[SpanQuery], list[bool]]
 """Emissions and mask of a batch, the spans decoded, and whether each is in the gold."""
@@ -73,7 +73,7 @@ def decoded_spans(
 
 
 def _fitted(scores: Callable[[float], Sequence[float]], right: Sequence[bool]) -> float:
-    """The temperature of least log loss, by golden section of its logarithm."""
+    """The temperature of least log loss."""
     if all(right) or not any(right):
         return 1.0
 
@@ -82,14 +82,8 @@ def _fitted(scores: Callable[[float], Sequence[float]], right: Sequence[bool]) -
         found = zip(scores(math.exp(logarithm)), right, strict=True)
         return -sum(math.log(max(p if is_right else 1 - p, 1e-6)) for p, is_right in found)
 
-    share = (math.sqrt(5) - 1) / 2
-    low, high = math.log(LOWEST), math.log(HIGHEST)
-    inner, outer = high - share * (high - low), low + share * (high - low)
-    for _ in range(_STEPS):
-        if loss(inner) <= loss(outer):
-            high, outer = outer, inner
-            inner = high - share * (high - low)
-        else:
-            low, inner = inner, outer
-            outer = low + share * (high - low)
-    return round(math.exp((low + high) / 2), 4)
+    logarithm, step = 0.0, math.log(HIGHEST)
+    for _ in range(_ROUNDS):  # each looks four times as closely around the best so far
+        logarithm = min((logarithm + k * step / 4 for k in range(-4, 5)), key=loss)
+        step /= 4
+    return round(math.exp(logarithm), 4)

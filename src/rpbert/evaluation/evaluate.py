@@ -16,20 +16,14 @@ from rpbert.data.vocabulary import Vocabulary, tag_set
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import Faults, InputError, counted, refuse
 from rpbert.evaluation.scoring import (
-    ADDS,
-    DOES_NOT_ADD,
-    RELATION_THRESHOLD,
-    SCORERS,
     CalibrationScores,
-    Counts,
     Evaluation,
-    RelationScores,
-    TagScores,
     expected_calibration_error,
     relation_calibration,
     relation_groups,
     score_familiarity,
     score_relations,
+    score_table,
     score_tags,
     spans_right,
 )
@@ -38,8 +32,6 @@ from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Builder, WordEmbeddings
 from rpbert.models.tagger import BiLstmSettings, SystemSettings
 from rpbert.types import Calibration, ImageStatus, Post
-
-_COLUMNS = f"{'precision':>12}{'recall':>8}{'F1':>7}{'support':>9}"
 
 
 def evaluate_model(
@@ -138,64 +130,35 @@ def only(evaluation: Evaluation, by: str | None) -> Evaluation:
     return replace(evaluation, tags=tags, by_familiarity={})
 
 
-def render(evaluation: Evaluation) -> str:
-    """The evaluation as an aligned table of text: percentages, and the support of each."""
-    tags, lines = evaluation.tags, []
-    if tags is not None:
-        lines += _tag_lines(tags, evaluation.by_familiarity)
-    if evaluation.relation is not None:
-        lines += _relation_lines(evaluation.relation)
-    for name, error in evaluation.calibration.items():
-        before, after = f"{100 * error.before:.1f} before", f"{100 * error.after:.1f} after"
-        of = f"its temperature of {error.temperature:.2f} ({error.support:,} scores)"
-        lines.append(f"calibration error of {name}: {before} and {after} {of}")
-    if evaluation.images:
-        lines.append("images: " + ", ".join(f"{n:,} {k}" for k, n in evaluation.images.items()))
-    if cut := evaluation.cut_words:
+def render(evaluation: Mapping[str, Any]) -> str:
+    """The evaluation, as JSON types, as an aligned table and lines of text."""
+    tags, relation = evaluation["tags"], evaluation["relation"]
+    rows = score_table(tags, relation, evaluation["by_familiarity"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{name:{widths[0]}}  {scorer:{widths[1]}}"
+        + "".join(f"{cell:>{width + 2}}" for cell, width in zip(cells, widths[2:], strict=True))
+        for name, scorer, *cells in rows
+    ]
+    if relation:
+        adds, not_ = ("–" if r is None else f"{r:.2f}" for r in relation["mean_r"].values())
+        lines.append(f"mean r {adds} where the image adds, {not_} where it doesn't")
+        names = {"accuracy": "accuracy", "macro F1": "macro_f1", "weighted F1": "weighted_f1"}
+        shares = ", ".join(f"{name} {100 * relation[key]:.1f}" for name, key in names.items())
+        lines.append(f"{shares}, {counted(relation['support'], 'post')}")
+    for name, error in evaluation["calibration"].items():
+        errors = f"{100 * error['before']:.1f} before and {100 * error['after']:.1f} after"
+        of = f"its temperature of {error['temperature']:.2f} ({error['support']:,} scores)"
+        lines.append(f"calibration error of {name}: {errors} {of}")
+    posts = [*(f"{n:,} {status}" for status, n in evaluation["images"].items())]
+    lines.append("images: " + ", ".join(posts))
+    if cut := evaluation["cut_words"]:
         lines.append(f"{cut:,} words cut at gold entities: tagging would not cut them")
-    if tags is not None and evaluation.fp32_f1 is not None:
-        f1, exact = 100 * tags.strict.f1, 100 * evaluation.fp32_f1
+    if tags and evaluation["fp32_f1"] is not None:
+        f1, exact = 100 * tags["strict"]["f1"], 100 * evaluation["fp32_f1"]
         compared = f"{f1:.2f}, in fp32 {exact:.2f}: {f1 - exact:+.2f}"
         lines.append(f"strict F1 in this precision {compared}")
-    return "\n".join(lines).rstrip()
-
-
-def _tag_lines(tags: TagScores, by_familiarity: Mapping[str, TagScores]) -> list[str]:
-    strict, lenient = tags.strict.by_type, tags.lenient.by_type
-    labels, nothing = sorted(strict.keys() | lenient.keys()), Counts()
-    groups = {f"{k} ({counted(of.posts, 'post')})": of for k, of in tags.by_group.items()}
-    seen = {f"{name} in training": of for name, of in by_familiarity.items()}
-    whole = {"all entities": tags, **groups, **seen}
-    rows = {k: (of.strict.overall, of.lenient.overall) for k, of in whole.items()}
-    rows |= {k: (strict.get(k, nothing), lenient.get(k, nothing)) for k in labels}
-    title = f"{counted(tags.posts, 'post')}, %"
-    width = max(map(len, (title, *rows)))
-    lines = [
-        f"{title:{width}}" + "".join(f"{name:>{len(_COLUMNS)}}" for name in SCORERS.values()),
-        " " * width + _COLUMNS * len(SCORERS),
-    ]
-    for section in filter(None, (["all entities"], labels, groups, seen)):
-        lines += [f"{name:{width}}" + "".join(map(_cells, rows[name])) for name in section] + [""]
-    return lines
-
-
-def _relation_lines(scores: RelationScores) -> list[str]:
-    title = f"relation, r > {RELATION_THRESHOLD}, %"
-    width = max(map(len, (title, ADDS, DOES_NOT_ADD)))
-    low, high = ("–" if mean is None else f"{mean:.2f}" for mean in scores.mean_r)
-    return [
-        f"{title:{width}}{_COLUMNS}",
-        f"{ADDS:{width}}{_cells(scores.adds)}",
-        f"{DOES_NOT_ADD:{width}}{_cells(scores.does_not_add)}",
-        f"mean r {high} where the image adds, {low} where it doesn't",
-        f"accuracy {100 * scores.accuracy:.1f}, macro F1 {100 * scores.macro_f1:.1f}, "
-        f"weighted F1 {100 * scores.weighted_f1:.1f}, {counted(scores.support, 'post')}",
-    ]
-
-
-def _cells(counts: Counts) -> str:
-    shares = (100 * share for share in (counts.precision, counts.recall, counts.f1))
-    return "{:>12.1f}{:>8.1f}{:>7.1f}{:>9,}".format(*shares, counts.gold)
+    return "\n".join(lines)
 
 
 def describe_systems() -> list[dict[str, Any]]:

@@ -6,12 +6,14 @@ and its support, the number of gold entities."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from rpbert.data.labels import Lexicon, Span, entity_digest, lenient_spans, strict_spans
 from rpbert.errors import InputError
@@ -20,61 +22,40 @@ from rpbert.types import Calibration
 Tags: TypeAlias = Sequence[str]
 
 SCORERS: Mapping[str, str] = {"strict": "seqeval, strict IOB2", "lenient": "conlleval"}
+SHARES = ("precision", "recall", "f1")
 RELATION_THRESHOLD = 0.5  # an image adds where r is above this
 ADDS, DOES_NOT_ADD = "image adds", "image doesn't add"
 BINS = 15  # of the calibration error, of equal width (Guo et al. 2017, section 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Counts:
-    """How many there are in the gold, how many were predicted, and how many of these are right."""
+    """Scores in [0, 1], 0 where there is nothing to divide by, and what they are of (`count`)."""
 
-    gold: int = 0
-    predicted: int = 0
-    correct: int = 0
-
-    @property
-    def precision(self) -> float:
-        """Share of the predicted that is right; 0 where nothing was predicted."""
-        return self.correct / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Share of the gold that was found; 0 where there is none."""
-        return self.correct / self.gold if self.gold else 0.0
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 where nothing is right."""
-        total = self.gold + self.predicted
-        return 2 * self.correct / total if total else 0.0
-
-    def to_dict(self) -> dict[str, float]:
-        """Scores in [0, 1] and counts, as JSON types."""
-        shares = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
-        counts = {"support": self.gold, "predicted": self.predicted, "correct": self.correct}
-        return {**shares, **counts}
+    precision: float
+    recall: float
+    f1: float
+    support: int  # in the gold
+    predicted: int
+    correct: int  # of the predicted
 
 
-@dataclass(frozen=True, slots=True)
-class SpanScores:
+def count(support: int = 0, predicted: int = 0, correct: int = 0) -> Counts:
+    """Precision, recall and their harmonic mean."""
+    f1 = 2 * correct / max(support + predicted, 1)
+    return Counts(
+        correct / max(predicted, 1), correct / max(support, 1), f1, support, predicted, correct
+    )
+
+
+@dataclass(frozen=True)
+class SpanScores(Counts):
     """Scores of entities under one scorer: over all entities (micro average), and by type."""
 
-    overall: Counts
     by_type: Mapping[str, Counts]
 
-    @property
-    def f1(self) -> float:
-        """Over all entities."""
-        return self.overall.f1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Scores in [0, 1] and counts, as JSON types."""
-        by_type = {label: counts.to_dict() for label, counts in self.by_type.items()}
-        return {**self.overall.to_dict(), "by_type": by_type}
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TagScores:
     """Scores of the same entities under both scorers, also by group where posts were grouped."""
 
@@ -82,60 +63,23 @@ class TagScores:
     strict: SpanScores
     lenient: SpanScores
     by_group: Mapping[str, TagScores] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Scores in [0, 1] and counts, as JSON types."""
-        found: dict[str, Any] = {"posts": self.posts, "scorers": dict(SCORERS)}
-        found |= {name: getattr(self, name).to_dict() for name in SCORERS}
-        if self.by_group:
-            found["by_group"] = {name: group.to_dict() for name, group in self.by_group.items()}
-        return found
+    scorers: Mapping[str, str] = field(default_factory=lambda: dict(SCORERS))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RelationScores:
-    """Scores of the relation classifier; `mean_r` is of each class, None where it has no post."""
+    """Scores of the relation classifier."""
 
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    support: int  # posts
     adds: Counts
     does_not_add: Counts
-    mean_r: tuple[float | None, float | None] = (None, None)
-
-    @property
-    def support(self) -> int:
-        """Number of posts."""
-        return self.adds.gold + self.does_not_add.gold
-
-    @property
-    def accuracy(self) -> float:
-        """Share of posts that are classified right; 0 where there are none."""
-        right = self.adds.correct + self.does_not_add.correct
-        return right / self.support if self.support else 0.0
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean of both classes' F1."""
-        return (self.adds.f1 + self.does_not_add.f1) / 2
-
-    @property
-    def weighted_f1(self) -> float:
-        """Mean of both classes' F1, weighted by their support."""
-        classes = (self.adds, self.does_not_add)
-        return sum(c.f1 * c.gold for c in classes) / self.support if self.support else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Scores in [0, 1] and counts, as JSON types."""
-        return {
-            "accuracy": self.accuracy,
-            "macro_f1": self.macro_f1,
-            "weighted_f1": self.weighted_f1,
-            "support": self.support,
-            "adds": self.adds.to_dict(),
-            "does_not_add": self.does_not_add.to_dict(),
-            "mean_r": {"adds": self.mean_r[1], "does_not_add": self.mean_r[0]},
-        }
+    mean_r: Mapping[str, float | None]  # of each class, None where it has no post
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CalibrationScores:
     """Expected calibration error of some scores, without and with their temperature."""
 
@@ -145,9 +89,9 @@ class CalibrationScores:
     temperature: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
-    """How well a model does on a split."""
+    """How well a model does on a split; `asdict` makes it JSON types."""
 
     tags: TagScores | None  # None where the posts have relation labels only, as TRC's
     by_familiarity: Mapping[str, TagScores] = field(default_factory=dict)  # ``seen``, ``unseen``
@@ -157,17 +101,29 @@ class Evaluation:
     fp32_f1: float | None = None  # strict, where another precision was scored
     calibration: Mapping[str, CalibrationScores] = field(default_factory=dict)  # spans, relation
 
-    def to_dict(self) -> dict[str, Any]:
-        """Scores in [0, 1] and counts, as JSON types."""
-        return {
-            "tags": self.tags.to_dict() if self.tags else None,
-            "by_familiarity": {k: scores.to_dict() for k, scores in self.by_familiarity.items()},
-            "relation": self.relation.to_dict() if self.relation else None,
-            "images": dict(self.images),
-            "cut_words": self.cut_words,
-            "fp32_f1": self.fp32_f1,
-            "calibration": {name: asdict(error) for name, error in self.calibration.items()},
-        }
+
+def score_table(
+    tags: Mapping[str, Any] | None,
+    relation: Mapping[str, Any] | None,
+    familiar: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[tuple[str, ...]]:
+    """The rows of a table, its header first: of what, by which scorer, in %, and the support.
+    Takes `TagScores`, `RelationScores` and `Evaluation.by_familiarity` as JSON types."""
+    rows: list[tuple[str, str, Mapping[str, Any]]] = []
+    if tags is not None:
+        for key, scorer in SCORERS.items():
+            rows.append(("all entities", scorer, tags[key]))
+            rows += [(label, scorer, of) for label, of in tags[key]["by_type"].items()]
+            rows += [(group, scorer, of[key]) for group, of in tags.get("by_group", {}).items()]
+            rows += [(f"{name} in training", scorer, of[key]) for name, of in familiar.items()]
+    if relation is not None:
+        rule = f"r > {RELATION_THRESHOLD}"
+        rows += [(ADDS, rule, relation["adds"]), (DOES_NOT_ADD, rule, relation["does_not_add"])]
+    shown = [
+        (name, scorer, *(f"{100 * of[key]:.2f}" for key in SHARES), f"{of['support']:,}")
+        for name, scorer, of in rows
+    ]
+    return [("%", "scorer", "precision", "recall", "F1", "support"), *shown]
 
 
 def relation_groups(
@@ -187,11 +143,11 @@ def score_spans(
     """Scores of the entities of each post; one is right where label, first and last word are."""
     counts = Counter[str](), Counter[str](), Counter[str]()  # gold, predicted, correct
     for true, found in zip(map(set, gold), map(set, predicted), strict=True):
-        for count, spans in zip(counts, (true, found, true & found), strict=True):
-            count.update(label for label, _, _ in spans)
+        for of, spans in zip(counts, (true, found, true & found), strict=True):
+            of.update(label for label, _, _ in spans)
     labels = sorted(counts[0].keys() | counts[1].keys())
-    by_type = {label: Counts(*(count[label] for count in counts)) for label in labels}
-    return SpanScores(Counts(*(count.total() for count in counts)), by_type)
+    by_type = {label: count(*(of[label] for of in counts)) for label in labels}
+    return SpanScores(**vars(count(*(of.total() for of in counts))), by_type=by_type)
 
 
 def score_tags(
@@ -241,26 +197,34 @@ def score_familiarity(
 
 def score_relations(known: Sequence[tuple[float, float]]) -> RelationScores:
     """Scores of r (Eq. 2) against labels, which may be probabilities: pairs of label and r."""
-    counts: list[Counts] = []
-    means: list[float | None] = []
-    for adds in (False, True):
-        predicted = sum((r > RELATION_THRESHOLD) == adds for _, r in known)
-        scores = [r for gold, r in known if (gold > RELATION_THRESHOLD) == adds]
-        correct = sum((r > RELATION_THRESHOLD) == adds for r in scores)
-        counts.append(Counts(len(scores), predicted, correct))
-        means.append(fmean(scores) if scores else None)
-    return RelationScores(counts[1], counts[0], (means[0], means[1]))
+    classes: dict[str, Counts] = {}
+    means: dict[str, float | None] = {}
+    for name, adds in (("adds", True), ("does_not_add", False)):
+        of_class = [r for label, r in known if (label > RELATION_THRESHOLD) == adds]
+        predicted, correct = (
+            sum((r > RELATION_THRESHOLD) == adds for r in scores)
+            for scores in ([r for _, r in known], of_class)
+        )
+        classes[name] = count(len(of_class), predicted, correct)
+        means[name] = fmean(of_class) if of_class else None
+    both, posts = classes.values(), max(len(known), 1)
+    return RelationScores(
+        accuracy=sum(of.correct for of in both) / posts,
+        macro_f1=fmean(of.f1 for of in both),
+        weighted_f1=sum(of.f1 * of.support for of in both) / posts,
+        support=len(known),
+        **classes,
+        mean_r=means,
+    )
 
 
 def expected_calibration_error(scores: Sequence[float], right: Sequence[bool]) -> float:
     """ECE = Σ_m |B_m| / n · |accuracy(B_m) - confidence(B_m)| (Guo et al. 2017, Eq. 3).
     `scores` are the probabilities in [0, 1] that the predictions give themselves."""
-    bins: dict[int, list[tuple[float, bool]]] = {}
-    for score, correct in zip(scores, right, strict=True):
-        # (m - 1) / M < score <= m / M
-        bins.setdefault(max(math.ceil(score * BINS), 1), []).append((score, correct))
-    gaps = (abs(sum(c for _, c in held) - sum(s for s, _ in held)) for held in bins.values())
-    return sum(gaps) / max(len(scores), 1)
+    confidence = np.array(scores, dtype=np.float64)
+    bins = np.ceil(confidence * BINS).clip(1).astype(int)  # (m - 1) / M < score <= m / M
+    gaps = np.bincount(bins, weights=np.array(right, dtype=np.float64) - confidence)
+    return float(np.abs(gaps).sum() / max(len(scores), 1))
 
 
 def spans_right(gold: Sequence[Tags], predicted: Sequence[Tags]) -> list[bool]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from rpbert.config.run import RunSettings
 from rpbert.data.words import SPLITTERS
-from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, RELATION_THRESHOLD, SCORERS
+from rpbert.evaluation.scoring import SCORERS, score_table
 from rpbert.models import registered
 from rpbert.models.saved import TaggingModel
 from rpbert.training.progress import status_counts
@@ -57,9 +57,9 @@ def card_writer(
             relation=f"- relation: {source}" if source is not None else "",
             posts=counts,
             images="; ".join(f"{k}: {status_counts(seen)}" for k, seen in record["images"].items()),
-            files=_table(("file", "bytes", "SHA-256"), files_read),
+            files=_table(("file", "bytes", "SHA-256"), *files_read),
             epoch=record["epoch"],
-            scores=_scores(record),
+            scores=_table(*score_table(record["dev"], record["dev_relation"])),
             limits="\n".join(limits),
             licence=settings.licence or "not stated by who trained it",
         )
@@ -98,33 +98,7 @@ def _head(settings: RunSettings, record: Record) -> str:
     ).to_yaml()
 
 
-def _scores(record: Record) -> str:
-    """The development scores of the epoch that was kept."""
-    blocks = []
-    columns = ("precision", "recall", "F1", "support")
-    if tags := record["dev"]:
-        rows = []
-        for key, scorer in SCORERS.items():
-            rows.append(_row("all entities", scorer, tags[key]))
-            rows += [_row(name, scorer, of) for name, of in tags[key]["by_type"].items()]
-            groups = tags.get("by_group", {})
-            rows += [_row(name, scorer, of[key]) for name, of in groups.items()]
-        blocks.append(_table(("entities", "scorer", *columns), rows))
-    if relation := record["dev_relation"]:
-        rule = f"r > {RELATION_THRESHOLD}"
-        classes = ((ADDS, "adds"), (DOES_NOT_ADD, "does_not_add"))
-        rows = [_row(name, rule, relation[key]) for name, key in classes]
-        blocks.append(f"Relation: accuracy {100 * relation['accuracy']:.2f}.")
-        blocks.append(_table(("posts", "rule", *columns), rows))
-    return "\n\n".join(blocks)
-
-
-def _row(name: str, scorer: str, scores: Mapping[str, float]) -> tuple[str, ...]:
-    shares = (f"{100 * scores[key]:.2f}" for key in ("precision", "recall", "f1"))
-    return (name, scorer, *shares, f"{scores['support']:,}")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], *rows: Sequence[str]) -> str:
     cells = [head, ["---"] * len(head), *rows]
     lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in cells)
     return "\n".join(f"| {line} |" for line in lines)

@@ -261,11 +261,11 @@ class Trainer:
         if self.system.tags_words:
             groups = relation_groups([p.relation for p, _ in pairs], [d.relation for _, d in pairs])
             gold, found = [post.tags or () for post, _ in pairs], [d.tags for _, d in pairs]
-            scores["dev"] = score_tags(gold, found, groups).to_dict()
+            scores["dev"] = asdict(score_tags(gold, found, groups))
         # Posts whose image could not be read do not count, as in the loss of Task#1.
         known = [pair for post, answer in pairs for pair in answer.known(post)]
         if known and self.system.has_relation:
-            scores["dev_relation"] = score_relations(known).to_dict()
+            scores["dev_relation"] = asdict(score_relations(known))
         return scores
 
     def _share_statistics(self) -> None:
