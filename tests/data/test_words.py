@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -18,8 +20,8 @@ from rpbert.data.words import (
     align,
     marks_style,
 )
-from rpbert.inference import Tagger
-from rpbert.types import Post
+from rpbert.inference import Decoded, Tagger, prediction_of
+from rpbert.types import Entity, Post
 from tests.conftest import tiny
 
 both_styles = pytest.mark.parametrize("splitter", SPLITTERS.values(), ids=SPLITTERS.keys())
@@ -45,6 +47,58 @@ def test_each_visible_character_belongs_to_one_word(splitter: WordSplitter, text
     assert owned == [i for i, sign in enumerate(text) if not sign.isspace()]
     assert all(start < end for start, end in spans)
     assert align(words_of(splitter, text), text) == spans
+
+
+# What stands in a collected post, and what its author wrote.
+ESCAPED = {
+    "&amp;": "&",
+    "&amp;amp;": "&",
+    "&#39;": "'",
+    "&#x1F600;": "😀",
+    "&lt;": "<",
+    "&quot;": '"',
+    "&amp;gt;": ">",
+    "&nbsp;": "\u00a0",
+    "&eacute;": "é",
+    "\\n": "\n",
+    "\\r\\n": "\r\n",
+    "https://t.co/a": " https://t.co/a",
+    "RT @user:": "RT @user:",
+}
+PLAIN = [" ", "AT", "T", "Love", "#NBA", ":", "5", "https://x.yz/q?a", "é", "&", "漢", "\ud800"]
+
+
+@both_styles
+@given(parts=st.lists(st.sampled_from([*ESCAPED, *PLAIN]), max_size=20))
+def test_escaped_text_has_the_words_of_what_was_written(
+    splitter: WordSplitter, parts: list[str]
+) -> None:
+    text, written = "".join(parts), "".join(ESCAPED.get(part, part) for part in parts)
+    spans = splitter.split(text)
+    assert splitter.words(text, spans) == tuple(words_of(splitter, written))
+    assert all(start < end for start, end in spans)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    skipped = [
+        text[end:start] for (_, end), (start, _) in pairwise([(0, 0), *spans, (len(text),) * 2])
+    ]
+    assert not re.sub(r"&(amp;)*nbsp;|\\[nrt]|\s", "", "".join(skipped))
+
+
+@both_styles
+@pytest.mark.parametrize("text", ["&bogus; &#1; & a;", r"a\\nb", "&ampT", "&bne;"])
+def test_what_only_looks_escaped_is_as_it_stands(splitter: WordSplitter, text: str) -> None:
+    assert splitter.words(text, splitter.split(text)) == tuple(words_of(splitter, text))
+
+
+def test_a_name_with_an_entity_has_the_offsets_of_the_text_as_given() -> None:
+    text = "RT @ada: AT&amp;T&#39;s\\nnews"
+    post = Tagger(tiny("bilstm_crf"), "cpu").as_post(text)
+    assert post.words[-6:] == ("AT", "&", "T", "'", "s", "news")
+    first = len(post.words) - 6
+    tags = (*["O"] * first, "B-ORG", "I-ORG", "I-ORG", *["O"] * 3)
+    found = prediction_of(post, Decoded(tags, (0.9,), None, "none"))
+    assert found.text == text
+    assert found.entities == [Entity("AT&amp;T", "ORG", 9, 17, 0.9)]
 
 
 UNSPACED = {

@@ -227,8 +227,7 @@ def _words(row: _Row, splitter: WordSplitter) -> Post:
         return Post.from_words("", words)
     if words is None:
         spans = _cut(row, splitter.split(text))
-        words = tuple(text[start:end] for start, end in spans)
-        return Post("", words, text, tuple(spans))
+        return Post("", splitter.words(text, spans), text, tuple(spans))
     spans = align(words, text)
     if len(spans) < len(words):
         lost = len(spans)

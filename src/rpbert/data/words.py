@@ -1,12 +1,16 @@
 """Raw post text → words with exact character offsets, in the two styles of the data sets.
 Twitter-2015 keeps ``#`` and ``@`` on their word and hyphens within theirs; Twitter-2017 splits all
 three off. Both split an apostrophe off (``Obama ' s``). A tagger reads raw text in the style it was
-trained on (`marks_style`). Each character that is not whitespace belongs to exactly one word, in
-linear time. An emoji is one word with its skin tone, variation selector and joined parts. In
-scripts without spaces a character is a word, unless the training data has longer words of them."""
+trained on (`marks_style`). HTML entities and escaped line breaks, which collections of posts keep,
+are read as what they stand for, and offsets stay those of the text as given: ``AT&amp;T`` is the
+words ``AT``, ``&`` and ``T``. Each other character that is not whitespace belongs to exactly one
+word, in linear time. An emoji is one word with its skin tone, variation selector and joined parts.
+In scripts without spaces a character is a word, unless the training data has longer words of them.
+"""
 
 from __future__ import annotations
 
+import html
 import re
 import sys
 import unicodedata
@@ -41,6 +45,11 @@ _SCRIPTS = (
     r"\u0E01-\u0E3A\u0E40-\u0E4E\u0E81-\u0ECE\u0EDC-\u0EDF\u1000-\u103F\u104A-\u108F\u1780-\u17D3"
 )
 _UNSPACED = re.compile(rf"[{_SCRIPTS}]")
+# An entity, however often it was escaped; a line break; a short link that has no blank before it.
+_ESCAPED = re.compile(
+    r"&(?:amp;)*(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][0-9A-Za-z]{1,31});"
+    r"|(?<!\\)\\[nrt]|(?<=\S)(?=https?://t\.co/)"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,16 @@ class WordSplitter:
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """The ``(start, end)`` of each word in characters of `text`, ascending and disjoint."""
+        if _ESCAPED.search(text):
+            plain, starts = _unescaped(text)
+            return [(starts[start], starts[end]) for start, end in self._split(plain)]
+        return self._split(text)
+
+    def words(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+        """The words that a model reads at the `spans` of a text."""
+        return tuple(_unescaped(text[start:end])[0] for start, end in spans)
+
+    def _split(self, text: str) -> list[tuple[int, int]]:
         spans = [match.span() for match in _pattern(self.kinds).finditer(text)]
         if not self.characters or text.isascii():
             return spans
@@ -69,6 +88,20 @@ SPLITTERS = {
 }
 """By the style of a training set: that of its marks, and whether scripts without spaces come as
 words of several characters."""
+
+
+def _unescaped(text: str) -> tuple[str, list[int]]:
+    """The text that was escaped, and where each of its characters, and its end, is in `text`."""
+    parts, starts, position = [], [], 0
+    for match in _ESCAPED.finditer(text):
+        sign = match[0] if match[0].startswith("&") else " "
+        for _ in range(match[0].count("&amp;") + 1):
+            sign = html.unescape(sign)
+        if len(sign) == 1:  # else it is no entity, or one of two characters
+            parts += [text[position : match.start()], sign]
+            starts += range(position, match.start() + 1)
+            position = match.end()
+    return "".join([*parts, text[position:]]), [*starts, *range(position, len(text) + 1)]
 
 
 @cache

@@ -197,7 +197,7 @@ def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]
 
 
 def _words_of(caption: str) -> tuple[str, ...]:
-    return tuple(caption[start:end] for start, end in SPLITTERS["joined"].split(caption))
+    return SPLITTERS["joined"].words(caption, SPLITTERS["joined"].split(caption))
 
 
 def _read_description(path: Path) -> dict[str, Any]:
