@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 Tags: TypeAlias = tuple[str, ...]
 _READ = {"id", "text", "tokens", "caption", "image_text"}  # keys of a mapping, beside `image`
-_IMAGES_KEPT = 2**26  # bytes: a stream of posts hardly shows an image again
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,8 @@ class Tagger:
         self.device = device or best_device()
         plain = model.system.to(self.device).eval()
         system = system_for(plain, backend, precision, self.device)
-        self.decoder = Decoder(model, model.collator(_IMAGES_KEPT), self.device, system)
+        # A stream of posts hardly shows an image again: none is kept.
+        self.decoder = Decoder(model, model.collator(images_kept=0), self.device, system)
         self.splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     @classmethod

@@ -66,14 +66,11 @@ def test_memory_does_not_grow_with_the_posts(
     tag: Tag,
     tmp_path: Path,
     soak: Soak,
-    monkeypatch: pytest.MonkeyPatch,
     posts: int,
     every: int,
     bound: float,
 ) -> None:
     """The slope of the second half, in MB for 10,000 posts; the first half fills caches."""
-    # Images of 32 pixels are so small that the usual 64 MB would not be full at the end.
-    monkeypatch.setattr("rpbert.inference._IMAGES_KEPT", posts * 10)
     stream = tag.tagger.predict_stream(endless(tmp_path))
     sizes = []
     for number, _ in zip(range(posts), stream, strict=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
 
 import pytest
@@ -173,12 +174,12 @@ def test_a_word_of_any_length_takes_no_more_than_a_long_one(
     a, b, x = (VOCABULARY.character_rows(sign)[0] for sign in "abx")
     assert batch.form_characters[0].tolist() == [a, b, *[x] * (MAX_WORD_LENGTH - 4), b, a]
     subwords = TokenizerSubwords(TOKENIZER, 64)
-    monkeypatch.setattr(TokenizerSubwords, "remembered", 10)
+    monkeypatch.setattr(TokenizerSubwords, "remembered", 3000)
     for i in range(100):
         words = (f"word{i}", "ab", "x" * MAX_WORD_LENGTH, "x" * 5000)
         assert subwords.rows(words) == TokenizerSubwords(TOKENIZER, 64).rows(words)
-    assert len(subwords._pieces) <= 12
-    assert max(map(len, subwords._pieces)) < MAX_WORD_LENGTH
+    assert len(subwords._known) <= 12
+    assert max(map(len, subwords._known)) < MAX_WORD_LENGTH
 
 
 def test_items_made_ahead_keep_their_order_and_an_error_its_place() -> None:
@@ -206,3 +207,18 @@ def test_items_made_ahead_keep_their_order_and_an_error_its_place() -> None:
     with pytest.raises(ValueError, match="at the end"):
         next(items)
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def test_threads_that_share_a_memory_of_words_find_what_they_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 4,000 distinct words, for which it starts afresh all the time."""
+    subwords = TokenizerSubwords(TOKENIZER, 64)
+    monkeypatch.setattr(TokenizerSubwords, "remembered", 3000)
+    common = ("Ada", "at", "Como")
+    posts = [(*common, f"w{i % 40}", f"v{i}") for i in range(4000)]
+    expected = [TokenizerSubwords(TOKENIZER, 64).pieces(words) for words in posts[:40]]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(subwords.pieces, posts, chunksize=7))
+    assert found[:40] == expected
+    assert all(pieces[:3] == expected[0][:3] for pieces in found)

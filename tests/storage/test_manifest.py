@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -114,13 +113,13 @@ def test_an_error_or_a_kill_leaves_the_earlier_folder(folder: Path) -> None:
         raise ZeroDivisionError
     assert verify(folder, ("a.bin",))
     assert alone()
-    folder.rename(folder.with_name(f".{folder.name}.old-1"))  # killed between the renames
-    folder.with_name(f".{folder.name}.new-1").mkdir()
+    folder.rename(folder.with_name(f".{folder.name}.old"))  # killed between the renames
+    folder.with_name(f".{folder.name}.new").mkdir()
     recover(folder)
     assert verify(folder, ("a.bin",))
     assert alone()
-    # What a process of the same number left is replaced.
-    shutil.copytree(folder, folder.with_name(f".{folder.name}.old-{os.getpid()}"))
+    # What a killed process left is replaced.
+    shutil.copytree(folder, folder.with_name(f".{folder.name}.old"))
     with folder_written_whole(folder) as new:
         (new / "c").write_text("new")
     assert verify(folder, ("c",)) == ["c"]

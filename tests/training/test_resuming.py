@@ -130,8 +130,8 @@ def test_what_a_killed_run_left_half_written_is_passed_over(data: Path, tmp_path
     train(chosen, run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "secon')
-    (run / "model").rename(run / ".model.old-1234")
-    (run / ".model.new-1234").mkdir()
+    (run / "model").rename(run / ".model.old")
+    (run / ".model.new").mkdir()
     result = train(chosen, run, resume=True)
     assert len(records(run)) == 2
     assert Tagger.from_pretrained(result.model).predict("Ada").text == "Ada"
@@ -167,9 +167,9 @@ def test_what_cannot_be_resumed_is_named_and_left_as_it_is(data: Path, tmp_path:
         with pytest.raises(InputError, match=words):
             train(given, run, resume=resume)
 
-    (run / ".model.old-1").mkdir(parents=True)
+    (run / ".model.old").mkdir(parents=True)
     refused("no run")
-    assert [path.name for path in run.iterdir()] == [".model.old-1"]
+    assert [path.name for path in run.iterdir()] == [".model.old"]
     train(chosen, run)
     before = (run / "metrics.jsonl").read_bytes()
     refused("an earlier run", resume=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeAlias
@@ -107,21 +107,11 @@ def opened(shard: Shard, format: Format) -> Iterator[Output]:
     Raises InputError if the disk is full or fails; then neither is written."""
     with ExitStack() as files:
         file = files.enter_context(bytes_written_whole(shard.output))
+        for suffix in ("new", "lock"):  # of a process that was killed; this one holds the shard
+            name = f".{shard.errors.name}.{suffix}"
+            shard.errors.with_name(name).unlink(missing_ok=True)
         write = files.enter_context(FORMATS[format](file))
         out = Output(shard.source, write, lambda: files.enter_context(written_whole(shard.errors)))
         yield out
     if not (out.tally.errors or out.tally.broken):
         shard.errors.unlink(missing_ok=True)  # of an earlier run
-
-
-def clear(shards: Iterable[Shard]) -> None:
-    """Remove what killed processes left half written of some shards."""
-    names: dict[Path, set[str]] = {}
-    for shard in shards:
-        held = names.setdefault(shard.output.parent, set())
-        held |= {f".{path.name}" for path in (shard.output, shard.errors, shard.side)}
-    for folder, held in names.items():
-        for path in folder.iterdir():
-            name, new, _ = path.name.rpartition(".new-")
-            if new and name in held:
-                path.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from rpbert.batch import Event, Job, Shard
-from rpbert.batch.output import clear
 from rpbert.batch.run import loaded, tag_shard
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
@@ -49,7 +48,6 @@ class _Worker:
         _ = self.tagger
 
     def tag(self, number: int, shard: Shard) -> Iterator[Event]:
-        clear([shard])  # of an attempt before
         yield from tag_shard(self.tagger, self.job, number, shard)
 
 
@@ -86,7 +84,6 @@ def tag_on_ray(
         finally:
             for actor in actors:
                 ray.kill(actor)
-            clear(shards)
 
 
 def _events(actors: Sequence[Any], shards: Sequence[Shard]) -> Iterator[Event]:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rpbert.batch import Engine, Event, Job, Shard, Summary
 from rpbert.batch.finished import Source, check, digest_of, record
-from rpbert.batch.output import Output, clear, opened
+from rpbert.batch.output import Output, opened
 from rpbert.data.readers import read_shard
 from rpbert.errors import InputError, counted, printable, reason_of, refuse
 from rpbert.inference import Tagger
@@ -45,7 +45,6 @@ def set_aside(job: Job, shards: Sequence[Shard], *, resume: bool) -> tuple[Summa
         else:
             summary.skipped += 1
             summary.add(shard, finished)
-    clear(waiting)
     return summary, waiting
 
 

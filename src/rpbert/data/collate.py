@@ -45,7 +45,7 @@ class TokenizerSubwords:
     where the nearer edge is farthest; a word longer than half a row counts piece by piece.
     Raises InputError: the tokenizer has no [CLS] or [SEP]."""
 
-    remembered = 50_000  # distinct words whose pieces are kept; then the memory starts afresh
+    remembered = 2**25  # bytes, about, of words and their pieces; then the memory starts afresh
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         opening, closing = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -59,7 +59,9 @@ class TokenizerSubwords:
         # Byte-level BPE has other pieces for a word after a space than for one that begins a text.
         alone, after = tokenizer(["a", "a a"], add_special_tokens=False)["input_ids"]
         self._lead = "" if after[len(after) // 2 :] == alone else " "
-        self._pieces: dict[str, list[int]] = {}
+        # Several threads may read one dictionary: it only grows, and a full one is left to them.
+        self._known: dict[str, list[int]] = {}
+        self._held = 0
 
     def rows(self, words: Sequence[str]) -> list[Row]:
         """One row, or several that overlap; every sub-word counts in exactly one of them."""
@@ -84,11 +86,12 @@ class TokenizerSubwords:
 
     def pieces(self, words: Sequence[str]) -> list[list[int]]:
         """The sub-words of each word, at least one."""
-        if len(self._pieces) > self.remembered:
-            self._pieces.clear()
-        new = [word for word in dict.fromkeys(words) if word not in self._pieces]
+        if self._held > self.remembered:
+            self._known, self._held = {}, 0
+        known = self._known
+        new = [word for word in dict.fromkeys(words) if word not in known]
         if not new:
-            return [self._pieces[word] for word in words]
+            return [known[word] for word in words]
         # A lone surrogate is no character that a tokenizer takes.
         clean = [self._lead + word.encode("utf-8", "replace").decode() for word in new]
         # Some tokenizers take the square of a word's length, and nobody's word is that long.
@@ -102,10 +105,10 @@ class TokenizerSubwords:
         for (row, _), ids in zip(slices, encoded["input_ids"], strict=True):
             found[row] += ids
         split = {word: ids or [self.unknown] for word, ids in zip(new, found, strict=True)}
-        pieces = [split.get(word) or self._pieces[word] for word in words]
-        kept = ((word, ids) for word, ids in split.items() if len(word) < MAX_WORD_LENGTH)
-        self._pieces.update(kept)
-        return pieces
+        kept = {word: ids for word, ids in split.items() if len(word) < MAX_WORD_LENGTH}
+        known.update(kept)
+        self._held += sum(300 + 4 * len(w) + 36 * len(ids) for w, ids in kept.items())
+        return [split.get(word) or known[word] for word in words]
 
 
 def _windows(lengths: Sequence[int], room: int) -> list[tuple[range, range]]:

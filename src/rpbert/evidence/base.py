@@ -4,7 +4,6 @@ batch share is read and encoded once."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -228,7 +227,8 @@ class SeeingEvidence(Evidence):
 
 class ImageReader(Reader):
     """Images as pixels; one that is missing or cannot be decoded is no evidence. Training sees
-    every image once per task and epoch: `budget` bytes of the last ones are kept."""
+    every image once per task and epoch: `budget` bytes of the first ones are kept, and
+    no thread takes away what another has found."""
 
     made_from = "image"
     preprocessing: Preprocessing
@@ -237,7 +237,7 @@ class ImageReader(Reader):
         self.preprocessing = preprocessing
         self.budget = budget
         self._held = 0
-        self._kept: OrderedDict[Hashable, LoadedImage] = OrderedDict()
+        self._kept: dict[Hashable, LoadedImage] = {}
 
     def keys(self, images: Sequence[PostImage]) -> Sequence[Hashable | None]:
         """The fingerprint of each image."""
@@ -245,19 +245,16 @@ class ImageReader(Reader):
 
     def load(self, wanted: Mapping[Hashable, tuple[Post, PostImage]]) -> Mapping[Hashable, Any]:
         """Pixels, or why there are none."""
-        loaded = {key: self._kept[key] for key in wanted if key in self._kept}
-        for key in loaded:
-            self._kept.move_to_end(key)
+        loaded = {key: image for key in wanted if (image := self._kept.get(key)) is not None}
         new = {key: image.image for key, (_, image) in wanted.items() if key not in loaded}
         # Decoded side by side: decoders let other threads run.
         decoded = self._pool.map(self._load, new.values())
         for (key, source), image in zip(new.items(), decoded, strict=True):
             loaded[key] = image
-            if isinstance(source, Path):  # a PIL image may change or be freed: never kept
+            # A PIL image may change or be freed: never kept.
+            if isinstance(source, Path) and self._held + _bytes(image) <= self.budget:
                 self._kept[key] = image
                 self._held += _bytes(image)
-        while self._held > self.budget:
-            self._held -= _bytes(self._kept.popitem(last=False)[1])
         found = {key: loaded[key] for key in wanted}
         return {k: i.status if i.pixels is None else i.pixels for k, i in found.items()}
 

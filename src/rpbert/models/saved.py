@@ -119,7 +119,7 @@ class TaggingModel:
         A model that stood there before is replaced only once the new one is whole.
         Raises InputError: the folder holds other things than a model, which are never replaced."""
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a name even for "."
-        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
             raise InputError(folder, "other files", "a new folder, or that of an earlier model")
         with folder_written_whole(folder) as new:
             save_file(

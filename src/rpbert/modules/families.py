@@ -158,7 +158,7 @@ def family(config: PreTrainedConfig) -> type[TextImageEncoder]:
 
 def published_encoder(name: str) -> PreTrainedModel:
     """An encoder by hub name or folder, in float32, without pooler; see `load_published`."""
-    kind = encoder_class(published_config(name, _EXPECTED), name)
+    kind = encoder_class(published_config(name), name)
     return load_published(kind, name, _EXPECTED, **_without_pooler(kind))
 
 

@@ -10,12 +10,12 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rpbert.errors import InputError
-from rpbert.storage.writing import cannot_write, is_disk_fault, stays_below, sync
+from rpbert.storage.writing import cannot_write, held, is_disk_fault, stays_below, sync
 
 MANIFEST = "manifest.json"
 CARD = "README.md"  # not listed, because people edit it
@@ -24,22 +24,29 @@ _AGAIN = "copy it again"
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which replaces `folder` once it is on the disk.
-    If that fails, the earlier folder is put back; after a killed process, `recover` does that.
-    Raises InputError: the disk is full, fails or may not be written."""
-    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    """A new folder to write into, which replaces `folder` once it is on the disk; a link stays, and
+    what it leads to is replaced. If that fails, the earlier folder is put back; after a killed
+    process, `recover` does that. Raises InputError: `folder` is a file, another process writes it,
+    or the disk is full, fails or may not be written."""
+    folder = Path(os.path.realpath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(folder, "a file", "a folder to write")
+    new, _ = _beside(folder)
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        yield new
-        _seal(new)
-        _replace(folder, new)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _held(folder):
+            shutil.rmtree(new, ignore_errors=True)  # of a killed process
+            try:
+                new.mkdir()
+                yield new
+                _seal(new)
+                _replace(folder)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
     except Exception as error:
         if is_disk_fault(error):
             raise cannot_write(folder, error) from error
         raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[str]:
@@ -49,6 +56,8 @@ def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[st
     manifest. Raises InputError: a file is missing, changed, cut, unlisted or outside; the line
     names it."""
     listed = _listed(folder / MANIFEST, hint)
+    if not _lies_in(folder, folder / CARD):
+        raise InputError(folder / CARD, "a link that leads out of the folder", "a file within it")
     if lacking := sorted(set(needed) - set(listed)):
         expected = "all files that were saved"
         raise InputError(folder / MANIFEST, f"no entry of {lacking[0]}", expected)
@@ -81,31 +90,46 @@ def is_whole(folder: Path) -> bool:
 
 def recover(folder: Path) -> None:
     """Repair what a process left that was killed while it wrote this folder."""
-    left_over = folder.parent.glob(f".{folder.name}.old-*")
-    earlier = sorted(left_over, key=lambda path: path.stat().st_mtime)
-    if earlier and not folder.exists():
-        earlier.pop().rename(folder)
-    for left in (*earlier, *folder.parent.glob(f".{folder.name}.new-*")):
-        shutil.rmtree(left)
+    folder = Path(os.path.realpath(folder))
+    new, old = _beside(folder)
+    if not (new.exists() or old.exists()):
+        return
+    with _held(folder):
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where a folder is written, and where the earlier one is while they change places."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+
+def _held(folder: Path) -> AbstractContextManager[None]:
+    return held(folder.with_name(f".{folder.name}.lock"), folder)
 
 
 def _seal(folder: Path) -> None:
-    """Write all files to the disk, and then the manifest."""
+    """Write all files to the disk, and then the manifest. Libraries make files that their owner
+    alone may read: all get the mode that the umask gave to the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path: path.relative_to(folder).as_posix() for path in files}
     listed = {name: _entry(path) for path, name in names.items() if name != CARD}
     for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
         sync(path)
     (folder / MANIFEST).write_bytes(_written(listed))
+    for path in files:
+        path.chmod((folder / MANIFEST).stat().st_mode)
     sync(folder / MANIFEST)
     sync(folder)
 
 
-def _replace(folder: Path, new: Path) -> None:
+def _replace(folder: Path) -> None:
     """Put a finished folder in the place of an earlier one."""
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    new, old = _beside(folder)
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a killed process with the same number
+        shutil.rmtree(old, ignore_errors=True)  # of a killed process
         folder.rename(old)
     try:
         new.rename(folder)

@@ -52,56 +52,44 @@ def bert_config(config: PreTrainedConfig) -> BertConfig:
     return BertConfig(**{"hidden_act": activation, "hidden_dropout_prob": 0.1, **own})
 
 
-def model_type(source: str | Path) -> str:
-    """The architecture of published weights, such as ``bert``; an OSError where there are none."""
+def published_config(source: str | Path) -> PreTrainedConfig:
+    """The configuration of published weights; an OSError where there is none, see `from_hub`."""
     from transformers import AutoConfig
 
-    found: str = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-    return found
-
-
-def published_config(source: str | Path, expected: str) -> PreTrainedConfig:
-    """The configuration of published weights; an InputError where there is none."""
-    from transformers import AutoConfig
-
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:
-        hint = "without internet access give a folder"
-        raise InputError(source, f"none that can be loaded ({error})", expected, hint) from error
+    config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return config
+
+
+def model_type(source: str | Path) -> str:
+    """The architecture of published weights, such as ``bert``; raises as `published_config`."""
+    found: str = published_config(source).model_type
+    return found
 
 
 def load_published(
     network: type[PreTrainedModel], source: str | Path, expected: str, **fields: Any
 ) -> PreTrainedModel:
     """A network of transformers with published weights, in float32. `fields` are its arguments.
-    Raises InputError: there is no such model, it is of another type than the network's
-    ``config_class``, its weights are not safetensors (pickled weights can run code and are never
-    loaded), or some are missing; `expected` is what the message asks for."""
+    Raises OSError: there is no such model, see `from_hub`. Raises InputError: it is of another type
+    than the network's ``config_class``, its weights are not safetensors (pickled weights can run
+    code and are never loaded), or some are missing; `expected` is what the message asks for."""
     _refuse_shards_outside(Path(source))
-    config = published_config(source, expected)
+    config = published_config(source)
     # A configuration may ask for attention from a repository of compiled code.
     config._attn_implementation = None
     # A model of text and images holds the vision model as a separate configuration.
     config = getattr(config, network.config_class.base_config_key or "", config)
     if config.model_type != network.config_class.model_type:
         raise InputError(source, f"a model of type {config.model_type}", expected)
-    try:
-        model, loading = network.from_pretrained(
-            source,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **fields,
-        )
-    except OSError as error:
-        hint = "without internet access give a folder"
-        raise InputError(
-            source, f"none that can be loaded ({reason_of(error)})", expected, hint
-        ) from error
+    model, loading = network.from_pretrained(
+        source,
+        config=config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **fields,
+    )
     # Otherwise weights that the file lacks would silently be drawn at random.
     if missing := sorted(loading["missing_keys"]):
         raise InputError(source, f"no weights for {missing[0]} and so on", expected)

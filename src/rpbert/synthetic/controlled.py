@@ -15,14 +15,15 @@ import random
 import re
 import string
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rpbert.errors import InputError
-from rpbert.storage.writing import check_writable
+from rpbert.storage.writing import LOCK, check_writable, held
 from rpbert.synthetic.scenes import draw
 
 TITLE = "# Controlled posts made by rpbert"
@@ -265,21 +266,26 @@ def make(folder: Path, **options: Any) -> None:
     Raises InputError: an option is out of its range, or the folder holds something else."""
     given = Options(**options)
     readme = folder / "README.md"
-    claim(folder, readme.is_file() and readme.read_text("utf-8", "replace").startswith(TITLE))
-    (folder / "images").mkdir(exist_ok=True)
-    for name, lines in _made(folder, given).items():
-        (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
-    if given.images == 1:  # of an earlier set with several images a post
-        (folder / "images.tsv").unlink(missing_ok=True)
+    made_before = readme.is_file() and readme.read_text("utf-8", "replace").startswith(TITLE)
+    with claimed(folder, made_before):
+        (folder / "images").mkdir(exist_ok=True)
+        for name, lines in _made(folder, given).items():
+            (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
+        if given.images == 1:  # of an earlier set with several images a post
+            (folder / "images.tsv").unlink(missing_ok=True)
 
 
-def claim(folder: Path, made_before: bool) -> None:
-    """Makes the folder. Raises InputError: it holds what was not made here, or is not writable."""
+@contextmanager
+def claimed(folder: Path, made_before: bool) -> Iterator[None]:
+    """Makes the folder and holds it. Raises InputError: it holds what was not made here, is not
+    writable, or another process writes it."""
     check_writable(folder, "made posts")
-    if not made_before and folder.exists() and any(folder.iterdir()):
-        expected = "a new or empty folder, or one made before"
-        raise InputError(folder, "other files", expected, "nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / LOCK, folder):
+        if not made_before and any(path.name != LOCK for path in folder.iterdir()):
+            expected = "a new or empty folder, or one made before"
+            raise InputError(folder, "other files", expected, "nothing was written")
+        yield
 
 
 def _made(folder: Path, options: Options) -> dict[str, list[str]]:

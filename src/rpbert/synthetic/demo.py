@@ -18,7 +18,7 @@ from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD
 from rpbert.inference import Tagger
 from rpbert.storage.manifest import is_whole
 from rpbert.storage.writing import written_whole
-from rpbert.synthetic.controlled import claim, make
+from rpbert.synthetic.controlled import claimed, make
 from rpbert.training.train import train
 from rpbert.types import Post
 
@@ -49,11 +49,16 @@ def demo(
     as `rpbert` and `bert` tag them. Raises InputError: `folder` holds what is not an earlier
     demo."""
     made_before = (folder / MARK).exists()
-    claim(folder, made_before)
-    if made_before:
-        shutil.rmtree(folder)
-        folder.mkdir()
-    (folder / MARK).touch()
+    with claimed(folder, made_before):
+        for path in folder.iterdir():  # of an earlier demo
+            if path.is_dir():
+                shutil.rmtree(path)
+        (folder / RESULT).unlink(missing_ok=True)
+        (folder / MARK).touch()
+        return _made(folder, seed, posts, say)
+
+
+def _made(folder: Path, seed: int, posts: int, say: Callable[[str], object]) -> dict[str, Any]:
     make(folder / "data", posts=posts, seed=seed)
     source = open_data(folder / "data")
     test = list(source.read("test"))

@@ -125,7 +125,7 @@ class Checkpoints:
         dropped = {*self.places()} - {*earlier[-keep:], *besides}
         half_written = self.folder.glob(".epoch-*")  # by a process that was killed
         for path in (*(self.folder / str(place) for place in dropped), *half_written):
-            shutil.rmtree(path, ignore_errors=True)
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
         """The newest whole checkpoint, None where none was ever written; notes what it skips."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import SystemSettings
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import recover
-from rpbert.storage.writing import check_writable
+from rpbert.storage.writing import LOCK, check_writable, held
 from rpbert.training.card import card_writer
 from rpbert.training.relation_sources import described, related, relation_posts, training_split
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
@@ -45,8 +45,8 @@ _MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "te
 def train(settings: RunSettings, run: Path, *, resume: bool = False) -> TrainingResult:
     """Train the system that `settings` describe and write RUN.
     SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`."""
-    with StopSignals() as stop:
-        trainer, dev = prepared(settings, run, stop, resume=resume)
+    with StopSignals() as stop, ExitStack() as holding:
+        trainer, dev = prepared(settings, run, stop, holding, resume=resume)
         with repeatable(trainer.accelerator.device):
             result = trainer.fit(dev)
             if trainer.accelerator.is_main_process:
@@ -55,14 +55,16 @@ def train(settings: RunSettings, run: Path, *, resume: bool = False) -> Training
 
 
 def prepared(
-    settings: RunSettings, run: Path, stop: StopSignals, *, resume: bool
+    settings: RunSettings, run: Path, stop: StopSignals, holding: ExitStack, *, resume: bool
 ) -> tuple[Trainer, Sequence[Post]]:
-    """A trainer at its start or resumed state, and the development posts."""
+    """A trainer at its start or resumed state, and the development posts; RUN is held meanwhile."""
     options, data, chosen = parse_options(settings.model), settings.data, settings.training
     accelerator = accelerator_for(chosen, run)
     complete = complete_settings(settings)
     if accelerator.is_main_process:
         _claim(run, complete, resume)
+        run.mkdir(parents=True, exist_ok=True)
+        holding.enter_context(held(run / LOCK, run))
     model, posts, notes = new_model(settings, str(accelerator.device))
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
@@ -76,7 +78,6 @@ def prepared(
     for note in (*notes, *(f"Task {task.name}: {counted(len(task), 'post')}" for task in tasks)):
         trainer.reporter.note(note)
     if accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
         write_yaml(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
     accelerator.init_trackers("tensorboard")
