@@ -57,9 +57,11 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     "stored-regions": {"regions": {}},
     "captions": {"captions": {}},
     "ocr": {"ocr": {}},
+    "knowledge": {"knowledge": {}},
+    "sentence": {"knowledge": {"as": "second_sentence", "max_tokens": 12}},
 }
 """The smallest settings of every kind of evidence."""
-COMBINED: dict[str, Any] = {**BLOCKS, "regions": {}, "captions": {}}
+COMBINED: dict[str, Any] = {**BLOCKS, "regions": {}, "captions": {}, **EVIDENCE["sentence"]}
 SEEING: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -146,10 +148,11 @@ def evidence(seed: int) -> dict[str, Any]:
         "caption": " ".join(draw.choice(CAPTION_WORDS, 4 + seed % 3)),
         "regions": regions,
         "image_text": " ".join(draw.choice(CAPTION_WORDS, 3 + seed % 4)),
+        "knowledge": " ".join(draw.choice(CAPTION_WORDS, 5 + seed % 9)),
     }
 
 
-NO_EVIDENCE = {"image": None, "caption": None, "regions": None, "image_text": None}
+NO_EVIDENCE = dict.fromkeys(("image", "caption", "regions", "image_text", "knowledge"))
 
 
 def made_posts(count: int = 8, images: bool = True) -> list[Post]:

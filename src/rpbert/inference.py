@@ -20,12 +20,12 @@ from rpbert.data.labels import strict_spans
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
 from rpbert.errors import InputError
-from rpbert.evidence.captions import describers
+from rpbert.evidence.texts import describers
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
 from rpbert.storage.published import model_folder
-from rpbert.types import Batch, Entity, ImageStatus, Post, PostImage, Prediction, SourceScore
+from rpbert.types import TEXTS, Batch, Entity, ImageStatus, Post, PostImage, Prediction, SourceScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 Tags: TypeAlias = tuple[str, ...]
-_READ = {"id", "text", "tokens", "caption", "image_text"}  # keys of a mapping, beside `image`
+_READ = {"id", "text", "tokens", *TEXTS}  # keys of a mapping, beside `image`
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class Tagger:
         if not isinstance(given, Mapping):
             raise InputError(f"posts:{index}", type(given).__name__, "a Post, a text or a mapping")
         values = {"id": str(index), **{k: given[k] for k in _READ & given.keys()}}
-        for key in ("tokens", "caption", "image_text"):
+        for key in ("tokens", *TEXTS):
             if isinstance(values.get(key), tuple):
                 values[key] = list(values[key])
         post = post_of_values(values, Path("posts"), index, self.splitter)

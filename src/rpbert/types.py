@@ -13,7 +13,7 @@ Shape letters, used in every docstring of the package:
 ``K``   tags
 ``U``   distinct words of a batch
 ``C``   characters of the longest distinct word
-``I``   distinct images of a batch, or distinct captions, or sets of regions
+``I``   distinct images of a batch, or distinct texts, or sets of regions
 ``M``   images of the post that has most
 ``E``   sources of evidence of a post: its images, each with each kind of evidence
 ======  =====================================================================
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
+
+TEXTS = {
+    "caption": "captions.tsv",
+    "image_text": "image_texts.tsv",
+    "knowledge": "knowledge.tsv",
+}
+"""The attributes of `PostImage` that hold a text, each with its file in a data folder."""
 
 ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
 
@@ -66,6 +73,7 @@ class PostImage:
     relation: float | None = None  # 1 where the image adds to the meaning of the text, 0 where not
     regions: Regions | StoredRegions | None = None  # of a detector, or where they are stored
     image_text: str | None = None  # what is written in the image
+    knowledge: str | None = None  # what someone or something wrote about the post
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ class VisualTokens(NamedTuple):
     boxes: Tensor  # what it shows: x0, y0, x1, y1 in [0, 1] from the upper left corner (B, V, 4)
     scale: Tensor | None = None  # R, by which the first layer's input is multiplied (B, V)
     weight: Tensor | None = None  # R, by which the attention to it is multiplied (B, V)
+    places: Tensor | None = None  # 0, 1, … of a second sentence; None: all 0 (B, V)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> VisualTokens:
         """The tokens with each of their tensors changed."""
@@ -190,7 +199,7 @@ class VisualTokens(NamedTuple):
 @dataclass(slots=True)
 class EvidenceInput:
     """One kind of evidence of a batch; what several posts share is there once. `values` are
-    normalised pixels (I, 3, height, width), features of regions (I, V, d_v), or ids of a caption's
+    normalised pixels (I, 3, height, width), features of regions (I, V, d_v), or ids of a text's
     sub-words (I, V); I is 0 where no post has any."""
 
     values: Tensor

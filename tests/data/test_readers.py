@@ -22,6 +22,7 @@ def test_a_data_folder(tmp_path: Path) -> None:
     beside = {
         "images.tsv": "a\tc gone\n",
         "captions.tsv": "a\ta cat\nc\ta map\nb\t\n",
+        "knowledge.tsv": "b\tRome is a city\n",
         "relations.tsv": "b\t1\nc\t0.5\n",
     }
     files = {"train.txt": SMALL, "images/b.png": "", "images/c.png": "", **beside}
@@ -35,7 +36,8 @@ def test_a_data_folder(tmp_path: Path) -> None:
         Post("a", ("Anna", "sleeps"), "Anna sleeps", ((0, 4), (5, 11)), ("B-PER", "O"),
              of_a, f"{folder / 'train.txt'}:1"),
         Post("b", ("Rome",), "Rome", ((0, 4),), ("B-LOC",),
-             (PostImage(images / "b.png", None, 1.0),), f"{folder / 'train.txt'}:5"),
+             (PostImage(images / "b.png", None, 1.0, knowledge="Rome is a city"),),
+             f"{folder / 'train.txt'}:5"),
     ]  # fmt: skip
 
 

@@ -15,12 +15,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rpbert.errors import InputError
 from rpbert.evidence.base import EvidenceReader
-from rpbert.evidence.captions import (
+from rpbert.evidence.texts import (
     Captioner,
-    CaptionReader,
     CaptionSettings,
     Remembered,
     TextFinder,
+    TextReader,
 )
 from rpbert.inference import Tagger
 from rpbert.types import Post, PostImage
@@ -88,7 +88,9 @@ def test_an_image_is_described_once_and_only_where_no_caption_is_given() -> None
         asked.extend(images)
         return ["" if image == b"" else f"a picture {len(str(image))}" for image in images]
 
-    captions = CaptionReader(lambda text: [len(text)], CaptionSettings(), Remembered(describe))
+    captions = TextReader(
+        lambda text: [len(text)], CaptionSettings(), describe=Remembered(describe)
+    )
     reader = EvidenceReader([captions])
     posts = [
         Post.from_words("1", ("x",), image=b"one", caption="given"),

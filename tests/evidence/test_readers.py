@@ -22,8 +22,8 @@ from rpbert.data.images import (
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evidence.base import EvidenceReader, ImageReader
-from rpbert.evidence.captions import CaptionReader, CaptionSettings
 from rpbert.evidence.regions import RegionReader
+from rpbert.evidence.texts import CaptionSettings, TextReader
 from rpbert.types import Post, StoredRegions
 from tests.conftest import made_posts, picture
 from tests.data.files import folder_of, jsonl, read
@@ -100,7 +100,7 @@ def test_captions_are_read_once_and_nothing_is_no_evidence() -> None:
 
     captions = ["abc", "", None, "abc", "\u200d", "d", "abcdef"]
     posts = [Post.from_words(str(i), ("x",), caption=c) for i, c in enumerate(captions)]
-    reader = EvidenceReader([CaptionReader(encode, CaptionSettings(max_length=4))])
+    reader = EvidenceReader([TextReader(encode, CaptionSettings(max_length=4))])
     (found,), status = reader.read(posts)
     assert asked == ["abc", "\u200d", "d", "abcdef"]
     assert status == ("used", "none", "none", "used", "none", "used", "used")

@@ -35,10 +35,12 @@ from tests.conftest import (
 from tests.soak import Soak
 
 ONLY = {
-    "blocks": {"caption": None, "regions": None, "image_text": None},
-    "regions": {"image": None, "caption": None, "image_text": None},
-    "captions": {"image": None, "regions": None, "image_text": None},
-}
+    kind: {name: None for name in NO_EVIDENCE if name != made_from}
+    for kind, made_from in (
+        ("blocks", "image"), ("regions", "regions"), ("captions", "caption"),
+        ("knowledge", "knowledge"),
+    )
+}  # fmt: skip
 """What a post lacks that has one kind alone."""
 
 
@@ -95,7 +97,7 @@ def test_the_second_pass_reads_every_source_scaled_by_its_own_r(kinds: dict[str,
     with torch.no_grad():
         output = system(batch)
         parts = dict(system.evidence.named_children()).get("parts")
-        rows, scores = [], iter(output.source_scores[0])
+        rows, places, scores = [], [], iter(output.source_scores[0])
         for number, found in enumerate(batch.evidence):
             if parts is None:
                 of_kind, projection = system.evidence.by_source([found]), system.projection
@@ -106,12 +108,14 @@ def test_the_second_pass_reads_every_source_scaled_by_its_own_r(kinds: dict[str,
                 projection = system.evidence.get_submodule(f"projections.{name}")
             for values, real in zip(of_kind.values[0], of_kind.mask[0], strict=True):
                 rows.append(next(scores) * projection(values[real]))
+                behind = number == list(COMBINED).index("knowledge")  # the one with an order
+                places += [place * behind for place in range(len(rows[-1]))]
         tokens, text = torch.cat(rows)[None], system.encoder.embed(batch.subwords)
         length, count = text.shape[1], tokens.shape[1]
         hidden = system.encoder.bert(
             inputs_embeds=torch.cat([text, tokens], 1),
             token_type_ids=torch.tensor([[0] * length + [1] * count]),
-            position_ids=torch.tensor([[*range(length), *[length] * count]]),
+            position_ids=torch.tensor([[*range(length), *(length + place for place in places)]]),
         ).last_hidden_state[0]
         words = [
             hidden[:length][batch.word_of_subword[0] == w].mean(0) for w in range(len(post.words))
@@ -142,8 +146,8 @@ def test_a_prediction_lists_the_kinds_that_a_post_has() -> None:
     tagger = Tagger(tiny("rpbert", evidence=COMBINED), "cpu")
     every, *others = tagger.predict_batch(of_every_kind())
     assert [(s.evidence, s.image) for s in every.sources] == [(kind, 0) for kind in ONLY]
-    assert [len(p.sources) for p in others] == [0] * 4
-    assert [p.image for p in (every, *others)] == ["used"] * 4 + ["none"]
+    assert [len(p.sources) for p in others] == [0] * 5
+    assert [p.image for p in (every, *others)] == ["used"] * 5 + ["none"]
     assert others[-1].relation == 0
 
 
@@ -189,11 +193,12 @@ def test_task_1_learns_from_each_kind_apart() -> None:
     reader = model.collator().evidence
     supply = relation_posts(DataSettings(path="made"), posts, "joined", reader, seed=0)
     shown = [
-        [kind for kind in ("image", "regions", "caption") if getattr(p.images[0], kind) is not None]
+        [kind for kind in NO_EVIDENCE if getattr(p.images[0], kind) is not None]
         for p in supply.known
     ]
-    assert shown == [["image"], ["regions"], ["caption"], ["regions"], ["caption"]]
-    assert [p.relation for p in supply.known] == [0, 0, 0, 1, 1]
+    every = [["image"], ["regions"], ["caption"], ["knowledge"]]
+    assert shown == [*every, *every[1:]]
+    assert [p.relation for p in supply.known] == [0] * 4 + [1] * 3
     batch = model.collator().with_gold(supply.known)
     assert batch.has_evidence.all()
     with torch.no_grad():

@@ -15,7 +15,7 @@ from torch import Tensor
 from rpbert.errors import InputError
 from rpbert.models.rpbert import RpBert
 from rpbert.models.saved import TaggingModel
-from tests.conftest import ENCODER, NO_EVIDENCE, made_posts, tiny
+from tests.conftest import ENCODER, EVIDENCE, NO_EVIDENCE, made_posts, tiny
 from tests.families import SHAPE, TEXT_FAMILIES
 from tests.models.plain import Vector, enliven, gelu, linear, normed, numbers
 
@@ -27,8 +27,9 @@ ENCODERS: dict[str, Any] = {"bert": ENCODER, **{f: f for f in TEXT_FAMILIES if f
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 
 
-def made(encoder: str, acts: str) -> TaggingModel:
-    model = tiny("rpbert", encoder=ENCODERS[encoder], propagation={"acts": acts})
+def made(encoder: str, acts: str, kind: str = "blocks") -> TaggingModel:
+    chosen = {"encoder": ENCODERS[encoder], "evidence": EVIDENCE[kind]}
+    model = tiny("rpbert", **chosen, propagation={"acts": acts})
     enliven(model.system)
     return model
 
@@ -53,9 +54,10 @@ def states(model: TaggingModel, r: float) -> tuple[Tensor, Tensor]:
     return read[0][0, text.shape[1] :], hidden[0]
 
 
+@pytest.mark.parametrize("kind", ["blocks", "sentence"])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_closed_gate_is_the_post_without_image(encoder: str) -> None:
-    model = made(encoder, "after_norm")
+def test_a_closed_gate_is_the_post_without_image(encoder: str, kind: str) -> None:
+    model = made(encoder, "after_norm", kind)
     posts = made_posts(4)
     with torch.no_grad():
         model.system.get_parameter("classifier.weight").zero_()

@@ -22,7 +22,7 @@ from rpbert.config.run import (
 )
 from rpbert.errors import InputError
 from rpbert.evidence.base import EvidenceReader
-from rpbert.evidence.captions import CaptionReader, CaptionSettings
+from rpbert.evidence.texts import CaptionSettings, TextReader
 from rpbert.models.saved import TaggingModel
 from rpbert.training.relation_sources import MismatchedPairs, RelationSupply, relation_posts
 from rpbert.training.tasks import RelationTask
@@ -135,7 +135,7 @@ def test_the_weight_of_task_1_counts_where_moments_are_shared(data: Path, tmp_pa
         TrainingSettings(relation_weight=0.05)
 
 
-CAPTIONS = EvidenceReader([CaptionReader(lambda caption: [1] * len(caption), CaptionSettings())])
+CAPTIONS = EvidenceReader([TextReader(lambda caption: [1] * len(caption), CaptionSettings())])
 RATES = Rates(head=1e-3, encoder=1e-3, projection=1e-3, visual=1e-3)
 
 

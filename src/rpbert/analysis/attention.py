@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +21,6 @@ from torch import Tensor
 
 from rpbert.errors import InputError
 from rpbert.evidence.base import side_by_side
-from rpbert.evidence.blocks import ImageBlocks
-from rpbert.evidence.captions import Captions
 from rpbert.inference import Tagger, prediction_of
 from rpbert.models.rpbert import RpBert
 from rpbert.models.tagger import TaggerOutput
@@ -50,7 +47,7 @@ class Explanation:
     row. Shape: (W, rows, columns)."""
     boxes: NDArray[np.float32] | None = None
     """x0, y0, x1, y1 of each block or token, in [0, 1] from the upper left corner (blocks, 4)."""
-    pieces: tuple[str, ...] | None = None  # of a caption, where the tokens are these
+    pieces: tuple[str, ...] | None = None  # of a text, where the tokens are these
 
     @property
     def heat(self) -> NDArray[np.float64] | None:
@@ -180,12 +177,11 @@ def _seen(
     first = batch.evidence[0]
     images = first.of_post[post]
     images = images[images >= 0]
-    grid_of_one = isinstance(system.evidence, ImageBlocks) and len(images) == 1
-    columns = isqrt(tokens) if grid_of_one else tokens
+    columns = (system.evidence.columns if len(images) == 1 else None) or tokens
     words = len(batch.posts[post].words)
     grid = shares[:words, :tokens].reshape(words, tokens // columns, columns)
     pieces = None
-    if isinstance(system.evidence, Captions) and tagger.model.tokenizer is not None:
+    if system.evidence.is_text and tagger.model.tokenizer is not None:
         ids = first.values[images][first.mask[images]].tolist()
         pieces = tuple(tagger.model.tokenizer.convert_ids_to_tokens(ids))
     return {

@@ -129,7 +129,7 @@ def predict(
 def _predict_one(model: str, post: dict[str, Any], chosen: dict[str, Any], as_json: bool) -> None:
     if post["image"] is not None and not post["image"].is_file():
         raise InputError("--image", f"no file {post['image']}", "an image file")
-    from rpbert.evidence.captions import need_kind
+    from rpbert.evidence.texts import need_kind
     from rpbert.inference import Tagger
 
     tagger = Tagger.from_pretrained(model, **chosen)

@@ -21,7 +21,9 @@ from pydantic import (
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), serialize_by_alias=True
+    )
 
     former: ClassVar[Mapping[str, Any]] = {}
     """Keys of earlier versions, with the value that has become the only one."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from rpbert.data.images import Preprocessing
 from rpbert.data.vocabulary import MAX_WORD_LENGTH, PADDING, Vocabulary
 from rpbert.errors import InputError
-from rpbert.types import Batch, EvidenceInput, ImageStatus, Post
+from rpbert.types import TEXTS, Batch, EvidenceInput, ImageStatus, Post
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,6 +77,22 @@ class TokenizerSubwords:
         windows = _windows([len(ids) for _, ids in parts], self.room)
         return [self._row(parts, window, counted) for window, counted in windows]
 
+    def text(self, text: str) -> list[int]:
+        """The sub-words of another text, whole and without special tokens."""
+        # A lone surrogate is no character that a tokenizer takes.
+        clean = text.encode("utf-8", "replace").decode()
+        ids: list[int] = self.tokenizer(clean, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @cached_property
+    def around_second(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer sets before and after the second sentence of a pair: RoBERTa's has one
+        [SEP] more than BERT's."""
+        alone, one = self.text("a"), self.tokenizer("a")["input_ids"]
+        rest: list[int] = self.tokenizer("a", "a")["input_ids"][len(one) :]
+        before = next((i for i in range(len(rest)) if rest[i:][: len(alone)] == alone), 0)
+        return rest[:before], rest[before + len(alone) :] or [self.closing]
+
     def _row(self, parts: list[tuple[int, list[int]]], window: range, counted: range) -> Row:
         ids, words = [self.opening], [-1]
         for place in window:
@@ -92,7 +109,6 @@ class TokenizerSubwords:
         new = [word for word in dict.fromkeys(words) if word not in known]
         if not new:
             return [known[word] for word in words]
-        # A lone surrogate is no character that a tokenizer takes.
         clean = [self._lead + word.encode("utf-8", "replace").decode() for word in new]
         # Some tokenizers take the square of a word's length, and nobody's word is that long.
         slices = [
@@ -138,6 +154,10 @@ class EvidenceReader(Protocol):
 
     def has(self, post: Post) -> bool: ...  # noqa: D102
 
+    def lengths(self, posts: Sequence[Post]) -> list[int]: ...  # noqa: D102
+
+    def notes(self, posts: Sequence[Post]) -> list[str]: ...  # noqa: D102
+
     def split_by_source(self, post: Post) -> list[Post]: ...  # noqa: D102
 
     def read(self, posts: Sequence[Post]) -> Read: ...  # noqa: D102
@@ -165,11 +185,13 @@ class Collator:
         return replace(batch, tags=tags, relations=relations)
 
     def lengths(self, posts: Sequence[Post]) -> list[int]:
-        """How much there is to compute for the text of each post, to batch equals together."""
-        if self.subwords is None:
-            return [len(post.words) for post in posts]
-        self.subwords.pieces([word for post in posts for word in post.words])  # all new at once
-        return [sum(map(len, self.subwords.pieces(post.words))) for post in posts]
+        """How many tokens there are to compute for each post, to batch equals together."""
+        read, beside = self.subwords, self.evidence.lengths(posts) or [0] * len(posts)
+        if read is None:
+            return [len(post.words) + more for post, more in zip(posts, beside, strict=True)]
+        read.pieces([word for post in posts for word in post.words])  # all new at once
+        own = [sum(map(len, read.pieces(post.words))) for post in posts]
+        return list(map(sum, zip(own, beside, strict=True)))
 
     def __call__(self, posts: Sequence[Post]) -> Batch:
         """Pack what a system may see of posts, in their order; gold labels are left out."""
@@ -245,7 +267,7 @@ def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
         held += len(post.text)
         for image in post.images:
             held += len(image.image) if isinstance(image.image, bytes) else 0
-            held += len(image.caption or "") + len(image.image_text or "")
+            held += sum(len(getattr(image, name) or "") for name in TEXTS)
         if len(window) == 16 * size or held >= HELD_BYTES:
             yield window
             window, held = [], 0

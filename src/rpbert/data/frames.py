@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import pandas as pd
 
 from rpbert.errors import InputError
-from rpbert.types import Post, Prediction
+from rpbert.types import TEXTS, Post, Prediction
 
-_READ = ("id", "text", "tokens", "image", "caption")
+_READ = ("id", "text", "tokens", "image", *TEXTS)
 
 
 class FrameTagger(Protocol):
@@ -27,8 +27,8 @@ def predict_frame(
 ) -> pd.DataFrame:
     """A new frame: index, columns and rows of `frame`, then the predictions.
     A row is a post: ``text`` and/or ``tokens``, and optionally ``image`` (a path, bytes or a PIL
-    image), ``caption`` and ``id``. New columns: ``entities`` (dictionaries as in a prediction's
-    JSON), ``relation`` (r, NaN without a relation gate) and ``image_status``, after `prefix`.
+    image), ``id`` and texts such as ``caption``. New columns: ``entities`` (dictionaries as in a
+    prediction's JSON), ``relation`` (r, NaN without a gate) and ``image_status``, after `prefix`.
     Raises InputError: no column holds posts, a new column is there already, or a row is no post."""
     columns = [prefix + name for name in ("entities", "relation", "image_status")]
     if taken := [name for name in columns if name in frame.columns]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rpbert.data.images import REGIONS, stored_ids
 from rpbert.data.labels import is_tag, normalise
@@ -25,7 +25,7 @@ from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
-from rpbert.types import Post, PostImage, StoredRegions
+from rpbert.types import TEXTS, Post, PostImage, StoredRegions
 
 _SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
 _TABLES = (".jsonl", ".parquet")
@@ -54,8 +54,8 @@ class DataSource:
 
     def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
         """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
-        In a folder ``captions.tsv``, ``image_texts.tsv`` and ``relations.tsv`` fill gaps by image
-        id, and ``images.tsv`` names extra images for text files; ``regions.safetensors`` is read.
+        In a folder ``relations.tsv`` and the files of `rpbert.types.TEXTS` fill gaps by image id,
+        ``images.tsv`` names extra images for text files, and ``regions.safetensors`` is read.
         Raises InputError: there is no such split, or what is read is malformed."""
         name = _SPLITS.get(split, split)
         if name not in self.files:
@@ -93,28 +93,27 @@ class _Companions:
     def __init__(self, path: Path, file: Path, log: ReadLog) -> None:
         self.stored = file.parent / REGIONS
         self.regions = stored_ids(self.stored)
-        self.captions = _values_by_id(path / "captions.tsv", log)
         self.relations = read_relations(path / "relations.tsv", log)
-        self.image_texts = _values_by_id(path / "image_texts.tsv", log)
+        self.texts = {name: _values_by_id(path / file, log) for name, file in TEXTS.items()}
 
     def of(self, id: str) -> PostImage:
         """What is known of an image."""
+        texts: dict[str, Any] = {k: of_id[id][0] for k, of_id in self.texts.items() if id in of_id}
         return PostImage(
-            caption=self.captions.get(id, (None, ""))[0],
             relation=self.relations.get(id),
             regions=StoredRegions(self.stored, id) if id in self.regions else None,
-            image_text=self.image_texts.get(id, (None, ""))[0],
+            **texts,
         )
 
     def completed(self, post: Post, more: Sequence[tuple[str, Path]] = ()) -> Post:
         """The post with what it lacks of its first image, and with more images by their ids."""
         own, known = post.images[0], self.of(post.id)
+        texts: dict[str, Any] = {name: text for name in TEXTS if (text := getattr(own, name))}
         first = replace(
-            own,
-            caption=own.caption or known.caption,
+            known,
+            image=own.image,
             relation=known.relation if own.relation is None else own.relation,
-            regions=known.regions,
-            image_text=own.image_text or known.image_text,
+            **texts,
         )
         extra = (replace(self.of(id), image=image) for id, image in more)
         return replace(post, images=(first, *post.images[1:], *extra))

@@ -1,7 +1,7 @@
 """Posts from rows: JSON lines and Parquet, read one after the other, never all at once.
 A row has ``id``, ``text`` and/or ``tokens``, and optionally ``image``, ``tags`` or ``entities``,
-``relation``, ``caption`` and ``image_text``; null stands for absent. Of a post with several images
-the last four and ``image`` are lists of the same length."""
+``relation``, ``caption``, ``image_text`` and ``knowledge``; null stands for absent. Of a post with
+several images the last four and ``image`` are lists of the same length."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from rpbert.data.reading import (
 )
 from rpbert.data.words import WordSplitter, align
 from rpbert.errors import InputError
-from rpbert.types import Post, PostImage
+from rpbert.types import TEXTS, Post, PostImage
 
 if TYPE_CHECKING:
     import pyarrow
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_OF_IMAGES = ("image", "caption", "relation", "image_text")
+_OF_IMAGES = ("image", "relation", *TEXTS)
 KEYS = frozenset(("id", "text", "tokens", "tags", "entities", *_OF_IMAGES))
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
@@ -330,15 +330,14 @@ def _images(row: _Row) -> tuple[PostImage, ...]:
     return images or (PostImage(),)
 
 
-def _image(row: _Row, image: Any, caption: Any, relation: Any, image_text: Any) -> PostImage:
+def _image(row: _Row, image: Any, relation: Any, *texts: Any) -> PostImage:
     if isinstance(relation, str):
         raise row.refuse(f"the relation {quoted(relation)}", "a number, without quotes")
-    return PostImage(
-        _source(row, image),
-        row.string("caption", caption) or None,
-        None if relation is None else relation_of(relation, row.where),
-        image_text=row.string("image_text", image_text) or None,
-    )
+    known = None if relation is None else relation_of(relation, row.where)
+    every: dict[str, Any] = {
+        name: row.string(name, text) or None for name, text in zip(TEXTS, texts, strict=True)
+    }
+    return PostImage(_source(row, image), relation=known, **every)
 
 
 def _source(row: _Row, image: Any) -> Path | bytes | None:

@@ -1,10 +1,10 @@
 """What a system sees of an image: every kind of evidence by name, and a model's own choice.
 A kind has its settings, its reader and its encoder; its line in `KINDS` is all that the rest of
-the package needs of it."""
+the package needs of it, but for systems that list the kinds they take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import create_model, model_validator
@@ -13,8 +13,8 @@ from rpbert.config.model import Kinds
 from rpbert.data.images import load_regions
 from rpbert.evidence.base import Evidence, KindSettings, TextTable
 from rpbert.evidence.blocks import BlockSettings, GlobalSettings
-from rpbert.evidence.captions import CaptionSettings, OcrSettings
 from rpbert.evidence.regions import RegionSettings
+from rpbert.evidence.texts import CaptionSettings, KnowledgeSettings, OcrSettings
 from rpbert.types import Post, StoredRegions
 
 KINDS: dict[str, type[KindSettings]] = {
@@ -23,6 +23,7 @@ KINDS: dict[str, type[KindSettings]] = {
     "regions": RegionSettings,
     "captions": CaptionSettings,
     "ocr": OcrSettings,
+    "knowledge": KnowledgeSettings,
 }
 """By name, in the order in which a model combines them."""
 
@@ -69,9 +70,8 @@ class EvidenceSettings(EvidenceSources):
             {kind: {**given, **encoder.saved_settings()} for (kind, given), encoder in kinds}
         )
 
-    def texts(self, posts: Sequence[Post]) -> Iterator[str]:
-        """The captions and texts of images that a model reads beside the posts' own."""
-        for settings in self.kinds.values():
-            if isinstance(settings, CaptionSettings):
-                images = (image for post in posts for image in post.images)
-                yield from filter(None, (getattr(image, settings.made_from) for image in images))
+    def texts(self, posts: Iterable[Post]) -> Iterator[str]:
+        """The texts that a model reads beside the posts' own."""
+        made_from = [settings.made_from for settings in self.kinds.values() if settings.is_text]
+        for image in (image for post in posts for image in post.images):
+            yield from filter(None, (getattr(image, name) for name in made_from))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpbert.config.model import Settings
-from rpbert.data.collate import pad
+from rpbert.data.collate import TokenizerSubwords, pad
 from rpbert.data.images import LoadedImage, Preprocessing, fingerprint, load_image, normalise_batch
 from rpbert.types import Batch, EvidenceInput, ImageStatus, Post, PostImage, VisualTokens
 
@@ -31,7 +31,7 @@ ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
 
 
 class TextTable(NamedTuple):
-    """Embeddings that captions share with the text: of the encoder's sub-words, or of words."""
+    """Embeddings that texts share with the post: of the encoder's sub-words, or of words."""
 
     embed: Callable[[Tensor], Tensor]  # Shape: (I, V) → (I, V, width)
     width: int
@@ -42,7 +42,7 @@ class TextTable(NamedTuple):
 class Reading:
     """What the readers of a model are made with."""
 
-    pieces: Callable[[str], Sequence[int]]  # a text as ids of the text encoder's sub-words
+    subwords: TokenizerSubwords | None  # of the text encoder
     words: Callable[[str], Sequence[int]]  # a text as ids of the tagger's words
     images_kept: int  # bytes of decoded images that are kept for when they come again
     describers: Mapping[str, Describer]
@@ -53,6 +53,13 @@ class KindSettings(Settings):
     """Settings of one kind of evidence."""
 
     source: ClassVar[str]
+    is_text: ClassVar[bool] = False
+    """Whether it is a text, whose words are learnt and embedded as those of posts are."""
+
+    @property
+    def behind_text(self) -> int:
+        """Most of its tokens that have positions of their own behind the text; 0 without order."""
+        return 0
 
     @property
     def made_from(self) -> str:
@@ -93,6 +100,8 @@ class Evidence(nn.Module):
 
     width: int  # size of a visual token, d_v
     in_text_space: bool = False  # whether tokens are already what the text encoder takes as input
+    is_text: bool = False  # whether they are the sub-words or words of a text
+    columns: int | None = None  # tokens of an image in a row of a grid; None without a grid
 
     def kinds(self) -> Sequence[Evidence]:
         """The encoder of each kind, in the order in which the batch holds them."""
@@ -155,13 +164,15 @@ class CombinedEvidence(Evidence):
         kinds = zip(self.kinds(), self.projections.values(), evidence, strict=True)
         for kind, project, found in kinds:
             tokens = kind.by_source([found])
-            every.append((project(tokens.values), tokens.mask[..., None], tokens.boxes))
-        count = max(mask.shape[2] for _, mask, _ in every)
-        values, mask, boxes = (
+            mask, places = tokens.mask[..., None], tokens.places
+            places = torch.zeros_like(mask).long() if places is None else places[..., None]
+            every.append((project(tokens.values), mask, tokens.boxes, places))
+        count = max(mask.shape[2] for _, mask, *_ in every)
+        values, mask, boxes, places = (
             torch.cat([F.pad(part, (0, 0, 0, count - part.shape[2])) for part in parts], 1)
             for parts in zip(*every, strict=True)
         )
-        return VisualTokens(values, mask[..., 0], boxes)
+        return VisualTokens(values, mask[..., 0], boxes, places=places[..., 0])
 
     def new_modules(self) -> list[nn.Module]:
         """W^v of each kind."""
@@ -186,6 +197,14 @@ class Reader:
     def split(self, post: Post) -> list[Post]:
         """The post with each image alone."""
         return post.split_by_image()
+
+    def lengths(self, posts: Sequence[Post]) -> list[int]:
+        """Tokens of each post, where these differ between posts."""
+        return [0] * len(posts)
+
+    def note(self, posts: Sequence[Post]) -> str:
+        """What a run that learns from posts should say of them, if anything."""
+        return ""
 
     def keys(self, images: Sequence[PostImage]) -> Sequence[Hashable | None]:
         """The identity of each image's piece of evidence; None where there is none."""
@@ -295,6 +314,14 @@ class EvidenceReader:
         """How the kind with the largest images has them; None if none looks at an image."""
         looking = [reader.preprocessing for reader in self.readers if reader.preprocessing]
         return max(looking, key=lambda preprocessing: preprocessing.size, default=None)
+
+    def lengths(self, posts: Sequence[Post]) -> list[int]:
+        """Tokens of the evidence of each post, where these differ between posts."""
+        return list(map(sum, zip(*(reader.lengths(posts) for reader in self.readers), strict=True)))
+
+    def notes(self, posts: Sequence[Post]) -> list[str]:
+        """What a run that learns from posts should say of their evidence."""
+        return [note for reader in self.readers if (note := reader.note(posts))]
 
     def has(self, post: Post) -> bool:
         """Whether a post comes with any of the kinds, readable or not."""

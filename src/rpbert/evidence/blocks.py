@@ -92,7 +92,7 @@ class ImageBlocks(SeeingEvidence):
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
-        self.width = network.width
+        self.width, self.columns = network.width, network.side
         y, x = torch.meshgrid(*[torch.arange(network.side)] * 2, indexing="ij")
         corners = torch.stack([x, y, x + 1, y + 1], dim=-1).flatten(0, 1)  # (V, 4)
         self.register_buffer("cells", corners / network.side, persistent=False)
@@ -117,6 +117,10 @@ class ImageBlocks(SeeingEvidence):
 
 class ImageVector(ImageBlocks):
     """One vector an image, the mean of its blocks (He et al. 2016: global average pooling)."""
+
+    def __init__(self, network: BlockNetwork, preprocessing: Preprocessing) -> None:
+        super().__init__(network, preprocessing)
+        self.columns = None
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
         """Shape: (I, 1, d_v)."""

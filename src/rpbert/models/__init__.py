@@ -26,8 +26,9 @@ from rpbert.models.visualbert import VisualBertEncoder
 from rpbert.models.vl_bert import VlBertEncoder
 
 ANY = tuple(KINDS)
-REGIONS = ("regions", "blocks", "global", "captions", "ocr")
-POOLED = ("global", "blocks", "regions", "captions", "ocr")
+TEXTS = tuple(name for name, kind in KINDS.items() if kind.is_text)
+REGIONS = ("regions", "blocks", "global", *TEXTS)
+POOLED = ("global", "blocks", "regions", *TEXTS)
 _of = VisionLanguageTagger.of
 
 
@@ -39,7 +40,7 @@ class Registered:
     paper: str
     row: str  # that it fills in the RpBERT paper's tables
     evidence: tuple[str, ...] = ()  # the kinds it takes, its paper's own first
-    combines: bool = False  # whether it takes several kinds at once
+    combines: bool = False  # whether it takes several kinds at once, or a second sentence
 
 
 SYSTEMS: dict[str, Registered] = {
@@ -104,9 +105,13 @@ def parse_options(given: dict[str, Any], where: object = "model") -> SystemSetti
     found = f"{' and '.join(kinds)} as evidence for {options.system}"
     if not set(kinds) <= set(entry.evidence):
         raise InputError(where, found, " or ".join(entry.evidence))
+    combining = " or ".join(name for name, other in SYSTEMS.items() if other.combines)
     if len(kinds) > 1 and not entry.combines:
-        combining = " or ".join(name for name, other in SYSTEMS.items() if other.combines)
         raise InputError(where, found, "one kind", f"{combining} combines several")
+    behind = options.evidence and any(k.behind_text for k in options.evidence.kinds.values())
+    if behind and not entry.combines:
+        hint = f"{combining} reads a second sentence"
+        raise InputError(where, f"a second sentence for {options.system}", "visual_tokens", hint)
     return options
 
 

@@ -171,6 +171,10 @@ class Builder:
             return TextTable(vectors.forward, vectors.width, in_text_space=False)
 
         kinds = settings.build(table)
+        behind = {name: kind.behind_text for name, kind in settings.kinds.items()}
+        if isinstance(encoder, TextImageEncoder) and any(behind.values()):
+            longest = max(behind, key=behind.__getitem__)
+            encoder.leave_room(behind[longest], f"model.evidence.{longest}.max_tokens")
         if encoder is None or len(kinds) == 1:
             return kinds[settings.kind]
         width = encoder.input_width

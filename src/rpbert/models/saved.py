@@ -74,8 +74,8 @@ class TaggingModel:
         if options.evidence is not None:
             known = options.evidence.with_width(train)
             options = options.model_copy(update={"evidence": known})
-        texts = _with_captions(options, train)
-        words, matrix = _word_table(options, texts, _with_captions(options, others))
+        texts = _with_texts(options, train)
+        words, matrix = _word_table(options, texts, _with_texts(options, others))
         vocabulary = Vocabulary(
             tag_set(types), frequent_characters(train), words, marks_style(train)
         )
@@ -96,23 +96,16 @@ class TaggingModel:
 
     def collator(self, images_kept: int = 2**30) -> Collator:
         """Packs posts for this model; keeps so many bytes of decoded images."""
-        encoder, tokenizer, row = self.system.encoder, self.tokenizer, self.vocabulary.word_row
+        encoder, subwords, row = self.system.encoder, None, self.vocabulary.word_row
+        if self.tokenizer is not None and encoder is not None:
+            subwords = TokenizerSubwords(self.tokenizer, encoder.max_length)
 
-        def pieces(caption: str) -> list[int]:
-            assert tokenizer is not None  # pieces are those of the text encoder
-            clean = caption.encode("utf-8", "replace").decode()
-            ids: list[int] = tokenizer(clean, add_special_tokens=False)["input_ids"]
-            return ids
+        def words(text: str) -> list[int]:
+            return [row(word) for word in _words_of(text)]
 
-        def words(caption: str) -> list[int]:
-            return [row(word) for word in _words_of(caption)]
-
-        evidence = EvidenceReader.of(
-            self.system.evidence, Reading(pieces, words, images_kept, self.describers)
-        )
-        if tokenizer is None or encoder is None:
-            return Collator(self.vocabulary, None, evidence)
-        return Collator(self.vocabulary, TokenizerSubwords(tokenizer, encoder.max_length), evidence)
+        reading = Reading(subwords, words, images_kept, self.describers)
+        evidence = EvidenceReader.of(self.system.evidence, reading)
+        return Collator(self.vocabulary, subwords, evidence)
 
     def save(self, folder: Path) -> None:
         """Write the model folder: all of it or, if anything fails, nothing.
@@ -190,14 +183,14 @@ class TaggingModel:
         return options.model_copy(update=changes)
 
 
-def _with_captions(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
-    """The posts and, for a system that reads captions, these as if they were posts."""
-    captions = options.evidence.texts(posts) if options.evidence else ()
-    return [*posts, *(Post.from_words("caption", _words_of(caption)) for caption in captions)]
+def _with_texts(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
+    """The posts and the texts that a system reads beside them, as if these were posts."""
+    texts = options.evidence.texts(posts) if options.evidence else ()
+    return [*posts, *(Post.from_words("text", _words_of(text)) for text in texts)]
 
 
-def _words_of(caption: str) -> tuple[str, ...]:
-    return SPLITTERS["joined"].words(caption, SPLITTERS["joined"].split(caption))
+def _words_of(text: str) -> tuple[str, ...]:
+    return SPLITTERS["joined"].words(text, SPLITTERS["joined"].split(text))
 
 
 def _read_description(path: Path) -> dict[str, Any]:

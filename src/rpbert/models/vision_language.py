@@ -164,8 +164,8 @@ class VisionLanguageTagger(BiLstmSystem):
 
     def __init__(self, options: VisionLanguageOptions, builder: Builder) -> None:
         kind, settings, rows = type(self).Encoder, options.encoder, builder.subword_count
-        # Pieces of a caption, or of text in the image, are embedded as the post's are.
-        if options.evidence.kind in ("captions", "ocr"):
+        # Sub-words of a text are embedded as the post's are.
+        if options.evidence.kinds[options.evidence.kind].is_text:
             encoder = initial(kind, settings, rows, None)
             evidence = builder.evidence(options.evidence, encoder)
         else:

@@ -22,7 +22,7 @@ class EncoderInput(NamedTuple):
     hidden: Tensor  # tokens without segment and position, or the input of a layer (S, N, H)
     mask: Tensor  # real tokens, without visual tokens of R = 0 (S, N)
     segments: Tensor  # 0 for text and 1 for image (S, N)
-    positions: Tensor  # of each token in its row; visual tokens share the one after the text (S, N)
+    positions: Tensor  # of each token; visual tokens are `places` after the text (S, N)
     scale: Tensor | None = None  # multiplies what the first layer reads of each token (S, N)
     added: Tensor | None = None  # to the scores of each token in attention: log R (S, N)
 
@@ -60,7 +60,8 @@ class SubwordEncoder(nn.Module):
 class TextImageEncoder(SubwordEncoder, ABC):
     """A published text encoder over its own sub-words and visual tokens ("Model Design", Eq. 1).
     The image follows the text at once, padding comes last, and all visual tokens of a post share
-    the position after its last text token; without them the result is the published encoder's."""
+    the position after its last text token, from where a second sentence counts on, each source as
+    if it were alone; without them the result is the published encoder's."""
 
     def __init__(
         self,
@@ -96,6 +97,14 @@ class TextImageEncoder(SubwordEncoder, ABC):
     def has_segments(self) -> bool:
         """Whether the encoder was trained with a second segment, which the image then takes."""
         return int(getattr(self.bert.config, "type_vocab_size", 0)) > 1
+
+    def leave_room(self, tokens: int, key: str) -> None:
+        """Keep so many positions behind the text for a second sentence, in place of one. Raises
+        InputError, with `key`: less than half would remain."""
+        if tokens > (self.max_length + 1) // 2:
+            expected = f"at most half of the {self.max_length + 1} sub-words of the encoder"
+            raise InputError(key, str(tokens), expected)
+        self.max_length -= tokens - 1
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -276,15 +285,16 @@ def pack(text: Tensor, text_mask: Tensor, image: VisualTokens) -> EncoderInput:
     source = torch.where(is_text, place, place - words + length).clamp(max=length + blocks - 1)
     both = torch.cat([text, image.values.to(text.dtype)], dim=1)
     tokens = both.gather(1, source[:, :, None].expand(-1, -1, text.shape[2]))
-    read = EncoderInput(
-        tokens, is_text | is_image, is_image.long(), torch.where(is_text, place, words)
-    )
 
-    def laid_out(share: Tensor) -> Tensor:
-        """R of every token, 1 for text. Shape: (S, V) → (S, N)."""
-        of_text = torch.ones_like(text_mask, dtype=share.dtype)
-        return torch.cat([of_text, share], 1).gather(1, source)
+    def laid_out(of_image: Tensor) -> Tensor:
+        """What every token has, 1 for text. Shape: (S, V) → (S, N)."""
+        of_text = torch.ones_like(text_mask, dtype=of_image.dtype)
+        return torch.cat([of_text, of_image], 1).gather(1, source)
 
+    behind = words if image.places is None else words + laid_out(image.places)
+    # Padding has a position, too, which the table must have.
+    positions = torch.where(is_text, place, torch.where(is_image, behind, words))
+    read = EncoderInput(tokens, is_text | is_image, is_image.long(), positions)
     if image.scale is not None:
         scale = laid_out(image.scale)
         read = read._replace(mask=read.mask & (scale > 0), scale=scale)

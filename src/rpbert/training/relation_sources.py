@@ -16,7 +16,7 @@ from rpbert.data.readers import DataSource, open_data, read_relations
 from rpbert.data.reading import LeftOut
 from rpbert.data.words import SPLITTERS
 from rpbert.errors import InputError, counted, refuse
-from rpbert.types import Post
+from rpbert.types import TEXTS, Post
 
 
 class MismatchedPairs:
@@ -92,7 +92,8 @@ def _look(post: Post) -> str:
     """Tells what a post shows from what others show."""
     image = post.images[0]
     regions = getattr(image.regions, "id", id(image.regions)) if image.regions else ""
-    return f"{fingerprint(image.image)}\n{image.caption}\n{regions}\n{image.image_text}"
+    texts = "\n".join(str(getattr(image, name)) for name in TEXTS)
+    return f"{fingerprint(image.image)}\n{regions}\n{texts}"
 
 
 @dataclass(frozen=True)

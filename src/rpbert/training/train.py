@@ -23,7 +23,7 @@ from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
-from rpbert.evidence.captions import describers
+from rpbert.evidence.texts import describers
 from rpbert.models import parse_options, parse_saved, registered
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import SystemSettings
@@ -71,8 +71,9 @@ def prepared(
     if options.encoder is not None:
         notes.append(f"initial weights of the encoder: {model.system.initial_weights}")
     tasks = _tasks(settings, posts["train"], model, notes)
-    lengths, interleaved = model.collator().lengths, chosen.schedule == "interleaved"
-    schedule = Schedule(tasks, chosen.batch_size, chosen.seed, lengths, interleaved)
+    collator, interleaved = model.collator(), chosen.schedule == "interleaved"
+    notes += collator.evidence.notes(posts["train"])
+    schedule = Schedule(tasks, chosen.batch_size, chosen.seed, collator.lengths, interleaved)
     card = card_writer(complete, {split: len(of_split) for split, of_split in posts.items()})
     trainer = Trainer(accelerator, model, schedule, chosen, run, stop, card)
     for note in (*notes, *(f"Task {task.name}: {counted(len(task), 'post')}" for task in tasks)):

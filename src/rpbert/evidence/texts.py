@@ -1,13 +1,15 @@
-"""Words about an image as evidence: its caption, or what is written in it; and what makes them
-while posts are read: a captioner, and a finder of text."""
+"""Texts beside a post as evidence: the caption of its image, what is written there, or what someone
+wrote about the post; and what makes them while posts are read: a captioner, and a finder of text.
+Their sub-words are visual tokens, or a second sentence: ``[CLS] T [SEP] E [SEP]``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import AliasChoices, Field
@@ -16,7 +18,7 @@ from torch import Tensor
 from rpbert.config.model import Kinds
 from rpbert.data.collate import pad
 from rpbert.data.images import fingerprint, load_image, load_small, normalise_batch
-from rpbert.errors import InputError
+from rpbert.errors import InputError, counted
 from rpbert.evidence.base import (
     Describer,
     Evidence,
@@ -37,69 +39,116 @@ if TYPE_CHECKING:
     from rpbert.data.images import Preprocessing
 
 
-class CaptionSettings(KindSettings):
-    """The caption of an image, word piece by word piece."""
+_ENTITIES = re.compile(r"named entit(y|ies)\s*:.*?(?=reasoning\s*:|$)", re.IGNORECASE | re.DOTALL)
 
-    source: ClassVar[str] = "caption"
-    max_length: int = Field(64, ge=1, validation_alias=AliasChoices("max_length", "longest"))
-    """Pieces that are read; a machine caption has some 15."""
+
+class TextSettings(KindSettings):
+    """A text, sub-word by sub-word."""
+
+    is_text: ClassVar[bool] = True
+
+    read_as: Literal["visual_tokens", "second_sentence"] = Field("visual_tokens", alias="as")
+    """Without order, at one position, as blocks are; or, for a text encoder that reads it behind
+    the post, as the second sentence of a pair, with the positions and segments of one."""
+    max_tokens: int = Field(
+        64, ge=4, validation_alias=AliasChoices("max_tokens", "max_length", "longest")
+    )
+    """Sub-words that are read, with the special tokens of a second sentence; a machine caption has
+    some 15. Of a longer text the part that lists named entities goes first."""
+
+    @property
+    def behind_text(self) -> int:
+        """See `KindSettings.behind_text`."""
+        return self.max_tokens if self.read_as == "second_sentence" else 0
 
     def build(self, key: str, table: Callable[[], TextTable]) -> Evidence:
-        """The embeddings of the pieces."""
-        return Captions(table(), self)
+        """The embeddings of the sub-words."""
+        return Texts(table(), self)
 
 
-class OcrSettings(CaptionSettings):
-    """What is written in an image, word piece by word piece."""
+class CaptionSettings(TextSettings):
+    """The caption of an image."""
+
+    source: ClassVar[str] = "caption"
+
+
+class OcrSettings(TextSettings):
+    """What is written in an image."""
 
     source: ClassVar[str] = "image_text"
 
 
-class Captions(Evidence):
-    """The pieces of a text, each by its embedding, unordered like blocks; a box is the whole image.
-    The table belongs to what reads the post, so that a word means the same in caption and text."""
+class KnowledgeSettings(TextSettings):
+    """What someone or something wrote about a post."""
 
-    def __init__(self, table: TextTable, settings: CaptionSettings) -> None:
+    source: ClassVar[str] = "knowledge"
+    max_tokens: int = Field(128, ge=4)
+
+
+class Texts(Evidence):
+    """The sub-words of a text, each by its embedding; a box is the whole image. The table belongs
+    to what reads the post, so that a word means the same in both."""
+
+    is_text = True
+
+    def __init__(self, table: TextTable, settings: TextSettings) -> None:
         super().__init__()
         self.embed, self.width, self.in_text_space = table
         self.settings = settings
 
     def encode(self, found: EvidenceInput) -> VisualTokens:
         """Shape: (I, V, d_v)."""
-        return VisualTokens(self.embed(found.values), found.mask, whole_image(found.mask))
+        mask, places = found.mask, None
+        if self.settings.behind_text:
+            places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        return VisualTokens(self.embed(found.values), mask, whole_image(mask), places=places)
 
-    def reader(self, reading: Reading) -> CaptionReader:
-        """Ids of the pieces."""
-        encode = reading.pieces if self.in_text_space else reading.words
-        return CaptionReader(encode, self.settings, reading.describers.get(self.settings.made_from))
+    def reader(self, reading: Reading) -> TextReader:
+        """Ids of the sub-words, or of words."""
+        subwords, around = reading.subwords, ((), ())
+        if self.in_text_space and self.settings.behind_text and subwords:
+            around = subwords.around_second
+        encode = subwords.text if self.in_text_space and subwords else reading.words
+        describe = reading.describers.get(self.settings.made_from)
+        return TextReader(encode, self.settings, around, describe)
 
 
-class CaptionReader(Reader):
-    """Captions as ids of pieces; `describe` makes those of images that come without."""
+class TextReader(Reader):
+    """Texts as ids, at most `max_tokens`; `around` are those before and after each, and `describe`
+    makes the texts of images that come without."""
+
+    remembered = 50_000  # texts whose ids are kept
 
     def __init__(
         self,
         encode: Callable[[str], Sequence[int]],
-        settings: CaptionSettings,
+        settings: TextSettings,
+        around: tuple[Sequence[int], Sequence[int]] = ((), ()),
         describe: Describer | None = None,
     ) -> None:
-        self.encode = encode
-        self.max_length = settings.max_length
+        self.max_tokens, self.around = settings.max_tokens, around
         self.made_from = settings.made_from
         self.describe = describe
+        self._ids = lru_cache(self.remembered)(lambda text: tuple(encode(_entities_first(text))))
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """What is read of a text; nothing of one without any sub-word."""
+        before, after = self.around
+        found = self._ids(text)[: self.max_tokens - len(before) - len(after)]
+        return (*before, *found, *after) if found else ()
 
     def has(self, image: PostImage) -> bool:
-        """Whether it has a caption, or pixels that one is made of."""
+        """Whether it has a text, or pixels that one is made of."""
         made = self.describe is not None and image.image is not None
         return made or bool(getattr(image, self.made_from))
 
     def split(self, post: Post) -> list[Post]:
-        """The post with each of its captions alone."""
+        """The post with each of its texts alone."""
         texts = zip(post.split_by_image(), self.keys(post.images), strict=True)
         return [alone.with_(**{self.made_from: text}) for alone, text in texts]
 
     def keys(self, images: Sequence[PostImage]) -> list[str | None]:
-        """The caption of each image, made where it is missing."""
+        """The text of each image, made where it is missing."""
         texts: list[str | None] = [getattr(image, self.made_from) or None for image in images]
         asked = [i for i, image in enumerate(images) if not texts[i] and image.image is not None]
         if self.describe is not None and asked:
@@ -108,14 +157,39 @@ class CaptionReader(Reader):
                 texts[i] = text or None
         return texts
 
+    def lengths(self, posts: Sequence[Post]) -> list[int]:
+        """Ids of the texts that posts come with."""
+        return [sum(len(self.ids(text)) for text in self._given([post])) for post in posts]
+
+    def note(self, posts: Sequence[Post]) -> str:
+        """How much of the texts of posts is cut."""
+        room = self.max_tokens - sum(map(len, self.around))
+        sizes = [len(self._ids(text)) for text in self._given(posts)]
+        longer = [size - room for size in sizes if size > room]
+        few = f"{len(longer):,} of {counted(len(sizes), 'text')} have more than {room:,} tokens"
+        cut = f"{sum(longer):,} of {sum(sizes):,} tokens are left out"
+        return f"{self.made_from.replace('_', ' ')}: {few}; {cut}" if longer else ""
+
     def load(self, wanted: Mapping[Hashable, tuple[Post, PostImage]]) -> Mapping[Hashable, Any]:
-        """Ids; a caption without any piece is no evidence."""
-        return {key: self.encode(str(key))[: self.max_length] or "none" for key in wanted}
+        """Ids; a text without any sub-word is no evidence."""
+        return {key: self.ids(str(key)) or "none" for key in wanted}
 
     def pack(self, pieces: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, None]:
         """Ids, padded."""
         mask = pad([[1] * len(ids) for ids in pieces], filler=0).bool()
         return pad(pieces), mask, None
+
+    def _given(self, posts: Sequence[Post]) -> list[str]:
+        every = (getattr(image, self.made_from) for post in posts for image in post.images)
+        return [text for text in every if text]
+
+
+def _entities_first(text: str) -> str:
+    """The text with the part that lists named entities, up to the reasoning, at its beginning."""
+    found = _ENTITIES.search(text)
+    if found is None or not found.start():
+        return text
+    return f"{found[0]} {text[: found.start()]}{text[found.end() :]}"
 
 
 CAPTIONERS = {
