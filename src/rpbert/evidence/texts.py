@@ -105,7 +105,8 @@ class Texts(Evidence):
 
     def reader(self, reading: Reading) -> TextReader:
         """Ids of the sub-words, or of words."""
-        subwords, around = reading.subwords, ((), ())
+        subwords = reading.subwords
+        around: tuple[Sequence[int], Sequence[int]] = (), ()
         if self.in_text_space and self.settings.behind_text and subwords:
             around = subwords.around_second
         encode = subwords.text if self.in_text_space and subwords else reading.words
