@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rpbert.errors import InputError
@@ -16,6 +17,7 @@ from rpbert.evaluation.scoring import ADDS, DOES_NOT_ADD, Evaluation
 from rpbert.inference import Decoded, Tagger
 from rpbert.types import ImageStatus, Post, SourceScore
 from tests.conftest import tiny
+from tests.test_cli import run
 
 
 def post(number: int, tag: str, relation: float | None, name: str = "Ada") -> Post:
@@ -124,3 +126,20 @@ def test_a_folder_is_scored_on_its_test_split_alone(model: str, tmp_path: Path) 
     written(tmp_path / "data" / "train.jsonl", {"tokens": ["so"], "tags": ["O"]})
     with pytest.raises(InputError, match="no split 'test'"):
         evaluate_model(model, tmp_path / "data")
+
+
+def test_the_curve_is_printed_and_drawn(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posts = written(tmp_path / "posts.jsonl", {"tokens": ["so", "Ada"], "tags": ["O", "B-PER"]})
+    plot = tmp_path / "curve.png"
+    code, out, _ = run(capsys, "evaluate", model, posts, "--curve", plot)
+    found = evaluate_model(model, posts)
+    rows = [line.split() for line in out.splitlines()[-21:]]
+    assert (code, rows[0][0], plot.read_bytes()[:4]) == (0, "threshold", b"\x89PNG")
+    shares = [[100 * of.precision, 100 * of.recall, 100 * of.coverage] for of in found.curve]
+    np.testing.assert_allclose(
+        [[float(row[i]) for i in (1, 2, 4)] for row in rows[1:]], shares, 1e-2
+    )
+    code, _, err = run(capsys, "evaluate", model, posts, "--curve", tmp_path / "curve.txt")
+    assert (code, "'.txt'" in err) == (2, True)

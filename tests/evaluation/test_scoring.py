@@ -27,10 +27,12 @@ from rpbert.evaluation.scoring import (
     expected_calibration_error,
     relation_calibration,
     score_familiarity,
+    score_partial,
     score_relations,
     score_spans,
     score_tags,
     spans_right,
+    threshold_curve,
 )
 from rpbert.types import Calibration
 
@@ -126,6 +128,34 @@ def test_seen_and_unseen_add_up_to_all() -> None:
         parts = [numbers(getattr(found[part], name)) for part in ("seen", "unseen")]
         assert parts[0][0] > 0 < parts[1][0]
         assert tuple(map(sum, zip(*parts, strict=True))) == numbers(getattr(whole, name))
+
+
+def test_a_near_miss_counts_as_said() -> None:
+    gold, predicted = [["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "O", "B-ORG", "B-ORG"]]
+    found = score_partial(gold, predicted)
+    # Half of the person, the place under another label, and one of nothing.
+    shares = {name: (of.precision, of.recall) for name, of in found.items()}
+    assert shares == {"exact": (1 / 3, 1 / 2), "partial": (1 / 2, 3 / 4), "type": (1 / 3, 1 / 2)}
+    assert score_partial([["O"]], [["O"]])["partial"].f1 == 0
+    for seed in range(20):  # what asks for less finds more
+        true, other = random_posts(random.Random(seed), 20)
+        strict, near = score_tags(true, other).strict, score_partial(true, other)
+        assert strict.correct <= min(near["exact"].correct, near["type"].correct)
+        assert near["exact"].recall <= near["partial"].recall
+
+
+def test_a_threshold_trades_coverage_for_precision() -> None:
+    draw = np.random.default_rng(0)
+    scores, right = draw.random(60).tolist(), (draw.random(60) < 0.5).tolist()
+    curve = threshold_curve([*scores, 0.25], [*right, True], 80)
+    assert [of.threshold for of in curve] == [n / 20 for n in range(20)]
+    assert (curve[0].coverage, curve[5].threshold) == (1.0, 0.25)
+    for of in curve:
+        kept = [good for s, good in zip(scores, right, strict=True) if s >= of.threshold]
+        kept += [True] * (of.threshold <= 0.25)
+        assert numbers(of) == (80, len(kept), sum(kept))
+        assert of.coverage == len(kept) / 61
+    assert threshold_curve([], [], 0)[0].coverage == 0
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the real data is not beside this repository")

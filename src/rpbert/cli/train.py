@@ -81,6 +81,10 @@ def evaluate(
     by: Annotated[
         Literal["relation", "type"] | None, typer.Option(help="Show these groups only.")
     ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Print scores by threshold, and draw them: .png, .svg."),
+    ] = None,
     precision: common.Precision = "fp32",
     backend: common.Backend = "torch",
     captioner: common.Captioner = None,
@@ -90,8 +94,10 @@ def evaluate(
 ) -> None:
     """Score a model: precision, recall and F1, overall and by group."""
     from rpbert.data.reading import LeftOut
-    from rpbert.evaluation.evaluate import evaluate_model, only, render
+    from rpbert.evaluation.evaluate import evaluate_model, only, plot_curve, render, render_curve
 
+    if curve is not None and curve.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"--curve {curve}", f"{curve.suffix!r}", ".png, .svg or .pdf")
     left_out = LeftOut()
     faults = left_out if lenient else refuse
     whole = evaluate_model(model, data, split, faults, precision, captioner, ocr, backend)
@@ -99,3 +105,7 @@ def evaluate(
         common.progress(str(left_out))
     evaluation = asdict(only(whole, by))
     common.print_result(evaluation, as_json, lambda found: print(render(found)))
+    if curve is not None:
+        plot_curve(whole.curve, curve)
+        if not as_json:
+            print("", render_curve(evaluation["curve"]), sep="\n")

@@ -92,7 +92,9 @@ words of several characters."""
 
 def _unescaped(text: str) -> tuple[str, list[int]]:
     """The text that was escaped, and where each of its characters, and its end, is in `text`."""
-    parts, starts, position = [], [], 0
+    parts: list[str] = []
+    starts: list[int] = []
+    position = 0
     for match in _ESCAPED.finditer(text):
         sign = match[0] if match[0].startswith("&") else " "
         for _ in range(match[0].count("&amp;") + 1):

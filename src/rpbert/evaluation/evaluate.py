@@ -17,17 +17,20 @@ from rpbert.data.words import SPLITTERS
 from rpbert.errors import Faults, InputError, counted, refuse
 from rpbert.evaluation.scoring import (
     CalibrationScores,
+    CurvePoint,
     Evaluation,
     expected_calibration_error,
     relation_calibration,
     relation_groups,
     score_familiarity,
+    score_partial,
     score_relations,
     score_table,
     score_tags,
     spans_right,
+    threshold_curve,
 )
-from rpbert.inference import Decoded, Decoder, Tagger
+from rpbert.inference import Decoder, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Builder, WordEmbeddings
 from rpbert.models.tagger import BiLstmSettings, SystemSettings
@@ -77,15 +80,19 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
         where = posts[0].origin if posts else "data"
         expected = "posts with tags, or with relations for a system with a relation gate"
         raise InputError(where, "nothing to score against", expected)
-    tags, by_familiarity, calibration = None, {}, {}
+    tags, by_familiarity, partial, calibration = None, {}, {}, {}
+    curve: tuple[CurvePoint, ...] = ()
     if tagged:
         gold, predicted = [post.tags or () for post in posts], [answer.tags for answer in decoded]
         groups = relation_groups([p.relation for p in posts], [d.relation for d in decoded])
         tags = score_tags(gold, predicted, groups)
         words = [post.words for post in posts]
         by_familiarity = score_familiarity(words, gold, predicted, tagger.model.entities)
-        if any(answer.scores for answer in decoded):
-            calibration["spans"] = _span_calibration(tagger, posts, decoded)
+        partial = score_partial(gold, predicted)
+        if scores := [score for answer in decoded for score in answer.scores]:
+            right = spans_right(gold, predicted)
+            calibration["spans"] = _span_calibration(tagger, posts, scores, right)
+            curve = threshold_curve(scores, right, tags.strict.support)
     if known:
         calibration["relation"] = relation_calibration(known, tagger.model.calibration)
     images = Counter(answer.image for answer in decoded)
@@ -95,22 +102,21 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
         score_relations(known) if known else None,
         {status: images[status] for status in get_args(ImageStatus)},
         calibration=calibration,
+        partial=partial,
+        curve=curve,
     )
 
 
 def _span_calibration(
-    tagger: Tagger, posts: Sequence[Post], decoded: Sequence[Decoded]
+    tagger: Tagger, posts: Sequence[Post], scores: Sequence[float], right: Sequence[bool]
 ) -> CalibrationScores:
     """The calibration error of the spans found, with the model's temperature and without."""
-    right = spans_right([post.tags or () for post in posts], [answer.tags for answer in decoded])
-    plain, temperature = decoded, tagger.model.calibration.spans
+    plain, temperature = scores, tagger.model.calibration.spans
     if temperature != 1:
         model, decoder = replace(tagger.model, calibration=Calibration()), tagger.decoder
-        plain = Decoder(model, decoder.collator, decoder.device, decoder.system).decode(posts)
-    before, after = (
-        expected_calibration_error([score for answer in found for score in answer.scores], right)
-        for found in (plain, decoded)
-    )
+        decoder = Decoder(model, decoder.collator, decoder.device, decoder.system)
+        plain = [score for answer in decoder.decode(posts) for score in answer.scores]
+    before, after = (expected_calibration_error(of, right) for of in (plain, scores))
     return CalibrationScores(before, after, len(right), temperature)
 
 
@@ -133,13 +139,9 @@ def only(evaluation: Evaluation, by: str | None) -> Evaluation:
 def render(evaluation: Mapping[str, Any]) -> str:
     """The evaluation, as JSON types, as an aligned table and lines of text."""
     tags, relation = evaluation["tags"], evaluation["relation"]
-    rows = score_table(tags, relation, evaluation["by_familiarity"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{name:{widths[0]}}  {scorer:{widths[1]}}"
-        + "".join(f"{cell:>{width + 2}}" for cell, width in zip(cells, widths[2:], strict=True))
-        for name, scorer, *cells in rows
-    ]
+    lines = aligned(
+        score_table(tags, relation, evaluation["by_familiarity"], evaluation["partial"]), left=2
+    )
     if relation:
         adds, not_ = ("–" if r is None else f"{r:.2f}" for r in relation["mean_r"].values())
         lines.append(f"mean r {adds} where the image adds, {not_} where it doesn't")
@@ -159,6 +161,43 @@ def render(evaluation: Mapping[str, Any]) -> str:
         compared = f"{f1:.2f}, in fp32 {exact:.2f}: {f1 - exact:+.2f}"
         lines.append(f"strict F1 in this precision {compared}")
     return "\n".join(lines)
+
+
+def render_curve(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Precision, recall and coverage by threshold, in %, as an aligned table."""
+    shares = ("precision", "recall", "f1", "coverage")
+    rows = [
+        [f"{of['threshold']:.2f}", *(f"{100 * of[k]:.1f}" for k in shares), str(of["predicted"])]
+        for of in curve
+    ]
+    return "\n".join(aligned([("threshold", *shares, "entities"), *rows]))
+
+
+def plot_curve(curve: Sequence[CurvePoint], path: Path) -> None:
+    """Draw what `render_curve` prints; the suffix says how it is written."""
+    from matplotlib.figure import Figure
+
+    if not curve:
+        raise InputError("--curve", "no entity with a score", "a model that tags, and gold tags")
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for name in ("precision", "recall", "f1", "coverage"):
+        axis.plot([of.threshold for of in curve], [getattr(of, name) for of in curve], label=name)
+    axis.set(xlabel="least score of an entity", ylim=(0, 1.02))
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Lines of a table, its first columns to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def describe_systems() -> list[dict[str, Any]]:

@@ -90,6 +90,14 @@ class CalibrationScores:
 
 
 @dataclass(frozen=True)
+class CurvePoint(Counts):
+    """Scores of the entities that are left where a score below `threshold` drops one."""
+
+    threshold: float
+    coverage: float  # share of the entities that are left
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How well a model does on a split; `asdict` makes it JSON types."""
 
@@ -100,15 +108,18 @@ class Evaluation:
     cut_words: int = 0  # of raw texts, where a gold entity begins or ends inside a word
     fp32_f1: float | None = None  # strict, where another precision was scored
     calibration: Mapping[str, CalibrationScores] = field(default_factory=dict)  # spans, relation
+    partial: Mapping[str, Counts] = field(default_factory=dict)  # `score_partial`
+    curve: Sequence[CurvePoint] = ()
 
 
 def score_table(
     tags: Mapping[str, Any] | None,
     relation: Mapping[str, Any] | None,
     familiar: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    partial: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[tuple[str, ...]]:
     """The rows of a table, its header first: of what, by which scorer, in %, and the support.
-    Takes `TagScores`, `RelationScores` and `Evaluation.by_familiarity` as JSON types."""
+    Takes the parts of an `Evaluation` as JSON types."""
     rows: list[tuple[str, str, Mapping[str, Any]]] = []
     if tags is not None:
         for key, scorer in SCORERS.items():
@@ -116,6 +127,7 @@ def score_table(
             rows += [(label, scorer, of) for label, of in tags[key]["by_type"].items()]
             rows += [(group, scorer, of[key]) for group, of in tags.get("by_group", {}).items()]
             rows += [(f"{name} in training", scorer, of[key]) for name, of in familiar.items()]
+    rows += [("all entities", f"nervaluate, {name}", of) for name, of in partial.items()]
     if relation is not None:
         rule = f"r > {RELATION_THRESHOLD}"
         rows += [(ADDS, rule, relation["adds"]), (DOES_NOT_ADD, rule, relation["does_not_add"])]
@@ -168,6 +180,38 @@ def score_tags(
         lenient=score_spans(map(lenient_spans, gold), map(lenient_spans, predicted)),
         by_group={name: score_tags(*rows) for name, rows in sorted(of_group.items())},
     )
+
+
+def score_partial(gold: Sequence[Tags], predicted: Sequence[Tags]) -> dict[str, Counts]:
+    """Scores that let a near miss count (Segura-Bedmar et al. 2013, SemEval task 9.1): ``exact``
+    asks for the words alone, ``type`` for the label and some word, ``partial`` for some word and
+    counts half where it is not all of them."""
+    from nervaluate import Evaluator
+
+    both = [[strict_spans(post) for post in posts] for posts in (gold, predicted)]
+    labels = sorted({label for posts in both for post in posts for label, _, _ in post})
+    given = [
+        [[{"label": k, "start": first, "end": end - 1} for k, first, end in post] for post in posts]
+        for posts in both
+    ]
+    found = Evaluator(*given, tags=labels, loader="dict").evaluate()["overall"]
+    names = {"exact": "exact", "partial": "partial", "type": "ent_type"}
+    return {
+        name: Counts(of.precision, of.recall, of.f1, of.possible, of.actual, of.correct)
+        for name, of in ((name, found[key]) for name, key in names.items())
+    }
+
+
+def threshold_curve(
+    scores: Sequence[float], right: Sequence[bool], support: int
+) -> tuple[CurvePoint, ...]:
+    """Scores by threshold, in steps of 0.05, of predicted entities with their own scores."""
+    points = []
+    for step in range(20):
+        kept = [good for score, good in zip(scores, right, strict=True) if score >= step / 20]
+        counts, coverage = count(support, len(kept), sum(kept)), len(kept) / max(len(scores), 1)
+        points.append(CurvePoint(**vars(counts), threshold=step / 20, coverage=coverage))
+    return tuple(points)
 
 
 def score_familiarity(
