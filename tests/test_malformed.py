@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rpbert.config.reading import write_yaml
+from rpbert.config.reading import config_file, write_yaml
 from rpbert.config.run import DataSettings, load_run
 from rpbert.data.readers import open_data
 from rpbert.data.reading import LeftOut
@@ -29,13 +29,13 @@ WORDS, TAGS = ["RT", "Ada", "Lovelace", "in", "Como"], ["O", "B-PER", "I-PER", "
 POST = {"text": " ".join(WORDS), "tokens": WORDS, "tags": TAGS, "image": "a.jpg"}
 ROWS = [{"id": str(i), **POST, "relation": i % 2} for i in range(12)]
 TAGGED = [f"{word}\t{tag}" for word, tag in zip(WORDS, TAGS, strict=True)]
-CONFIG = Path(__file__).parents[1] / "configs" / "twitter2017-rpbert-minilm.yaml"
+CONFIG = config_file("captions").read_bytes().replace(b"data: {}", b"data: {path: posts}")
 
 
 def broken(path: Path, draw: random.Random) -> tuple[str, str | None]:
     """Break a line of a file, or all of it; returns the place to name, and the post it is in."""
     if path.suffix in (".yaml", ".parquet"):
-        whole = CONFIG.read_bytes() if path.suffix == ".yaml" else b""
+        whole = CONFIG if path.suffix == ".yaml" else b""
         whole = whole or table(path, ROWS).read_bytes()
         path.write_bytes(mutated(whole, draw, LENGTHS + SYNTAX, 5))
         return re.escape(f"{path}:"), None

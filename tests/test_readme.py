@@ -45,7 +45,7 @@ def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
         command = command.get_command(context, rest.pop(0))
     parsed = command.make_context(name, rest).params
     if name == "train":
-        settings = load_run(ROOT / parsed["config"], parsed["overrides"] or ())
+        settings = load_run(parsed["config"], parsed["overrides"] or ())
         parse_options(settings.model)
 
 

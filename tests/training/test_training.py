@@ -91,7 +91,7 @@ def test_a_run_leaves_all_its_files(data: Path, tmp_path: Path) -> None:
     assert {path.name for path in (run / "checkpoints").iterdir()} == kept
     assert Tagger.from_pretrained(run).predict("RT @ user1 Lake Como").text
     assert not list(tmp_path.rglob("*.pt")) + list(tmp_path.rglob("*.bin"))
-    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    events = EventAccumulator(str(run / "tensorboard" / "rpbert")).Reload()
     for name, values in (
         ("loss/tagging", [line["loss"]["tagging"] for line in lines]),
         ("dev/f1", [line["dev"]["strict"]["f1"] for line in lines]),
@@ -127,9 +127,9 @@ def test_shared_moments_are_those_of_one_optimiser_with_changing_rates() -> None
 def test_what_cannot_be_trained_is_refused_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rpbert.training.train.is_tensorboard_available", lambda: False)
-    with pytest.raises(InputError, match=r"training\.tensorboard.*rpbert\[track\]"):
-        train(settings(tmp_path, tensorboard=True), tmp_path / "run")
+    monkeypatch.setattr("rpbert.training.train.get_available_trackers", list)
+    with pytest.raises(InputError, match=r"training\.track.*rpbert\[track\]"):
+        train(settings(tmp_path, track=["tensorboard"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     none = RATES.model_copy(update=dict.fromkeys(RATES.model_dump(), 0.0))
     with pytest.raises(InputError, match=r"training\.tagging"):

@@ -17,7 +17,7 @@ from rpbert.errors import InputError
 # Typer names only the leaf of its usage errors; all of them carry `format_message`.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
 
 

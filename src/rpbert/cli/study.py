@@ -50,7 +50,7 @@ def reproduce(
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Runs and table.")],
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each row.")] = 3,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What all rows share; else Table 2.")
+        str | None, typer.Option(metavar="FILE", help="What all rows share; else Table 2.")
     ] = None,
     changes: Annotated[
         list[str] | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,14 +23,20 @@ def systems(as_json: common.Json = False) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file of settings.")],
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="A YAML file, or a name of --list.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="RUN", help="Folder of the run.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="training.epochs=3 …")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Go on from a trained model.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the named configs.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would learn at which rate, and end.")
     ] = False,
@@ -38,22 +46,34 @@ def train(
     from rpbert.config.run import load_run
     from rpbert.stopping import StopSignals
 
+    if listed:
+        common.print_result(named_configs(), as_json, print_configs)
+        return
+    if config is None:
+        raise InputError("CONFIG", "nothing", "a YAML file or a name", "--list shows the names")
+    changes = list(overrides or ())
+    if start is not None:
+        if any(change.startswith("model") for change in changes):
+            expected = "settings of data and training"
+            raise InputError("command line", "model settings with --from", expected)
+        place = str(Path(start).absolute()) if Path(start).exists() else start
+        changes.append(f"start={json.dumps(place)}")
     if dry_run:
         from rpbert.training.train import learning_groups
 
-        groups = learning_groups(load_run(config, overrides or ()))
+        groups = learning_groups(load_run(config, changes), common.progress)
         common.print_result(groups, as_json, print_groups)
         return
     if output is None:
         raise InputError("--output", "nothing", "the folder of the run, RUN")
     try:
         with StopSignals():  # from here on SIGTERM is answered as Ctrl-C is
-            settings = load_run(config, overrides or ())  # an error shows before PyTorch loads
+            settings = load_run(config, changes)  # an error shows before PyTorch loads
             from rpbert.training.train import train as run
 
             result = run(settings, output, resume=resume)
     except KeyboardInterrupt:
-        again = ["train", str(config), *(overrides or ()), "--output", str(output)]
+        again = ["train", config, *changes, "--output", str(output)]
         if (output / "config.yaml").exists():  # else there is nothing to resume
             again.append("--resume")
         common.stopped(*again)
@@ -61,6 +81,23 @@ def train(
     found |= {"dev_f1": result.f1, "seconds": round(result.seconds, 1)}
     line = f"best development F1 {100 * result.f1:.2f} in epoch {result.epoch}: {result.model}"
     common.print_result(found, as_json, lambda _: print(line))
+
+
+def named_configs() -> list[dict[str, str]]:
+    """The configs of the package for `train`: what each is, takes, and may be expected to reach."""
+    from rpbert.config.reading import CONFIGS
+
+    head = re.compile(r"# (?P<what>.+)\n# Takes (?P<takes>.+?)\. Expect (?P<expect>.+)\.\n")
+    files = {file.stem: file.read_text("utf-8") for file in sorted(CONFIGS.glob("*.yaml"))}
+    heads = {name: match for name, text in files.items() if (match := head.match(text))}
+    found = [{"name": name, **match.groupdict()} for name, match in heads.items()]
+    return sorted(found, key=lambda row: not row["what"].startswith("START HERE"))
+
+
+def print_configs(rows: list[dict[str, str]]) -> None:
+    """A line a config."""
+    for row in rows:
+        print("{name:16} {what} Takes {takes}; expect {expect}.".format(**row))
 
 
 def print_groups(groups: list[dict[str, Any]]) -> None:

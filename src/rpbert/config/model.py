@@ -70,7 +70,8 @@ class EncoderSettings(Settings):
     """The encoder: a published one by name or folder, or a shape with random weights."""
 
     pretrained: str | None = None
-    """Hub name or folder of an encoder with its tokenizer, such as ``bert-base-uncased``."""
+    """Hub name or folder of an encoder with its tokenizer, such as ``bert-base-uncased``; or RUN,
+    whose text encoder is taken."""
     shape: dict[str, Any] | None = None
     """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
     vocabulary: int | None = Field(None, ge=100)

@@ -20,10 +20,13 @@ from rpbert.storage.writing import written_whole
 BYTE_LIMIT = 2**20
 NODE_LIMIT = 100_000  # values with every alias written out: a few lines can stand for billions
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""The settings that come with the package, which are known by name."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 _FILES = {"path", "relations", "word_vectors"}
-_FILE_OR_HUB = {"captioner", "pretrained"}
+_FILE_OR_HUB = {"captioner", "pretrained", "start"}
 _EXPECTED = {  # where pydantic's message speaks of Python
     "path_type": "a path",
     "model_type": "a block of settings",
@@ -90,6 +93,17 @@ def _size(node: Any, known: dict[int, float]) -> float:
             children = [part for pair in node.value for part in pair]
         known[id(node)] = 1 + sum(_size(child, known) for child in children)
     return known[id(node)]
+
+
+def config_file(name: str | Path) -> Path:
+    """The file of settings: `name` itself, or that of a name in `CONFIGS`."""
+    path, names = Path(name), sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    if path.exists() or path.suffix or path.parts[1:]:
+        return path
+    if path.name not in names:
+        expected = f"a YAML file, or one of {', '.join(names)}"
+        raise InputError(path, "no settings of that name", expected, did_you_mean(name, names))
+    return CONFIGS / f"{path.name}.yaml"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from rpbert.config.model import AbsolutePath, Kinds, Settings, exactly_one
-from rpbert.config.reading import merged, parse_with_overrides, read_yaml
+from rpbert.config.reading import config_file, merged, parse_with_overrides, read_yaml
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
 
 Backend: TypeAlias = Literal["torch", "kernels"]
 """What computes the model: the modules of `rpbert.models`, or kernels for a CPU."""
+
+Tracker: TypeAlias = Literal["tensorboard", "wandb", "mlflow"]
+"""What Accelerate writes to; each needs the package of that name."""
 
 
 class RelationSource(Settings):
@@ -119,6 +122,8 @@ class TrainingSettings(Settings):
 
     seed: int = 0
     epochs: int = Field(25, ge=1)
+    patience: int | None = Field(None, ge=1)
+    """Training ends after so many epochs without a better development F1; None: never early."""
     batch_size: int = Field(8, ge=1)
     relation: Rates = Rates(head=1e-4, encoder=1e-6, projection=1e-4, visual=1e-6)
     """Rates of Task#1."""
@@ -150,8 +155,10 @@ class TrainingSettings(Settings):
     """A checkpoint is written after every epoch, and within one this long after the last."""
     checkpoint_steps: int | None = Field(None, ge=1)
     """Within an epoch also after each multiple of this many steps."""
-    tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard (extra ``track``)."""
+    track: Annotated[
+        list[Tracker], BeforeValidator(lambda on: ["tensorboard"] if on is True else on or [])
+    ] = Field([], validation_alias=AliasChoices("track", "tensorboard"))
+    """Where the figures of RUN/metrics.jsonl go as well; TensorBoard's are in RUN/tensorboard."""
 
     @model_validator(mode="after")
     def _weight_counts(self) -> Self:
@@ -188,15 +195,31 @@ class PresetSettings(Settings):
 class RunSettings(PresetSettings):
     """A whole run: what ``rpbert train`` reads and writes back to RUN/config.yaml."""
 
-    model: dict[str, Any]
+    start: str | None = None
+    """RUN, RUN/model or hub id of a trained model to go on from; its settings are `model` then."""
+    model: dict[str, Any] = Field(default_factory=dict)
     """Settings of one system; which keys it has, the system says (`rpbert.models`)."""
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
     licence: str | None = None
     """Of the trained weights, for the model card, such as ``mit``; None: not stated."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_systems(cls, given: Any) -> Any:
+        """A file for several systems has ``systems``: what each has of `model` and `training`."""
+        if isinstance(given, dict) and isinstance(given.get("systems"), dict):
+            model = given.get("model") or {}
+            own = {**(given["systems"].get(model.get("system")) or {})}
+            training = merged(own.pop("training", {}), given.get("training") or {})
+            given = {**given, "model": merged(own, model), "training": training}
+            del given["systems"]
+        return given
 
-def load_run(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
-    """Read a run from YAML, with ``block.key=value`` overrides; raises as `read_yaml` and `parse`.
-    Paths in the file are relative to its folder, paths in overrides to the working folder."""
+
+def load_run(name: str | Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read a run from YAML by file or name (`config_file`), with ``block.key=value`` overrides.
+    Paths in the file are relative to its folder, paths in overrides to the working folder. Raises
+    InputError: as `read_yaml` and `parse` do."""
+    path = config_file(name)
     return parse_with_overrides(RunSettings, read_yaml(path), overrides, path)

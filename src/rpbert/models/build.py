@@ -21,7 +21,7 @@ from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors
 from rpbert.modules.encoder import SubwordEncoder, TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
-from rpbert.storage.published import checked, from_hub
+from rpbert.storage.published import checked, from_hub, saved_folder
 from rpbert.types import Batch, Post
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Builder:
         if name is None:
             bert = checked("model.encoder.shape", lambda: random_encoder(shape, rows))
         else:
-            bert = from_hub("model.encoder.pretrained", name, lambda: published_encoder(name))
+            bert = from_hub("model.encoder.pretrained", name, lambda: published_encoder(name, rows))
             check_vocabulary(name, bert.config, rows)
         layers, frozen = bert.config.num_hidden_layers, settings.frozen_layers
         if frozen is not None and frozen > layers:
@@ -208,9 +208,11 @@ def tokenizer_for(
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub name or folder. Raises InputError: there is none."""
+    """The tokenizer of a hub name, RUN or another folder. Raises InputError: there is none."""
     from transformers import AutoTokenizer
 
+    if folder := saved_folder(source):
+        source = folder / "tokenizer"
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # Where its files are missing, the library makes one that knows the special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from rpbert.config.model import EncoderSettings, ReaderSettings
 from rpbert.data.collate import Collator, TokenizerSubwords
 from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
+    UNKNOWN,
     Vocabulary,
     entity_types,
     frequent_characters,
@@ -87,6 +88,36 @@ class TaggingModel:
         system = build(options, builder)
         notes = {"initial_weights": system.initial_weights}
         return cls(system, options, vocabulary, tokenizer, entities, notes)
+
+    def grown(self, train: Sequence[Post]) -> TaggingModel:
+        """This model with rows for what other training posts add: types, words, characters.
+        They come after its own, whose weights are kept: until it is trained, posts are read as
+        before. A new word or character starts as the unknown one, a new tag at random."""
+        old, posts = self.vocabulary, _with_captions(self.options, train)
+        types = [name for name in entity_types(train) if f"B-{name}" not in old.tags]
+        words = () if not old.words else frequent_words(posts)
+        vocabulary = replace(
+            old,
+            tags=(*old.tags, *tag_set(types)[1:]),
+            characters=tuple(dict.fromkeys((*old.characters, *frequent_characters(train)))),
+            words=tuple(dict.fromkeys((*old.words, *words))),
+        )
+        rows = len(self.tokenizer) if self.tokenizer else 0
+        system = build(self.options, Builder(self.options.tagger, vocabulary, rows))
+        new = system.state_dict()  # shares the memory of its parameters
+        for name, kept in self.system.state_dict().items():
+            if name.endswith("table.weight"):
+                new[name][len(kept) :] = kept[UNKNOWN]
+            new[name][tuple(map(slice, kept.shape))] = kept
+        entities = self.entities | entity_lexicon(
+            [post.words for post in train], [post.tags or () for post in train]
+        )
+        changed: dict[str, Any] = {
+            "vocabulary": vocabulary,
+            "entities": entities,
+            "calibration": Calibration(),
+        }
+        return replace(self, system=system, **changed)
 
     @property
     def relation_is_learnt(self) -> bool:

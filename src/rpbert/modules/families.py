@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rpbert.errors import InputError, did_you_mean
 from rpbert.modules.encoder import BertEncoder, EncoderInput, TextImageEncoder, scaled
-from rpbert.storage.published import load_published, published_config, refuse_elsewhere
+from rpbert.storage.manifest import verify
+from rpbert.storage.published import (
+    load_published,
+    published_config,
+    refuse_elsewhere,
+    saved_folder,
+)
 
 if TYPE_CHECKING:
     from transformers import DebertaV2Model, ModernBertModel, PreTrainedConfig, PreTrainedModel
@@ -156,10 +165,25 @@ def family(config: PreTrainedConfig) -> type[TextImageEncoder]:
     return FAMILIES.get(config.model_type, AnyEncoder)
 
 
-def published_encoder(name: str) -> PreTrainedModel:
-    """An encoder by hub name or folder, in float32, without pooler; see `load_published`."""
+def published_encoder(name: str, subword_count: int = 0) -> PreTrainedModel:
+    """An encoder by hub name or folder, in float32, without pooler; see `load_published`. RUN or
+    RUN/model gives the text encoder that was trained there, for as many sub-words."""
+    if folder := saved_folder(name):
+        return _trained_encoder(folder, subword_count)
     kind = encoder_class(published_config(name), name)
     return load_published(kind, name, _EXPECTED, **_without_pooler(kind))
+
+
+def _trained_encoder(folder: Path, subword_count: int) -> PreTrainedModel:
+    verify(folder, ("model.json", "model.safetensors"))
+    saved = json.loads((folder / "model.json").read_text("utf-8"))["options"].get("encoder") or {}
+    weights, prefix = load_file(folder / "model.safetensors"), "encoder.bert."
+    own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    if not own or not isinstance(saved.get("shape"), dict):
+        raise InputError(folder, "a model without a text encoder", "one of bert, umt or rpbert")
+    encoder = random_encoder(saved["shape"], subword_count)
+    encoder.load_state_dict(own)
+    return encoder
 
 
 def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedModel:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from rpbert.config.model import EncoderSettings, Settings, TaggerSettings
-from rpbert.config.reading import merged, parse, parse_with_overrides, read_yaml
+from rpbert.config.reading import config_file, merged, parse, parse_with_overrides, read_yaml
 from rpbert.config.run import PresetSettings, RunSettings, TrainingSettings
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSources
@@ -54,11 +54,11 @@ class SharedSettings(PresetSettings):
         return self
 
 
-def load_shared(path: Path | None, overrides: Sequence[str] = ()) -> SharedSettings:
-    """Read the settings that all rows share; without a file, those of ``paper.yaml``.
+def load_shared(name: str | Path | None, overrides: Sequence[str] = ()) -> SharedSettings:
+    """Read the settings that all rows share, by file or name; without one, ``paper.yaml``.
     Raises InputError: the file is missing, or a key or value is not accepted."""
-    given = read_yaml(path) if path else dict(PAPER)
-    return parse_with_overrides(SharedSettings, given, overrides, path or "the paper's settings")
+    given = read_yaml(config_file(name)) if name else dict(PAPER)
+    return parse_with_overrides(SharedSettings, given, overrides, name or "the paper's settings")
 
 
 class CannotRun(Exception):

@@ -185,6 +185,12 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def saved_folder(name: str | Path) -> Path | None:
+    """The model folder of RUN or RUN/model; None for anything else, such as published weights."""
+    places = (Path(name), Path(name) / "model")
+    return next((folder for folder in places if (folder / "model.json").is_file()), None)
+
+
 def model_folder(name: str | Path) -> Path:
     """The folder of a model: RUN, RUN/model, or that of a hub id, which is fetched.
     Raises InputError: there is no such folder, and no model of that hub id."""

@@ -183,6 +183,10 @@ class Progress:
         self.sums[task] = [total + float(losses), number + float(posts)]
         return float(losses) / max(float(posts), 1.0)
 
+    def ended(self, epochs: int, patience: int | None) -> bool:
+        """Whether all epochs are trained, or the last `patience` of them were no better."""
+        return self.epoch >= min(epochs, self.best[1] + (patience or epochs))
+
     def losses(self) -> dict[str, float]:
         """The mean loss of each task in this epoch."""
         return {task: total / max(number, 1.0) for task, (total, number) in self.sums.items()}

@@ -1,4 +1,4 @@
-"""What a run shows and keeps while it trains: bars, metrics.jsonl, TensorBoard."""
+"""What a run shows, keeps and tells others of while it trains: bars, metrics.jsonl, trackers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -22,12 +24,38 @@ Advance = Callable[[str, float, int], None]
 """Called after a step with the task, its loss and its number of posts."""
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """The best epoch by the development F1 (`rpbert.training.trainer.f1_of`) and its model."""
+
+    model: Path
+    epoch: int
+    f1: float
+    seconds: float
+
+
+class Callback:
+    """Is told of a run as it goes, in the main process; does nothing by itself."""
+
+    def on_step(self, epoch: int, step: int, task: str, loss: float) -> None:
+        """After each step of an epoch, both from 1, with the mean loss of its batch."""
+
+    def on_epoch(self, record: Mapping[str, Any]) -> bool | None:
+        """After each epoch, with its line of RUN/metrics.jsonl. True ends the run with this epoch;
+        ``--resume`` goes on from there."""
+
+    def on_end(self, result: TrainingResult) -> None:
+        """When the best model lies in RUN/model, calibrated."""
+
+
 class Reporter:
     """Shows how a run goes, and writes a line per evaluation to RUN/metrics.jsonl.
     Of several processes the main one alone shows and writes."""
 
     def __init__(self, run: Path, epochs: int, accelerator: Accelerator) -> None:
         self.metrics, self.epochs, self.accelerator = run / "metrics.jsonl", epochs, accelerator
+        self.callbacks: Sequence[Callback] = ()
+        self.ended = False  # whether one of them ends the run
         quiet = not accelerator.is_main_process
         self.console = Console(file=sys.stderr, highlight=False, quiet=quiet)
 
@@ -79,13 +107,15 @@ class Reporter:
         )
         with bar(self.console, *columns) as progress:
             line = progress.add_task("", total=steps, completed=done, loss=0.0, speed=0.0)
-            started, posts = time.monotonic(), 0
+            started, posts, step = time.monotonic(), 0, done
 
             def advance(task: str, loss: float, count: int) -> None:
-                nonlocal posts
-                posts += count
+                nonlocal posts, step
+                posts, step = posts + count, step + 1
                 speed = posts / max(time.monotonic() - started, 1e-9)
                 progress.update(line, advance=1, description=task, loss=loss, speed=speed)
+                for callback in self.callbacks if self.accelerator.is_main_process else ():
+                    callback.on_step(number, step, task, loss)
 
             yield advance
 
@@ -95,9 +125,14 @@ class Reporter:
             self.note(f"evidence of {task}: {status_counts(seen)}")
 
     def evaluated(self, record: dict[str, Any]) -> None:
-        """Keep and show the record of an epoch."""
-        if not self.accelerator.is_main_process:
-            return
+        """Keep, show and pass on the record of an epoch."""
+        ends = []
+        if self.accelerator.is_main_process:
+            self._keep(record)
+            ends = [callback.on_epoch(record) for callback in self.callbacks]
+        self.ended = any(gather_object(ends))  # the same in all processes
+
+    def _keep(self, record: dict[str, Any]) -> None:
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

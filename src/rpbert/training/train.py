@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import is_tensorboard_available, set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration, set_seed
 from torch.utils import deterministic
 
 from rpbert.backends import resolved
@@ -29,28 +31,38 @@ from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import SystemSettings
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import recover
+from rpbert.storage.published import model_folder
 from rpbert.storage.writing import LOCK, check_writable, held
 from rpbert.training.card import card_writer
+from rpbert.training.progress import Callback, TrainingResult
 from rpbert.training.relation_sources import described, related, relation_posts, training_split
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
-from rpbert.training.trainer import Trainer, TrainingResult
+from rpbert.training.trainer import Trainer
 from rpbert.types import Post
 
 HELD_OUT = 10  # of relation labels without a development split, every tenth post is held out
 
 # Settings of `training` that decide what is kept and shown, and nothing of the weights.
-_MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "tensorboard"}
+_MAY_CHANGE = {"keep_checkpoints", "checkpoint_minutes", "checkpoint_steps", "track", "patience"}
 
 
-def train(settings: RunSettings, run: Path, *, resume: bool = False) -> TrainingResult:
+def train(
+    settings: RunSettings, run: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()
+) -> TrainingResult:
     """Train the system that `settings` describe and write RUN.
     SIGTERM and Ctrl-C save a checkpoint and raise `KeyboardInterrupt`."""
     with StopSignals() as stop, ExitStack() as holding:
         trainer, dev = prepared(settings, run, stop, holding, resume=resume)
+        trainer.reporter.callbacks = callbacks
         with repeatable(trainer.accelerator.device):
+            left = settings.training.epochs - trainer.progress.epoch
+            parts = trainer.accelerator, trainer.model, trainer.schedule
+            trainer.reporter.note(estimate(left, left and epoch_seconds(*parts, dev)))
             result = trainer.fit(dev)
             if trainer.accelerator.is_main_process:
                 _calibrate(trainer, dev, result.model)
+                for callback in callbacks:
+                    callback.on_end(result)
             return result
 
 
@@ -58,6 +70,7 @@ def prepared(
     settings: RunSettings, run: Path, stop: StopSignals, holding: ExitStack, *, resume: bool
 ) -> tuple[Trainer, Sequence[Post]]:
     """A trainer at its start or resumed state, and the development posts; RUN is held meanwhile."""
+    settings = of_start(settings)
     options, data, chosen = parse_options(settings.model), settings.data, settings.training
     accelerator = accelerator_for(chosen, run)
     complete = complete_settings(settings)
@@ -81,7 +94,10 @@ def prepared(
     if accelerator.is_main_process:
         write_yaml(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
-    accelerator.init_trackers("tensorboard")
+    name = run.resolve().name
+    accelerator.init_trackers("rpbert", init_kwargs={"wandb": {"name": name, "dir": str(run)}})
+    for tracker in accelerator.trackers:
+        holding.callback(tracker.finish)
     if resume:
         trainer.resume()
     return trainer, posts["dev"]
@@ -94,15 +110,40 @@ def new_model(
     options, data = parse_options(settings.model), settings.data
     set_seed(settings.training.seed)
     posts, notes = run_posts(data, registered(options.system).system.tags_words)
-    model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
+    if settings.start is None:
+        model = TaggingModel.create(options, posts["train"], [*posts["dev"], *posts["test"]])
+    else:
+        model = TaggingModel.load(model_folder(settings.start))
+        known, model = model.vocabulary.tags, model.grown(posts["train"])
+        added = [tag[2:] for tag in model.vocabulary.tags[len(known) :: 2]]
+        notes.append(f"goes on from {settings.start}; new types: {', '.join(added) or 'none'}")
+        model.notes = {"initial_weights": settings.start}
+        if model.system.encoder is not None:
+            model.system.encoder.initial_weights = settings.start
     model.describers = describers(options.evidence, data.captioner, data.ocr, device)
     return model, posts, notes
 
 
-def learning_groups(settings: RunSettings) -> list[dict[str, Any]]:
-    """Each group of parameters: its rate in each task, how many numbers, and names."""
+def of_start(settings: RunSettings) -> RunSettings:
+    """The settings with those of the model to go on from, if there is one, as `model`."""
+    if settings.start is None:
+        return settings
+    options = TaggingModel.load(model_folder(settings.start)).options
+    return settings.model_copy(update={"model": options.model_dump(mode="json")})
+
+
+def learning_groups(
+    settings: RunSettings, say: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Each group of parameters: its rate in each task, how many numbers, and names. `say` takes
+    the estimated time of the run."""
+    settings = of_start(settings)
     model, posts, notes = new_model(settings)
-    rates = {task.name: task.rates for task in _tasks(settings, posts["train"], model, notes)}
+    chosen, accelerator = settings.training, accelerator_for(settings.training, Path())
+    tasks = _tasks(settings, posts["train"], model, notes)
+    schedule = Schedule(tasks, chosen.batch_size, chosen.seed, model.collator().lengths)
+    say(estimate(chosen.epochs, epoch_seconds(accelerator, model, schedule, posts["dev"])))
+    rates = {task.name: task.rates for task in tasks}
     names = {parameter: name for name, parameter in model.system.named_parameters()}
     return [
         {
@@ -116,11 +157,48 @@ def learning_groups(settings: RunSettings) -> list[dict[str, Any]]:
     ]
 
 
+def epoch_seconds(
+    accelerator: Accelerator, model: TaggingModel, schedule: Schedule, dev: Sequence[Post]
+) -> float:
+    """How long an epoch and its scoring will take, about: by forward and backward passes of a few
+    batches, which leave no trace in weights, statistics and random numbers. Scoring a post takes
+    a third of training on it."""
+    system, collator = model.system.to(accelerator.device).train(), model.collator()
+    kept = [buffer.clone() for buffer in system.buffers()]
+    total = step = 0.0
+    with torch.random.fork_rng():
+        for task in schedule.tasks:
+            batches, spent = schedule.batches(task, 1), []
+            for posts in batches[:: max(len(batches) // 4, 1)][:4]:
+                started = time.monotonic()
+                share = posts[:: accelerator.num_processes]
+                batch = collator.with_gold(share).to(accelerator.device)
+                with accelerator.autocast():
+                    losses = task.losses(system, batch)
+                accelerator.backward(losses.sum())
+                system.zero_grad(set_to_none=True)
+                spent.append(time.monotonic() - started)
+            step = sum(spent[1:] or spent) / max(len(spent) - 1, 1)  # the first one warms up
+            total += step * len(batches)
+    with torch.no_grad():
+        for buffer, before in zip(system.buffers(), kept, strict=True):
+            buffer.copy_(before)
+    return total + step * len(dev) / schedule.batch_size / 3
+
+
+def estimate(epochs: int, seconds: float) -> str:
+    """How long so many epochs will take, in words."""
+    total = epochs * seconds
+    units = ((3600, "h"), (60, "min"), (1, "s"))
+    size, unit = next((u for u in units if total >= 2 * u[0]), units[-1])
+    return f"about {total / size:.0f} {unit} for {counted(epochs, 'epoch')} ({seconds:.1f} s each)"
+
+
 def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
     """Device, precision, processes and trackers of a run."""
-    if settings.tensorboard and not is_tensorboard_available():
-        hint = "pip install 'rpbert[track]'"
-        raise InputError("training.tensorboard", "no tensorboard", "the extra", hint)
+    for tracker in sorted({*settings.track} - {*map(str, get_available_trackers())}):
+        package = "'rpbert[track]'" if tracker == "tensorboard" else tracker
+        raise InputError("training.track", f"no {tracker}", "it", f"pip install {package}")
     # Accelerate keeps one state a process, and a second run in it may want another precision.
     AcceleratorState._reset_state()
     gpu = settings.device == "auto" and torch.cuda.is_available()
@@ -128,10 +206,10 @@ def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no",
         cpu=settings.device == "cpu",
-        log_with="tensorboard" if settings.tensorboard else None,
-        project_dir=run,
+        log_with=settings.track or None,
+        project_config=ProjectConfiguration(str(run), str(run / "tensorboard")),
     )
-    if settings.tensorboard or accelerator.num_processes > 1:
+    if accelerator.num_processes > 1:
         # Threads of the process group that outlive the interpreter can abort it.
         atexit.register(accelerator.end_training)
     return accelerator

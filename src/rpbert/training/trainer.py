@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -27,21 +27,11 @@ from rpbert.models.tagger import System
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import is_whole
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Parts, Place, Progress, generators
-from rpbert.training.progress import Reporter
+from rpbert.training.progress import Reporter, TrainingResult
 from rpbert.training.tasks import Schedule, Task, rate_factor, share_moments
 from rpbert.types import Batch, Post
 
 Record: TypeAlias = dict[str, Any]  # a line of RUN/metrics.jsonl
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The best epoch by the development F1 (`f1_of`), and where its model lies."""
-
-    model: Path
-    epoch: int
-    f1: float
-    seconds: float
 
 
 class Average:
@@ -95,6 +85,7 @@ class Trainer:
         self.accelerator, self.model, self.schedule = accelerator, model, schedule
         self.settings, self.run, self.stop, self.card = settings, run, stop, card
         self.reporter = Reporter(run, settings.epochs, accelerator)
+        self.length = settings.epochs, settings.patience
         self.system = model.system.to(accelerator.device)
         learnt = {group for task in schedule.tasks for group in task.rates}
         self.system.freeze(self.system.parameter_groups().keys() - learnt)
@@ -137,7 +128,7 @@ class Trainer:
         progress, first = self.progress, self.progress.epoch
         started = time.monotonic() - progress.seconds
         with self.stop.held():
-            while progress.epoch < self.settings.epochs:
+            while not (self.reporter.ended or progress.ended(*self.length)):
                 number = progress.epoch + 1
                 self._epoch(number, started)
                 self._share_statistics()
@@ -325,7 +316,7 @@ class Trainer:
         try:
             best = self.checkpoints.load(Place(epoch))
         except InputError:
-            if self.progress.epoch == self.settings.epochs:
+            if self.progress.ended(*self.length):
                 expected = "that of the finished run"
                 raise InputError(folder, "no whole model", expected, "train anew") from None
             self.reporter.note(f"no whole model in {folder}: a later epoch's will be written there")
