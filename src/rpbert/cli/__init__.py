@@ -24,9 +24,9 @@ data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
 def _print_version(asked: bool) -> None:
     """Print the version."""
     if asked:
-        from importlib.metadata import version
+        from rpbert import __version__
 
-        print(f"rpbert {version('rpbert')}")
+        print(f"rpbert {__version__}")
         raise typer.Exit
 
 
