@@ -18,7 +18,7 @@ from rpbert.errors import InputError
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-data_app = typer.Typer(help="Check data, or make some.", rich_markup_mode=None)
+data_app = typer.Typer(help="Get, check or make data.", rich_markup_mode=None)
 
 
 def _print_version(asked: bool) -> None:
@@ -44,6 +44,8 @@ app.command("systems")(train.systems)
 app.add_typer(data_app, name="data")
 data_app.command("check")(data.check)
 data_app.command("make")(data.make)
+data_app.command("list")(data.known)
+data_app.command("get")(data.get)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 app.command("predict")(predict.predict)

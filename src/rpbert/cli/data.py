@@ -1,7 +1,8 @@
-"""`rpbert data` and `rpbert convert`: check data, make some, convert published weights."""
+"""`rpbert data` and `rpbert convert`: get, check and make data, convert published weights."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,61 @@ def check(
     from rpbert.data.check import render
 
     common.print_result(run(path, lenient=lenient), as_json, lambda report: print(render(report)))
+
+
+def known(as_json: common.Json = False) -> None:
+    """List the public data sets that `get` knows: what each is, its licence and size."""
+    from rpbert.data.get import SOURCES
+
+    def show(_: object) -> None:
+        for name, data in SOURCES.items():
+            size = sum(file.bytes for file in data.chosen(images=False))
+            print(f"{name:12} {data.what} ({data.paper}). Licence: {data.licence}. {size:,} bytes.")
+
+    common.print_result([asdict(data) for data in SOURCES.values()], as_json, show)
+
+
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `rpbert data list`.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Data folder.", show_default="NAME"),
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also the images, if any can be.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Accept terms and size without asking.")
+    ] = False,
+    as_json: common.Json = False,
+) -> None:
+    """Download a public data set into a data folder, verified; its terms are shown first."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn
+
+    from rpbert.data.get import data_set
+    from rpbert.data.get import get as run
+    from rpbert.training.progress import bar
+
+    data, output = data_set(name), output or Path(name)
+    files = data.chosen(images)
+    size = sum(file.bytes for file in files)
+    for line in (
+        f"{name}: {data.what}; {data.paper}",
+        f"licence: {data.licence}; these are posts of people: mind the terms of their platform",
+        *(f"  {file.to}: {file.bytes:,} bytes of {file.url}" for file in files),
+        f"not among them: {data.missing}",
+    ):
+        common.progress(line)
+    if not yes and not typer.confirm(f"download {size:,} bytes into {output}?", err=True):
+        raise typer.Abort
+    with bar(Console(stderr=True), BarColumn(), DownloadColumn()) as shown:
+        task = shown.add_task("", total=size)
+        found = run(data, output, images=images, advance=lambda n: shown.advance(task, n))
+    for file in found["files"]:
+        if not file["known"]:
+            common.progress(f"{file['to']}: its checksum was not known, and is recorded now")
+    common.print_result({"folder": str(output), **found}, as_json, lambda _: print(output))
 
 
 def make(
