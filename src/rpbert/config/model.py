@@ -70,8 +70,7 @@ class EncoderSettings(Settings):
     """The encoder: a published one by name or folder, or a shape with random weights."""
 
     pretrained: str | None = None
-    """Hub name or folder of an encoder with its tokenizer, such as ``bert-base-uncased``; or RUN,
-    whose text encoder is taken."""
+    """Hub name or folder of an encoder with its tokenizer, or RUN for that of a trained model."""
     shape: dict[str, Any] | None = None
     """Fields of transformers' ``BertConfig``: random weights of that shape; ``{}`` is BERT-base."""
     vocabulary: int | None = Field(None, ge=100)

@@ -20,8 +20,7 @@ from rpbert.storage.writing import written_whole
 BYTE_LIMIT = 2**20
 NODE_LIMIT = 100_000  # values with every alias written out: a few lines can stand for billions
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-"""The settings that come with the package, which are known by name."""
+CONFIGS = Path(__file__).parents[1] / "configs"  # known by name
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -93,7 +93,7 @@ class TaggingModel:
         """This model with rows for what other training posts add: types, words, characters.
         They come after its own, whose weights are kept: until it is trained, posts are read as
         before. A new word or character starts as the unknown one, a new tag at random."""
-        old, posts = self.vocabulary, _with_captions(self.options, train)
+        old, posts = self.vocabulary, _with_texts(self.options, train)
         types = [name for name in entity_types(train) if f"B-{name}" not in old.tags]
         words = () if not old.words else frequent_words(posts)
         vocabulary = replace(
