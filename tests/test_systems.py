@@ -124,6 +124,34 @@ def test_the_image_counts_where_it_should(variant: Variant) -> None:
     assert torch.equal(getattr(first, name), getattr(second, name)) == blind
 
 
+@all_evidence
+def test_evidence_is_taken_away_as_if_it_had_not_been_there(variant: Variant) -> None:
+    """Of all posts or some; with two views Task#2 learns from both and from how they differ."""
+    model, posts = shared(variant), made_posts()
+    blind = [post.with_(**NO_EVIDENCE) for post in posts]
+    collate, system = model.collator().with_gold, model.system
+    some = [
+        one if i % 2 else other for i, (one, other) in enumerate(zip(blind, posts, strict=True))
+    ]
+    batch = collate(posts)
+    for taken, expected in ((None, collate(blind)), (torch.arange(8) % 2 == 1, collate(some))):
+        found, outputs = batch.without_evidence(taken), system(expected)
+        assert torch.equal(found.has_evidence, expected.has_evidence)
+        for name in ("emissions", "relation_score"):
+            if (of_posts := getattr(outputs, name)) is not None:
+                torch.testing.assert_close(getattr(system(found), name), of_posts)
+    if not system.tags_words or system.evidence is None:
+        return
+    rates = TrainingSettings().tagging
+    seen, alone = system(collate(some)), system(collate(blind))
+    apart = system.crf.divergence(seen.emissions, alone.emissions, batch.word_mask)
+    second = (torch.arange(8) % 2 == 0) * (alone.losses + 0.5 * apart)
+    both = TaggingTask(posts, rates, agreement=0.5).losses(system, collate(some))
+    torch.testing.assert_close(both, seen.losses + second)
+    dropped = TaggingTask(posts, rates, evidence_dropout=1 - 1e-9).losses(system, batch)
+    torch.testing.assert_close(dropped, alone.losses)
+
+
 def expected_group(system: str, name: str) -> str:
     if any(name.startswith(f"{module}.") for module in NEW):
         return "projection"

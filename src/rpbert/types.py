@@ -207,6 +207,14 @@ class EvidenceInput:
     boxes: Tensor | None  # of regions, as of `VisualTokens`; None for all of the image (I, V, 4)
     of_post: Tensor  # row of the evidence of each image of each post, -1 for none (B, M)
 
+    def without(self, posts: Tensor | None = None) -> EvidenceInput:
+        """The same without that of some posts (B,), or of all, where nothing is left to encode."""
+        if posts is not None:
+            return replace(self, of_post=self.of_post.masked_fill(posts[:, None], -1))
+        boxes = None if self.boxes is None else self.boxes[:0]
+        none = self.of_post.new_full(self.of_post.shape, -1)
+        return EvidenceInput(self.values[:0], self.mask[:0], boxes, none)
+
     def to(self, device: torch.device | str) -> EvidenceInput:
         """The same on `device`."""
         return replace(self, **_moved(self, device))
@@ -244,6 +252,10 @@ class Batch:
         for kind in self.evidence:
             found |= (kind.of_post >= 0).any(1)
         return found
+
+    def without_evidence(self, posts: Tensor | None = None) -> Batch:
+        """The batch with some posts (B,), or all, as text alone."""
+        return replace(self, evidence=tuple(kind.without(posts) for kind in self.evidence))
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with every tensor on `device`."""

@@ -224,6 +224,29 @@ def test_long_posts_and_large_emissions_are_those_of_pytorch_crf(
     torch.testing.assert_close(mine[0].double(), other[0], rtol=0, atol=near / 5)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_the_divergence_and_its_gradients_equal_enumeration(scale: float) -> None:
+    """Of the first reading, and so of p, no gradient is taken."""
+    crf, mask = LinearChainCRF(K).double(), torch.arange(5) < torch.tensor(LENGTHS)[:, None]
+    given, emissions = (scale * torch.randn(4, 5, K, dtype=torch.float64) for _ in "pq")
+    given[3] = emissions[3]
+    given.requires_grad_()
+    emissions.requires_grad_()
+    found = crf.divergence(given, emissions, mask)
+    expected = []
+    for of_p, of_q, length in zip(given, emissions, LENGTHS, strict=True):
+        p, q = (Enumerated(crf, e[:length]).scores.log_softmax(0) for e in (of_p, of_q))
+        expected.append((p.detach().exp() * (p.detach() - q)).sum())
+    torch.testing.assert_close(found, torch.stack(expected))
+    assert found[:2].min() > 0
+    assert found[2:].abs().max() < 1e-9  # a post without words, and two readings alike
+    learnt = (emissions, *crf.parameters())
+    wanted = torch.autograd.grad(torch.stack(expected).sum(), learnt)
+    for one, other in zip(torch.autograd.grad(found.sum(), learnt), wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    assert given.grad is None
+
+
 def test_ties_go_to_the_lowest_tag_and_new_scores_are_small() -> None:
     crf = LinearChainCRF(K)
     for parameter in crf.parameters():

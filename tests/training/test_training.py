@@ -138,6 +138,17 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(
         AverageSettings.model_validate({"ema": 0.9, "epochs": 2})  # a mean is of one kind
 
 
+@pytest.mark.parametrize(
+    ("system", "found"), [("bert", "reads text alone"), ("lstm_cnn", "tags no")]
+)
+@pytest.mark.parametrize("options", [{"agreement": 1.0}, {"evidence_dropout": 0.5}], ids=str)
+def test_two_views_need_words_and_evidence(
+    data: Path, tmp_path: Path, system: str, found: str, options: dict[str, float]
+) -> None:
+    with pytest.raises(InputError, match=rf"training\.{next(iter(options))}: .*{found}"):
+        train(settings(data, system, **options), tmp_path / "run")
+
+
 def test_the_saved_config_gives_the_same_weights_again_with_two_threads(tmp_path: Path) -> None:
     # Batches large enough that PyTorch divides the gradient of indexing between threads.
     make(tmp_path / "data", posts=60, seed=0)

@@ -131,6 +131,11 @@ class TrainingSettings(Settings):
     """Rates of Task#2."""
     relation_weight: float = Field(1.0, gt=0)
     """Of Task#1's loss; other than 1 needs `moments: shared`, else Adam divides it out again."""
+    agreement: float | None = Field(None, ge=0)
+    """Task#2 reads each post twice, with evidence and as text alone, and adds so many times the
+    divergence of the second reading's tags from the first's; None: once, as in the paper."""
+    evidence_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of posts that Task#2 reads without their evidence, drawn anew at each step."""
     schedule: Literal["blocks", "interleaved"] = "blocks"
     """``blocks`` is Algorithm 1: all of Task#1, then all of Task#2; else they take turns."""
     optimizer: Literal["adam", "adamw"] = "adam"

@@ -118,7 +118,7 @@ class TextReader(Reader):
     """Texts as ids, at most `max_tokens`; `around` are those before and after each, and `describe`
     makes the texts of images that come without."""
 
-    remembered = 50_000  # texts whose ids are kept
+    remembered, short = 20_000, 2_000  # texts whose ids are kept, of so many characters at most
 
     def __init__(
         self,
@@ -127,16 +127,19 @@ class TextReader(Reader):
         around: tuple[Sequence[int], Sequence[int]] = ((), ()),
         describe: Describer | None = None,
     ) -> None:
-        self.max_tokens, self.around = settings.max_tokens, around
-        self.made_from = settings.made_from
-        self.describe = describe
-        self._ids = lru_cache(self.remembered)(lambda text: tuple(encode(_entities_first(text))))
+        self.around, self.room = around, settings.max_tokens - sum(map(len, around))
+        self.made_from, self.describe = settings.made_from, describe
+        self.encode, self._known = encode, lru_cache(self.remembered)(self._read)
 
     def ids(self, text: str) -> tuple[int, ...]:
         """What is read of a text; nothing of one without any sub-word."""
+        return (self._known if len(text) <= self.short else self._read)(text)[0]
+
+    def _read(self, text: str) -> tuple[tuple[int, ...], int]:
+        """What is read of a text, and how many sub-words it has."""
         before, after = self.around
-        found = self._ids(text)[: self.max_tokens - len(before) - len(after)]
-        return (*before, *found, *after) if found else ()
+        ids = self.encode(_entities_first(text))
+        return (*before, *ids[: self.room], *after) if ids else (), len(ids)
 
     def has(self, image: PostImage) -> bool:
         """Whether it has a text, or pixels that one is made of."""
@@ -164,10 +167,11 @@ class TextReader(Reader):
 
     def note(self, posts: Sequence[Post]) -> str:
         """How much of the texts of posts is cut."""
-        room = self.max_tokens - sum(map(len, self.around))
-        sizes = [len(self._ids(text)) for text in self._given(posts)]
-        longer = [size - room for size in sizes if size > room]
-        few = f"{len(longer):,} of {counted(len(sizes), 'text')} have more than {room:,} tokens"
+        sizes = [self._read(text)[1] for text in self._given(posts)]
+        longer = [size - self.room for size in sizes if size > self.room]
+        few = (
+            f"{len(longer):,} of {counted(len(sizes), 'text')} have more than {self.room:,} tokens"
+        )
         cut = f"{sum(longer):,} of {sum(sizes):,} tokens are left out"
         return f"{self.made_from.replace('_', ' ')}: {few}; {cut}" if longer else ""
 

@@ -105,6 +105,8 @@ class RpBert(BiLstmSystem):
         match self.gate:
             case OpenGate():
                 return None
+            case _ if not image.mask.shape[2]:  # no post of the batch has evidence
+                return text.new_zeros(image.mask.shape[:2])
             case OracleGate():
                 probabilities = self.gate(_images_by_source(batch)).to(image.mask.device)
             case _:

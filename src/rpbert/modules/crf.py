@@ -94,6 +94,23 @@ class LinearChainCRF(nn.Module):
             log_partition: Tensor = _LogPartition.apply(*scores)  # type: ignore[no-untyped-call]
             return _path_score(scores, tags) - log_partition
 
+    def divergence(self, given: Tensor, emissions: Tensor, mask: Tensor) -> Tensor:
+        """Kullback-Leibler divergence KL(p ‖ q) of the tag sequences by `emissions`, q, from those
+        by `given`, p, over all sequences; p is a constant, so that q alone learns. It is exact, as
+        both are chains: E_p[log p - log q] takes of p the marginals of tags and of pairs of tags.
+        Shapes: (B, W, K), (B, W, K), (B, W) → (B,)."""
+        with torch.autocast(emissions.device.type, enabled=False):
+            with torch.no_grad():
+                p = self._scores(given, mask)
+                messages = _messages(p)
+                tags = _posteriors(messages.arriving, messages.backward, p.mask)
+                pairs = _origins(messages.forward, messages.arriving, p.transitions)
+                pairs = pairs.mul_(tags[1:].unsqueeze(1)).sum(0)  # (from, to, B)
+                of_p = _expected_score(p, tags, pairs) - messages.log_partition
+            q = self._scores(emissions, mask)
+            log_partition: Tensor = _LogPartition.apply(*q)  # type: ignore[no-untyped-call]
+            return of_p - _expected_score(q, tags, pairs) + log_partition
+
     @torch.no_grad()
     def decode(
         self, emissions: Tensor, mask: Tensor, constraint: TagConstraint | None = None
@@ -202,9 +219,7 @@ class _LogPartition(torch.autograd.Function):
         saved: tuple[Tensor, ...] = ctx.saved_tensors
         transitions, mask, lengths, arriving, forward, backward = saved
         expected = _posteriors(arriving, backward, mask) * gradient  # (W, K, B)
-        # P(y_t-1 = i | y_t = j): what arrives at j, split by where it comes from.
-        origins = forward[:-1].unsqueeze(2) + transitions.unsqueeze(2)  # (W - 1, from, to, B)
-        origins = origins.sub_(arriving[1:].unsqueeze(1)).exp_()
+        origins = _origins(forward, arriving, transitions)
         of_steps = origins.mul_(expected[1:].unsqueeze(1)).sum((0, 3))
         last = _last(lengths).expand(1, len(transitions), -1)
         of_end = expected.gather(0, last).sum((0, 2))
@@ -215,6 +230,22 @@ class _LogPartition(torch.autograd.Function):
 def _posteriors(arriving: Tensor, backward: Tensor, mask: Tensor) -> Tensor:
     """Probability of each tag at each word, 0 on padding. Shape: (W, K, B)."""
     return (arriving + backward).softmax(dim=1) * mask.unsqueeze(1)
+
+
+def _origins(forward: Tensor, arriving: Tensor, transitions: Tensor) -> Tensor:
+    """P(y_t-1 = i | y_t = j): what arrives at j, split by where it comes from.
+    Shape: (W - 1, from, to, B)."""
+    origins = forward[:-1].unsqueeze(2) + transitions.unsqueeze(2)
+    return origins.sub_(arriving[1:].unsqueeze(1)).exp_()
+
+
+def _expected_score(scores: _Scores, tags: Tensor, pairs: Tensor) -> Tensor:
+    """The mean of s(y) over sequences with these marginals of tags (W, K, B), 0 on padding, and
+    these sums of the marginals of pairs (from, to, B). Shape: (B,)."""
+    last = tags.gather(0, _last(scores.lengths).expand(1, len(scores.end), -1)).squeeze(0)
+    of_words = (tags * scores.emissions).sum((0, 1))
+    of_steps = (pairs * scores.transitions.unsqueeze(2)).sum((0, 1))
+    return of_words + of_steps + scores.start @ tags[0] + scores.end @ last
 
 
 def _last(lengths: Tensor) -> Tensor:

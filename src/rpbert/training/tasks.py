@@ -86,10 +86,31 @@ class TaggingTask(Task):
     name = "tagging"
     head = "head"
 
+    def __init__(
+        self,
+        posts: Sequence[Post],
+        rates: Rates,
+        agreement: float | None = None,
+        evidence_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(posts, rates)
+        self.agreement, self.evidence_dropout = agreement, evidence_dropout
+
     def losses(self, system: System, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each post's tags."""
-        losses: Tensor = system(batch).losses
-        return losses
+        """Negative log-likelihood of each post's tags. With `agreement` a post that has evidence is
+        also read as text alone, whose own loss is added, and how far its tags diverge from those
+        with evidence, which teach it (Wang et al. 2022, ITA, over tag sequences)."""
+        if self.evidence_dropout:
+            dropped = torch.rand(len(batch)) < self.evidence_dropout
+            batch = batch.without_evidence(dropped.to(batch.word_mask.device))
+        seen = system(batch)
+        losses: Tensor = seen.losses
+        if self.agreement is None:
+            return losses
+        alone = system(batch.without_evidence())
+        apart = system.crf.divergence(seen.emissions, alone.emissions, batch.word_mask)
+        added: Tensor = batch.has_evidence * (alone.losses + self.agreement * apart)
+        return losses + added
 
 
 def share_moments(optimizers: Iterable[torch.optim.Optimizer]) -> None:

@@ -274,7 +274,11 @@ def _tasks(
 ) -> list[Task]:
     """Task#1 and Task#2, as far as the system and the data have them; notes say what is not."""
     training, data, system = settings.training, settings.data, model.system
-    tagging = TaggingTask(posts, training.tagging)
+    tagging = TaggingTask(posts, training.tagging, training.agreement, training.evidence_dropout)
+    for key in ("agreement", "evidence_dropout"):
+        if getattr(training, key) and (system.evidence is None or not system.tags_words):
+            found = f"a system that {'reads text alone' if system.tags_words else 'tags no words'}"
+            raise InputError(f"training.{key}", found, "one that tags words by text and evidence")
     if system.reads_relation and all(post.relation is None for post in posts):
         # It would show every image whole: an open gate by another name.
         found, hint = "oracle, and no training post with a relation", "or give another gate"
