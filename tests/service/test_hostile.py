@@ -58,7 +58,7 @@ def test_requests_made_of_the_document(url: str, count: int, operation: str) -> 
     still_well(url)
 
 
-POST, HOST = b"POST /v1/predict HTTP/1.1\r\n", b"Host: x\r\n"
+POST, HOST = b"POST /v1/predict HTTP/1.1\r\n", b"Host: localhost\r\n"
 GET, CHUNKED = b"GET /v1/model HTTP/1.1\r\n" + HOST, b"Transfer-Encoding: chunked\r\n"
 HEADS = [
     b"\0" * 1000,

@@ -243,5 +243,6 @@ def test_probes_show_a_service_that_stops_or_is_dead() -> None:
         assert (answer.status_code, answer.json()) == (503, {"status": "stopping"})
         assert answer.headers["connection"] == "close"
         assert client.get("/healthz").status_code == 200
-        service.batcher.close()
+        assert client.portal is not None
+        client.portal.call(service.batcher.close)
         assert client.get("/healthz").status_code == 500

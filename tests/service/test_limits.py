@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from rpbert.errors import InputError
+from rpbert.service.app import create_app
 from rpbert.service.limits import Keys, ServiceSettings, option_name
 from rpbert.service.pages import PAGE
 from tests.service.common import (
@@ -222,3 +225,97 @@ def test_the_deadline_of_a_request_is_kept() -> None:
         assert refusal(late) == (504, "deadline")
         blocked.service.settings = ServiceSettings()
         assert client.post("/v1/predict", json={"text": "Ada"}).status_code == 200
+
+
+CODECS = ["punycode", "undefined", "idna", "utf-7", "utf-16", "unicode_escape", '"latin-1"']
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_client_chooses_a_codec(client: TestClient, codec: str) -> None:
+    """Some take the square of the length, and all in the event loop."""
+    form = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\n' + b"-a" * 300_000
+    for kind, content in (
+        ("multipart/form-data; boundary=x", form + b"\r\n--x--"),
+        ("application/json", json.dumps({"text": "Ada"}).encode()),
+    ):
+        headers = {"Content-Type": f"{kind}; charset={codec}"}
+        refused = client.post("/v1/predict", content=content, headers=headers)
+        assert refusal(refused) == (415, "charset")
+    text = json.dumps({"text": "Ada é"}, ensure_ascii=False)
+    for charset, status in (("utf-8", 200), ("utf-16", 400), ("utf-32", 400), ("latin-1", 400)):
+        headers = {"Content-Type": 'application/json; charset="UTF-8"'}
+        sent = text.encode(charset)
+        answer = client.post("/v1/predict", content=sent, headers=headers)
+        assert answer.status_code == status
+
+
+def test_images_in_other_spellings_of_base64(client: TestClient) -> None:
+    image = png(3, 300)
+    wrapped = base64.encodebytes(image).decode()
+    safe = base64.urlsafe_b64encode(image).decode()
+    assert "\n" in wrapped
+    assert {"-", "_"} <= set(safe)
+    expected = client.post("/v1/predict", json=body("Ada", image)).json()
+    assert expected["image"] == "used"
+    for text in (wrapped, wrapped.replace("\n", "\r\n"), safe, safe.rstrip("=")):
+        answer = client.post("/v1/predict", json={"text": "Ada", "image": text})
+        assert answer.json() == expected
+    none = client.post("/v1/predict", json={"text": "Ada", "image": ""})
+    assert (none.status_code, none.json()["image"]) == (200, "none")
+
+
+FOREIGN: list[tuple[dict[str, str], int]] = [
+    ({"Host": "rebound.example"}, 421),
+    ({"Host": "localhost.rebound.example:8000"}, 421),
+    ({"Host": "[::1"}, 421),
+    ({"Host": "192.0.2.1"}, 421),
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"}, 403),
+    ({"Origin": "https://evil.example"}, 403),
+    ({"Origin": "http://localhost:3000"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Host": "localhost:8000"}, 200),
+    ({"Host": "LOCALHOST"}, 200),
+    ({"Host": "[::1]:8000"}, 200),
+    ({"Host": "tagger.example"}, 200),
+    ({"Host": "tagger.example", "Origin": "https://page.friends.example"}, 200),
+    ({"Origin": "http://localhost:8000", "Host": "localhost:8000"}, 200),
+    ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, 200),
+    ({"Sec-Fetch-Site": "none"}, 200),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "https://page.friends.example"}, 200),
+]
+
+
+def test_other_hosts_and_pages_of_other_sites_are_refused() -> None:
+    app = create_app(make_service(), Keys(()), "Tagger.example", "*.friends.example")
+    with TestClient(app) as client:
+        for headers, status in FOREIGN:
+            answer = client.post("/v1/predict", json={"text": "Ada"}, headers=headers)
+            assert answer.status_code == status, headers
+        assert (
+            client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+        )  # a link
+        assert client.get("/", headers={"Host": "rebound.example"}).status_code == 421
+        for path in ("/", "/healthz", "/v1/model"):
+            whole, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+def test_only_posts_have_bodies_that_are_held() -> None:
+    """Whoever has no key could else fill the room for all bodies."""
+    limits: Any = {"max_body": 0.5, "max_bodies": 0.5}
+    with client_of(make_service(**limits), Keys([KEY])) as client:
+
+        def endless() -> Iterator[bytes]:
+            for _ in range(40):
+                yield b"x" * 2**16
+
+        for method, path, status in (
+            ("POST", "/docs", 405),
+            ("GET", "/healthz", 200),
+            ("PUT", "/", 405),
+            ("POST", "/v1/predict", 401),
+        ):
+            answer = client.request(method, path, content=endless())
+            assert answer.status_code == status

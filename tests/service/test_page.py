@@ -306,3 +306,17 @@ def test_a_model_that_does_not_look(open_page: Open) -> None:
         ask(page, TEXT, IMAGE)
         says(page, sentence="does not look at images")
         hides(page, "gauge", "hand", "looks", "compare")
+
+
+def test_a_relation_that_is_not_learnt_is_no_figure(open_page: Open) -> None:
+    model = tiny("rpbert")
+    model.notes["relation_is_learnt"] = False
+    with running(make_service(Tagger(model, "cpu"))) as url:
+        page = open_page(url).page
+        ask(page, TEXT, IMAGE)
+        says(page, amount="not learnt", sentence="has not learnt")
+        page.locator("#slider").fill("40")
+        says(page, amount="0.40")
+        page.locator("#reset").click()
+        says(page, amount="not learnt")
+        assert page.locator("#slider").get_attribute("aria-valuetext") == "not learnt"

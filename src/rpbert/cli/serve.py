@@ -17,6 +17,7 @@ from rpbert.service.limits import ServiceSettings
 
 if TYPE_CHECKING:
     from rpbert.inference import Tagger
+    from rpbert.service.guard import Guard
     from rpbert.service.limits import Keys
 
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")]
@@ -34,6 +35,10 @@ def serve(
     examples: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A host to answer for, whose pages may ask; *.NAME too."),
+    ] = None,
     precision: common.Precision = "fp32",
     backend: common.Backend = "torch",
     **limits: Any,
@@ -46,7 +51,8 @@ def serve(
 
     opened = Keys.read(keys)  # before the model, which takes longer
     tagger = Tagger.from_pretrained(model, precision=precision, backend=backend)
-    _run(tagger, _name(model), settings, opened, (host, port), examples)
+    guard = _guard(tagger, _name(model), settings, opened, examples, *allow_host or ())
+    _run(guard, host, port)
 
 
 def demo(
@@ -82,7 +88,8 @@ def demo(
         common.print_result(library.demo(output, seed, say=common.progress), as_json, print_demo)
     if serve:
         tagger = Tagger.from_pretrained(output / "rpbert")
-        _run(tagger, "the demo's rpbert", ServiceSettings(), keys, (host, port))
+        guard = _guard(tagger, "the demo's rpbert", ServiceSettings(), keys, None)
+        _run(guard, host, port)
 
 
 def _needs_extra() -> None:
@@ -92,25 +99,30 @@ def _needs_extra() -> None:
             raise InputError("serving", f"no {module}", "the extra", "pip install 'rpbert[serve]'")
 
 
-def _run(
+def _guard(
     tagger: Tagger,
     name: str,
     settings: ServiceSettings,
     keys: Keys,
-    place: tuple[str, int],
-    examples: Path | None = None,
-) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    examples: Path | None,
+    *hosts: str,
+) -> Guard:
     from rpbert.data.words import SPLITTERS
     from rpbert.service.app import Service, create_app
     from rpbert.service.pages import made_examples, read_examples
-    from rpbert.service.server import address, listen, run
 
     split = SPLITTERS[tagger.model.vocabulary.marks]
     shown = made_examples() if examples is None else read_examples(examples, split)
-    guard = create_app(Service(tagger, name, settings, shown), keys)
-    listener = listen(*place)
-    locked = "" if keys else "; no API keys, open to all who reach it"
+    return create_app(Service(tagger, name, settings, shown), keys, *hosts)
+
+
+def _run(guard: Guard, host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    from rpbert.service.server import address, listen, run
+
+    listener = listen(host, port)
+    guard.names.add(host.lower())
+    locked = "" if guard.keys else "; no API keys, open to all who reach it"
     common.progress(f"{address(listener)} (Ctrl-C stops{locked})")
     run(guard, listener)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import generate_latest
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -25,12 +26,13 @@ from rpbert.service import schema
 from rpbert.service.batching import Batcher, Work
 from rpbert.service.guard import Guard, Metrics
 from rpbert.service.intake import Intake, Ready, Sent
-from rpbert.service.limits import Failure, Keys, ServiceSettings, deadline, internal, invalid
+from rpbert.service.limits import Failure, Keys, ServiceSettings, internal, invalid
 from rpbert.service.pages import FOLDER, PAGE, Example
 from rpbert.types import Prediction
 
 Answer = TypeVar("Answer")
 Listed: TypeAlias = Prediction | schema.PostFailureOut
+KINDS = (Failure, HTTPException, TimeoutError, Exception)  # of what goes wrong
 
 
 class Service:
@@ -53,13 +55,13 @@ class Service:
         """Run the model's thread; at the end, finish what was accepted."""
         self.batcher.start()
         yield
-        await asyncio.to_thread(self.batcher.close)
+        await self.batcher.close()
         self.readers.shutdown()
 
     async def predict(self, request: Request) -> Prediction | list[Listed]:
         """Tag a post, or a list of posts in its order; in it, a post that fails gets an `error`."""
         self.batcher.check()  # before anything is decoded
-        async with deadline(self.settings.deadline):
+        async with asyncio.timeout(self.settings.deadline):
             sent = await self._sent(request)
             ready = [
                 await self._read(self.intake.post_or_failure, one, index)
@@ -79,7 +81,7 @@ class Service:
     async def explain(self, request: Request) -> schema.ExplanationOut:
         """Tag one post and show where on its image the words look; r may be set by hand."""
         self.batcher.check()
-        async with deadline(self.settings.deadline):
+        async with asyncio.timeout(self.settings.deadline):
             sent = await self._sent(request)
             ready = await self._read(self.intake.post, sent, schema.ExplainIn)
             look = Work("explain", lambda p: [explain(self.tagger, p[0], ready.relation)], 1)
@@ -113,11 +115,11 @@ class Service:
 
     async def list_examples(self) -> list[schema.ExampleOut]:
         """Posts to try."""
-        found = []
-        for i, one in enumerate(self.examples):
-            image = f"/v1/examples/{i}/image" if one.image else None
-            found.append(schema.ExampleOut(text=one.text, image=image, caption=one.caption))
-        return found
+        paths = (f"/v1/examples/{i}/image" for i in range(len(self.examples)))
+        return [
+            schema.ExampleOut(text=one.text, image=path if one.image else None, caption=one.caption)
+            for path, one in zip(paths, self.examples, strict=True)
+        ]
 
     async def example_image(self, request: Request) -> Response:
         """The image of an example."""
@@ -134,10 +136,13 @@ class Service:
 
     async def _sent(self, request: Request) -> Sent:
         """The JSON value of a request, or its form."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
+        # As the parser of forms reads it, for which the client would else choose a codec.
+        kind, options = parse_options_header(request.headers.get("content-type"))
+        if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+            raise Failure(415, "charset", "expected UTF-8")
+        if kind == b"application/json":
             return Sent(await self._read(self.intake.parsed, await request.body()))
-        if kind != "multipart/form-data":
+        if kind != b"multipart/form-data":
             raise Failure(415, "media_type", "expected application/json or multipart/form-data")
         fields: dict[str, Any] = {}
         file = None
@@ -170,8 +175,8 @@ def _raised(answer: Answer | Failure) -> Answer:
     return answer
 
 
-def create_app(service: Service, keys: Keys) -> Guard:
-    """The service as an ASGI application."""
+def create_app(service: Service, keys: Keys, *hosts: str) -> Guard:
+    """The service as an ASGI application; `hosts` are names that it answers for, see `Guard`."""
     app = FastAPI(
         title="rpbert",
         version=rpbert.__version__,
@@ -179,9 +184,9 @@ def create_app(service: Service, keys: Keys) -> Guard:
         lifespan=service.lifespan,
         docs_url=None,  # FastAPI's own loads scripts from another host
         redoc_url=None,
-        exception_handlers=dict.fromkeys((Failure, HTTPException, Exception), _answer_failure),
+        exception_handlers=dict.fromkeys(KINDS, _answer_failure),
     )
-    guard = Guard(app, service.settings, keys, service.metrics)
+    guard = Guard(app, service.settings, keys, service.metrics, *hosts)
     posts: dict[str, Any] = {
         "responses": _failures(400, 401, 408, 413, 415, 422, 500, 503, 504),
         "response_model_exclude_defaults": True,  # `sources`, where there is one
@@ -235,6 +240,8 @@ async def _answer_failure(_: Request, error: Exception) -> JSONResponse:
             code = {400: "malformed", 404: "not_found", 405: "method"}.get(status, "refused")
             reason = "there is nothing at this address" if status == 404 else str(error.detail)
             failure = Failure(status, code, reason, error.headers)
+        case TimeoutError():
+            failure = Failure(504, "deadline", "no answer within the deadline of this service")
         case _:
             failure = internal()
-    return JSONResponse(failure.to_dict(), failure.status, failure.headers)
+    return failure.response()

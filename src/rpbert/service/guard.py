@@ -1,4 +1,4 @@
-"""The outermost layer of the service: keys, size and time of each request, and what is counted.
+"""The outermost layer of the service: host, site, key, size and time of a request, and counts.
 The guard reads the whole body before it hands the request on. So all bodies count against one
 budget of memory, and a slow client holds nothing but its connection and what it has sent."""
 
@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from rpbert.service.limits import MEBI, Failure, Keys, ServiceSettings, busy, too_large
 from rpbert.service.pages import PAGE
@@ -36,9 +38,9 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 POSTS = (1, 2, 4, 8, 16, 32, 64, 128)
 OPEN = frozenset(PAGE) | {"/healthz", "/readyz", "/openapi.json"}
 """Paths that need no key: they tell of no post, and a page must load to ask for the key."""
+WITH_BODY = frozenset(("/v1/predict", "/v1/explain"))
+"""Paths whose `POST` is read; the body of any other request is thrown away as it comes."""
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
-
-DISCARDED = 4  # times the limit: a refused body is read so far, or the client does not read why
 
 
 class Metrics:
@@ -77,23 +79,27 @@ class Metrics:
 
 
 class Guard:
-    """The service as an ASGI application."""
+    """The service as an ASGI application. It answers for names of this machine, the address that a
+    client has reached, and `hosts` (patterns such as ``*.example.com``), whose pages may ask it."""
 
     def __init__(
-        self, app: FastAPI, settings: ServiceSettings, keys: Keys, metrics: Metrics
+        self, app: FastAPI, settings: ServiceSettings, keys: Keys, metrics: Metrics, *hosts: str
     ) -> None:
         self.app, self.settings, self.keys, self.metrics = app, settings, keys, metrics
+        self.hosts, self.names = hosts, {"localhost", "127.0.0.1", "::1"}
         self.draining = False  # the service is being stopped: connections end with their answer
         self.accepted = self.answered = 0  # heads that were read, answers sent to the end
         self._held = 0  # bytes of all bodies
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Answer a request; one for the head alone as the same without its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started, status = time.monotonic(), 499  # of a client that left, as nginx has it
         self.accepted += 1
+        method = scope["method"]
+        asked = {**scope, "method": "GET"} if method == "HEAD" else scope
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -101,16 +107,18 @@ class Guard:
                 status = message["status"]
                 own = {**HEADERS, b"connection": b"close"} if self.draining else HEADERS
                 message["headers"] = list({**own, **dict(message["headers"])}.items())
+            elif method == "HEAD":
+                message["body"] = b""
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 self.answered += 1
 
         try:
             with self.metrics.running.track_inprogress():
-                await self._admit(scope, receive, counted)
+                await self._admit(asked, receive, counted)
         finally:
             seconds = time.monotonic() - started
-            self.metrics.request(self._label(scope), scope["method"], status, seconds)
+            self.metrics.request(self._label(asked), method, status, seconds)
 
     def _label(self, scope: Message) -> str:
         """The path of the route, such as of all examples; one label for what clients make up."""
@@ -119,32 +127,52 @@ class Guard:
 
     async def _admit(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        body = _Body(self, headers, receive)
+        body = _Body(self, receive)
         try:
-            if scope["path"] not in OPEN and not self.keys.open(headers):
-                reason = "an API key is needed, as 'Authorization: Bearer KEY'"
-                raise Failure(401, "unauthorised", reason, {"WWW-Authenticate": "Bearer"})
-            await body.read()
+            self._check(scope, headers)
+            if scope["method"] == "POST" and scope["path"] in WITH_BODY:
+                await body.read(int(headers.get(b"content-length", b"0")))  # h11 takes digits only
             await self._answer(scope, body, send)
         except Failure as failure:
-            body.release()  # others may have it while this one is heard out
-            await body.discard()
-            answer = JSONResponse(failure.to_dict(), failure.status, failure.headers)
-            answer.headers["Connection"] = "close"
+            body.release()  # others may have it while this one is answered
+            answer = failure.response()
+            if failure.status == 408 or b"expect" in headers:  # a body that will not come
+                answer.headers["Connection"] = "close"
             await answer(scope, receive, send)
-        except _Gone:
+        except ClientDisconnect:
             pass
         finally:
             body.release()
 
+    def _check(self, scope: Message, headers: Mapping[bytes, bytes]) -> None:
+        """Raise a `Failure` for what was meant for another host, a page of another site asks, or
+        has no key. A browser tells the site by itself; a name that leads here by another's will, as
+        in DNS rebinding, is none of ours."""
+        host = headers.get(b"host", b"").decode("latin-1")
+        name, reached = _name("//" + host), (scope["server"] or ("",))[0]
+        if name not in {*self.names, reached} and not self._allows(name):
+            raise Failure(421, "host", f"no service of {name!a:.80}; --allow-host gives it one")
+        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+        if scope["method"] == "POST" and (site or origin):
+            page = (origin or b"").decode("latin-1")
+            same = site in (b"same-origin", b"none") if site else urlsplit(page).netloc == host
+            if not same and not self._allows(_name(page)):
+                raise Failure(403, "cross_site", "asked by a page of another site, not allowed")
+        if scope["path"] not in OPEN and not self.keys.open(headers):
+            reason = "an API key is needed, as 'Authorization: Bearer KEY'"
+            raise Failure(401, "unauthorised", reason, {"WWW-Authenticate": "Bearer"})
+
+    def _allows(self, name: str) -> bool:
+        return bool(name) and any(fnmatchcase(name, pattern.lower()) for pattern in self.hosts)
+
     async def _answer(self, scope: Message, body: _Body, send: Send) -> None:
-        """Let the service answer; stop it, and raise `_Gone`, if the client leaves meanwhile."""
+        """Let the service answer; stop it if the client leaves meanwhile."""
         answering = asyncio.ensure_future(self.app(scope, body.receive, send))
         leaving = asyncio.ensure_future(body.left())
         try:
             await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
-                raise _Gone
+                raise ClientDisconnect
             answering.result()
         finally:
             leaving.cancel()
@@ -157,60 +185,33 @@ class Guard:
         self._held += count
 
 
-class _Gone(Exception):
-    """The client left."""
-
-
 class _Body:
-    """The body of one request, held to its limits."""
+    """The body of one request, which counts in the budget of all until it is released."""
 
-    def __init__(self, guard: Guard, headers: dict[bytes, bytes], receive: Receive) -> None:
+    def __init__(self, guard: Guard, receive: Receive) -> None:
         self.guard, self._receive = guard, receive
-        self.limit = guard.settings.limits()["body_bytes"]
-        self.seconds = guard.settings.slow_client
-        self.claimed = int(headers.get(b"content-length", b"0"))  # h11 takes digits only
-        # A client that waits to be asked for the body has sent none that must be discarded.
-        self.complete = headers.get(b"expect", b"").lower() == b"100-continue"
-        self._content, self._given = bytearray(), False
-        self._held = 0
+        self._content, self._given, self._held = bytearray(), False, 0
 
-    async def read(self) -> None:
+    async def read(self, claimed: int) -> None:
         """Read the body, or raise a `Failure`: it is too large, too slow, or all are together."""
-        size = self.claimed
-        if size <= self.limit:
-            self.complete, size = False, 0
+        settings, size, more = self.guard.settings, claimed, True
+        limit = settings.limits()["body_bytes"]
         try:
-            async with asyncio.timeout(self.seconds):
-                while size <= self.limit and not self.complete:
-                    chunk = await self._next()
-                    size += len(chunk)
-                    if size <= self.limit:
-                        self.guard.hold(len(chunk))
-                        self._held += len(chunk)
-                        self._content += chunk
+            async with asyncio.timeout(settings.slow_client):
+                while more and size <= limit:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    more, chunk = message.get("more_body", False), message.get("body", b"")
+                    size = len(self._content) + len(chunk)
+                    self.guard.hold(len(chunk))
+                    self._held += len(chunk)
+                    self._content += chunk
         except TimeoutError:
-            self.complete = True  # what is still to come will not be waited for
-            reason = f"the request did not arrive within {self.seconds:g} s"
+            reason = f"the request did not arrive within {settings.slow_client:g} s"
             raise Failure(408, "slow", reason) from None
-        if size > self.limit:
-            raise too_large("body", f"{size} bytes or more", self.limit)
-
-    async def _next(self) -> bytes:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        self.complete = not message.get("more_body", False)
-        return bytes(message.get("body", b""))
-
-    async def discard(self) -> None:
-        """Read on, within bounds, what a refused client still sends."""
-        left = DISCARDED * self.limit
-        try:
-            async with asyncio.timeout(self.seconds):
-                while not self.complete and left > 0 and self.claimed <= DISCARDED * self.limit:
-                    left -= len(await self._next())
-        except (TimeoutError, _Gone):
-            return
+        if size > limit:
+            raise too_large("body", f"{size} bytes or more", limit)
 
     async def receive(self) -> Message:
         """The body as one message; after it nothing comes."""
@@ -230,3 +231,11 @@ class _Body:
         self._content.clear()  # the failure that is on its way holds on to it
         self.guard.hold(-self._held)
         self._held = 0
+
+
+def _name(address: str) -> str:
+    """The host of an address in small letters; empty where there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""

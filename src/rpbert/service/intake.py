@@ -20,6 +20,7 @@ from rpbert.service.limits import MEBI, Failure, ServiceSettings, invalid, too_l
 from rpbert.service.schema import ExplainIn, PostIn
 from rpbert.types import Post
 
+URL_SAFE = str.maketrans("-_", "+/")  # digits of the other alphabet of base64
 SMALLEST_IMAGE = 24  # bytes; no file of a format that is read is smaller
 OTHER_VALUES = 1000  # of a post beside its text, tokens and caption: keys, an id full of commas
 USUAL_SCANS = 10  # of a progressive JPEG; with more, it may have fewer pixels
@@ -61,7 +62,7 @@ class Intake:
         if found > most:
             raise too_large("body", f"{found} values", most)
         try:
-            return json.loads(body, parse_constant=_no_number)
+            return json.loads(body.decode("utf-8-sig"), parse_constant=_no_number)
         except (ValueError, RecursionError):  # also of UTF-8 and numbers with thousands of digits
             raise Failure(400, "no_json", "the body is no JSON") from None
 
@@ -83,7 +84,7 @@ class Intake:
     def post(self, sent: Sent, model: type[PostIn], index: int = 0) -> Ready:
         """The same as a `model`."""
         given = self._validated(sent, model)
-        image = sent.file if given.image is None else self._decoded(given.image)
+        image = self._decoded(given.image) if given.image else sent.file  # "" is none, as in files
         known = given.model_dump(include={"id", "text", "tokens", "caption"}, exclude_none=True)
         try:
             post = self._as_post(known, index)
@@ -111,8 +112,9 @@ class Intake:
 
     def _decoded(self, image: str) -> bytes:
         self._check_size(len(image) * 3 // 4 - 2)
+        digits = "".join(image.split()).translate(URL_SAFE)
         try:
-            content = base64.b64decode(image, validate=True)
+            content = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
         except (binascii.Error, ValueError):
             content = b""
         if len(content) < SMALLEST_IMAGE:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import json
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -18,18 +17,25 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rpbert.errors import InputError, reason_of
 from rpbert.service.guard import Guard
 
+BACKLOG = 2048  # connections that wait to be accepted
+FULL = b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 class TimedConnection(H11Protocol):
-    """A connection that is closed when the head of a request takes too long to come.
+    """A connection that ends when its client takes too long to send a head or to read an answer.
     uvicorn times only the pause between two requests, so a client could hold a connection for ever
-    with a byte."""
+    with a byte, or by reading none."""
 
-    seconds = 15.0
+    seconds, most = 15.0, 1000
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first head."""
+        """Wait for the first head, if there is room."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # writing pauses as soon as a client is behind
+        if len(self.connections) > self.most:
+            transport.write(FULL)
+            transport.abort()
         self._time()
 
     def data_received(self, data: bytes) -> None:
@@ -37,30 +43,30 @@ class TimedConnection(H11Protocol):
         super().data_received(data)
         self._time()
 
+    def pause_writing(self) -> None:
+        """The client has not read all."""
+        super().pause_writing()
+        self._time()
+
+    def resume_writing(self) -> None:
+        """It has."""
+        super().resume_writing()
+        self._time()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
+        super().connection_lost(exc)
         if self._timer is not None:
             self._timer.cancel()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP by JSON, as everything else."""
-        body = json.dumps({"error": {"code": "malformed", "reason": msg}}).encode()
-        head = (
-            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
 
     def _time(self) -> None:
-        """Start the timer where a head is awaited, stop it where one is whole."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            if self._timer is not None:
-                self._timer.cancel()
+        """Run the timer while the client is waited for."""
+        waited = self.cycle is None or self.cycle.response_complete or self.flow.write_paused
+        if waited and self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self.transport.abort)
+        elif not waited and self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-        elif self._timer is None:
-            self._timer = self.loop.call_later(self.seconds, self.transport.close)
 
 
 class Server(uvicorn.Server):
@@ -68,14 +74,17 @@ class Server(uvicorn.Server):
 
     def __init__(self, guard: Guard) -> None:
         settings = guard.settings
+        # Accepting without a descriptor left would fail, and fail again, as fast as it can.
+        most = min(1000, os.sysconf("SC_OPEN_MAX") // 3) if os.name == "posix" else 500
+        limits = {"seconds": settings.slow_client, "most": most}
         config = uvicorn.Config(
             guard,
-            http=type("Connection", (TimedConnection,), {"seconds": settings.slow_client}),
+            http=type("Connection", (TimedConnection,), limits),
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
-            backlog=2048,
+            backlog=1,
             timeout_keep_alive=15,
             h11_max_incomplete_event_size=16 * 1024,  # bytes of a head
             # Longer than any request may take, so that none is cut off; shorter than for ever.
@@ -85,6 +94,13 @@ class Server(uvicorn.Server):
             logging.getLogger(name).setLevel(logging.ERROR)
         super().__init__(config)
         self.guard = guard
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. asyncio accepts as many connections in one go as may wait, and writes as many
+        lines where none can be: so it is told one, and the system more."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop, after what was accepted is answered; Ctrl-C twice does not wait."""
@@ -101,13 +117,10 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that waits for clients; `InputError` if the address is taken or not ours."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        where = "--port" if taken else "--host and --port"
-        hint = "--port 0 takes any that is free" if taken else ""
-        found = f"{host}:{port} ({reason_of(error)})"
-        raise InputError(where, found, "a free address of this machine", hint) from None
+        found, hint = f"{host}:{port} ({reason_of(error)})", "--port 0 takes any that is free"
+        raise InputError("--host and --port", found, "an address of this machine", hint) from None
 
 
 def address(listener: socket.socket) -> str:

@@ -102,7 +102,7 @@ function show(entry) {
   $("compare").hidden = !text_only;
   $("hand").hidden = !(prediction.image === "used" && state.model?.weighs_images);
   showRelation(entry.result);
-  setSlider(prediction.relation ?? 1);
+  setSlider(prediction.relation);
   showResult(entry.result);
   if (matchMedia("(max-width: 56rem)").matches) $("result").scrollIntoView();
 }
@@ -198,9 +198,10 @@ function showRelation(result) {
 }
 
 function setSlider(relation, own = true) {
-  $("slider").value = Math.round(100 * relation);
-  $("slider").ariaValueText = relation.toFixed(2);
-  $("amount").textContent = relation.toFixed(2);
+  const shown = relation === null ? "not learnt" : relation.toFixed(2);
+  $("slider").value = Math.round(100 * (relation ?? 1));
+  $("slider").ariaValueText = shown;
+  $("amount").textContent = shown;
   $("reset").disabled = own;
 }
 
@@ -219,7 +220,7 @@ function slide() {
 function backToOwn() {
   clearTimeout(pause);
   state.abort.abort();
-  setSlider(state.current.result.prediction.relation ?? 1);
+  setSlider(state.current.result.prediction.relation);
   showResult(state.current.result);
   $("slider").focus();
 }
