@@ -16,6 +16,7 @@ from rpbert import Post, Tagger
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
 from rpbert.inference import Decoder
+from rpbert.types import Entity, ImageStatus, Prediction
 from tests.conftest import EVIDENCE, made_posts, picture, tiny
 from tests.modules.test_crf import Enumerated
 
@@ -63,6 +64,38 @@ def test_predictions_hold_the_entities_that_seqeval_reads_from_the_tags() -> Non
         assert [(e.label, e.start, e.end) for e in prediction.entities] == expected
         longest = max(longest, *(len(e.text.split()) for e in prediction.entities), 0)
     assert longest > 1
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 1.0])
+def test_a_threshold_leaves_out_what_scores_less(threshold: float) -> None:
+    posts = [{"tokens": list(post.words)} for post in made_posts(12, images=False)]
+    whole = FINDER.predict_batch(posts)
+    found = FINDER.predict_batch(posts, threshold=threshold)
+    assert list(FINDER.predict_stream(posts, threshold=threshold)) == found
+    assert [p.entities for p in found] == [
+        [e for e in p.entities if e.score >= threshold] for p in whole
+    ]
+    text = "RT @user1 Ada Lovelace at Lake Como"
+    alone = FINDER.predict(text, threshold=threshold)
+    assert alone == FINDER.predict(text).above(threshold)
+
+
+@pytest.mark.parametrize(
+    ("relation", "image", "score", "reasons"),
+    [
+        (0.9, "used", 0.8, []),
+        (None, "none", 0.8, []),
+        (0.45, "used", 0.8, ["r near 0.5: 0.45"]),
+        (0.5, "none", 0.8, []),
+        (0.0, "unreadable", 0.3, ["low score 0.30: PER Ada", "image unreadable"]),
+    ],
+)
+def test_a_prediction_says_why_it_is_doubtful(
+    relation: float | None, image: ImageStatus, score: float, reasons: list[str]
+) -> None:
+    found = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, score)], relation, image)
+    assert found.doubts() == reasons
+    assert found.doubts(least=0.2) == [reason for reason in reasons if "score" not in reason]
 
 
 def test_order_is_kept_whatever_the_lengths() -> None:

@@ -213,23 +213,28 @@ class Tagger:
         text: str,
         image: ImageLike | Sequence[ImageLike] = None,
         caption: str | Sequence[str | None] | None = None,
+        threshold: float = 0.0,
     ) -> Prediction:
-        """Tag one post: its text, its image or images, and a caption for each, if it reads them."""
+        """Tag one post: its text, its image or images, and a caption for each, if it reads them.
+        Entities with a score below `threshold` are left out."""
         post = {"id": "0", "text": text, "image": image, "caption": caption}
-        return self.predict_batch([post])[0]
+        return self.predict_batch([post], threshold=threshold)[0]
 
-    def predict_batch(self, posts: Sequence[PostLike], batch_size: int = 32) -> list[Prediction]:
+    def predict_batch(
+        self, posts: Sequence[PostLike], batch_size: int = 32, threshold: float = 0.0
+    ) -> list[Prediction]:
         """Tag posts, each a `Post`, a text, or a mapping as in a JSON lines file; same order."""
         read = [self.as_post(post, index) for index, post in enumerate(posts)]
-        return list(map(prediction_of, read, self.decoder.decode(read, batch_size)))
+        found = map(prediction_of, read, self.decoder.decode(read, batch_size))
+        return [prediction.above(threshold) for prediction in found]
 
     def predict_stream(
-        self, posts: Iterable[PostLike], batch_size: int = 32
+        self, posts: Iterable[PostLike], batch_size: int = 32, threshold: float = 0.0
     ) -> Iterator[Prediction]:
         """Tag any number of posts in constant memory, in their order."""
         numbered = (self.as_post(post, index) for index, post in enumerate(posts))
         for window in windows(numbered, batch_size):
-            yield from self.predict_batch(window, batch_size)
+            yield from self.predict_batch(window, batch_size, threshold)
 
     def predict_frame(
         self, frame: pd.DataFrame, prefix: str = "", batch_size: int = 32

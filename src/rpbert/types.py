@@ -162,6 +162,22 @@ class Prediction:
     image: ImageStatus  # ``used`` if an image, or regions or captions in its place, could be
     sources: tuple[SourceScore, ...] = ()  # where there is more than one
 
+    def above(self, threshold: float) -> Prediction:
+        """The prediction without the entities whose score is below `threshold`."""
+        return replace(self, entities=[e for e in self.entities if e.score >= threshold])
+
+    def doubts(self, least: float = 0.5) -> list[str]:
+        """Why a person or a larger model should look at the post: entities of a score below
+        `least`, r near 0.5, or an image that could not be read."""
+        found = [
+            f"low score {e.score:.2f}: {e.label} {e.text}" for e in self.entities if e.score < least
+        ]
+        if self.image == "used" and self.relation is not None and 0.4 <= self.relation <= 0.6:
+            found.append(f"r near 0.5: {self.relation:.2f}")
+        if self.image in ("missing", "unreadable"):
+            found.append(f"image {self.image}")
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON types; ``sources`` if there are any."""
         content = asdict(self)

@@ -78,6 +78,30 @@ def test_one_file_to_one_file_of_any_kind(predict: Predict, source: Path, tmp_pa
     assert len(lines(tmp_path / "y.errors.jsonl")) == 1
 
 
+def test_a_threshold_and_what_should_be_looked_at(
+    predict: Predict, source: Path, tmp_path: Path
+) -> None:
+    whole = [json.loads(line) for line in predict("--input", source / "a.jsonl")[1].splitlines()]
+    output, aside = tmp_path / "x.jsonl", tmp_path / "look.jsonl"
+    given = ["--input", source / "a.jsonl", "--threshold", 0.7, "--output", output]
+    assert predict(*given, "--uncertain", aside)[0] == 0
+    for found, row in zip(lines(output), whole, strict=True):
+        assert found["entities"] == [e for e in row["entities"] if e["score"] >= 0.7]
+    low = {row["id"] for row in whole if any(e["score"] < 0.7 for e in row["entities"])}
+    half = {row["id"] for row in whole if row["image"] == "used" and 0.4 <= row["relation"] <= 0.6}
+    listed = {row["id"]: row for row in lines(aside)}
+    assert low
+    assert listed.keys() == low | half
+    for row in whole:  # the whole post, with what the threshold drops
+        reasons = listed.get(row["id"], {}).pop("reasons", [])
+        assert any("low score" in reason for reason in reasons) == (row["id"] in low)
+        assert listed.get(row["id"], row) == row
+    given = ["--input", source, "--output", tmp_path / "out"]
+    assert predict(*given, "--threshold", 0.7)[0] == 0
+    assert lines(tmp_path / "out" / "a.jsonl") == lines(output)
+    assert predict(*given, "--resume")[0] == 2  # of another threshold
+
+
 WRONG = [
     ("--input in --output in", "--output in: "),
     ("--input in", "--output"),
@@ -95,6 +119,9 @@ WRONG = [
     ("--input FILE --output x", "FILE: "),
     ("--input in/a.jsonl --output x.jsonl --format parquet", "x.jsonl"),
     ("--text a --lenient", "--lenient"),
+    ("--text a --uncertain x", "--uncertain"),
+    ("--input in --output out --uncertain x", "--uncertain"),
+    ("--input in/a.jsonl --uncertain in/a.jsonl", "--uncertain in/a.jsonl"),
     ("--input in/a.jsonl --gpus -1", "--gpus"),
     ("--input in/a.jsonl --output in/../in/a.jsonl", "a.jsonl: "),
     ("--input x.errors.jsonl --output x.jsonl", "x.jsonl: "),

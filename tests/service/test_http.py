@@ -77,6 +77,19 @@ def test_answers_are_the_commands(
             assert client.post("/v1/predict", **form).json() == single
 
 
+def test_a_threshold_is_that_of_its_post(client: TestClient) -> None:
+    whole = FINDER.predict(TEXT)
+    least = min(entity.score for entity in whole.entities)
+    thresholds = ((least + 1) / 2, least / 2)
+    sent = [{"id": "0", "text": TEXT, "threshold": threshold} for threshold in thresholds]
+    expected = [whole.above(threshold).to_dict() for threshold in thresholds]
+    assert_same(client.post("/v1/predict", json=sent).json(), expected, 1e-6)
+    assert expected[0] != expected[1] == whole.to_dict()
+    looked = client.post("/v1/explain", json={"text": TEXT, "threshold": 1}).json()
+    assert looked["prediction"]["entities"] == []
+    assert client.post("/v1/predict", json={"text": TEXT, "threshold": 2}).status_code == 422
+
+
 def test_many_clients_at_once_get_their_own_answers() -> None:
     """In whatever batches they come to lie; a sum of floats in another order may differ."""
     texts = [f"RT @user{i} " + "Ada Lovelace and " * (i % 7) + f"Acme {i}" for i in range(40)]

@@ -149,6 +149,17 @@ def test_a_post_with_an_image_from_end_to_end(page: Page, tagger: Tagger) -> Non
     assert page.locator("#reset").is_disabled()
 
 
+def test_a_least_score_hides_names_and_shows_them_again(page: Page, tagger: Tagger) -> None:
+    ask(page, TEXT, IMAGE)
+    found = explain(tagger, {"text": TEXT, "image": IMAGE}).prediction
+    least = min(round(100 * max(entity.score for entity in found.entities)), 99)
+    page.locator("#least").fill(str(least))
+    says(page, least_score=f"{least / 100:.2f}")
+    assert marks(page) == names(found.above(least / 100))
+    page.locator("#least").fill("0")
+    assert marks(page) == names(found) != []
+
+
 def test_the_heat_shows_where_a_word_looks(page: Page, tagger: Tagger) -> None:
     ask(page, TEXT, IMAGE)
     found = explain(tagger, {"text": TEXT, "image": IMAGE})

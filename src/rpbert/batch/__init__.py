@@ -49,11 +49,12 @@ class Job:
     captioner: str | None = None
     ocr: bool = False
     backend: Backend = "torch"
+    threshold: float = 0.0  # of the score of an entity
 
-    def settings(self) -> dict[str, str | int]:
+    def settings(self) -> dict[str, str | float]:
         """The settings that change predictions or how they are written."""
         kept = ["format", "precision", "batch_size"]
-        kept += [name for name in ("captioner", "ocr") if getattr(self, name)]
+        kept += [name for name in ("captioner", "ocr", "threshold") if getattr(self, name)]
         kept += ["backend"] if self.backend != "torch" else []
         return {name: getattr(self, name) for name in kept}
 

@@ -17,7 +17,7 @@ from rpbert.data.readers import read_shard
 from rpbert.errors import InputError, counted, printable, reason_of, refuse
 from rpbert.inference import Tagger
 from rpbert.storage.writing import cannot_write
-from rpbert.types import Post
+from rpbert.types import Post, Prediction
 
 STEP = 64  # posts from one `Event` to the next
 
@@ -106,11 +106,19 @@ def tag_shard(tagger: Tagger, job: Job, number: int, shard: Shard) -> Iterator[E
     yield Event(number, tally.rows - told, 1.0 - share, tally)
 
 
-def tag_into(tagger: Tagger, job: Job, shard: Shard, output: Output) -> Iterator[int]:
-    """Tag a shard into an open output; yields the number of predictions after each."""
+def tag_into(
+    tagger: Tagger,
+    job: Job,
+    shard: Shard,
+    output: Output,
+    look: Callable[[Prediction], object] = lambda prediction: None,
+) -> Iterator[int]:
+    """Tag a shard into an open output; yields the number of predictions after each, and shows
+    `look` each one whole."""
     posts = _posts(tagger, job, shard, output)
     for count, prediction in enumerate(tagger.predict_stream(posts, job.batch_size), start=1):
-        output.add(prediction)
+        look(prediction)
+        output.add(prediction.above(job.threshold))
         yield count
 
 

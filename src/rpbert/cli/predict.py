@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from rpbert.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
     from rpbert.batch import Job, Shard, Summary, Tally
+    from rpbert.types import Prediction
 
 PARTLY = 3
 """Exit code of a run that is done, but not with every post."""
@@ -46,6 +48,15 @@ Faulty = Annotated[
         show_default=False,
     ),
 ]
+Threshold = Annotated[
+    float, typer.Option(metavar="P", min=0, max=1, help="Leave out entities of a lower score.")
+]
+Uncertain = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Also list posts to look at: a score below P or 0.5, r near 0.5 …"
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Leave finished shards as they are.")]
 Part = Annotated[str, typer.Option(metavar="I/N", help="The i-th of n parts, for n machines.")]
 EngineName = Annotated[
@@ -70,6 +81,7 @@ class Shards:
     engine: str = "local"
     workers: int = 1
     gpus: int | None = None
+    uncertain: Path | None = None
 
     @property
     def device(self) -> str | None:
@@ -86,6 +98,8 @@ def predict(
     output: Output = None,
     format: Format = None,
     lenient: Faulty = None,
+    threshold: Threshold = 0.0,
+    uncertain: Uncertain = None,
     resume: Resume = False,
     shard: Part = "1/1",
     engine: EngineName = "local",
@@ -104,7 +118,7 @@ def predict(
     if (text is None) == (source is None):
         found = "neither --text nor --input" if text is None else "both --text and --input"
         raise InputError("predict", found, "one of them")
-    shards = Shards(output, format, lenient, resume, shard, engine, workers, gpus)
+    shards = Shards(output, format, lenient, resume, shard, engine, workers, gpus, uncertain)
     post = {"image": image, "caption": caption}
     chosen: dict[str, Any] = {"precision": precision, "captioner": captioner, "ocr": ocr}
     chosen["backend"] = backend
@@ -112,11 +126,12 @@ def predict(
         for name, value in vars(Shards()).items():
             if getattr(shards, name) != value:
                 raise InputError(f"--{name}", "beside --text", "--input")
-        _predict_one(model, {"text": text, **post}, chosen, as_json)
+        _predict_one(model, {"text": text, "threshold": threshold, **post}, chosen, as_json)
         return
     for name, given in post.items():
         if given is not None:
             raise InputError(f"--{name}", "beside --input", f"--text, or `{name}` in its rows")
+    chosen["threshold"] = threshold
     if not Path(source).is_file() or (output or "").endswith("/"):
         _predict_shards(model, source, shards, chosen, as_json)
         return
@@ -162,7 +177,8 @@ def _predict_file(
             out = Rows(shard.source, write, lambda: sys.stderr)
         else:
             out = files.enter_context(opened(shard, job.format))
-        for _ in tag_into(tagger, job, shard, out):
+        look = _set_aside(files, shards.uncertain, job.threshold, shard)
+        for _ in tag_into(tagger, job, shard, out, look):
             pass
         tally = out.tally
         if not (tally.rows or tally.errors or tally.broken):
@@ -176,6 +192,26 @@ def _predict_file(
         failed = counted(tally.errors, "post")
         common.progress(f"{failed} failed; the reasons are {where}. {tally.broken}")
         raise typer.Exit(PARTLY)
+
+
+def _set_aside(
+    files: ExitStack, path: Path | None, threshold: float, shard: Shard
+) -> Callable[[Prediction], object]:
+    """Writes the predictions that should be looked at, with the reasons, to `path`."""
+    if path is None:
+        return lambda prediction: None
+    if path.resolve() in (shard.source.resolve(), shard.output.resolve()):
+        raise InputError(f"--uncertain {path}", "a file that is read or written", "another file")
+    from rpbert.batch.output import json_rows
+    from rpbert.storage.writing import bytes_written_whole
+
+    write = files.enter_context(json_rows(files.enter_context(bytes_written_whole(path))))
+
+    def look(prediction: Prediction) -> None:
+        if reasons := prediction.doubts(threshold or 0.5):
+            write({**prediction.to_dict(), "reasons": reasons})
+
+    return look
 
 
 def _check_names(shard: Shard, format: str | None, printed: bool) -> None:
@@ -213,6 +249,8 @@ def _predict_shards(
     if shards.engine == "local" and shards.workers > 1:
         hint = "give --engine ray, or --shard i/n in n processes"
         raise InputError("--workers", f"{shards.workers} with --engine local", "1", hint)
+    if shards.uncertain is not None:
+        raise InputError("--uncertain", "beside shards", "one file as --input and --output")
     base, sources = find(source)  # before PyTorch is loaded, which takes longer
     if shards.output in (None, "-"):
         raise InputError("--output", "nothing", "a folder for the predictions of the shards")

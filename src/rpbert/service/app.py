@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -91,7 +92,10 @@ class Service:
             if _raised(found).prediction.image == "used":
                 blind = ready.post.with_(image=None, caption=None)
                 (text_only,) = await self.batcher.answers(self.work, [blind])
-            return schema.explanation_out(found, _raised(text_only), ready.image_reason)
+                text_only = _raised(text_only).above(ready.threshold)
+            shown = _raised(found)
+            shown = replace(shown, prediction=shown.prediction.above(ready.threshold))
+            return schema.explanation_out(shown, text_only, ready.image_reason)
 
     async def model(self) -> schema.ModelOut:
         """The model that answers, and the limits of the service."""
@@ -166,7 +170,12 @@ class Service:
         answers = [one if isinstance(one, Failure) else next(found) for one in ready]
         for answer in answers:
             self.metrics.post(answer)
-        return answers
+        return [
+            answer.above(one.threshold)
+            if isinstance(answer, Prediction) and isinstance(one, Ready)
+            else answer
+            for one, answer in zip(ready, answers, strict=True)
+        ]
 
 
 def _raised(answer: Answer | Failure) -> Answer:

@@ -40,6 +40,7 @@ class Ready:
     """A post to be tagged."""
 
     post: Post
+    threshold: float
     relation: float | None  # r that the client set, None for the model's own
     image_reason: str  # why its image is unreadable, else empty
 
@@ -92,7 +93,7 @@ class Intake:
             raise invalid(f"found {error.found}; expected {error.expected}") from None
         picture, reason = self._picture(image)
         relation = given.relation if isinstance(given, ExplainIn) else None
-        return Ready(post.with_(image=picture), relation, reason)
+        return Ready(post.with_(image=picture), given.threshold, relation, reason)
 
     def _validated(self, sent: Sent, model: type[PostIn]) -> PostIn:
         """Sizes first: each of a million values may be a separate error."""

@@ -36,6 +36,8 @@ class PostIn(BaseModel):
     """A JPEG, PNG, GIF, WEBP or BMP file in base64; never a path or an address."""
     caption: Text | None = None
     """What the image shows, for a model that reads captions."""
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Entities with a score below it are left out."""
 
 
 class ExplainIn(PostIn):

@@ -123,7 +123,8 @@ function showTagged({ prediction }) {
   const place = $("tagged");
   place.replaceChildren();
   let position = 0;
-  for (const { label, score, start, end } of prediction.entities) {
+  const entities = kept(prediction.entities);
+  for (const { label, score, start, end } of entities) {
     addWords(place, letters, position, start);
     const mark = el("mark", { className: kind(label) });
     addWords(mark, letters, start, end);
@@ -135,7 +136,16 @@ function showTagged({ prediction }) {
   addWords(place, letters, position, letters.length);
   if (wordNodes().length) wordNodes()[0].tabIndex = 0;
   press(state.pinned);
-  $("said").textContent = sayNames(prediction.entities);
+  $("said").textContent = sayNames(entities);
+}
+
+const kept = (entities) => entities.filter((e) => e.score >= $("least").value / 100);
+
+function setLeast() {
+  $("least-score").textContent = ($("least").value / 100).toFixed(2);
+  if (!state.shown) return;
+  showTagged(state.shown);
+  showComparison(state.shown);
 }
 
 // The letters from start to end; where there is a heat map, each word is a button for its own.
@@ -248,9 +258,10 @@ function showComparison({ prediction, text_only }) {
   if (!text_only) return;
   const by = $("reset").disabled ? "" : ` at ${$("amount").textContent}`;
   $("with-title").textContent = `With the image${by}`;
-  $("with").replaceChildren(chips(prediction.entities));
-  $("without").replaceChildren(chips(text_only.entities));
-  $("difference").textContent = sayDifference(prediction.entities, text_only.entities);
+  const [seen, blind] = [kept(prediction.entities), kept(text_only.entities)];
+  $("with").replaceChildren(chips(seen));
+  $("without").replaceChildren(chips(blind));
+  $("difference").textContent = sayDifference(seen, blind);
 }
 
 function chips(entities) {
@@ -384,6 +395,7 @@ $("remove").onclick = () => {
 };
 $("thumb").onerror = () => ($("thumb").hidden = true); // what no browser reads has no preview
 $("slider").oninput = slide;
+$("least").oninput = setLeast;
 $("reset").onclick = backToOwn;
 $("heat-on").onchange = () => showHeat();
 $("download").onclick = download;
