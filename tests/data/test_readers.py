@@ -41,6 +41,29 @@ def test_a_data_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("images", "placeholder"), [(50, False), (51, True)])
+def test_a_caption_of_far_too_many_images_is_that_of_a_placeholder(
+    tmp_path: Path, images: int, placeholder: bool
+) -> None:
+    others = "".join(f"o{i}\tphoto {i}\n" for i in range(20))
+    captions = others + "".join(f"p{i}\ta man in the snow\n" for i in range(images))
+    posts = "IMGID:p1\nAnna\tO\n\nIMGID:o1\nRome\tO\n\n"
+    found, quirks = read(
+        folder_of(tmp_path, {"train.txt": posts, "captions.tsv": captions}), "train"
+    )
+    assert [post.caption is None for post in found] == [placeholder, False]
+    named = [(line, kind) for line, kind in kinds(quirks) if kind == "placeholder caption"]
+    assert named == [(line, "placeholder caption") for line in range(21, 72) if placeholder]
+
+
+def test_the_placeholder_of_twitter_2017_has_no_caption(shared: Path) -> None:
+    """Two captions of 2015 are empty."""
+    for year, expected in (("2017", (250, 58, 50)), ("2015", (1, 1, 0))):
+        source = open_data(shared / f"twitter{year}")
+        bare = (sum(post.caption is None for post in source.read(s)) for s in source.splits)
+        assert tuple(bare) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "images"), [("dev.txt", "images"), ("valid.txt", "twitter2015_images")]
 )

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from rpbert.data.vocabulary import PADDING, UNKNOWN
 from rpbert.errors import InputError
+from rpbert.models.saved import TaggingModel
 from rpbert.modules.embeddings import CharacterEncoder, WordVectors, read_vectors
+from rpbert.types import Post
+from tests.conftest import TAGGER, tiny
 
 
 def alone(encoder: CharacterEncoder, word: list[int]) -> Tensor:
@@ -120,6 +123,23 @@ def test_words_of_a_file_are_found_and_lower_case_stands_in(
         assert got[word].dtype == np.float32
         np.testing.assert_array_equal(got[word], np.array(numbers, dtype=np.float32))
     assert set(read_vectors(path, ["Kevin", "."])) == {"Kevin"}
+    assert read_vectors(path, ["Cleveland"], first=2).keys() == {*list(VECTORS)[:2], "Cleveland"}
+    assert read_vectors(path, [], first=99).keys() == VECTORS.keys()
+
+
+def test_a_model_keeps_the_vectors_of_frequent_words_that_no_post_has(tmp_path: Path) -> None:
+    words = ["the", "Ada", "of", "seldom"]
+    lines = "".join(f"{word} {number}{' 0' * 11}\n" for number, word in enumerate(words))
+    path = written(tmp_path, f"4 12\n{lines}")
+    tagger = {**TAGGER, "word_vectors": str(path), "kept_vectors": 3}
+    model = tiny("bilstm_crf", tagger=tagger)
+    model.save(tmp_path / "model")
+    kept = TaggingModel.load(tmp_path / "model")
+    weight = kept.system.get_parameter("embeddings.vectors.table.weight").detach()
+    found = {word: float(weight[kept.vocabulary.word_row(word), 0]) for word in words}
+    assert found == {"the": 0, "Ada": 1, "of": 2, "seldom": 1}  # the mean of those that are kept
+    with pytest.raises(InputError, match="none of the posts' words"):
+        tiny("bilstm_crf", [Post.from_words("1", ("x",), tags=("B-PER",))], tagger=tagger)
 
 
 def test_the_first_of_two_counts_and_a_last_line_may_lack_its_end(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ class ReaderSettings(Settings):
     """Width of the word vectors; with a file, the file's width."""
     word_vectors: AbsolutePath | None = None
     """A fastText ``.vec`` file; without one the vectors are learnt."""
+    kept_vectors: int = Field(20_000, ge=0)
+    """The first, most frequent words of the file, whose vectors a model keeps for later posts."""
     character_dimension: int = Field(25, ge=1)
     """Character embedding, and hidden size per direction of the character biLSTM."""
     lstm_hidden: int = Field(256, ge=1)

@@ -3,6 +3,7 @@ The text files of a folder hold ``IMGID:`` lines and ``word<TAB>tag`` lines."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,9 @@ WORD_LIMIT = 20_000
 """Words of a post in a shard. One post alone must not take the memory of a machine."""
 _HEADER, _TAB = "IMGID:", "\t"
 NO_BLANK_END = "no blank line at the end"
+PLACEHOLDER = 50, 0.02
+"""A caption that more images than so many, and than such a share of a data set, have in common was
+made of the picture that a platform or publisher shows in place of lost ones: it says nothing."""
 _Block: TypeAlias = tuple[list[tuple[int, str]], tuple[int, str, str] | None]
 """The numbered lines of a post, and the quirk of how it ends."""
 
@@ -95,6 +99,7 @@ class _Companions:
         self.regions = stored_ids(self.stored)
         self.relations = read_relations(path / "relations.tsv", log)
         self.texts = {name: _values_by_id(path / file, log) for name, file in TEXTS.items()}
+        self.texts["caption"] = _told_apart(self.texts["caption"], log)
 
     def of(self, id: str) -> PostImage:
         """What is known of an image."""
@@ -201,6 +206,18 @@ def _values_by_id(path: Path, log: ReadLog) -> dict[str, tuple[str, str]]:
         else:
             values[id] = (value, where)
     return values
+
+
+def _told_apart(captions: dict[str, tuple[str, str]], log: ReadLog) -> dict[str, tuple[str, str]]:
+    """The captions without those of a placeholder, which are noted."""
+    counts = Counter(caption for caption, _ in captions.values())
+    most = max(PLACEHOLDER[0], PLACEHOLDER[1] * len(captions))
+    for caption, where in captions.values():
+        if counts[caption] > most:
+            file, _, line = where.rpartition(":")
+            detail = f"{quoted(caption)}, as {counts[caption]:,} images have: read as no caption"
+            log.note(Path(file), line, "placeholder caption", detail)
+    return {id: known for id, known in captions.items() if counts[known[0]] <= most}
 
 
 def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> Iterator[Post]:

@@ -51,7 +51,7 @@ class TextSettings(KindSettings):
     """Without order, at one position, as blocks are; or, for a text encoder that reads it behind
     the post, as the second sentence of a pair, with the positions and segments of one."""
     max_tokens: int = Field(
-        64, ge=4, validation_alias=AliasChoices("max_tokens", "max_length", "longest")
+        64, ge=1, validation_alias=AliasChoices("max_tokens", "max_length", "longest")
     )
     """Sub-words that are read, with the special tokens of a second sentence; a machine caption has
     some 15. Of a longer text the part that lists named entities goes first."""
@@ -82,7 +82,7 @@ class KnowledgeSettings(TextSettings):
     """What someone or something wrote about a post."""
 
     source: ClassVar[str] = "knowledge"
-    max_tokens: int = Field(128, ge=4)
+    max_tokens: int = Field(128, ge=1)
 
 
 class Texts(Evidence):

@@ -277,8 +277,9 @@ def _word_table(
     if path is None:
         return frequent_words(train), None
     forms = {word for posts in (train, others) for post in posts for word in post.words if word}
-    vectors = read_vectors(path, forms | {form.lower() for form in forms})
-    if not vectors:
+    forms |= {form.lower() for form in forms}
+    vectors = read_vectors(path, forms, reader.kept_vectors)
+    if not forms & vectors.keys():
         raise InputError(path, "none of the posts' words", "a .vec file of the posts' language")
     words = tuple(sorted(vectors))
     return words, np.stack([vectors[word] for word in words])

@@ -69,9 +69,12 @@ class CharacterEncoder(nn.Module):
         return words.masked_fill((lengths == 0)[:, None], 0.0)
 
 
-def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.float32]]:
-    """Reads the needed words of a fastText ``.vec`` or ``.vec.gz`` file: a first line with the
-    number of words and the size of a vector, then a word and its numbers a line.
+def read_vectors(
+    path: Path, needed: Collection[str], first: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """Reads the needed words, and so many of the first, of a fastText ``.vec`` or ``.vec.gz`` file:
+    a first line with the number of words and the size of a vector, then a word and its numbers a
+    line.
     The file is streamed. A word that it lacks takes the vector of its lower-case form; of a word
     that occurs twice the first counts, as the file is sorted by frequency.
     Raises InputError: the file cannot be read, or a line is not of this form."""
@@ -84,19 +87,20 @@ def read_vectors(path: Path, needed: Collection[str]) -> dict[str, NDArray[np.fl
     found: dict[bytes, NDArray[np.float32]] = {}
     try:
         with cast(IO[bytes], (gzip.open if path.suffix == ".gz" else open)(path, "rb")) as file:
-            for word, vector in _matches(path, file, wanted):
+            for word, vector in _matches(path, file, wanted, first):
                 found.setdefault(word, vector)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or f"a damaged file ({error})"
         raise InputError(path, reason, "a readable fastText .vec or .vec.gz file") from error
     known = {word: next((f for f in pair if f in found), None) for word, pair in forms.items()}
-    return {word: found[form] for word, form in known.items() if form is not None}
+    others = {form.decode(errors="replace"): found[form] for form in found if form not in wanted}
+    return others | {word: found[form] for word, form in known.items() if form is not None}
 
 
 def _matches(
-    path: Path, file: IO[bytes], wanted: set[bytes]
+    path: Path, file: IO[bytes], wanted: set[bytes], first: int
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
-    """The wanted words of an open file with their vectors, as they come."""
+    """The wanted and the first words of an open file with their vectors, as they come."""
     line = file.readline(1000)
     head = line.split()
     if len(head) != 2 or not all(field.isdigit() for field in head) or int(head[1]) == 0:
@@ -110,7 +114,7 @@ def _matches(
         space = line.find(b" ")
         if space < 0:
             raise InputError(f"{path}:{number}", "no space", f"a word and {width} numbers")
-        if line[:space] not in starts:
+        if line[:space] not in starts and number - 1 > first:
             continue
         # A word may itself hold spaces; its numbers are the last ones.
         word, *fields = line.rstrip().rsplit(b" ", width)
@@ -118,7 +122,7 @@ def _matches(
         if numbers is None or len(numbers) != width or (inside and _numbers(inside) is not None):
             text = f"{len(line.split(b' ')) - 1} fields after the word"
             raise InputError(f"{path}:{number}", text, f"{width} finite numbers")
-        if word in wanted:
+        if word in wanted or number - 1 <= first:
             yield word, numbers
     if number - 1 < count:
         raise InputError(path, f"{number - 1} words", f"{count}, as the first line says")

@@ -100,9 +100,10 @@ class TextImageEncoder(SubwordEncoder, ABC):
 
     def leave_room(self, tokens: int, key: str) -> None:
         """Keep so many positions behind the text for a second sentence, in place of one. Raises
-        InputError, with `key`: less than half would remain."""
-        if tokens > (self.max_length + 1) // 2:
-            expected = f"at most half of the {self.max_length + 1} sub-words of the encoder"
+        InputError, with `key`: less than half would remain, or too few for special tokens."""
+        half = (self.max_length + 1) // 2
+        if not 4 <= tokens <= half:
+            expected = f"from 4 to {half}, half of what the encoder reads"
             raise InputError(key, str(tokens), expected)
         self.max_length -= tokens - 1
 
