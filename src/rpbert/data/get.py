@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -27,12 +27,10 @@ from rpbert.types import Post
 TRIES = 5  # of a connection that breaks; each goes on where the one before ended
 TIMEOUT = 60.0  # seconds without a byte
 MEMBER_LIMIT = 2**26  # bytes of a text in an archive
+Advance: TypeAlias = Callable[[int], object]  # called with the number of bytes that have come
 
+# What a file of another layout raises; an `InputError` of its own is a ValueError.
 _UNLIKE = (ValueError, LookupError, TypeError, zipfile.BadZipFile, NotImplementedError)
-"""What a file of another layout raises; an `InputError` of its own is one of them."""
-
-Advance: TypeAlias = Callable[[int], object]
-"""Called with the number of bytes that have come."""
 
 
 @dataclass(frozen=True)
@@ -89,22 +87,19 @@ def get(
         raise InputError(output, "files", "a new folder", "give another --output")
     parts = output.with_name(f".{output.name}.parts")
     parts.mkdir(parents=True, exist_ok=True)
-    record = {key: value for key, value in asdict(data).items() if key != "files"}
-    record["files"] = []
+    record: dict[str, Any] = {**asdict(data), "files": []}
     with folder_written_whole(output) as new:
         for number, source in enumerate(chosen):
             part = parts / f"{number}-{source.to}"
             digest = download(source, part, advance)
-            record["files"].append(
-                {**asdict(source), "sha256": digest, "known": bool(source.sha256)}
-            )
+            own = {"sha256": digest, "known": bool(source.sha256)}
+            record["files"].append(asdict(source) | own)
             try:
                 LAYOUTS[source.layout](part, new / source.to)
             except _UNLIKE as error:
                 found = f"no {source.layout} that can be read ({reason_of(error)})"
                 raise InputError(source.url, found, "what its source had") from error
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        (new / "sources.json").write_text(text + "\n", encoding="utf-8")
+        (new / "sources.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(parts)
     return record
 
@@ -113,26 +108,21 @@ def download(source: Source, part: Path, advance: Advance = lambda _: None) -> s
     """Fetch a file, going on from what is there of it, and return its SHA-256."""
     import httpx
 
-    done = part.with_name(f"{part.name}.done")  # that it is whole, where no checksum tells
     for left in range(TRIES - 1, -1, -1):
-        if done.exists():
-            break
         try:
             _transfer(source, part, advance)
-            done.touch()
+            break
         except httpx.HTTPStatusError as error:
-            answer = f"{error.response.status_code} {error.response.reason_phrase}"
+            answer = str(error.response.status_code)
             raise InputError(source.url, answer, "the file", "it may have moved") from None
         except httpx.HTTPError as error:
             if not left:
-                found = reason_of(error) or type(error).__name__
                 hint = "the same command goes on from there"
-                raise InputError(source.url, found, "an answer", hint) from None
+                raise InputError(source.url, reason_of(error), "an answer", hint) from None
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if source.sha256 not in ("", digest):
-        for path in (part, done):
-            path.unlink()
+        part.unlink()
         raise InputError(source.url, f"SHA-256 {digest}", source.sha256, "nothing of it is kept")
     return digest
 
@@ -144,14 +134,13 @@ def _transfer(source: Source, part: Path, advance: Advance) -> None:
     have = part.stat().st_size if part.exists() else 0
     head = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     limit = source.bytes if source.sha256 else 2 * source.bytes
-    with httpx.stream(
-        "GET", source.url, headers=head, follow_redirects=True, timeout=TIMEOUT
-    ) as answer:
+    options: Any = {"headers": head, "follow_redirects": True, "timeout": TIMEOUT}
+    with httpx.stream("GET", source.url, **options) as answer:
         if have and answer.status_code == 416:  # all of it is there, or too much
             return
         answer.raise_for_status()
         with part.open("ab" if answer.status_code == 206 else "wb") as file:
-            for piece in answer.iter_raw(2**16):
+            for piece in answer.iter_raw():
                 file.write(piece)
                 advance(len(piece))
                 if file.tell() > limit:
@@ -159,24 +148,22 @@ def _transfer(source: Source, part: Path, advance: Advance) -> None:
                     raise InputError(source.url, f"more than {limit:,} bytes", "the file alone")
 
 
-def _members(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[int], bytes]]]:
-    """The files of a zip with what reads each, up to a limit."""
+def _members(
+    path: Path, wanted: Callable[[PurePosixPath], bool], limit: int = MEMBER_LIMIT
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The wanted files of a zip, each of at most `limit` bytes."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
+            name, found = PurePosixPath(info.filename), f"the member {quoted(info.filename)}"
             if not stays_below(info.filename):
-                found = f"the member {quoted(info.filename)}, which leads out of the archive"
-                raise InputError(path, found, "files below the folder of the archive")
-
-            def read(limit: int, info: zipfile.ZipInfo = info) -> bytes:
-                with archive.open(info) as member:
-                    content = member.read(limit + 1)
-                if len(content) > limit:
-                    found = f"the member {quoted(info.filename)} of more than {limit:,} bytes"
-                    raise InputError(path, found, "what its source had")
-                return content
-
-            if not info.is_dir():
-                yield PurePosixPath(info.filename), read
+                raise InputError(path, f"{found}, which leads out", "files below its folder")
+            if info.is_dir() or not wanted(name):
+                continue
+            with archive.open(info) as member:
+                content = member.read(limit + 1)
+            if len(content) > limit:
+                raise InputError(path, f"{found} of more than {limit:,} bytes", "less")
+            yield name, content
 
 
 def _posts(folder: Path) -> dict[str, list[Post]]:
@@ -185,13 +172,13 @@ def _posts(folder: Path) -> dict[str, list[Post]]:
     return {file.stem: list(data.read(split)) for split, file in data.files.items()}
 
 
-def _write_rows(path: Path, rows: Iterator[tuple[str, str]]) -> None:
+def _write_rows(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Lines of id, tab, value; of an id that comes twice the first."""
     values: dict[str, str] = {}
     for id, value in rows:
-        if value:
-            values.setdefault(id, value)
-    path.write_text("".join(f"{id}\t{value}\n" for id, value in values.items()), encoding="utf-8")
+        values.setdefault(id, value)
+    lines = (f"{id}\t{value}\n" for id, value in values.items() if value)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _captions(path: Path, to: Path) -> None:
@@ -202,29 +189,29 @@ def _captions(path: Path, to: Path) -> None:
 
 def _knowledge(path: Path, to: Path) -> None:
     """A post a block, as in the text files: its words, ``<EOS>``, and what is known of it."""
-    texts = {name.stem: read(MEMBER_LIMIT).decode() for name, read in _members(path)}
+    members = _members(path, lambda name: name.suffix == ".txt")
+    texts = {name.stem: content.decode() for name, content in members}
 
-    def rows() -> Iterator[tuple[str, str]]:
-        for stem, posts in _posts(to.parent).items():
-            blocks = texts[stem].replace("\r\n", "\n").strip("\n").split("\n\n")
-            for post, block in zip(posts, blocks, strict=False):  # the last one may be missing
-                words, _, known = block.partition("<EOS>\tX")
-                own = [line.rpartition("\t")[0] for line in words.splitlines()]
-                if own != list(post.words):
-                    raise ValueError(f"other words than those of post {post.id}")
-                yield post.id, " ".join(line.split("\t")[0] for line in known.splitlines()).strip()
-
-    _write_rows(to, rows())
+    rows: list[tuple[str, str]] = []
+    for stem, posts in _posts(to.parent).items():
+        blocks = texts[stem].replace("\r\n", "\n").strip("\n").split("\n\n")
+        for post, block in zip(posts, blocks, strict=False):  # the last one may be missing
+            words, _, known = block.partition("<EOS>\tX")
+            if [line.rpartition("\t")[0] for line in words.splitlines()] != list(post.words):
+                raise ValueError(f"other words than those of post {post.id}")
+            told = " ".join(line.split("\t")[0] for line in known.splitlines())
+            rows.append((post.id, told.strip()))
+    _write_rows(to, rows)
 
 
 def _grounding(path: Path, to: Path) -> None:
     """Of each annotated post, whether a person marked a box: then it has a file ``ID.xml``."""
     boxes, annotated = set(), set()
-    for name, read in _members(path):
-        if name.match("Twitter10000_v2.0/xml/*.xml"):
+    for name, content in _members(path, lambda name: "Twitter10000_v2.0" in name.parts):
+        if name.suffix == ".xml":
             boxes.add(name.stem)
-        elif name.match("Twitter10000_v2.0/txt/*.txt"):
-            lines = read(MEMBER_LIMIT).decode().splitlines()
+        elif name.suffix == ".txt":
+            lines = content.decode().splitlines()
             annotated |= {line[6:].strip() for line in lines if line.startswith("IMGID:")}
     ids = [post.id for posts in _posts(to.parent).values() for post in posts]
     _write_rows(to, ((id, str(int(id in boxes))) for id in ids if id in annotated))
@@ -234,9 +221,11 @@ def _images(path: Path, to: Path) -> None:
     """The images whose names are ids of posts."""
     ids = {post.id for posts in _posts(to.parent).values() for post in posts}
     to.mkdir()
-    for name, read in _members(path):
-        if name.stem in ids and name.suffix.lower() in IMAGE_SUFFIXES:
-            (to / name.name).write_bytes(read(BYTE_LIMIT))
+    named = {id + suffix for id in ids for suffix in IMAGE_SUFFIXES}
+    for name, content in _members(
+        path, lambda name: f"{name.stem}{name.suffix.lower()}" in named, BYTE_LIMIT
+    ):
+        (to / name.name).write_bytes(content)
     if not any(to.iterdir()):
         raise ValueError("no image is named by the id of a post")
 
@@ -245,8 +234,7 @@ def _trc_texts(path: Path, to: Path) -> None:
     """JSON with ``words`` and ``image_id`` (T<tweet id>.jpg) of each tweet."""
     rows = json.loads(path.read_text("utf-8"))
     posts = ({"id": row["image_id"][1:-4], "text": " ".join(row["words"])} for row in rows)
-    text = "".join(json.dumps(post, ensure_ascii=False) + "\n" for post in posts)
-    to.write_text(text, encoding="utf-8")
+    to.write_text("".join(json.dumps(post) + "\n" for post in posts), encoding="utf-8")
 
 
 def _conll(path: Path, to: Path) -> None:
@@ -257,8 +245,8 @@ def _conll(path: Path, to: Path) -> None:
             posts.append([])
         elif line.strip():  # one of a single space lies within a post
             posts[-1].append(line)
-    blocks = enumerate(filter(None, posts), 1)
-    text = ("\n".join([f"IMGID:{to.stem}_{number}", *lines, "\n"]) for number, lines in blocks)
+    numbered = enumerate(filter(None, posts), 1)
+    text = ("\n".join([f"IMGID:{to.stem}_{n}", *lines, "\n"]) for n, lines in numbered)
     to.write_text("".join(text), encoding="utf-8")
 
 

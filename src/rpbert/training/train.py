@@ -77,6 +77,7 @@ def prepared(
     if accelerator.is_main_process:
         _claim(run, complete, resume)
         run.mkdir(parents=True, exist_ok=True)
+        holding.callback(lambda: None if any(run.iterdir()) else run.rmdir())  # if it cannot begin
         holding.enter_context(held(run / LOCK, run))
     model, posts, notes = new_model(settings, str(accelerator.device))
     if model.describers:
