@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from rpbert.cli import data, predict, serve, study, train
+from rpbert.cli import data, doctor, predict, serve, study, train
 from rpbert.cli.common import STOPPED, stopped
 from rpbert.errors import InputError
 
@@ -55,6 +55,7 @@ app.command("reproduce")(study.reproduce)
 app.command("serve")(serve.serve)
 app.command("demo")(serve.demo)
 app.command("benchmark")(study.benchmark)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> NoReturn:

@@ -113,12 +113,12 @@ def download(source: Source, part: Path, advance: Advance = lambda _: None) -> s
             _transfer(source, part, advance)
             break
         except httpx.HTTPStatusError as error:
-            answer = str(error.response.status_code)
-            raise InputError(source.url, answer, "the file", "it may have moved") from None
+            answer = f"answer {error.response.status_code}"
+            raise InputError(source.url, answer, "the file") from None
         except httpx.HTTPError as error:
             if not left:
-                hint = "the same command goes on from there"
-                raise InputError(source.url, reason_of(error), "an answer", hint) from None
+                found, hint = reason_of(error), "the same command goes on from there"
+                raise InputError(source.url, found, "an answer", hint) from None
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if source.sha256 not in ("", digest):
