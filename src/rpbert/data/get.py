@@ -113,8 +113,7 @@ def download(source: Source, part: Path, advance: Advance = lambda _: None) -> s
             _transfer(source, part, advance)
             break
         except httpx.HTTPStatusError as error:
-            answer = f"answer {error.response.status_code}"
-            raise InputError(source.url, answer, "the file") from None
+            raise InputError(source.url, str(error.response.status_code), "the file") from None
         except httpx.HTTPError as error:
             if not left:
                 found, hint = reason_of(error), "the same command goes on from there"
