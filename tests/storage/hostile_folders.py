@@ -124,6 +124,30 @@ def options(folder: Path, **given: Any) -> None:
     changed(folder / "model.json", options={**content["options"], **given})
 
 
+def vocabulary(at: Scene, folder: Path, **given: Any) -> None:
+    """Change what a saved model remembers of its training posts."""
+    content = json.loads((folder / "model.json").read_text())
+    changed(folder / "model.json", vocabulary={**content["vocabulary"], **given})
+
+
+def shape(at: Scene, folder: Path, **given: Any) -> None:
+    """Change the shape of a saved encoder."""
+    encoder = json.loads((folder / "model.json").read_text())["options"]["encoder"]
+    options(folder, encoder={**encoder, "shape": {**encoder["shape"], **given}})
+
+
+def tokens_beyond(at: Scene, folder: Path, id: int) -> None:
+    path = folder / "tokenizer" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["zz"] = id
+    path.write_text(json.dumps(content))
+
+
+def tokenizer_class(at: Scene, folder: Path, name: str) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    changed(folder / "tokenizer" / "tokenizer_config.json", tokenizer_class=name)
+
+
 def pickled_shards(at: Scene, folder: Path) -> None:
     at.torch_pickle(folder / "a.bin", folder / "model.safetensors")
     weights = {"embeddings.word_embeddings.weight": "a.bin"}
@@ -226,6 +250,35 @@ SAVED: dict[str, Change] = {
         to, tagger={"word_vectors": str(at.secret)}
     ),
 }
+TAGS: dict[str, list[Any]] = {
+    "tags that are no strings": ["O", 1, 2],
+    "tags without O": ["B-PER", "I-PER"],
+    "tags of half a scheme": ["O", "B-PER"],
+    "the same tags twice": ["O", *["B-PER", "I-PER"] * 2],
+    "no tags": [],
+}
+SIZES: dict[str, int] = {
+    "hidden_size": 10**9,
+    "num_hidden_layers": 10**9,
+    "num_attention_heads": 0,
+    "intermediate_size": 9_999_999,  # which no weights have
+    "max_position_embeddings": 10**12,
+    "vocab_size": 9_000_000,
+}
+CLASSES = ("BertModel", "Wav2Vec2CTCTokenizer", "BertJapaneseTokenizer", "AutoTokenizer", "x.Evil")
+SAVED |= {name: partial(vocabulary, tags=tags) for name, tags in TAGS.items()}
+SAVED |= {f"{field} of {size}": partial(shape, **{field: size}) for field, size in SIZES.items()}
+SAVED |= {f"a tokenizer of {name}": partial(tokenizer_class, name=name) for name in CLASSES}
+SAVED |= {
+    "unknown marks": partial(vocabulary, marks="evil"),
+    "words that are no strings": partial(vocabulary, words=[1]),
+    "no notes": lambda at, to: changed(to / "model.json", notes=None),
+    "a temperature of nothing": lambda at, to: changed(to / "model.json", calibration={"spans": 0}),
+    "token ids beyond the table": partial(tokens_beyond, id=10**9),
+    "a token id behind the table": partial(tokens_beyond, id=5000),
+    "a list for a model": lambda at, to: (to / "model.json").write_text("[]"),
+    "a deep model": lambda at, to: (to / "model.json").write_text("[" * 10**5),
+}
 REFUSED: dict[str, Case] = {
     **{name: partial(published, change) for name, change in PUBLISHED.items()},
     **{name: partial(saved, change) for name, change in SAVED.items()},
@@ -247,5 +300,14 @@ REFUSED: dict[str, Case] = {
     "regions that are a pickle": regions,
 }
 """Cases that have to end in the one line of an `InputError`."""
-HARMLESS: dict[str, Case] = {name: partial(published, change) for name, change in BESIDE.items()}
+HARMLESS: dict[str, Case] = {
+    **{name: partial(published, change) for name, change in BESIDE.items()},
+    "a tokenizer's file elsewhere": partial(
+        saved,
+        lambda at, to: changed(
+            to / "tokenizer" / "tokenizer_config.json",
+            **dict.fromkeys(("vocab_file", "tokenizer_file", "merges_file"), str(at.secret)),
+        ),
+    ),
+}
 """Cases in which what is hostile is simply not read."""

@@ -61,12 +61,16 @@ def test_every_changed_or_lost_byte_of_every_file_is_refused_by_its_name(folder:
     assert is_whole(folder)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "..\\secret", "a\0b", "link"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "..\\secret", "a\0b", "link", "README.md"]
+)
 def test_nothing_leads_outside(folder: Path, name: str) -> None:
     (folder.parent / "secret").write_bytes(bytes(range(256)))
     if name == "link":
         (folder / "a.bin").unlink()
         (folder / "a.bin").symlink_to("../secret")
+    elif name == "README.md":  # not listed, and yet read
+        (folder / name).symlink_to("../secret")
     else:
         crafted(folder, {name: entry(bytes(range(256)))})
     assert "outside" in refused(folder).found

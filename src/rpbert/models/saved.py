@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from safetensors import SafetensorError
+import torch
+from pydantic import BaseModel, model_validator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rpbert.config.model import EncoderSettings, ReaderSettings
+from rpbert.config.reading import parse
 from rpbert.data.collate import Collator, TokenizerSubwords
 from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
@@ -28,7 +33,7 @@ from rpbert.data.vocabulary import (
     tag_set,
 )
 from rpbert.data.words import SPLITTERS, marks_style
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 from rpbert.evidence.base import Describer, EvidenceReader, Reading
 from rpbert.models import build, parse_saved, registered
 from rpbert.models.build import Builder, WordEmbeddings, load_tokenizer, tokenizer_for
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMAT = 3
+LAYERS, LARGEST = 1000, 10_000_000  # most layers of a network, and its largest size
 _NO_MODEL = "give the RUN or RUN/model folder that `rpbert train` wrote"
 
 
@@ -168,14 +174,12 @@ class TaggingModel:
         if options.encoder is not None:
             source = folder / "tokenizer"
             tokenizer = from_hub("tokenizer", str(folder), lambda: load_tokenizer(source))
-        rows = len(tokenizer) if tokenizer else 0
-        system = build(options, Builder(options.tagger, described["vocabulary"], rows)).eval()
+        rows = max(tokenizer.get_vocab().values(), default=-1) + 1 if tokenizer else 0
+        make = partial(Builder, options.tagger, described["vocabulary"], rows)
         weights = folder / "model.safetensors"
-        try:
-            system.load_state_dict(load_file(weights))
-        except (RuntimeError, SafetensorError) as error:
-            expected = "the weights model.json describes"
-            raise InputError(weights, str(error)[:200], expected) from None
+        _check_shapes(options, make(), weights)
+        system = build(options, make()).eval()
+        system.load_state_dict(load_file(weights))
         card = folder / CARD
         text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
         return cls(system=system, tokenizer=tokenizer, card=text, **described)
@@ -224,46 +228,80 @@ def _words_of(text: str) -> tuple[str, ...]:
     return SPLITTERS["joined"].words(text, SPLITTERS["joined"].split(text))
 
 
+class _Saved(BaseModel):
+    """What ``model.json`` holds. A whole manifest tells that nothing changed, not that its author
+    means well."""
+
+    options: dict[str, Any]
+    vocabulary: Vocabulary
+    entities: frozenset[str]
+    notes: dict[str, Any]
+    calibration: Calibration = Calibration()  # earlier models have none
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> Self:
+        tags, marks = self.vocabulary.tags, self.vocabulary.marks
+        if tags != tag_set([tag[2:] for tag in tags[1::2]]) or len({*tags}) < len(tags):
+            raise ValueError(f"tags {tags!a:.60}", "O, then B- and I- of each type")
+        if marks not in SPLITTERS:
+            raise ValueError(f"marks {marks!a:.60}", " or ".join(SPLITTERS))
+        if not all(0 < value < 1e6 for value in astuple(self.calibration)):
+            raise ValueError(f"temperatures {self.calibration!a:.80}", "numbers above 0")
+        for fault in _faults(self.options):
+            raise ValueError(fault, "shapes of a network: a model is all in its folder")
+        return self
+
+
 def _read_description(path: Path) -> dict[str, Any]:
-    """The attributes of a `TaggingModel` that ``model.json`` holds.
-    A whole manifest tells that nothing changed, not that its author means well. Raises InputError:
-    it is of another format, incomplete, or names something outside the folder."""
+    """The attributes of a `TaggingModel` that ``model.json`` holds. Raises InputError: it is of
+    another format, incomplete, or names something outside the folder."""
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
             hint = "update rpbert or train the model anew"
-            raise InputError(path, f"format {content['format']}", f"format {FORMAT}", hint)
-        outside = _named_sources(content["options"])
-        saved = content["vocabulary"]
-        tables: dict[str, Any] = {k: tuple(saved[k]) for k in saved.keys() - {"marks"}}
-        found = {
-            "vocabulary": Vocabulary(**{**saved, **tables}),
-            "entities": frozenset(content["entities"]),
-            "notes": dict(content["notes"]),
-            "calibration": _calibration(content.get("calibration", {})),
-        }
-    except (LookupError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(path, f"no whole description ({error!r})", "what was saved") from error
-    if outside:
-        raise InputError(path, f"{outside[0]} to load", "shapes: a model is all in its folder")
-    return {"options": parse_saved(content["options"], path), **found}
+            raise InputError(path, f"format {content['format']!a:.40}", f"format {FORMAT}", hint)
+    except (LookupError, TypeError, RecursionError, UnicodeError, JSONDecodeError) as error:
+        raise InputError(path, f"no description ({error!r:.80})", "what was saved") from error
+    saved = parse(_Saved, content, path)
+    return {**dict(saved), "options": parse_saved(saved.options, path)}
 
 
-def _calibration(saved: dict[str, Any]) -> Calibration:
-    """Temperatures, numbers above 0 or else a ValueError; earlier models have none."""
-    if not all(type(value) in (int, float) and 0 < value < 1e6 for value in saved.values()):
-        raise ValueError(f"temperatures {saved!a:.60}")
-    return Calibration(**saved)
+def _faults(saved: Any, key: str = "") -> Iterator[str]:
+    """Names of weights or vectors, and sizes of no network, in saved options. Layers are counted
+    apart: each takes time even where nothing is allocated."""
+    if isinstance(saved, dict):
+        for name, value in saved.items():
+            yield from _faults(value, name)
+    elif isinstance(saved, list):
+        if len(saved) > LAYERS:
+            yield f"{key} of {len(saved):,} values"
+        for value in saved:
+            yield from _faults(value, key)
+    elif key in ("pretrained", "word_vectors") and saved is not None:
+        yield f"{key} {saved!a:.60} to load"
+    elif isinstance(saved, int | float):
+        counts = any(word in key for word in ("layer", "depth", "block", "stage", "expert"))
+        if not abs(saved) <= (LAYERS if counts else LARGEST):
+            yield f"{key} = {saved!a:.40}"
 
 
-def _named_sources(options: Any) -> list[str]:
-    """Names of weights or vectors of elsewhere in saved options; a saved model has none."""
-    if not isinstance(options, dict):
-        return []
-    named = [v for k, v in options.items() if k in ("pretrained", "word_vectors") and v is not None]
-    return [ascii(v) for v in named] + [n for v in options.values() for n in _named_sources(v)]
+def _check_shapes(options: SystemSettings, builder: Builder, weights: Path) -> None:
+    """Compare the network that options describe with the head of its weights, before it takes any
+    memory. Raises InputError: they differ, or the options make no network."""
+    try:
+        with torch.device("meta"):
+            tensors = build(options, builder).state_dict()
+        with safe_open(weights, framework="pt") as file:
+            found = {name: list(file.get_slice(name).get_shape()) for name in [*file.keys()]}
+    except InputError:
+        raise
+    except Exception as error:  # libraries raise anything of a shape that makes no network
+        raise InputError(weights, reason_of(error), "the weights model.json describes") from error
+    described = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(described.keys() | found.keys()):
+        if found.get(name) != described.get(name):
+            expected = f"{described.get(name)}, as model.json describes"
+            raise InputError(weights, f"{name} of shape {found.get(name)}", expected)
 
 
 def _word_table(

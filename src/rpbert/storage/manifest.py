@@ -57,7 +57,7 @@ def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[st
     names it."""
     listed = _listed(folder / MANIFEST, hint)
     if not _lies_in(folder, folder / CARD):
-        raise InputError(folder / CARD, "a link that leads out of the folder", "a file within it")
+        raise InputError(folder / CARD, "a link outside the folder", "a file within it")
     if lacking := sorted(set(needed) - set(listed)):
         expected = "all files that were saved"
         raise InputError(folder / MANIFEST, f"no entry of {lacking[0]}", expected)

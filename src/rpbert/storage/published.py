@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 
 from rpbert.errors import InputError, reason_of
 from rpbert.storage.manifest import MANIFEST
@@ -144,8 +143,7 @@ def from_hub(key: str, name: str, load: Callable[[], Built]) -> Built:
     except InputError as error:
         where = f"{key}: {error.where}"
         raise InputError(where, error.found, error.expected, error.hint) from None
-    # ImportError: some detectors need a further library.
-    except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # libraries raise anything of files and classes they do not know
         kind = "a folder without usable weights" if Path(name).is_dir() else "nothing to load"
         expected = "a folder with config.json and model.safetensors, or a hub id"
         hint = "without internet access give a folder"
