@@ -80,22 +80,18 @@ def test_a_threshold_leaves_out_what_scores_less(threshold: float) -> None:
     assert alone == FINDER.predict(text).above(threshold)
 
 
-@pytest.mark.parametrize(
-    ("relation", "image", "score", "reasons"),
-    [
+def test_a_prediction_says_why_it_is_doubtful() -> None:
+    cases: list[tuple[float | None, ImageStatus, float, list[str]]] = [
         (0.9, "used", 0.8, []),
         (None, "none", 0.8, []),
         (0.45, "used", 0.8, ["r near 0.5: 0.45"]),
         (0.5, "none", 0.8, []),
         (0.0, "unreadable", 0.3, ["low score 0.30: PER Ada", "image unreadable"]),
-    ],
-)
-def test_a_prediction_says_why_it_is_doubtful(
-    relation: float | None, image: ImageStatus, score: float, reasons: list[str]
-) -> None:
-    found = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, score)], relation, image)
-    assert found.doubts() == reasons
-    assert found.doubts(least=0.2) == [reason for reason in reasons if "score" not in reason]
+    ]
+    for relation, image, score, reasons in cases:
+        found = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, score)], relation, image)
+        assert found.doubts() == reasons
+        assert found.doubts(least=0.2) == [one for one in reasons if "score" not in one]
 
 
 def test_order_is_kept_whatever_the_lengths() -> None:

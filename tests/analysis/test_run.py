@@ -167,7 +167,10 @@ def test_analyze(capsys: pytest.CaptureFixture[str], folder: Path, made: Analysi
     arguments = ("analyze", folder / "soft", data, "--output", out_folder, "--against")
     code, out, _ = run(capsys, *arguments, folder / "open")
     assert code == 0
-    assert out.splitlines()[1].split()[2:5] == ["open", "soft", "change"]
+    for row in made.summary.to_dict()["means"]:
+        soft, other = (f"{mean['mean']:.3f}" for mean in row["models"])
+        assert f"by {row['by']}, {row['posts']} post" in out
+        assert f": model soft {soft}, model open {other}, change " in out
     assert str(out_folder / "report.html") in out.replace("\n", "")
     code, out, _ = run(capsys, *arguments, folder / "open", "--posts", 3, "--json")
     found = json.loads(out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,27 +25,25 @@ COLOURS = {"irrelevant": "#d0662f", "relevant": "#2a7fb8", "unlabelled": "#7d859
 AXES: dict[Measure, str] = {"s_tv": "$S_{TV}$ (Eq. 10)", "s_tv_per_word": "$S_{TV}$ / words"}
 
 
-def draw(panels: Mapping[str, NDArray[np.float64]], ylabel: str) -> Figure:
-    """Posts as points, coloured by the data's label, and the mean over each tenth of r.
-
-    Args:
-        panels: by title, r, label (1: the image adds, 0: it does not) and S_TV of each post, NaN
-            where there is none. Shape: (posts, 3).
-    """
+def draw(summary: Summary, measure: Measure) -> Figure:
+    """Posts as points, coloured by the data's label, and the mean over each tenth of r; the model
+    that is compared with stands left, as in the paper."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: Any = {"axes.spines.top": False, "axes.spines.right": False, **dict.fromkeys(inked, INK)}
+    values, models = summary.values(measure), list(enumerate(summary.names))
     with mpl.rc_context(style):
-        figure = Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axis, (title, posts) in zip(axes, panels.items(), strict=True):
+        figure = Figure(figsize=(5.2 * len(models), 3.8), layout="constrained")
+        axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+        for axis, (model, name) in zip(axes, reversed(models), strict=True):
+            posts = np.stack([summary.r, summary.label, values[:, model]], axis=1)
             _panel(axis, posts[~np.isnan(posts[:, [0, 2]]).any(1)])
-            axis.set_title(title, parse_math=False)
+            axis.set_title(f"model {name}", parse_math=False)
             axis.set(xlabel="relation score $r$", xlim=(-0.02, 1.02))
             axis.set_ylim(bottom=0)
-        axes[0].set_ylabel(ylabel)
+        axes[0].set_ylabel(AXES[measure])
         if axes[-1].has_data():
             axes[-1].legend(frameon=False, loc="best", fontsize="small")
         else:
@@ -54,16 +51,8 @@ def draw(panels: Mapping[str, NDArray[np.float64]], ylabel: str) -> Figure:
     return figure
 
 
-def panels_of(summary: Summary, measure: Measure) -> dict[str, NDArray[np.float64]]:
-    """What `draw` takes; the model that is compared with stands left, as in the paper."""
-    values = summary.values(measure)
-    return {
-        f"model {name}": np.stack([summary.r, summary.label, values[:, model]], axis=1)
-        for model, name in reversed(list(enumerate(summary.names)))
-    }
-
-
 def _panel(axis: Axes, posts: NDArray[np.float64]) -> None:
+    """r, label and measure of each post. Shape: (posts, 3)."""
     chosen = np.random.default_rng(0).permutation(len(posts))[:POINTS]
     drawn = posts[np.sort(chosen)]
     groups = (drawn[:, 1] == 0, drawn[:, 1] == 1, np.isnan(drawn[:, 1]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpbert.analysis.attention import explain_batch
-from rpbert.analysis.figure import AXES, draw, inline, panels_of, svg
+from rpbert.analysis.figure import draw, inline, svg
 from rpbert.analysis.posts import row_of
 from rpbert.analysis.report import page, sample
 from rpbert.analysis.summary import MEASURES, Summary
@@ -78,7 +78,7 @@ def analyze(
     name = data.resolve().name if data.is_file() else f"{data.resolve().name}, {split}"
     figures = {}
     for measure in MEASURES:
-        figures[measure] = svg(draw(panels_of(summary, measure), AXES[measure]))
+        figures[measure] = svg(draw(summary, measure))
         with written_whole(output / f"{measure}.svg") as file:
             file.write(figures[measure])
     with written_whole(output / "summary.json") as file:

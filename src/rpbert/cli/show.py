@@ -14,10 +14,6 @@ from rpbert.errors import counted
 Document: TypeAlias = Mapping[str, Any]
 STYLES = {"PER": "bold magenta", "LOC": "bold green", "ORG": "bold blue", "MISC": "bold yellow"}
 GAUGE = 10
-SCALES = (
-    "Not on the paper's scale: S_TV is a sum over words and blocks, as Eq. 10 is printed; the "
-    "paper does not say by what its figures were divided (docs/analysis.md)."
-)
 
 
 def show(*content: Any) -> None:
@@ -96,28 +92,17 @@ def print_systems(rows: Sequence[Document]) -> None:
 
 
 def print_analysis(figures: Document) -> None:
-    """Mean S_TV by relation, of each model, beside the paper's where two are compared."""
-    compared = len(figures["models"]) > 1
-    # Of the folder's name alone, a model called none would read as no image.
-    models = [f"model\n{name}" for name in reversed(figures["models"])]
-    table = Table("image", "posts", *models, *(("change", "paper") if compared else ()), box=None)
-    for column in table.columns:
-        column.no_wrap = True
-    titles = {"s_tv": "mean S_TV (Eq. 10)", "s_tv_per_word": "mean S_TV / words"}
-    for measure, title in titles.items():
-        table.add_row(title)
-        for row in (row for row in figures["means"] if row["measure"] == measure):
-            means = [f"{m['mean']:.3f}" if m else "" for m in reversed(row["models"])]
-            cells = [f"  {row['relation']} by {row['by']}", f"{row['posts']:,}", *means]
-            if compared:
-                change = row["change"]
-                error = f" ± {change['error'] or 0:.3f}" if change else ""
-                cells.append(f"{change['mean']:+.3f}{error}" if change else "")
-                cells.append("{:.3f} → {:.3f}".format(*figures["paper"][row["relation"]]))
-            table.add_row(*cells)
+    """Mean S_TV by relation, of each model, and what changes where two are compared."""
+    titles = {"s_tv": "S_TV (Eq. 10)", "s_tv_per_word": "S_TV / words"}
+    for row in figures["means"]:
+        about = f"{titles[row['measure']]}, {row['relation']} by {row['by']}"
+        pairs = zip(figures["models"], row["models"], strict=True)
+        means = [f"model {name} {mean['mean']:.3f}" for name, mean in pairs if mean]
+        if change := row["change"]:
+            means.append(f"change {change['mean']:+.3f} ± {change['error'] or 0:.3f}")
+        show(f"{about}, {counted(row['posts'], 'post')}: {', '.join(means)}")
     outcomes = ", ".join(f"{count:,} {name}" for name, count in figures["outcomes"].items())
-    lines = [f"{counted(figures['posts'], 'post')}: {outcomes}", f"Report: {figures['files'][0]}"]
-    show(table, *([SCALES] if compared else []), *lines)
+    show(f"{counted(figures['posts'], 'post')}: {outcomes}", f"Report: {figures['files'][0]}")
 
 
 def benchmark_table(found: Document) -> Iterator[str]:

@@ -7,11 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from rpbert.analysis.figure import AXES, draw
 from rpbert.data.labels import strict_spans
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError, did_you_mean
@@ -40,9 +36,6 @@ from rpbert.reproduce.table import (
 from rpbert.storage.writing import check_writable, written_whole
 from rpbert.training.train import complete_settings
 from rpbert.types import Post
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -123,9 +116,6 @@ def reproduce(request: Request, note: Callable[[str], None]) -> TableResult:
             file.write(render(result))
         with written_whole(request.output / f"{table.name}.json") as file:
             file.write(json.dumps(result.to_dict(), ensure_ascii=False, indent=1) + "\n")
-    if table.name == "fig3":
-        figure = draw(_attention(table, sets), AXES["s_tv_per_word"])
-        figure.savefig(request.output / "fig3.png", dpi=150)
     return result
 
 
@@ -226,17 +216,3 @@ def _data_result(request: Request, table: Table, data: DataSet) -> DataResult:
         groups=groups if grouped and (labelled or references) else "",
         rows=rows,
     )
-
-
-def _attention(table: Table, sets: Sequence[DataSet]) -> dict[str, NDArray[np.float64]]:
-    """r of RpBERT, no label, and S_TV / words of each post of every seed, by row and data set."""
-    panels: dict[str, list[NDArray[np.float64]]] = {}
-    for data in sets:
-        seen = {run.seed: run.finished().relation for run in data.done(SOFT.name)}
-        for name in table.rows:
-            for run in (run for run in data.done(name) if run.seed in seen):
-                s_tv = run.finished().s_tv
-                columns = (seen[run.seed], [None] * len(s_tv), s_tv)
-                posts = np.array(columns, dtype=np.float64).T
-                panels.setdefault(f"{data.name}: {ROWS[name].label}", []).append(posts)
-    return {title: np.concatenate(runs) for title, runs in panels.items()}
