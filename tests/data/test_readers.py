@@ -99,7 +99,7 @@ def test_what_real_files_hold_is_survived_and_listed(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-SIGNS = st.characters(exclude_characters="\n", exclude_categories=["Cs"])
+SIGNS = st.characters(exclude_characters="\n\t", exclude_categories=["Cs"])
 
 
 @given(st.lists(st.lists(st.text(SIGNS)), min_size=1, max_size=4))
@@ -120,9 +120,12 @@ def test_any_words_come_back_as_written(
     ("name", "content", "found"),
     [
         ("train.txt", "", ": found no post"),
-        ("train.txt", "a\tO\n", ":1: found the word 'a'"),
+        ("train.txt", "a\tO\nIMGID:1\n", ":1: found the word 'a'"),
         ("train.txt", "IMGID:\na\tO\n", ":1: found IMGID:"),
-        ("train.txt", "IMGID:1\na O\n", ":2: found 'a O'"),
+        ("train.txt", "IMGID:1\na O\nb\tO\n", ":2: found 'a O'"),
+        ("train.txt", "IMGID:1\na\tO\nb\tB-X\tO\nc\tO\n", ":3: found a tag in the word"),
+        ("train.txt", "a x O\nb y O\nc O\n", ":3: found 'c O'; expected 3 columns"),
+        ("train.txt", "a O NN\nb O VV\n", ":1: found the tag 'NN'"),
         ("train.txt", "IMGID:1\na\tB-PER \n", ":2: found the tag 'B-PER '"),
         ("train.txt", b"IMGID:1\n\xe9\tO\n", ":2: found the byte 0xe9 at column 1"),
         *(

@@ -60,6 +60,10 @@ class RelationSources(Kinds):
     mismatch: MismatchSource | None = None
 
 
+Scheme: TypeAlias = Literal["iob1", "iob2", "bioes", "bilou"]
+"""How tags say where an entity begins and ends; BMES is read as BIOES is."""
+
+
 class DataSettings(Settings):
     """Where the posts are."""
 
@@ -76,6 +80,10 @@ class DataSettings(Settings):
     """Hub name or folder of a model (BLIP, GIT, ViT-GPT2) that makes missing captions of images."""
     ocr: bool = False
     """Whether RapidOCR (extra ``ocr``) reads images that come without text, for `ocr`."""
+    tag_column: int = -1
+    """Of CoNLL files with more than two columns, that of the tag: from 1, or from the last, -1."""
+    scheme: Scheme | None = None
+    """Of the tags; None: what the data tells. They are read as IOB2."""
     lenient: bool = False
     """Leave faulty rows out and count them; else the first one ends the run."""
 

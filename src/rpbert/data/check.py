@@ -12,13 +12,15 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from rpbert.data import conll
+from rpbert.data.conll import NO_BLANK_END
 from rpbert.data.images import load_image
 from rpbert.data.labels import Span, lenient_spans, lone_inside, strict_spans
-from rpbert.data.readers import NO_BLANK_END, DataSource, open_data
+from rpbert.data.readers import DataSource, open_data
 from rpbert.data.reading import Quirk, ReadLog
 from rpbert.data.trc import TWEETS, read_labels
 from rpbert.data.words import marks_of, style_of
-from rpbert.errors import InputError, refuse
+from rpbert.errors import InputError, printable, refuse
 from rpbert.types import Post, PostImage
 
 Report: TypeAlias = dict[str, Any]
@@ -44,7 +46,7 @@ def check(path: str | Path, *, lenient: bool = False) -> Report:
         "splits": splits,
         # Files that serve two splits are read twice; what they hold is listed once.
         "quirks": [asdict(quirk) for quirk in dict.fromkeys(quirks)],
-        "notes": _notes(source, splits),
+        "notes": [*_notes(source, splits), *checker.notes],
     }
 
 
@@ -56,7 +58,7 @@ def _notes(source: DataSource, splits: Report) -> list[str]:
     images = sum((Counter(split["images"]) for split in splits.values()), Counter[str]())
     if set(images) != {"none"}:
         return labels
-    rows = all(file.suffix not in (".txt", ".csv") for file in source.files.values())
+    rows = all(file.suffix not in (*conll.SUFFIXES, ".csv") for file in source.files.values())
     found = "no row names an image" if rows else "there is no folder images/"
     return [*labels, f"{found}: a system that reads images would see text alone"]
 
@@ -71,6 +73,7 @@ class _Checker:
 
     def __init__(self, source: DataSource, quirks: list[Quirk]) -> None:
         self.source, self.quirks = source, quirks
+        self.notes: list[str] = []
         self.homes: dict[str, list[str]] = {}  # the splits in which each id was seen
         self.opened: dict[Path, tuple[str, str]] = {}
 
@@ -84,7 +87,7 @@ class _Checker:
             detail = f"{TWEETS} is not there, so no label has a post"
             self.quirks.append(Quirk(file.name, 1, "no tweets", detail))
         else:
-            posts = self.source.read(split, self.quirks)
+            posts = self.source.read(split, self.quirks, self.notes)
         strict: list[Span] = []
         lenient: list[Span] = []
         digest = hashlib.sha256()
@@ -104,7 +107,7 @@ class _Checker:
             "images": {key: counts[key] for key in ("present", "missing", "unreadable", "none")},
             **{key: counts[key] for key in ("captions", "regions", "relations")},
             **{key: counts[key] for key in ("relations_positive", "duplicate_ids")},
-            "blank_line_at_end": all(ends) if file.suffix == ".txt" else None,
+            "blank_line_at_end": all(ends) if file.suffix in conll.SUFFIXES else None,
             "marks": style_of(*marks) if any(marks) else None,
             "version": next((name for name in VERSIONS if VERSIONS[name].items() <= known), None),
         }
@@ -188,15 +191,17 @@ def render(report: Report) -> str:
 
 
 def _render_quirks(quirks: Iterable[Report]) -> list[str]:
-    lines: dict[str, dict[str, set[int]]] = {}
-    counts = Counter(quirk["kind"] for quirk in quirks)
+    found: dict[str, dict[str, list[Report]]] = {}
     for quirk in quirks:
-        files = lines.setdefault(quirk["kind"], {})
-        files.setdefault(quirk["file"], set()).add(quirk["line"])
+        found.setdefault(quirk["kind"], {}).setdefault(quirk["file"], []).append(quirk)
     text = []
-    for kind, files in sorted(lines.items()):
-        text.append(f"{kind}: {counts[kind]:,}")
-        text += [f"  {file}: {_ranges(found)}" for file, found in files.items()]
+    for kind, files in sorted(found.items()):
+        text.append(f"{kind}: {sum(map(len, files.values())):,}")
+        for file, of_file in files.items():
+            text.append(f"  {file}: {_ranges({quirk['line'] for quirk in of_file})}")
+            details = [*dict.fromkeys(quirk["detail"] for quirk in of_file if quirk["detail"])]
+            text += [f"    {printable(detail)}" for detail in details[:3]]
+            text += ["    …"] if len(details) > 3 else []
     return text or ["no quirks"]
 
 

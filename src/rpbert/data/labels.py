@@ -1,12 +1,16 @@
 """Tags ↔ entities: IOB2 (Tjong Kim Sang and Veenstra, EACL 1999) as both scorers of the field read
 it. They differ on an ``I-X`` that continues nothing, as in the gold of Twitter-2015. On other
-sequences both are the inverse of `tags_of`."""
+sequences both are the inverse of `tags_of`. Other schemes are recognised and read as IOB2."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
+
+from rpbert.config.run import Scheme
 
 Span: TypeAlias = tuple[str, int, int]
 """An entity: its label, its first word, and the word after its last."""
@@ -16,21 +20,69 @@ Lexicon: TypeAlias = frozenset[str]
 OUTSIDE = "O"
 
 
-def is_tag(tag: str) -> bool:
-    """Whether `tag` is ``O``, ``B-<label>`` or ``I-<label>``."""
+# What a letter of BIOES, BMES or BILOU is in IOB2; the last ones close an entity.
+_LETTERS = {"B": "B", "I": "I", "M": "I", **dict.fromkeys("EL", "I"), **dict.fromkeys("SUW", "B")}
+_CLOSING = "ELSUW"
+
+
+def is_tag(tag: str, letters: Iterable[str] = "BI") -> bool:
+    """Whether `tag` is ``O``, or one of `letters`, a hyphen and a label."""
     label = tag[2:]
-    named = label.isprintable() and label != "" and " " not in label
-    return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and named)
+    named = label.isprintable() and label != "" and label == label.strip()
+    return tag == OUTSIDE or (tag[:1] in letters and tag[1:2] == "-" and named)
 
 
-def normalise_label(label: str) -> str:
-    """The one spelling of an entity type: ``OTHER`` is ``MISC``."""
-    return "MISC" if label == "OTHER" else label
+@dataclass(frozen=True)
+class TagReading:
+    """How the tags and labels of a file are read."""
+
+    scheme: Scheme | None = "iob2"  # None: as they are, in any scheme
+    merges_other: bool = True  # OTHER and MISC are two spellings of one type
+
+    def label(self, label: str) -> str:
+        """An entity type in its one spelling."""
+        return "MISC" if self.merges_other and label == "OTHER" else label
+
+    def is_tag(self, tag: str) -> bool:
+        """Whether the scheme has such a tag."""
+        return is_tag(tag, "BI" if self.scheme in ("iob1", "iob2") else _LETTERS)
+
+    def tags(self, given: Sequence[str]) -> tuple[str, ...]:
+        """The tags of a post as IOB2, their labels in one spelling."""
+        tags = [tag[:2] + self.label(tag[2:]) for tag in given]
+        if self.scheme == "iob1":
+            return tuple(repair(tags))
+        return tuple(tags if self.scheme in (None, "iob2") else _without_ends(tags))
 
 
-def normalise(tag: str) -> str:
-    """`tag` with its entity type in the one spelling, such as ``I-MISC`` for ``I-OTHER``."""
-    return tag[:2] + normalise_label(tag[2:])
+AS_IOB2 = TagReading()
+
+
+def _without_ends(tags: Sequence[str]) -> list[str]:
+    """BIOES, BMES or BILOU as IOB2. As conlleval reads them, nothing goes on behind a closing
+    letter."""
+    found = []
+    for before, tag in zip((OUTSIDE, *tags), tags, strict=False):
+        letter = _LETTERS.get(tag[0], tag[0])
+        closed = before[0] in _CLOSING and before[1:] == tag[1:]
+        found.append(("B" if letter == "I" and closed else letter) + tag[1:])
+    return found
+
+
+def scheme_of(sequences: Iterable[Sequence[str]]) -> Scheme:
+    """The scheme that tags are written in, where they tell; else IOB2.
+    An entity of BIOES or BILOU has a letter that closes it; one of IOB1 begins with ``I-``, unless
+    it follows another of its type."""
+    letters, first = Counter[str](), Counter[str]()
+    for tags in sequences:
+        for before, tag in zip((OUTSIDE, *tags), tags, strict=False):
+            letters[tag[0]] += 1
+            first[tag[0]] += before[1:] != tag[1:]
+    ends = {"bioes": "ESW", "bilou": "LU"}
+    closed = {name: sum(letters[letter] for letter in of) for name, of in ends.items()}
+    if max(closed.values()) > letters["B"] / 2:
+        return "bioes" if closed["bioes"] >= closed["bilou"] else "bilou"
+    return "iob1" if first["I"] > max(1, 9 * first["B"]) else "iob2"
 
 
 def lone_inside(tags: Sequence[str]) -> list[int]:

@@ -1,45 +1,36 @@
-"""`open_data` gives the posts of a folder or file split by split.
-The text files of a folder hold ``IMGID:`` lines and ``word<TAB>tag`` lines."""
+"""`open_data` gives the posts of a folder or file split by split."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from rpbert.config.run import Scheme
+from rpbert.data import conll
 from rpbert.data.images import REGIONS, stored_ids
-from rpbert.data.labels import is_tag, normalise
-from rpbert.data.reading import (
-    SILENT,
-    ImageFolder,
-    Quirk,
-    ReadLog,
-    lines_of,
-    note_words,
-    quoted,
-    relation_of,
-)
-from rpbert.data.tables import NO_GOLD, read_table
+from rpbert.data.labels import TagReading, lenient_spans, scheme_of
+from rpbert.data.reading import SILENT, ImageFolder, Quirk, ReadLog, lines_of, quoted, relation_of
+from rpbert.data.tables import GOLD_ONLY, NO_GOLD, TABLES, read_table
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS, WordSplitter
 from rpbert.errors import Faults, InputError, refuse
 from rpbert.types import TEXTS, Post, PostImage, StoredRegions
 
-_SPLITS = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
-_TABLES = (".jsonl", ".parquet")
-SUFFIXES = (*_TABLES, ".tar")  # files that can be tagged as shards
+_DEV = dict.fromkeys(("valid", "dev", "val", "validation"), "dev")
+_SPLITS = {"train": "train", **_DEV, "test": "test"}
+SUFFIXES = (*TABLES, ".tar")  # files that can be tagged as shards
+_POSTS = (*conll.SUFFIXES, *TABLES)
 WORD_LIMIT = 20_000
 """Words of a post in a shard. One post alone must not take the memory of a machine."""
-_HEADER, _TAB = "IMGID:", "\t"
-NO_BLANK_END = "no blank line at the end"
 PLACEHOLDER = 50, 0.02
 """A caption that more images than so many, and than such a share of a data set, have in common was
 made of the picture that a platform or publisher shows in place of lost ones: it says nothing."""
-_Block: TypeAlias = tuple[list[tuple[int, str]], tuple[int, str, str] | None]
-"""The numbered lines of a post, and the quirk of how it ends."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +41,20 @@ class DataSource:
     files: dict[str, Path]  # of each split
     splitter: WordSplitter  # cuts a text that comes without words
     faults: Faults = field(default=refuse)  # takes the fault of each faulty row
+    scheme: Scheme | None = None  # of the tags; None: what the data tells
+    tag_column: int = -1  # of CoNLL files with more than two columns
+    types: Collection[str] = ()  # of entities, that a model knows
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits there are: of "train", "dev" and "test", or "all" for a single file."""
         return tuple(self.files)
 
-    def read(self, split: str, quirks: list[Quirk] | None = None) -> Iterator[Post]:
-        """Posts of a split, read as they are asked for; `quirks` fills meanwhile.
+    def read(
+        self, split: str, quirks: list[Quirk] | None = None, notes: list[str] | None = None
+    ) -> Iterator[Post]:
+        """Posts of a split, read as they are asked for; `quirks` fills meanwhile, and `notes` with
+        what is said of the file, else as warnings.
         In a folder ``relations.tsv`` and the files of `rpbert.types.TEXTS` fill gaps by image id,
         ``images.tsv`` names extra images for text files, and ``regions.safetensors`` is read.
         Raises InputError: there is no such split, or what is read is malformed."""
@@ -68,27 +65,63 @@ class DataSource:
                 texts = " or ".join(f"{stem}.txt" for stem, of in _SPLITS.items() if of == name)
                 expected = f"{texts} ({name}.jsonl, {name}.parquet)"
             raise InputError(self.path, f"no split {quoted(name)}", expected)
-        file, log = self.files[name], ReadLog(quirks, self.faults)
-        if file.suffix == ".csv":
-            return read_trc(file, name, self.splitter, log)
-        return self._posts(file, log)
+        log = ReadLog(quirks, self.faults, notes)
+        if self.files[name].suffix == ".csv":
+            return read_trc(self.files[name], name, self.splitter, log)
+        return self._posts(name, log)
 
-    def _posts(self, file: Path, log: ReadLog) -> Iterator[Post]:
+    def _posts(self, split: str, log: ReadLog) -> Iterator[Post]:
+        file, (scheme, types) = self.files[split], self._surveys[split]
+        found = {label for of in self._surveys.values() for label in of[1]} | {*self.types}
+        log = replace(log, tags=TagReading(scheme, not {"OTHER", "MISC"} <= found))
         companions = _Companions(self.path, file, log)
-        if file.suffix == ".txt":
-            images = _image_folder(self.path)
+        if file.suffix in conll.SUFFIXES:
+            images = _image_folder(file.parent)
             extra = _values_by_id(self.path / "images.tsv", log) if images else {}
-            for post in read_conll(file, images, log):
+            layout = conll.layout_of(file, self.tag_column)
+            for post in conll.read_conll(file, layout, images, log):
                 ids, where = extra.get(post.id, ("", ""))
                 more = [(id, images.find(id, where)) for id in ids.split()] if images else []
                 yield companions.completed(post, more)
-            return
-        empty = True
-        for post in read_table(file, self.splitter, log):
-            yield companions.completed(post)
-            empty = False
-        if empty:
-            raise InputError(file, "no rows", "a row a post")
+            columns = str(layout)
+        else:
+            columns, empty = "", True
+            for post in read_table(file, self.splitter, log):
+                yield companions.completed(post)
+                empty = False
+            if empty:
+                raise InputError(file, "no rows", "a row a post")
+        who = "the model" if self.types else "the train split"
+        known = self.types or self._surveys.get("train", (None, ()))[1] or types
+        found, known = ({*map(log.tags.label, of)} for of in (types, known))
+        unknown = ", ".join(sorted(found - known)) + ("" if found & known else ", so all there are")
+        has = ", ".join(sorted(known))
+        told = {
+            columns: columns,
+            f"tags in {str(scheme).upper()}, read as IOB2": scheme != "iob2",
+            f"types that {who} does not know: {unknown}; it has {has}": not found <= known,
+        }
+        for line in (line for line, holds in told.items() if holds):
+            log.tell(f"{file.name}: {line}")
+
+    @cached_property
+    def _surveys(self) -> dict[str, tuple[Scheme, set[str]]]:
+        """The scheme of each split and the types it has, found by reading its gold once before."""
+        found: dict[str, tuple[Scheme, set[str]]] = {}
+        log = ReadLog(None, lambda _: None, [], TagReading(None, merges_other=False))
+        for split, file in self.files.items():
+            tags = []
+            with suppress(InputError):  # reading it again says what is wrong
+                if file.suffix in conll.SUFFIXES:
+                    layout = conll.layout_of(file, self.tag_column)
+                    posts = conll.read_conll(file, layout, None, log)
+                else:
+                    posts = read_table(file, self.splitter, log, GOLD_ONLY)
+                tags = [post.tags for post in posts if post.tags]
+            reading = TagReading(self.scheme or scheme_of(tags), merges_other=False)
+            types = {label for of in tags for label, _, _ in lenient_spans(reading.tags(of))}
+            found[split] = reading.scheme or "iob2", types
+        return found
 
 
 class _Companions:
@@ -125,28 +158,31 @@ class _Companions:
 
 
 def open_data(
-    path: str | Path, splitter: WordSplitter | None = None, faults: Faults = refuse
+    path: str | Path,
+    splitter: WordSplitter | None = None,
+    faults: Faults = refuse,
+    **reading: Any,
 ) -> DataSource:
-    """Open a data folder, a TRC folder, a ``.jsonl`` or a ``.parquet`` file. `splitter` cuts a text
-    that comes without words (None: marks stay on their words); `faults` takes the fault of each
-    faulty row as it is read, such as `LeftOut`."""
+    """Open a data folder, a TRC folder, or a file of posts. `splitter` cuts a text that comes
+    without words (None: marks stay on their words); `faults` takes the fault of each faulty row as
+    it is read, such as `LeftOut`; `reading` is `scheme`, `tag_column` and `types` of `DataSource`.
+    """
     path, splitter = Path(path), splitter or SPLITTERS["joined"]
     if path.is_dir():
-        return DataSource(path, _files_of(path), splitter, faults)
-    expected = "a data folder, a .jsonl or a .parquet file"
+        return DataSource(path, _files_of(path), splitter, faults, **reading)
+    expected = f"a data folder, or a file of {', '.join(_POSTS)}"
     if not path.is_file():
         raise InputError(path, "nothing", expected)
-    if path.suffix not in _TABLES:
-        hint = "give the folder of the file" if path.suffix == ".txt" else ""
-        raise InputError(path, f"a file that ends in {quoted(path.suffix)}", expected, hint)
-    return DataSource(path, {_SPLITS.get(path.stem, "all"): path}, splitter, faults)
+    if path.suffix not in _POSTS:
+        raise InputError(path, f"a file that ends in {quoted(path.suffix)}", expected)
+    return DataSource(path, {_SPLITS.get(path.stem, "all"): path}, splitter, faults, **reading)
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
     """The file of each split of a folder."""
     files: dict[str, Path] = {}
     for stem, split in _SPLITS.items():
-        for file in (folder / (stem + suffix) for suffix in (".txt", *_TABLES)):
+        for file in (folder / (stem + suffix) for suffix in _POSTS):
             if not file.is_file():
                 continue
             if split in files:
@@ -161,7 +197,7 @@ def _files_of(folder: Path) -> dict[str, Path]:
         raise InputError(folder, found, "one .csv with tweet_id and image_adds")
     if labels:
         return {"train": labels[0], "test": labels[0]}
-    expected = "train, valid (or dev) or test as .txt, .jsonl or .parquet, or the labels of TRC"
+    expected = f"train, valid (or dev) or test as {', '.join(_POSTS)}, or the labels of TRC"
     raise InputError(folder, "no data files", expected)
 
 
@@ -236,101 +272,3 @@ def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> I
             faults(InputError(post.origin, found, f"at most {WORD_LIMIT:,}", "cut it into several"))
         else:
             yield post
-
-
-def read_conll(path: Path, images: ImageFolder | None, log: ReadLog) -> Iterator[Post]:
-    """Posts of one text file, in its order; a fault leaves its post out. Where `log.fault` returns,
-    a space between word and tag is read as the tab."""
-    for lines, end in _blocks(path, log):
-        post = None
-        try:
-            post = _post(lines, path, images, log) if lines else None
-        except InputError as fault:
-            log.fault(fault)
-        if end:
-            log.note(path, *end)
-        if post is not None:
-            first, *numbers = (number for number, _ in lines)
-            if not post.words:
-                log.note(path, first, "post without words", f"id {quoted(post.id)}; kept")
-            note_words(log, path, numbers, post.words, post.tags or ())
-            yield post
-
-
-def _blocks(path: Path, log: ReadLog) -> Iterator[_Block]:
-    """The lines of each post; none of a post of which a line cannot be read."""
-    lines: list[tuple[int, str]] = []
-    end: tuple[int, str, str] | None
-    spoiled, found, number = False, False, 0
-
-    def spoil(fault: InputError) -> None:
-        nonlocal spoiled
-        log.fault(fault)
-        spoiled = True
-
-    for number, line in lines_of(path, ReadLog(log.quirks, spoil)):
-        header, blank, end = _is_header(line), not line.strip(" "), None
-        if header and lines:
-            end = number, "no blank line between posts", "a new post all the same"
-        elif blank and line:
-            end = number, "spaces on a blank line", "ends the post"
-        if header or blank:
-            yield ([] if spoiled else lines), end
-            lines, spoiled = [], False
-        if not blank:
-            lines.append((number, line))
-        found = found or header
-    if lines:
-        end = number, NO_BLANK_END, "the last post ends with the file"
-        yield ([] if spoiled else lines), end
-    if not found:
-        raise InputError(path, "no post", "posts, each begun by an IMGID:<image id> line")
-
-
-def _is_header(line: str) -> bool:
-    return line.startswith(_HEADER) and _TAB not in line
-
-
-def _post(
-    lines: list[tuple[int, str]], path: Path, images: ImageFolder | None, log: ReadLog
-) -> Post:
-    (first, header), *rest = lines
-    origin = f"{path}:{first}"
-    if not _is_header(header):
-        if _TAB not in header:
-            raise _no_line(origin, header)
-        found = f"the word {quoted(header.rpartition(_TAB)[0])} outside any post"
-        raise InputError(origin, found, "an IMGID: line first")
-    id = header.removeprefix(_HEADER).strip()
-    if not id:
-        raise InputError(origin, "IMGID: without an id", "IMGID:<image id>")
-    words, tags = [], []
-    for number, line in rest:
-        word, tag = _word_and_tag(line, f"{path}:{number}", log)
-        words.append(word)
-        tags.append(normalise(tag))
-        if tags[-1] != tag:
-            log.note(path, number, "OTHER for MISC", f"{tag} read as {tags[-1]}")
-    image = images.find(id, origin) if images else None
-    return Post.from_words(id, tuple(words), tags=tuple(tags), image=image, origin=origin)
-
-
-def _word_and_tag(line: str, where: str, log: ReadLog) -> tuple[str, str]:
-    # The tag follows the last tab: a word may hold one, a tag never does.
-    word, tab, tag = line.rpartition(_TAB)
-    if tab:
-        if not is_tag(tag):
-            expected = "O, B-<type> or I-<type> behind the tab"
-            raise InputError(where, f"the tag {quoted(tag)}", expected)
-        return word, tag
-    word, _, tag = line.rpartition(" ")
-    fault = _no_line(where, line)
-    if not word or not is_tag(tag):
-        raise fault
-    log.fault(fault)
-    return word, tag
-
-
-def _no_line(where: str, line: str) -> InputError:
-    expected = "an IMGID:<image id> line, a word<TAB>tag line or a blank line"
-    return InputError(where, quoted(line), expected, "set a tab between word and tag")

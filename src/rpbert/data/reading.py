@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from rpbert.data.labels import lone_inside
+from rpbert.data.labels import AS_IOB2, TagReading, lone_inside
 from rpbert.errors import Faults, InputError, refuse
 from rpbert.storage.writing import stays_below
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp")
+_NO_IMAGES = (".txt", ".json", ".jsonl", ".tsv", ".csv", ".npy", ".md")
 LINE_LIMIT = 16 * 2**20
 """Bytes of a line, or of a text in an archive; a longer line is skipped without being held."""
 
@@ -35,12 +37,26 @@ class Quirk:
     detail: str
 
 
+class ReadingNote(UserWarning):
+    """How a file was read, where that may not be what its writer means."""
+
+
 @dataclass(frozen=True)
 class ReadLog:
-    """Where a reader reports quirks (None: they are dropped) and the faults of rows."""
+    """How a reader reads tags, and where it reports quirks (None: they are dropped), the faults of
+    rows and notes (None: they are warnings)."""
 
     quirks: list[Quirk] | None = None
     fault: Faults = field(default=refuse)
+    notes: list[str] | None = None
+    tags: TagReading = AS_IOB2
+
+    def tell(self, note: str) -> None:
+        """Say how a file is read, in one line."""
+        if self.notes is None:
+            warnings.warn(note, ReadingNote, stacklevel=2)
+        elif note not in self.notes:
+            self.notes.append(note)
 
     def note(self, path: Path, line: int | str, kind: str, detail: str) -> None:
         """Add a quirk."""
@@ -117,15 +133,10 @@ def quoted(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def refuse_misspelt(
-    name: str, names: Collection[str], known: Collection[str], where: object
-) -> None:
-    """Refuse an unknown name that resembles an absent known one, lest its values are lost."""
-    missing = [key for key in known if key not in names]
-    near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
-    if near:
-        hint = "rename it; a name unlike any that is read is passed over"
-        raise InputError(where, f"the key {quoted(name)}", near[0], hint)
+def misspelt(name: str, absent: Collection[str]) -> str | None:
+    """The one of `absent` names that a name resembles, lest its values are lost."""
+    near = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
+    return near[0] if near else None
 
 
 def relation_of(value: object, where: object) -> float:
@@ -151,19 +162,25 @@ class ImageFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Of several suffixes the first of `IMAGE_SUFFIXES` wins.
+        # Of several suffixes the first of `IMAGE_SUFFIXES` wins; any other may be an image, too.
+        rank = {suffix: place for place, suffix in enumerate(IMAGE_SUFFIXES)}
         found = sorted(
-            (IMAGE_SUFFIXES.index(file.suffix.lower()), file.name, file.stem)
+            (rank.get(file.suffix.lower(), len(rank)), file.name, file.stem)
             for file in path.iterdir()
-            if file.suffix.lower() in IMAGE_SUFFIXES
+            if file.suffix and file.suffix.lower() not in _NO_IMAGES
         )
         self._names = {stem: name for _, name, stem in reversed(found)}
+        self._names |= {name: name for _, name, _ in found}
 
     def find(self, id: str, where: object) -> Path:
-        """The image named `id`, as ``<id>.jpg`` also where there is none."""
+        """The image named `id`, with or without a suffix; ``<id>.jpg`` where there is none."""
         if id in ("", ".", "..") or any(sign in id for sign in "/\\\0"):
             raise InputError(where, f"the image id {quoted(id)}", "a file name without folders")
-        return self.path / self._names.get(id, id + ".jpg")
+        stem, dot, suffix = id.rpartition(".")
+        has_suffix = dot + suffix.lower() in IMAGE_SUFFIXES
+        absent = id if has_suffix else id + ".jpg"
+        other = self._names.get(stem, absent) if has_suffix else absent
+        return self.path / self._names.get(id, other)
 
 
 def note_words(

@@ -1,48 +1,55 @@
-"""Posts from rows: JSON lines and Parquet, read one after the other, never all at once.
+"""Posts from rows: JSON lines, arrays and Parquet, one after the other, never all at once.
 A row has ``id``, ``text`` and/or ``tokens``, and optionally ``image``, ``tags`` or ``entities``,
 ``relation``, ``caption``, ``image_text`` and ``knowledge``; null stands for absent. Of a post with
-several images the last four and ``image`` are lists of the same length."""
+several images the last four and ``image`` are lists of the same length. Rows of other tools get
+these keys by `rpbert.data.formats`."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from rpbert.data import labels
+from rpbert.data.formats import SKIP, Names, Values, class_names, looks_like, own_row
+from rpbert.data.parquet import class_features, parquet_rows
 from rpbert.data.reading import (
+    LINE_LIMIT,
     SILENT,
     ReadLog,
     lines_of,
+    misspelt,
     note_words,
     quoted,
-    refuse_misspelt,
     relation_of,
     safe_relative,
 )
 from rpbert.data.words import WordSplitter, align
-from rpbert.errors import InputError
+from rpbert.errors import InputError, counted, reason_of
 from rpbert.types import TEXTS, Post, PostImage
 
-if TYPE_CHECKING:
-    import pyarrow
-
+TABLES = (".jsonl", ".ndjson", ".json", ".parquet")
+ARRAY_LIMIT = 4 * LINE_LIMIT
+"""Bytes of a ``.json`` file that is one array, which is held as a whole."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _OF_IMAGES = ("image", "relation", *TEXTS)
 KEYS = frozenset(("id", "text", "tokens", "tags", "entities", *_OF_IMAGES))
+GOLD_ONLY = KEYS - {*_OF_IMAGES}
 NO_GOLD = KEYS - {"tags", "entities", "relation"}
 """What tagging reads: gold that cannot be used must not stop it."""
+# What a value of a key is, or what its list holds; others hold strings.
+_HELD: dict[str, Any] = {"relation": (int, float), "entities": dict}
 MAX_IMAGES = 16  # images of a post; a tweet has 4 at most
 CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 
 Keys: TypeAlias = frozenset[str]
-Values: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Iterable[tuple[int | str, Callable[[], Values | None]]]
 """The place of each row in its file, and what returns its values, or None where it is no row."""
 
@@ -50,26 +57,75 @@ Rows: TypeAlias = Iterable[tuple[int | str, Callable[[], Values | None]]]
 def read_table(
     path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: Keys = KEYS
 ) -> Iterator[Post]:
-    """Posts of a ``.jsonl`` or ``.parquet`` file; of the known keys only `keys` are read."""
-    rows = _parquet_rows(path, log, keys) if path.suffix == ".parquet" else _json_rows(path, log)
-    return posts_of(rows, path, splitter, log, keys)
+    """Posts of a file of rows, of which only `keys` are read."""
+    described = path.parent / "dataset_info.json"
+    if path.suffix == ".parquet":
+        names = class_names(class_features(path))
+        rows: Rows = parquet_rows(path, log, KEYS, keys)
+    else:
+        is_there = described.is_file()
+        names = class_names(json_object(described.read_text(), described)) if is_there else {}
+        rows = _array_rows(path) if _is_array(path) else _json_rows(path, log)
+    return posts_of(rows, path, splitter, log, keys, names)
 
 
 def posts_of(
-    rows: Rows, path: Path, splitter: WordSplitter, log: ReadLog = SILENT, keys: Keys = KEYS
+    rows: Rows,
+    path: Path,
+    splitter: WordSplitter,
+    log: ReadLog = SILENT,
+    keys: Keys = KEYS,
+    names: Names | None = None,
 ) -> Iterator[Post]:
-    """The posts of rows without fault; an image's path is relative to `path`."""
+    """The posts of rows without fault; an image's path is relative to `path`, and `names` are those
+    of numbered tags. At the end the formats of other tools are told, and what is lost."""
     noted: set[str] = set()  # unknown keys
+    formats, unread, shown = Counter[str](), Counter[tuple[str, str]](), False
     for place, values_of in rows:
         try:
             if (given := values_of()) is None:
                 continue
-            values = {k: v for k, v in given.items() if k in keys or k not in KEYS}
-            post = _post(_Row(values, path, place, log), splitter, noted)
+            format, own = own_row(given, names)
+            formats[format] += 1
+            row = _Row({k: v for k, v in own.items() if k in keys}, path, place, log)
+            if SKIP in own:
+                row.note("no post", str(own[SKIP]))
+                continue
+            _note_unread(row, own, keys, noted, unread)
+            post = _post(row, splitter, str(place) if format else None)
+            shown = shown or "image" in row.values
         except InputError as fault:
             log.fault(fault)
         else:
             yield post
+    for format, count in formats.items():
+        if format:
+            log.tell(f"{path.name}: {counted(count, 'row')} read as {format} writes them")
+    for (key, what), count in unread.items():
+        expected = "entities or tags" if what == "gold" else "image"
+        none = "; no row has an image" if what != "gold" and not shown else ""
+        found = f"{key} looks like {what} in {counted(count, 'row')} and is not read"
+        log.tell(f"{path.name}: {found}; expected {expected}{none}")
+
+
+def _note_unread(
+    row: _Row, own: Values, keys: Keys, noted: set[str], unread: Counter[tuple[str, str]]
+) -> None:
+    """Note what is not read, and count what looks like gold or an image; a slip is refused."""
+    for key in sorted(map(str, own.keys() - KEYS)):
+        value = own.get(key)
+        if key not in noted:
+            near = misspelt(key, keys - own.keys()) if value else None
+            item = value[0] if isinstance(value, list) and value else value
+            if near and isinstance(item, _HELD.get(near, str)):
+                hint = "rename it; a name unlike any that is read is passed over"
+                raise row.refuse(f"the key {quoted(key)}", near, hint)
+            row.note("unknown key", f"{quoted(key)} is not read")
+            noted.add(key)
+        what = looks_like(key, own)
+        unread[key, what] += what == "an image" or (what == "gold" and "tags" in keys)
+    for pair in [pair for pair, count in unread.items() if not count]:
+        del unread[pair]
 
 
 def post_of_values(values: Values, path: Path, line: int, splitter: WordSplitter) -> Post:
@@ -78,16 +134,23 @@ def post_of_values(values: Values, path: Path, line: int, splitter: WordSplitter
 
 
 def json_object(text: str, where: object) -> dict[str, Any]:
-    """The JSON object that a text holds."""
+    """The JSON object that a text holds; of a pair, as spaCy has them, with the text as its key."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "out of range"
         found = f"no JSON ({reason}): {quoted(text)}"
         raise InputError(where, found, "one JSON object") from error
-    if not isinstance(values, dict):
-        raise InputError(where, quoted(values), "one JSON object")
-    return values
+    return _as_row(values, where)
+
+
+def _as_row(values: Any, where: object) -> dict[str, Any]:
+    match values:
+        case [str(text), {"entities": _} as others]:
+            return {**others, "text": text}
+        case dict():
+            return values
+    raise InputError(where, quoted(values), "one JSON object")
 
 
 def _json_rows(path: Path, log: ReadLog) -> Rows:
@@ -98,66 +161,22 @@ def _json_rows(path: Path, log: ReadLog) -> Rows:
             log.note(path, number, "blank line", "skipped")
 
 
-_PLAIN = re.compile(
-    "null|bool|u?int(8|16|32|64)|halffloat|float|double|(large_)?(string|binary)|(string|binary)_view"
-)
-_ROWS = 64  # held at once; a row may carry the bytes of an image
+def _is_array(path: Path) -> bool:
+    """Whether a ``.json`` file is one array; else it holds an object a line."""
+    with path.open("rb") as file:
+        return path.suffix == ".json" and file.read(4096).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"["
 
 
-def _parquet_rows(path: Path, log: ReadLog, keys: Keys) -> Rows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
+def _array_rows(path: Path) -> Rows:
+    if path.stat().st_size > ARRAY_LIMIT:
+        found = f"an array of more than {ARRAY_LIMIT:,} bytes"
+        raise InputError(path, found, "a smaller one, or an object a line in a .jsonl file")
     try:
-        # Without a buffer, a whole column of a row group is read at once.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
-            columns = _columns(file.schema_arrow, path, log, keys)
-            for batch in file.iter_batches(_ROWS, columns=columns):
-                for scalars in zip(*batch.columns, strict=True):
-                    number += 1
-                    where = f"{path}:{number}"
-                    yield number, partial(_python, batch.schema.names, scalars, where)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # of names of columns, too
-        found = f"no readable Parquet after row {number} ({quoted(str(error))})"
-        raise InputError(path, found, "a Parquet file") from error
-
-
-def _python(names: list[str], scalars: tuple[pyarrow.Scalar, ...], where: str) -> Values:
-    try:
-        return {name: scalar.as_py() for name, scalar in zip(names, scalars, strict=True)}
-    except UnicodeDecodeError:
-        raise InputError(where, "a string that is no UTF-8", "UTF-8 text") from None
-
-
-def _columns(schema: pyarrow.Schema, path: Path, log: ReadLog, keys: Keys) -> list[str]:
-    """The columns to read, all of them of plain types."""
-    names = list(schema.names)
-    for name in names:
-        if name not in KEYS:
-            refuse_misspelt(name, names, KEYS, path)
-            log.note(path, 1, "unknown key", f"{quoted(name)} is not read")
-    if "id" not in names or len(set(names)) < len(names):
-        found = "a column twice" if "id" in names else "no column id"
-        expected = "columns id, text and/or tokens, …"
-        raise InputError(path, f"{found} among {quoted(names)}", expected)
-    wanted = [name for name in names if name in keys]
-    for name in wanted:
-        if not _is_plain(kind := schema.field(name).type):
-            found = f"the column {quoted(name)} of type {quoted(str(kind))}"
-            raise InputError(path, found, "text, numbers, bytes, or lists or structs of them")
-    return wanted
-
-
-def _is_plain(kind: pyarrow.DataType) -> bool:
-    """Whether a type is of JSON or bytes; extension types bring code, and Ray's loads pickles."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
-    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    return _PLAIN.fullmatch(str(kind)) is not None
+        items = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"no JSON ({reason_of(error)})", "one JSON array") from None
+    for number, item in enumerate(items, start=1):
+        yield number, partial(_as_row, item, f"{path}:{number}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +221,10 @@ class _Row:
         return tuple(self.clean(item) for item in value)
 
 
-def _post(row: _Row, splitter: WordSplitter, noted: set[str]) -> Post:
-    for key in sorted(map(str, row.values.keys() - KEYS - noted)):
-        refuse_misspelt(key, row.values.keys(), KEYS, row.where)
-        row.note("unknown key", f"{quoted(key)} is not read")
-        noted.add(key)
+def _post(row: _Row, splitter: WordSplitter, unnamed: str | None) -> Post:
+    """The post of a row, whose id is `unnamed` where it has none and may do without."""
     id = row.values.get("id")
-    id = str(id) if type(id) is int else id
+    id = unnamed if id is None else str(id) if type(id) is int else id
     if not isinstance(id, str) or not id:
         found = f"id {quoted(id)}" if "id" in row.values else "no id"
         raise row.refuse(found, "id as a string", 'give each row its own "id"')
@@ -256,17 +272,16 @@ def _cut(row: _Row, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
     """Tags as given, or as the entities tell; both at once have to agree."""
-    given = row.strings("tags")
+    given, reading = row.strings("tags"), row.log.tags
     if given is not None:
         if len(given) != len(post.words):
             raise row.refuse(f"{len(given)} tags for {len(post.words)} words", "one tag a word")
-        if wrong := [tag for tag in given if not labels.is_tag(tag)]:
+        if wrong := [tag for tag in given if not reading.is_tag(tag)]:
             raise row.refuse(f"the tag {quoted(wrong[0])}", "O, B-<type> or I-<type>")
-        normal = tuple(map(labels.normalise, given))
-        if normal != given:
+        if any(reading.label(tag[2:]) != tag[2:] for tag in given):
             row.note("OTHER for MISC", "read as MISC")
-        given = normal
-    if row.values.get("entities") is None:
+        given = reading.tags(given)
+    if row.values.get("entities") is None or (given and reading.scheme is None):
         return given
     entities = _entities(row, post)
     if given is None:
@@ -287,28 +302,45 @@ def _entities(row: _Row, post: Post) -> list[labels.Span]:
     last = {end: i for i, (start, end) in enumerate(post.spans) if start < end}
     spans: list[labels.Span] = []
     for entity in given:
-        label, start, end = _entity(row, entity, len(post.text))
+        label, start, end = _entity(row, entity, post.text)
         if start not in first or end not in last:
             found = f"the entity {quoted(post.text[start:end])} at {start} to {end}"
             hint = "fix the offsets, which count characters, or give the words as tokens"
             expected = "entities that begin and end with a word"
             raise row.refuse(f"{found}, which cuts a word", expected, hint)
         spans.append((label, first[start], last[end] + 1))
-    for (_, _, end), (_, start, _) in pairwise(sorted(spans, key=lambda span: span[1:])):
+    once = sorted(set(spans), key=lambda span: span[1:])
+    if len(once) < len(spans):
+        row.note("entity given twice", "read once")
+    for (_, _, end), (_, start, _) in pairwise(once):
         if start < end:
             raise row.refuse("two entities that overlap", "each word in one entity at most")
-    return spans
+    return once
 
 
-def _entity(row: _Row, entity: object, length: int) -> labels.Span:
-    """The label of an entity and its character offsets, in a text of `length`."""
+def _entity(row: _Row, entity: object, text: str) -> labels.Span:
+    """The label of an entity and its offsets in a text, without white space at its edges."""
     values = entity if isinstance(entity, dict) else {}
     label, start, end = (values.get(key) for key in ("label", "start", "end"))
-    valid = isinstance(label, str) and labels.is_tag("B-" + label)
-    if not valid or not type(start) is type(end) is int or not 0 <= start < end <= length:
-        expected = f'{{"start", "end", "label"}} with offsets from 0 to {length}'
+    if isinstance(label, str) and not labels.is_tag("B-" + label):
+        expected = "a name without white space at its edges"
+        raise row.refuse(f"the label {quoted(label)}", expected)
+    if (
+        not isinstance(label, str)
+        or not type(start) is type(end) is int
+        or not 0 <= start < end <= len(text)
+    ):
+        expected = f'{{"start", "end", "label"}} with offsets from 0 to {len(text)}'
         raise row.refuse(f"the entity {quoted(entity)}", expected)
-    name = labels.normalise_label(str(label))
+    inside, said = text[start:end].strip(), values.get("text")
+    if isinstance(said, str) and row.clean(said).strip() != inside:
+        found = f"the entity {quoted(said)} where the text has {quoted(inside)}"
+        raise row.refuse(found, "offsets that count the characters of its text")
+    if inside and len(inside) < end - start:
+        row.note("white space at an entity's edge", "left out of it")
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        end = start + len(inside)
+    name = row.log.tags.label(label)
     if name != label:
         row.note("OTHER for MISC", "read as MISC")
     return name, start, end

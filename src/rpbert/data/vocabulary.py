@@ -27,6 +27,11 @@ class Vocabulary:
     words: tuple[str, ...]  # those with their own row, from row 2 on
     marks: str = "apart"  # how the training data has ``#`` and ``@``, see `rpbert.data.words`
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The entity types."""
+        return tuple(tag[2:] for tag in self.tags if tag.startswith("B-"))
+
     @cached_property
     def tag_rows(self) -> dict[str, int]:
         """The row of each tag."""

@@ -13,9 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from rpbert.data.formats import Values
 from rpbert.data.images import BYTE_LIMIT
 from rpbert.data.reading import IMAGE_SUFFIXES, LINE_LIMIT, SILENT, ReadLog, quoted
-from rpbert.data.tables import NO_GOLD, Rows, Values, json_object, posts_of
+from rpbert.data.tables import NO_GOLD, Rows, json_object, posts_of
 from rpbert.data.words import WordSplitter
 from rpbert.errors import InputError
 from rpbert.storage.writing import stays_below

@@ -52,7 +52,10 @@ def evaluate_model(
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
     tagger = Tagger.from_pretrained(name, None, precision, captioner, ocr, backend)
-    source = open_data(data, SPLITTERS[tagger.model.vocabulary.marks], faults)
+    model = tagger.model
+    types, column = model.vocabulary.types, model.notes.get("tag_column", -1)
+    splitter = SPLITTERS[model.vocabulary.marks]
+    source = open_data(data, splitter, faults, types=types, tag_column=column)
     if split is None:
         split = source.splits[0] if data.is_file() else "test"
     quirks: list[Quirk] = []

@@ -40,7 +40,7 @@ def card_writer(
 
     def write(model: TaggingModel, record: Record) -> str:
         gate, evidence, notes = settings.model.get("gate"), model.options.evidence, model.notes
-        types = sorted({tag[2:] for tag in model.vocabulary.tags if tag != "O"})
+        types = sorted(model.vocabulary.types)
         source = notes.get("relation_source")
         limits = []
         if evidence is not None:

@@ -80,6 +80,8 @@ def prepared(
         holding.callback(lambda: None if any(run.iterdir()) else run.rmdir())  # if it cannot begin
         holding.enter_context(held(run / LOCK, run))
     model, posts, notes = new_model(settings, str(accelerator.device))
+    if data.tag_column != -1:
+        model.notes["tag_column"] = data.tag_column
     if model.describers:
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     if options.encoder is not None:
@@ -241,7 +243,8 @@ def run_posts(data: DataSettings, tags_words: bool) -> tuple[dict[str, list[Post
     alone are looked at, to find their vectors in a vector file."""
     where = data.path if tags_words else data.relations or data.path
     left_out, notes = LeftOut(), []
-    source = open_data(where, faults=left_out if data.lenient else refuse)
+    faults = left_out if data.lenient else refuse
+    source = open_data(where, None, faults, scheme=data.scheme, tag_column=data.tag_column)
     name = "train" if tags_words else training_split(source)
 
     def read(split: str) -> list[Post]:
