@@ -97,7 +97,7 @@ def test_a_file_of_posts(call: Call, model: Path, tmp_path: Path) -> None:
     assert call(*given)[0] == 0
     assert target.read_text() == out
     source.write_text((json.dumps(rows[2]) + "\n") * 600 + "{broken\n")
-    code, _, err = call(*given)
+    code, _, err = call(*given, "--strict")
     assert (code, target.read_text()) == (2, out)
     assert "posts.jsonl:601" in err
     assert not list(tmp_path.glob(".out*"))

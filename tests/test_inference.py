@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterator
+import pickle
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
 from rpbert import Post, Tagger
 from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
 from rpbert.inference import Decoder
-from rpbert.types import Entity, ImageStatus, Prediction
+from rpbert.types import Entity, ImageStatus, Prediction, image_counts
 from tests.conftest import EVIDENCE, made_posts, picture, tiny
 from tests.modules.test_crf import Enumerated
 
@@ -175,3 +181,73 @@ def test_saving_never_replaces_a_folder_of_other_things(tmp_path: Path) -> None:
 def test_what_is_no_post_is_refused(post: object) -> None:
     with pytest.raises(InputError, match="posts:0"):
         TAGGER.predict_batch([post])  # type: ignore[list-item]
+
+
+def read_before_a_fault() -> Iterator[str]:
+    yield from ("Ada", "Como")
+    raise OSError("the source is gone")
+
+
+def test_a_stream_gives_what_it_read_before_its_source_failed() -> None:
+    stream = TAGGER.predict_stream(read_before_a_fault(), batch_size=4)
+    assert [next(stream).text, next(stream).text] == ["Ada", "Como"]
+    with pytest.raises(OSError, match="gone"):
+        next(stream)
+    assert TAGGER.predict("Ada").text == "Ada"
+
+
+WRONG_CALLS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: TAGGER.predict_batch("Ada"), "posts: found one str; expected a list"),
+    (lambda: TAGGER.predict_batch({"text": "Ada"}), "one dict"),  # type: ignore[arg-type]
+    (lambda: list(TAGGER.predict_stream("Ada")), "one str"),
+    (lambda: TAGGER.predict_batch(["Ada"], batch_size=-1), "batch_size: found -1"),
+    (lambda: list(TAGGER.predict_stream(["Ada"], batch_size=0)), "batch_size: found 0"),
+    (lambda: TAGGER.predict("Ada", image="https://x.org/a.jpg"), "addresses are not fetched"),
+    (lambda: TAGGER.predict("Ada", image=["s3://x/a.jpg"]), "'s3://x/a.jpg'"),
+    (lambda: Tagger(tiny("bert"), "cuda:99"), "device: found 'cuda:99'; expected cpu"),
+    (lambda: Tagger.from_pretrained("nowhere", device="gpu"), "device: found 'gpu'; expected cpu"),
+]
+
+
+@pytest.mark.parametrize(("call", "said"), WRONG_CALLS)
+def test_wrong_calls_are_told_in_one_line(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        call()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_tagger_is_copied_and_pickled(copied: Callable[[Tagger], Tagger]) -> None:
+    TAGGER.predict("Ada", image=picture(1))  # its threads are running
+    other = copied(TAGGER)
+    given = {"text": "Ada Lovelace in Como", "image": picture(1)}
+    assert other.predict(**given) == TAGGER.predict(**given)
+    assert other.model.system is not TAGGER.model.system
+
+
+def test_every_unreadable_image_says_why_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """In predictions, and in counts that were added up."""
+    Image.new("L", (12_000, 9_000)).save(tmp_path / "large.png")
+    contents = {b"\0\0\0\x18ftypheic": "HEIC", b"<!DOCTYPE html>": "HTML", b"%PDF-1.7": "PDF",
+                b"\xff\xd8nothing": "not an image", b"": "empty file"}  # fmt: skip
+    large, none = (
+        (tmp_path / "large.png", "12000 × 9000 pixels"),
+        (Image.new("L", (0, 0)), "0 × 0 pixels"),
+    )
+    for source, reason in (*contents.items(), large, none):
+        found = TAGGER.predict("Ada", image=source)
+        assert reason in found.to_dict()["image_reason"]
+        assert reason in image_counts(Counter([found.image]) + Counter(["unreadable"]))
+        assert found == pickle.loads(pickle.dumps(found))
+    assert "image_reason" not in TAGGER.predict("Ada", image=tmp_path / "no.jpg").to_dict()
+    assert image_counts({"used": 1}, ("used", "unreadable")) == "1 used, 0 unreadable"
+    assert not recwarn.list
+
+
+def test_scores_that_are_no_numbers_are_no_prediction() -> None:
+    model = tiny("rpbert")
+    with torch.no_grad():
+        model.system.get_parameter("tagger.to_tags.bias")[0] = float("nan")
+    with pytest.raises(InputError, match="no numbers"):
+        Tagger(model, "cpu").predict("Ada")

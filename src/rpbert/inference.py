@@ -17,6 +17,7 @@ from rpbert.config.model import DecodingSettings
 from rpbert.config.run import Backend, Precision
 from rpbert.data.collate import Collator, ahead, by_length, windows
 from rpbert.data.labels import strict_spans
+from rpbert.data.reading import quoted
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
 from rpbert.errors import InputError
@@ -104,6 +105,11 @@ class Decoder:
         """A system's output, post by post."""
         tags: list[Tags] = [("O",) * len(post.words) for post in batch.posts]
         scores: list[list[float]] = [[] for _ in tags]
+        for found in (output.emissions, output.relation_score):
+            if found is not None and not found.isfinite().all():
+                raise InputError(
+                    "model", "scores that are no numbers", "a model that is trained anew"
+                )
         if output.emissions is not None:
             tags, scores = self._tags(output.emissions, batch.word_mask)
         relation: list[float | None] = [None] * len(batch)
@@ -165,12 +171,17 @@ class Tagger:
         backend: Backend = "torch",
     ) -> None:
         self.model = model
-        self.device = device or best_device()
+        self.device = usable_device(device)
+        self._arguments = (model, self.device, precision, backend)
         plain = model.system.to(self.device).eval()
         system = system_for(plain, backend, precision, self.device)
         # A stream of posts hardly shows an image again: none is kept.
         self.decoder = Decoder(model, model.collator(images_kept=0), self.device, system)
         self.splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        """What a copy, also in another process, is made of; its threads and memories are new."""
+        return type(self), self._arguments
 
     @classmethod
     def from_pretrained(
@@ -188,8 +199,8 @@ class Tagger:
         that is rebuilt for a CPU. The captioner (hub name or folder) describes images without a
         caption, and `ocr` looks for text in images, for models that read these.
         Raises InputError: there is no whole, unchanged model, or it reads no captions or text."""
+        chosen = usable_device(device)
         model = TaggingModel.load(model_folder(name))
-        chosen = device or best_device()
         model.describers = describers(model.options.evidence, captioner, ocr, chosen)
         return cls(model, chosen, precision, backend)
 
@@ -224,6 +235,7 @@ class Tagger:
         self, posts: Sequence[PostLike], batch_size: int = 32, threshold: float = 0.0
     ) -> list[Prediction]:
         """Tag posts, each a `Post`, a text, or a mapping as in a JSON lines file; same order."""
+        _check_call(posts, batch_size)
         read = [self.as_post(post, index) for index, post in enumerate(posts)]
         found = map(prediction_of, read, self.decoder.decode(read, batch_size))
         return [prediction.above(threshold) for prediction in found]
@@ -231,7 +243,9 @@ class Tagger:
     def predict_stream(
         self, posts: Iterable[PostLike], batch_size: int = 32, threshold: float = 0.0
     ) -> Iterator[Prediction]:
-        """Tag any number of posts in constant memory, in their order."""
+        """Tag any number of posts in constant memory, in their order; an error of `posts` is raised
+        behind the predictions of those before it."""
+        _check_call(posts, batch_size)
         numbered = (self.as_post(post, index) for index, post in enumerate(posts))
         for window in windows(numbered, batch_size):
             yield from self.predict_batch(window, batch_size, threshold)
@@ -263,7 +277,7 @@ class Tagger:
         if not isinstance(sources, list | tuple):
             sources = [sources]
         images = [
-            replace(known or PostImage(), image=Path(of) if isinstance(of, str) else of)
+            replace(known or PostImage(), image=_image(of, f"posts:{index}"))
             for known, of in zip_longest(post.images, sources)
         ]
         return post.with_(images=tuple(images))
@@ -278,6 +292,31 @@ def prediction_of(post: Post, decoded: Decoded) -> Prediction:
         entities.append(Entity(post.text[start:stop], label, start, stop, score))
     sources = decoded.sources if len(decoded.sources) > 1 else ()
     return Prediction(post.id, post.text, entities, decoded.relation, decoded.image, sources)
+
+
+def _image(given: ImageLike, where: str) -> Path | bytes | Image | None:
+    if isinstance(given, str) and "://" in given:
+        hint = "addresses are not fetched: save the image, and give its file"
+        raise InputError(where, f"the image {quoted(given)}", "the path of a file", hint)
+    return Path(given) if isinstance(given, str) else given
+
+
+def _check_call(posts: object, batch_size: int) -> None:
+    if isinstance(posts, str | bytes | Mapping | Post):
+        raise InputError("posts", f"one {type(posts).__name__}", "a list of posts")
+    if batch_size < 1:
+        raise InputError("batch_size", str(batch_size), "at least 1")
+
+
+def usable_device(name: str | None = None) -> str:
+    """The device by that name, unless named the best there is.
+    Raises InputError: there is no such device here."""
+    try:
+        torch.empty(0, device=name or best_device())
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch is built without it
+        there = " or ".join(["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))])
+        raise InputError("device", repr(name), there) from error
+    return name or best_device()
 
 
 def best_device() -> str:

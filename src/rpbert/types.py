@@ -24,10 +24,10 @@ Masks are bool and True is real.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from rpbert.markup import prediction_html
 
@@ -46,6 +46,29 @@ TEXTS = {
 """The attributes of `PostImage` that hold a text, each with its file in a data folder."""
 
 ImageStatus: TypeAlias = Literal["used", "none", "missing", "unreadable"]
+
+
+class Unreadable(str):
+    """The status ``unreadable`` with the reason, in one line: it stays with the word, through
+    counts and processes, up to wherever it is shown."""
+
+    reason = ""
+
+    @classmethod
+    def because(cls, reason: str) -> ImageStatus:
+        """The status for a reason."""
+        status = cls("unreadable")
+        status.reason = reason
+        return cast(ImageStatus, status)
+
+
+def image_counts(seen: Mapping[str, int], states: Iterable[str] | None = None) -> str:
+    """How many images have each status, in words, with a reason of those that are unreadable."""
+    reason = next((f" ({key.reason})" for key in seen if isinstance(key, Unreadable)), "")
+    return ", ".join(
+        f"{seen.get(status, 0):,} {status}" + reason * (status == "unreadable")
+        for status in states or sorted(seen)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,9 +202,11 @@ class Prediction:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON types; ``sources`` if there are any."""
+        """The prediction as JSON types; with ``sources`` if there are any, and with
+        ``image_reason`` if the image is unreadable."""
         content = asdict(self)
-        sources = list(content.pop("sources"))
+        sources, reason = list(content.pop("sources")), getattr(self.image, "reason", "")
+        content |= {"image_reason": reason} if reason else {}
         return content | ({"sources": sources} if sources else {})
 
     def to_displacy(self) -> dict[str, Any]:

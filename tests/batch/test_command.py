@@ -49,8 +49,8 @@ def test_failed_posts_are_exit_code_3(predict: Predict, source: Path, tmp_path: 
     assert (code, f"{tmp_path / 'out'}/*.errors.jsonl" in err) == (3, True)
     code, _, err = predict(*given, tmp_path / "strict", "--strict")
     assert (code, "a.jsonl:13: " in err) == (2, True)
-    assert predict("--input", source / "a.jsonl")[0] == 2
-    code, out, err = predict("--input", source / "a.jsonl", "--lenient")
+    assert predict("--input", source / "a.jsonl", "--strict")[0] == 2
+    code, out, err = predict("--input", source / "a.jsonl")
     assert (code, len(out.splitlines())) == (3, 12)
     assert '{"file": "a.jsonl", "line": 13, "reason": ' in err
 
@@ -72,9 +72,9 @@ def test_one_file_to_one_file_of_any_kind(predict: Predict, source: Path, tmp_pa
     assert sorted(bytes_of(tmp_path / "out")) == ["c.meta.json", "c.parquet"]
     (source / "c.tar").write_bytes((source / "c.tar").read_bytes()[:2048])
     given += ["--output", tmp_path / "y.jsonl"]
-    assert predict(*given)[0] == 2
+    assert predict(*given, "--strict")[0] == 2
     assert not (tmp_path / "y.jsonl").exists()
-    assert predict(*given, "--lenient")[0] == 3
+    assert predict(*given)[0] == 3
     assert len(lines(tmp_path / "y.errors.jsonl")) == 1
 
 

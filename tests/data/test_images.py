@@ -239,3 +239,18 @@ def test_fingerprints(tmp_path: Path) -> None:
         change.save(tmp_path / "a.png")
         seen.add(fingerprint(tmp_path / "a.png"))
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 99}])
+@pytest.mark.parametrize("size", [(96, 64), (1999, 1501)])
+def test_a_jpeg_that_lacks_only_its_end_mark_is_used(
+    options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    whole = encoded(picture(*size), "JPEG", **options)
+    expected = pixels_of(load_image(whole))
+    for content in (whole[:-2], whole[:-1], whole[:-2] + bytes(10)):
+        assert (pixels_of(load_image(content)) == expected).all()
+    for missing in (len(whole) // 8, len(whole) // 2):  # a part of the picture itself
+        cut = load_image(whole[:-missing])
+        assert (cut.status, cut.pixels) == ("unreadable", None)
+        assert "OSError" in cut.reason

@@ -148,3 +148,20 @@ def test_a_damaged_tar_is_told(
     assert faults == []  # it is no fault of a row that a lenient reading leaves out
     with pytest.raises(InputError, match="found nothing"):
         read(tmp_path / "no.tar")
+
+
+def test_archives_that_were_joined_are_read_to_the_last(tmp_path: Path) -> None:
+    """As by ``cat a.tar b.tar``, and damage of a later one is told."""
+    one, two, three = (
+        tar_of(tmp_path / f"{key}.tar", (f"{key}.txt", key.encode()), ("x.txt", b"x")).read_bytes()
+        for key in "abc"
+    )
+    path = tmp_path / "joined.tar"
+    path.write_bytes(one + two[: two.rindex(b"x") // 512 * 512 + 1024] + three)
+    posts, faults = read(path)
+    assert [post.text for post in posts] == ["a", "x", "b", "x", "c", "x"]
+    assert not faults
+    for tail in (b"no archive" * 100, b"\0" * 512 + two[:700]):
+        path.write_bytes(one + tail)
+        with pytest.raises(InputError, match=r"joined\.tar: found no readable tar after member"):
+            read(path)

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from rpbert.config.run import AverageSettings, TrainingSettings, load_run
+from rpbert.config.run import AverageSettings, Rates, TrainingSettings, load_run
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
+from rpbert.evaluation.scoring import score_tags
 from rpbert.inference import Decoder, Tagger
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel
@@ -29,7 +30,7 @@ from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import settings_of as demo_settings
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, rate_factor, share_moments
 from rpbert.training.train import train
-from rpbert.training.trainer import Average
+from rpbert.training.trainer import Average, Trainer
 from tests.conftest import made_posts, tiny
 from tests.training_runs import records, settings
 
@@ -269,3 +270,48 @@ def test_a_run_scores_and_saves_the_mean(
     saved = load_file(result.model / "model.safetensors")
     kept = load_file(checkpoints / f"epoch-{result.epoch:04d}" / "average.safetensors")
     assert torch.equal(saved[NAME], kept[f"module.{NAME}"])
+    # The score that chose the epoch is that of the model as it is saved.
+    dev = list(open_data(data).read("dev"))
+    found = Tagger.from_pretrained(result.model, "cpu").decoder.decode(dev)
+    scores = score_tags([post.tags or () for post in dev], [answer.tags for answer in found])
+    last = load_file(checkpoints / f"epoch-{result.epoch:04d}" / "system.safetensors")
+    (crf,) = (name for name in saved if name.endswith("transitions"))
+    assert not torch.equal(last[crf], saved[crf])
+    assert scores.strict.f1 == result.f1
+
+
+def test_a_loss_or_weight_that_is_no_number_stops_a_run(data: Path, tmp_path: Path) -> None:
+    """The last good checkpoint stays, and no line of metrics holds NaN."""
+    for rate in (math.inf, math.nan):
+        with pytest.raises(ValidationError, match="finite"):
+            Rates(head=rate, encoder=0, projection=0, visual=0)
+    rates = {"head": 1e30, "encoder": 0.0, "projection": 0.0, "visual": 0.0}
+    given = settings(data, "bilstm_crf", epochs=3, tagging=rates)
+    place = r"training\.tagging: .* not finite in step \d+ of epoch 1, rates [0-9.]+e\+\d+;"
+    with pytest.raises(InputError, match=place + ".*no checkpoint is there yet: lower the rates"):
+        train(given, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("where", ["loss", "weight"])
+def test_the_last_good_checkpoint_stays_where_numbers_are_lost_later(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    step, run = Trainer.step, tmp_path / "run"
+
+    def failing(self: Trainer, task: Any, batch: Any) -> Tensor:
+        summed = step(self, task, batch)
+        if self.progress.epoch == 1:
+            if where == "loss":
+                return summed * math.nan
+            if self.progress.step == 1:  # the last one of the epoch
+                with torch.no_grad():
+                    self.system.get_parameter(NAME)[0] = math.inf
+        return summed
+
+    monkeypatch.setattr(Trainer, "step", failing)
+    with pytest.raises(InputError, match=f"a {where} .* of epoch 2, .*epoch-0001 is kept"):
+        train(settings(data, "bilstm_crf", epochs=3), run)
+    assert [record["epoch"] for record in records(run)] == [1]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0001"]
+    assert Tagger.from_pretrained(run).model.notes["epoch"] == 1

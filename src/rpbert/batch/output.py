@@ -22,7 +22,9 @@ GROUP_CHARACTERS = 32 * 2**20  # of its texts; whichever comes first
 @contextmanager
 def json_rows(file: BinaryIO) -> Iterator[Write]:
     """One JSON object a line."""
-    yield lambda row: file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
+    yield lambda row: file.write(
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    )
 
 
 @contextmanager

@@ -4,6 +4,8 @@ line on standard error and exit code 2."""
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -63,6 +65,10 @@ def main() -> NoReturn:
     0 done, 2 the user can fix it, 3 done except for some posts (`rpbert.cli.predict`), 130
     stopped."""
     warnings.showwarning = _say
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # it came closed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # signs that a terminal lacks are escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = sys.argv[1:]
         if arguments in ([], ["data"]):
@@ -71,13 +77,14 @@ def main() -> NoReturn:
         code = app(arguments, prog_name="rpbert", standalone_mode=False)
         if code == STOPPED:
             raise KeyboardInterrupt
+        sys.stdout.flush()
     except UsageError as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "rpbert")
         _fail(f"{error.format_message()}  ({command} --help shows what there is)")  # type: ignore[attr-defined]
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}")

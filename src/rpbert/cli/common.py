@@ -49,9 +49,7 @@ def print_result(document: Any, as_json: bool, show: Callable[[Any], object] = p
     if not as_json:
         show(document)
         return
-    text = json.dumps(document, ensure_ascii=False, indent=1)
-    # The name of a file may hold a lone surrogate: as JSON escapes it.
-    print(text.encode("utf-8", "backslashreplace").decode())
+    print(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
 
 
 def progress(line: str) -> None:

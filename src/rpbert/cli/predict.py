@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from rpbert.cli import common
 from rpbert.errors import InputError, counted, printable
+from rpbert.types import ImageStatus, image_counts
 
 if TYPE_CHECKING:
     from rpbert.batch import Job, Shard, Summary, Tally
@@ -24,7 +25,7 @@ PARTLY = 3
 """Exit code of a run that is done, but not with every post."""
 WRITTEN = (".jsonl", ".parquet")
 Text = Annotated[str | None, typer.Option(help="The text of one post.")]
-Image = Annotated[Path | None, typer.Option(help="The image of that post.")]
+Image = Annotated[str | None, typer.Option(help="The image of that post.")]
 Caption = Annotated[
     str | None, typer.Option(help="What that image shows, for a model that reads captions.")
 ]
@@ -44,8 +45,8 @@ Faulty = Annotated[
     bool | None,
     typer.Option(
         "--lenient/--strict",
-        help="Set faulty rows aside (shards), or stop at the first (a file).",
-        show_default=False,
+        help="Set faulty rows aside, or stop at the first.",
+        show_default="lenient",
     ),
 ]
 Threshold = Annotated[
@@ -142,8 +143,10 @@ def predict(
 
 
 def _predict_one(model: str, post: dict[str, Any], chosen: dict[str, Any], as_json: bool) -> None:
-    if post["image"] is not None and not post["image"].is_file():
-        raise InputError("--image", f"no file {post['image']}", "an image file")
+    image = post["image"] or ""
+    if image and not Path(image).is_file():
+        expected = "an image file" + ("; addresses are not fetched" if "://" in image else "")
+        raise InputError("--image", f"no file {image}", expected)
     from rpbert.evidence.texts import need_kind
     from rpbert.inference import Tagger
 
@@ -168,7 +171,7 @@ def _predict_file(
     shard = Shard(Path(source), Path(shards.output or "-"))
     _check_names(shard, shards.format, printed)
     suffix = "parquet" if shard.output.suffix == ".parquet" else "jsonl"
-    job = _job(model, shards, chosen, shards.format or suffix, bool(shards.lenient))
+    job = _job(model, shards, chosen, shards.format or suffix, shards.lenient is not False)
     tagger = loaded(job, shards.device)
     held: list[dict[str, Any]] = []
     with ExitStack() as files:
@@ -300,8 +303,7 @@ def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenien
 
 
 def _images(counts: Tally | Summary) -> str:
-    states = ("used", "none", "missing", "unreadable")
-    return "images: " + ", ".join(f"{counts.images[state]:,} {state}" for state in states)
+    return f"images: {image_counts(counts.images, get_args(ImageStatus))}"
 
 
 def _report(summary: Summary, output: Path) -> None:

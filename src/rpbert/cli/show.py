@@ -37,7 +37,8 @@ def relation_gauge(post: Document) -> str:
     """r as a bar and a number, or why there is none."""
     image, relation = post["image"], post["relation"]
     if image != "used" or relation is None:
-        return "used, r not learnt" if image == "used" else str(image)
+        reason = f" ({post['image_reason']})" if "image_reason" in post else ""
+        return "used, r not learnt" if image == "used" else f"{image}{reason}"
     filled: int = round(relation * GAUGE)
     return "█" * filled + "░" * (GAUGE - filled) + f" {relation:.2f}"
 

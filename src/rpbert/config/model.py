@@ -22,7 +22,11 @@ class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), serialize_by_alias=True
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        serialize_by_alias=True,
+        allow_inf_nan=False,
     )
 
     former: ClassVar[Mapping[str, Any]] = {}

@@ -128,7 +128,7 @@ class TrainingSettings(Settings):
 
     former: ClassVar[Mapping[str, Any]] = {"layer_decay": 1.0}
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     epochs: int = Field(25, ge=1)
     patience: int | None = Field(None, ge=1)
     """Training ends after so many epochs without a better development F1; None: never early."""

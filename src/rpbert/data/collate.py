@@ -261,18 +261,23 @@ def batches(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
 def windows(posts: Iterable[Post], size: int) -> Iterator[list[Post]]:
     """Consecutive lists of 16 batches of `size` posts, or of `HELD_BYTES` in images and texts."""
     window: list[Post] = []
-    held = 0
-    for post in posts:
-        window.append(post)
-        held += len(post.text)
-        for image in post.images:
-            held += len(image.image) if isinstance(image.image, bytes) else 0
-            held += sum(len(getattr(image, name) or "") for name in TEXTS)
-        if len(window) == 16 * size or held >= HELD_BYTES:
-            yield window
-            window, held = [], 0
+    held, fault = 0, None
+    try:
+        for post in posts:
+            window.append(post)
+            held += len(post.text)
+            for image in post.images:
+                held += len(image.image) if isinstance(image.image, bytes) else 0
+                held += sum(len(getattr(image, name) or "") for name in TEXTS)
+            if len(window) == 16 * size or held >= HELD_BYTES:
+                yield window
+                window, held = [], 0
+    except Exception as error:  # of `posts`, raised behind those that were read
+        fault = error
     if window:
         yield window
+    if fault is not None:
+        raise fault
 
 
 def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import stat
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 # What social posts carry. Pillow reads some forty formats more; each is code to attack, and some
 # of them (EPS) run other programs.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+_OTHERS = {
+    "HEIC": re.compile(rb".{4}ftyp(?:hei|hev|mif1|msf1)", re.DOTALL),
+    "AVIF": re.compile(rb".{4}ftypavi", re.DOTALL),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "PDF": re.compile(rb"%PDF"),
+    "HTML or XML": re.compile(rb"\s*<[!?a-zA-Z]"),
+}
 BYTE_LIMIT = 32 * 2**20
 PIXEL_LIMIT = 64_000_000
 # Pixels × scans of a JPEG: each scan, however few bytes it takes, costs a pass over all pixels.
@@ -90,10 +99,9 @@ def load_small(source: Source, side: int) -> LoadedImage:
 
 def claim(content: bytes) -> tuple[int, int, int] | None:
     """Width, height and scans (passes over all pixels) by an image's header, None if it is none."""
-    from PIL import Image as pil
 
     try:
-        with pil.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _opened_image(content) as image:
             return *image.size, _scans(image, content)
     except Exception:  # as in `_load`, which puts it in words
         return None
@@ -142,7 +150,10 @@ def _load(source: Source, fit: Fit, resampling: Resampling) -> LoadedImage:
     except (FileNotFoundError, NotADirectoryError):
         return LoadedImage("missing", reason="no such file")
     except UnidentifiedImageError:  # its own text holds a memory address
-        return LoadedImage("unreadable", reason=f"not an image of {', '.join(FORMATS)}")
+        head = content if isinstance(content, bytes) else b""
+        kind = next((name for name, sign in _OTHERS.items() if sign.match(head)), "")
+        reason = f"not an image of {', '.join(FORMATS)}" + (f": {kind}" if kind else "")
+        return LoadedImage("unreadable", reason=reason)
     except _Refused as error:
         return LoadedImage("unreadable", reason=str(error))
     except Exception as error:
@@ -173,7 +184,6 @@ def _check_bytes(count: int) -> None:
 
 def _decode(source: bytes | Image, fit: Fit, resampling: Resampling) -> NDArray[np.uint8]:
     """Pixels of shape (height, width, 3); raises whatever the decoder raises."""
-    from PIL import Image as pil
 
     if not isinstance(source, bytes):
         _check_pixels(source)
@@ -181,7 +191,23 @@ def _decode(source: bytes | Image, fit: Fit, resampling: Resampling) -> NDArray[
     if not source:
         raise _Refused("empty file")
     _check_bytes(len(source))
-    with pil.open(io.BytesIO(source), formats=FORMATS) as image:
+    try:
+        return _decode_bytes(source, fit, resampling)
+    except OSError:
+        if not source.startswith(b"\xff\xd8"):
+            raise
+        # A JPEG that lacks only its end does not depend on what is in the place of it.
+        ends = (b"\xff\xd9", b"\x5a" * 64 + b"\xff\xd9")
+        whole, other = (
+            _decode_bytes(source.rstrip(b"\xff") + end, fit, resampling) for end in ends
+        )
+        if not np.array_equal(whole, other):
+            raise
+        return whole
+
+
+def _decode_bytes(source: bytes, fit: Fit, resampling: Resampling) -> NDArray[np.uint8]:
+    with _opened_image(source) as image:
         _check_pixels(image)
         scans = _scans(image, source)
         if scans * image.width * image.height > SCAN_LIMIT:
@@ -192,9 +218,19 @@ def _decode(source: bytes | Image, fit: Fit, resampling: Resampling) -> NDArray[
         return _shrunk(image, size, drafted[1] if drafted else None, resampling)
 
 
+def _opened_image(content: bytes) -> Image:
+    from PIL import Image as pil
+
+    # It warns of sizes that `_check_pixels` refuses; threads cannot silence a block alone.
+    warnings.filterwarnings("ignore", category=pil.DecompressionBombWarning)
+    return pil.open(io.BytesIO(content), formats=FORMATS)
+
+
 def _check_pixels(image: Image) -> None:
     """Refuses by the size in the header; Pillow's own limit is higher, and others may lift it."""
     width, height = image.size
+    if not width or not height:
+        raise _Refused(f"{width} × {height} pixels")
     if width * height > PIXEL_LIMIT:
         raise _Refused(f"{width} × {height} pixels, more than {PIXEL_LIMIT}")
 

@@ -6,6 +6,7 @@ members are read in order, each up to its limit, and a member that a tool might 
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -94,14 +95,16 @@ def _members(path: Path) -> Iterator[_Member]:
     try:
         with path.open("rb") as raw:
             file: Any = _Forward(raw)
-            # Mode "r:" takes no compressed file: what is small on disk is then small in memory.
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while info := tar.next():
-                    vars(tar).update(members=[], pax_headers={})  # else it keeps all it has seen
-                    read += 1
-                    yield _member(tar, info, file)
-                    file.allowance = _HEADER_LIMIT
-                file.check_end(tar.offset)
+            more = True
+            while more:  # archives may have been joined
+                # Mode "r:" takes no compressed file: what is small on disk is small in memory.
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    while info := tar.next():
+                        vars(tar).update(members=[], pax_headers={})  # else it keeps all of them
+                        read += 1
+                        yield _member(tar, info, file)
+                        file.allowance = _HEADER_LIMIT
+                    more = file.passes_end(tar.offset)
     except FileNotFoundError:
         raise InputError(path, "nothing", "a .tar file") from None
     except _DAMAGE as error:
@@ -152,8 +155,14 @@ class _Forward:
             raise tarfile.ReadError("a header that points back")
         self._file.seek(position)
 
-    def check_end(self, position: int) -> None:
-        """Refuse an end without the block of zeros: `tarfile` ends wherever it cannot read."""
+    def passes_end(self, position: int) -> bool:
+        """Whether another archive follows the blocks of zeros that end one. Refuses an end without
+        them: `tarfile` ends wherever it cannot read."""
         self._file.seek(position)
-        if self._file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        zeros = block = self._file.read(tarfile.BLOCKSIZE)
+        while block and not block.strip(b"\0"):
+            block = self._file.read(tarfile.BLOCKSIZE)
+        if len(zeros) < tarfile.BLOCKSIZE or zeros is block:
             raise tarfile.ReadError("unexpected end of data")
+        self._file.seek(-len(block), os.SEEK_CUR)
+        return block != b""

@@ -34,7 +34,7 @@ from rpbert.inference import Decoder, Tagger
 from rpbert.models import SYSTEMS, build, parse_options
 from rpbert.models.build import Builder, WordEmbeddings
 from rpbert.models.tagger import BiLstmSettings, SystemSettings
-from rpbert.types import Calibration, ImageStatus, Post
+from rpbert.types import Calibration, ImageStatus, Post, image_counts
 
 
 def evaluate_model(
@@ -103,7 +103,7 @@ def evaluate_posts(tagger: Tagger, posts: Sequence[Post]) -> Evaluation:
         tags,
         by_familiarity,
         score_relations(known) if known else None,
-        {status: images[status] for status in get_args(ImageStatus)},
+        {next((s for s in images if s == of), of): images[of] for of in get_args(ImageStatus)},
         calibration=calibration,
         partial=partial,
         curve=curve,
@@ -155,8 +155,8 @@ def render(evaluation: Mapping[str, Any]) -> str:
         errors = f"{100 * error['before']:.1f} before and {100 * error['after']:.1f} after"
         of = f"its temperature of {error['temperature']:.2f} ({error['support']:,} scores)"
         lines.append(f"calibration error of {name}: {errors} {of}")
-    posts = [*(f"{n:,} {status}" for status, n in evaluation["images"].items())]
-    lines.append("images: " + ", ".join(posts))
+    images = evaluation["images"]
+    lines.append(f"images: {image_counts(images, images)}")
     if cut := evaluation["cut_words"]:
         lines.append(f"{cut:,} words cut at gold entities: tagging would not cut them")
     if tags and evaluation["fp32_f1"] is not None:

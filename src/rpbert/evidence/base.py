@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from rpbert.config.model import Settings
 from rpbert.data.collate import TokenizerSubwords, pad
 from rpbert.data.images import LoadedImage, Preprocessing, fingerprint, load_image, normalise_batch
-from rpbert.types import Batch, EvidenceInput, ImageStatus, Post, PostImage, VisualTokens
+from rpbert.types import (
+    Batch,
+    EvidenceInput,
+    ImageStatus,
+    Post,
+    PostImage,
+    Unreadable,
+    VisualTokens,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -275,7 +283,11 @@ class ImageReader(Reader):
                 self._kept[key] = image
                 self._held += _bytes(image)
         found = {key: loaded[key] for key in wanted}
-        return {k: i.status if i.pixels is None else i.pixels for k, i in found.items()}
+        unusable = {
+            key: Unreadable.because(image.reason) if image.status == "unreadable" else image.status
+            for key, image in found.items()
+        }
+        return {k: unusable[k] if i.pixels is None else i.pixels for k, i in found.items()}
 
     def pack(self, pieces: Sequence[Any]) -> tuple[Tensor, Tensor, None]:
         """Normalised pixels."""

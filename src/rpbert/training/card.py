@@ -14,7 +14,7 @@ from rpbert.data.words import SPLITTERS
 from rpbert.evaluation.scoring import SCORERS, score_table
 from rpbert.models import registered
 from rpbert.models.saved import TaggingModel
-from rpbert.training.progress import status_counts
+from rpbert.types import image_counts
 
 Record: TypeAlias = Mapping[str, Any]  # a line of RUN/metrics.jsonl
 
@@ -56,7 +56,7 @@ def card_writer(
             splitting=_SPLITTING[SPLITTERS[model.vocabulary.marks].name],
             relation=f"- relation: {source}" if source is not None else "",
             posts=counts,
-            images="; ".join(f"{k}: {status_counts(seen)}" for k, seen in record["images"].items()),
+            images="; ".join(f"{k}: {image_counts(seen)}" for k, seen in record["images"].items()),
             files=_table(("file", "bytes", "SHA-256"), *files_read),
             epoch=record["epoch"],
             scores=_table(*score_table(record["dev"], record["dev_relation"])),

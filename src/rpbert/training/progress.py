@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 
 from rpbert.errors import InputError
 from rpbert.storage.writing import cannot_write, written_whole
+from rpbert.types import image_counts
 
 Advance = Callable[[str, float, int], None]
 """Called after a step with the task, its loss and its number of posts."""
@@ -122,7 +123,7 @@ class Reporter:
     def evidence(self, images: dict[str, dict[str, int]]) -> None:
         """Show how many posts of each task have each image status."""
         for task, seen in images.items():
-            self.note(f"evidence of {task}: {status_counts(seen)}")
+            self.note(f"evidence of {task}: {image_counts(seen)}")
 
     def evaluated(self, record: dict[str, Any]) -> None:
         """Keep, show and pass on the record of an epoch."""
@@ -135,7 +136,7 @@ class Reporter:
     def _keep(self, record: dict[str, Any]) -> None:
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(record, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -155,11 +156,6 @@ class Reporter:
                 line += f", macro F1 {100 * relation['macro_f1']:.2f}"
         self.note(line + (" · best" if record["best"] else "") + f" · {record['seconds']:.0f} s")
         self.accelerator.log(scalars, step=record["epoch"])
-
-
-def status_counts(seen: Mapping[str, int]) -> str:
-    """How many posts have each image status, in words."""
-    return ", ".join(f"{number:,} {status}" for status, number in sorted(seen.items()))
 
 
 @contextmanager

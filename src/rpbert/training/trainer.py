@@ -173,13 +173,30 @@ class Trainer:
             for task, count, batch in ahead(self._collated(left)):
                 losses, counted = self.step(task, batch).cpu()
                 progress.step += 1
+                self._check_finite(task, losses, progress.step == total)
                 advance(task.name, progress.count(task.name, losses, counted), count)
                 save, stop = self._should()
                 if stop or (save and progress.step < total):
+                    self._check_finite(task, losses, last=True)
                     progress.seconds = time.monotonic() - started
                     self._save()
                 if stop:
                     raise KeyboardInterrupt
+
+    def _check_finite(self, task: Task, losses: Tensor, last: bool) -> None:
+        """Stop at a loss, or before an epoch is scored at a weight, that is no finite number."""
+        lost = not losses.isfinite()
+        if lost or (last and not all(p.isfinite().all() for p in self.system.parameters())):
+            groups = self.optimizers[task.name].param_groups
+            rates = ", ".join(f"{group['lr']:g}" for group in groups)
+            place = f"step {self.progress.step:,} of epoch {self.progress.epoch + 1}"
+            found = (
+                f"{'a loss' if lost else 'a weight'} that is not finite in {place}, rates {rates}"
+            )
+            places = self.checkpoints.places()
+            kept = f"{places[-1]} is kept" if places else "no checkpoint is there yet"
+            hint = f"{kept}: lower the rates, or give training.clip_norm"
+            raise InputError(f"training.{task.name}", found, "finite numbers", hint)
 
     def _collated(
         self, steps: Iterable[tuple[Task, list[Post]]]
