@@ -219,8 +219,8 @@ def test_wrong_calls_are_told_in_one_line(call: Callable[[], Any], said: str) ->
 def test_a_tagger_is_copied_and_pickled(copied: Callable[[Tagger], Tagger]) -> None:
     TAGGER.predict("Ada", image=picture(1))  # its threads are running
     other = copied(TAGGER)
-    given = {"text": "Ada Lovelace in Como", "image": picture(1)}
-    assert other.predict(**given) == TAGGER.predict(**given)
+    found = [one.predict("Ada Lovelace in Como", image=picture(1)) for one in (other, TAGGER)]
+    assert found[0] == found[1]
     assert other.model.system is not TAGGER.model.system
 
 
@@ -235,7 +235,8 @@ def test_every_unreadable_image_says_why_without_a_warning(
         (tmp_path / "large.png", "12000 × 9000 pixels"),
         (Image.new("L", (0, 0)), "0 × 0 pixels"),
     )
-    for source, reason in (*contents.items(), large, none):
+    cases: list[tuple[Any, str]] = [*contents.items(), large, none]
+    for source, reason in cases:
         found = TAGGER.predict("Ada", image=source)
         assert reason in found.to_dict()["image_reason"]
         assert reason in image_counts(Counter([found.image]) + Counter(["unreadable"]))
