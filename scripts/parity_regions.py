@@ -16,8 +16,7 @@ import torch
 from parity import VL_BERT, Commit, report
 from torch import Tensor, nn
 
-from rpbert.integrations.convert import translate
-from rpbert.integrations.published_names import PUBLISHED
+from rpbert.integrations.convert import PUBLISHED, translate
 from rpbert.modules.geometry import with_area, with_sides, with_whole_image
 from rpbert.types import VisualTokens
 

@@ -168,7 +168,7 @@ def test_a_stopped_run_prints_the_command_that_goes_on(
         time.sleep(5)
 
     given = ["--input", source, "--output", tmp_path / "an out"]
-    monkeypatch.setattr("rpbert.batch.finished.Source.is_still", stopping)
+    monkeypatch.setattr("rpbert.batch.output.Output.add", stopping)
     code, _, err = predict(*given)
     assert code == 130
     (line,) = [line for line in err.splitlines() if line.startswith("to go on: ")]

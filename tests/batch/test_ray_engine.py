@@ -63,7 +63,7 @@ def pretended(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def tag(self, number: int, shard: Shard) -> Iterator[Event]:
-            yield Event(number, 1, 0.5)
+            yield Event(number, 1)
             said = shard.source.read_text()
             if said == "fault":
                 raise InputError("x.jsonl:7", "this", "that")
@@ -72,7 +72,7 @@ def pretended(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
                 if said == "die once":
                     shard.source.write_text("live")
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield Event(number, 0, 0.5, Tally(1))
+            yield Event(number, 0, Tally(1))
 
     monkeypatch.setattr("rpbert.batch.ray_engine._Worker", Pretending)
 

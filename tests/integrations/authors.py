@@ -1,6 +1,6 @@
 """Checkpoints of UNITER, VL-BERT and ViLBERT by the authors' names, and the authors' equations.
 
-The names and shapes are those of the authors' code (`rpbert.integrations.published_names` says
+The names and shapes are those of the authors' code (`integrations/published_names.yaml` says
 where); the equations are written down over these names.
 """
 

@@ -1,6 +1,6 @@
 """Published checkpoints: made ones with the authors' names, read as the authors' code reads them.
 
-The names and shapes are those of the authors' code (`published_names` says where); the
+The names and shapes are those of the authors' code (`published_names.yaml` says where); the
 published files themselves are not at hand. What a converted encoder computes is held against the
 authors' equations written down over the published names.
 """
@@ -28,8 +28,7 @@ from rpbert.config.model import EncoderSettings
 from rpbert.data.vocabulary import learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.evidence.networks import published_network
-from rpbert.integrations.convert import convert, translate
-from rpbert.integrations.published_names import PUBLISHED
+from rpbert.integrations.convert import PUBLISHED, convert, translate
 from rpbert.models.saved import TaggingModel
 from rpbert.models.vision_language import initial
 from rpbert.types import VisualTokens
@@ -81,8 +80,10 @@ def test_a_converted_encoder_computes_what_the_authors_do(
     result = convert(system, saved(tmp_path, content), tmp_path / "out", tokenizer)
     encoder = encoder_of(system, tmp_path / "out")
     assert encoder.initial_weights == str(tmp_path / "out")
-    assert result.filled == len(encoder.state_dict())
-    assert result.filled + len(result.left_out) == len(tensors)  # every name is used or reported
+    assert result["filled"] == len(encoder.state_dict())
+    assert result["filled"] + len(result["left_out"]) == len(
+        tensors
+    )  # every name is used or reported
     subwords, mask, seen = rows()
     with torch.no_grad():
         found = encoder(subwords, mask, seen)[0]
@@ -208,7 +209,7 @@ def test_pickles_of_transformers_are_converted(system: str, tokenizer: str, tmp_
         model = LxmertForPreTraining(shape).eval()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     result = convert(system, tmp_path, tmp_path / "out", tokenizer)
-    assert all("encoder.layer" not in name for name in result.left_out)
+    assert all("encoder.layer" not in name for name in result["left_out"])
     encoder = encoder_of(system, tmp_path / "out")
     subwords, mask, seen = rows()
     with torch.no_grad():
@@ -274,7 +275,7 @@ def test_a_resnet_of_torchvision_gives_the_same_blocks(
     model, tensors = torchvision_resnet(deep)
     published = {n: t for n, t in tensors.items() if counted or "num_batches" not in n}
     result = convert("resnet", saved(tmp_path, published), tmp_path / "out")
-    assert result.left_out == ["fc.bias", "fc.weight"]
+    assert result["left_out"] == ["fc.bias", "fc.weight"]
     network, preprocessing = published_network(tmp_path / "out", {"resampling": "bilinear"})
     assert (preprocessing.size, preprocessing.resampling) == (224, "bilinear")
     pixels = torch.randn(2, 3, 224, 224)

@@ -181,7 +181,7 @@ def test_the_text_alone_leaves_type_and_relation_open(many: list[MadePost]) -> N
 def test_a_wrong_option_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     wrong = {"posts": 9, "relevant": math.nan, "ambiguous": -0.1, "image_size": 8, "images": 10}
     for option, value in wrong.items():
-        with pytest.raises(InputError, match=f"{option}: found {value}"):
+        with pytest.raises(InputError, match=f"found {option} = {value}"):
             make(tmp_path / "made", **{option: value})
     readme = tmp_path / "README.md"
     readme.write_text("# My photographs\n", encoding="utf-8")

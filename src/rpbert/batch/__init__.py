@@ -75,7 +75,6 @@ class Event:
 
     shard: int  # its number in the run
     posts: int = 0  # how many more are tagged
-    share: float = 0.0  # how much more of the shard is done, in [0, 1]
     tally: Tally | None = None  # its counts, once its files are in place
     lost: str = ""  # why it was given up, with nothing of it written
 

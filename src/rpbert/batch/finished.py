@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,62 +12,18 @@ from pydantic import BaseModel
 from rpbert import __version__
 from rpbert.batch import Job, Shard, Tally
 from rpbert.errors import InputError
-from rpbert.storage.manifest import MANIFEST
+from rpbert.storage.manifest import MANIFEST, entry_of
 from rpbert.storage.writing import written_whole
 
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file as it was when its reading began."""
-
-    size: int = 0  # bytes
-    changed: int = 0  # when it was last written, in nanoseconds
-    sha256: str = ""
-    rows: int = 0  # about, for the progress; 0 where that is not known
-
-    @classmethod
-    def of(cls, path: Path) -> Source:
-        """Read a file through."""
-        digest, lines = hashlib.sha256(), 0
-        status = path.stat()
-        with path.open("rb") as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
-                lines += piece.count(b"\n")
-        rows = lines if path.suffix == ".jsonl" else _parquet_rows(path)
-        return cls(status.st_size, status.st_mtime_ns, digest.hexdigest(), rows)
-
-    def is_still(self, path: Path) -> bool:
-        """Whether the file looks as it did."""
-        try:
-            status = path.stat()
-        except OSError:
-            return False
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.changed)
-
-
-def _parquet_rows(path: Path) -> int:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import read_metadata
-
-    try:
-        return int(read_metadata(path).num_rows) if path.suffix == ".parquet" else 0
-    except (ArrowException, OSError):  # the reader says what is wrong
-        return 0
-
-
-class _File(BaseModel):
-    sha256: str
 
 
 class _Side(BaseModel, strict=True):
     """What of a side file is read again."""
 
     format: Literal[1]
-    input: _File
-    output: _File
+    input: Any  # as `entry_if_any` gives it
+    output: Any
     rows: int
     errors: int
     images: dict[str, int]
@@ -78,13 +32,20 @@ class _Side(BaseModel, strict=True):
     settings: dict[str, Any]
 
 
-def record(shard: Shard, job: Job, source: Source, tally: Tally) -> None:
+def entry_if_any(path: Path) -> dict[str, Any]:
+    """Name, length and SHA-256 of a file; of one that cannot be read the name alone."""
+    try:
+        return {"name": path.name, **entry_of(path)}
+    except OSError:
+        return {"name": path.name}
+
+
+def record(shard: Shard, job: Job, source: dict[str, Any], tally: Tally) -> None:
     """Write the side file; all other files of the shard are in place."""
-    output = Source.of(shard.output)
     content = {
         "format": FORMAT,
-        "input": {"name": shard.source.name, "bytes": source.size, "sha256": source.sha256},
-        "output": {"name": shard.output.name, "bytes": output.size, "sha256": output.sha256},
+        "input": source,
+        "output": entry_if_any(shard.output),
         **{key: getattr(tally, key) for key in ("rows", "errors", "images", "broken")},
         "model": job.digest,
         "settings": job.settings(),
@@ -112,8 +73,8 @@ def check(shard: Shard, job: Job) -> Tally | None:
         raise _changed(shard.side, f"the settings {side.settings}", str(job.settings()))
     if side.errors and not shard.errors.is_file():
         raise _changed(shard.errors, "nothing", "the posts that failed")
-    for path, file in ((shard.output, side.output), (shard.source, side.input)):
-        if not path.is_file() or sha256(path) != file.sha256:
+    for path, saved in ((shard.output, side.output), (shard.source, side.input)):
+        if entry_if_any(path) != saved:
             raise _changed(path, "changed bytes or no file", "the file that was finished")
     return Tally(side.rows, side.errors, Counter(side.images))
 
@@ -129,10 +90,4 @@ def digest_of(model: Path) -> str:
     if not manifest.is_file():
         hint = "give the RUN or RUN/model folder that `rpbert train` wrote"
         raise InputError(manifest, "no readable manifest", "a whole folder", hint)
-    return sha256(manifest)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return str(entry_of(manifest)["sha256"])

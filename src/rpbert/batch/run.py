@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rpbert.batch import Engine, Event, Job, Shard, Summary
-from rpbert.batch.finished import Source, check, digest_of, record
+from rpbert.batch.finished import check, digest_of, entry_if_any, record
 from rpbert.batch.output import Output, opened
 from rpbert.data.readers import read_shard
 from rpbert.errors import InputError, counted, printable, reason_of, refuse
@@ -88,22 +89,17 @@ def loaded(job: Job, device: str | None) -> Tagger:
 def tag_shard(tagger: Tagger, job: Job, number: int, shard: Shard) -> Iterator[Event]:
     """Tag a shard and put its files in place; every engine runs this function.
     Raises InputError: a row is at fault and the job not lenient, or the disk refuses."""
-    try:
-        source = Source.of(shard.source)
-    except OSError:  # the reader says why
-        source = Source()
+    source = entry_if_any(shard.source)
     with opened(shard, job.format) as output:
-        tally, told, share = output.tally, 0, 0.0
+        tally = output.tally
         for count in tag_into(tagger, job, shard, output):
             if count % STEP == 0:
-                before, share = share, min(count / source.rows, 1.0) if source.rows else 0.0
-                yield Event(number, count - told, share - before)
-                told = count
-        if not tally.broken and not source.is_still(shard.source):
+                yield Event(number, STEP)
+        if not tally.broken and entry_if_any(shard.source) != source:
             found, expected = "another file than when its reading began", "one that stays as it is"
             _break_off(InputError(shard.source, found, expected), job, shard, output)
     record(shard, job, source, tally)
-    yield Event(number, tally.rows - told, 1.0 - share, tally)
+    yield Event(number, tally.rows % STEP, tally)
 
 
 def tag_into(
@@ -142,30 +138,31 @@ def _break_off(fault: InputError, job: Job, shard: Shard, output: Output) -> Non
 
 @contextmanager
 def watched(shards: Sequence[Shard]) -> Iterator[Callable[[Shard, Event], None]]:
-    """Show posts per second, and the time left by the bytes of the inputs; takes each event."""
+    """Show posts per second and, from the first finished shard on, the time left by the bytes of
+    the inputs; takes each event."""
     console = Console(file=sys.stderr, highlight=False)
-    terminal = console.is_terminal
-    sizes = {shard: _size(shard) for shard in shards}
+    sizes = {shard: shard.source.stat().st_size for shard in shards if shard.source.exists()}
     total, started = max(sum(sizes.values()), 1), time.monotonic()
-    posts, finished, done = 0, 0, 0.0
+    posts = finished = done = 0
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+    terminal = console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not terminal) as bar:
         task = bar.add_task("", total=total)
 
         def tell(shard: Shard, event: Event) -> None:
             nonlocal posts, finished, done
             posts += event.posts
-            finished += event.tally is not None
-            done += sizes[shard] * event.share
-            elapsed = max(time.monotonic() - started, 1e-9)
-            left = _clock(elapsed * max(total / done - 1, 0)) if done else "?"
-            pace = f"{counted(posts, 'post')} · {posts / elapsed:,.1f} posts/s · {left} left"
             line, important = _line(event)
+            if line:
+                finished += 1
+                done += sizes.get(shard, 0)
+            elapsed = max(time.monotonic() - started, 1e-9)
+            left = timedelta(seconds=int(elapsed * (total / done - 1))) if done else "?"
+            pace = f"{counted(posts, 'post')} · {posts / elapsed:,.1f} posts/s · {left} left"
             if important or (line and not terminal):
                 text = printable(f"{shard.source.name}: {line}")
-                console.print(
-                    text if terminal else f"{text} · {pace}", markup=False, soft_wrap=True
-                )
+                text += "" if terminal else f" · {pace}"
+                console.print(text, markup=False, soft_wrap=True)
             shown = f"shards {finished}/{len(shards)} · {pace}"
             bar.update(task, completed=done, description=shown)
 
@@ -173,7 +170,7 @@ def watched(shards: Sequence[Shard]) -> Iterator[Callable[[Shard, Event], None]]
 
 
 def _line(event: Event) -> tuple[str, bool]:
-    """What a log says of an event, and whether a terminal shows it too."""
+    """What a log says of a shard that is done, and whether a terminal shows it too."""
     if event.lost:
         return f"given up, {event.lost}", True
     if event.tally is None:
@@ -182,15 +179,3 @@ def _line(event: Event) -> tuple[str, bool]:
     failed = f", {tally.errors:,} failed" if tally.errors else ""
     broken = f"; {tally.broken}" if tally.broken else ""
     return counted(tally.rows, "post") + failed + broken, bool(failed or broken)
-
-
-def _size(shard: Shard) -> int:
-    try:
-        return shard.source.stat().st_size
-    except OSError:  # the reader says why
-        return 0
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -129,10 +129,9 @@ def convert(
     from rpbert.integrations.convert import convert as run
 
     result = run(system, checkpoint, output, tokenizer)
-    filled = f"{result.filled} of {result.filled} parameters filled, none missing"
-    lines = [f"{filled}: {result.folder}"]
-    if result.left_out:
-        count = len(result.left_out)
-        lines.append(f"left out, as {system} has no place for them here ({count} tensors):")
-        lines += [f"  {name}" for name in collapsed(result.left_out)]
-    common.print_result(result.to_dict(), as_json, lambda _: print(*lines, sep="\n"))
+    filled = f"{result['filled']} of {result['filled']} parameters filled, none missing"
+    lines = [f"{filled}: {output}"]
+    if left_out := result["left_out"]:
+        lines.append(f"left out, as {system} has no place for them here ({len(left_out)} tensors):")
+        lines += [f"  {name}" for name in collapsed(left_out)]
+    common.print_result(result, as_json, lambda _: print(*lines, sep="\n"))

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rpbert.data.images import Channels, Preprocessing
 from rpbert.errors import InputError
-from rpbert.storage.published import load_published, model_type, refuse_elsewhere
+from rpbert.storage.published import load_published, published_config, refuse_elsewhere
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ResNetModel
@@ -169,7 +169,7 @@ def network_class(known: Mapping[str, str], family: str | None, what: str) -> ty
 
 def load_network(known: Mapping[str, str], source: str | Path, what: str) -> PreTrainedModel:
     """A published network of a family of a table; raises as `load_published` does."""
-    kind = network_class(known, model_type(source), what)
+    kind = network_class(known, published_config(source).model_type, what)
     return load_published(kind, source, f"{what} ({', '.join(known)}) with safetensors weights")
 
 
@@ -178,7 +178,7 @@ def published_network(
 ) -> tuple[BlockNetwork, Preprocessing]:
     """A network of `FAMILIES` by hub name or folder, and how its images are prepared: as it was
     trained but for `own` attributes of `Preprocessing`; raises as `load_network` does."""
-    name = model_type(source)
+    name = published_config(source).model_type
     kind, family = _family(WHOLE.get(name, name))
     expected = "an image network with safetensors weights, by hub name or folder"
     network = load_published(kind, source, expected, **family.arguments)

@@ -9,65 +9,114 @@ Anything else is an error that lists the names."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rpbert.errors import InputError
-from rpbert.integrations.published_names import (
-    HEAD,
-    NO_WEIGHTS,
-    PUBLISHED,
-    RESNET,
-    RESNET_NAMES,
-    Published,
-    Shape,
-    Tensors,
-    layers_of,
-)
+from rpbert.errors import InputError, reason_of
 from rpbert.models.build import load_tokenizer
-from rpbert.models.vision_language import CONVERTED, WEIGHTS
-from rpbert.storage.manifest import folder_written_whole
+from rpbert.models.lxmert import LxmertEncoder
+from rpbert.models.uniter import UniterEncoder
+from rpbert.models.vilbert import VilbertEncoder
+from rpbert.models.vision_language import CONVERTED, WEIGHTS, VisionLanguageEncoder
+from rpbert.models.visualbert import VisualBertEncoder
+from rpbert.models.vl_bert import VlBertEncoder
+from rpbert.storage.manifest import entry_of, folder_written_whole
 from rpbert.storage.published import from_hub
 
+Tensors: TypeAlias = Mapping[str, Tensor]
+Shape: TypeAlias = dict[str, Any]
+
+RESNET = "resnet"
 PADDING = 64  # sub-word tables may be filled up to a multiple of this
+# Widths of a head, of which no tensor of a checkpoint tells how many there are: of BERT, and of
+# ViLBERT's image stream and co-attention (bert_base_6layer_6conect.json).
+HEAD, VILBERT_HEAD = 64, 128
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """The outcome of converting a checkpoint."""
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """How a published checkpoint names the parameters of one of our encoders."""
 
-    system: str
-    folder: Path
-    filled: int  # parameters of the encoder, each with its published value
-    left_out: list[str]  # names of the checkpoint that no system here has a part for
+    encoder: type[VisionLanguageEncoder]
+    tokenizer: str  # hub name of the one the weights were trained with
+    bert: str  # what the names of the text's BERT begin with, after renaming
+    regions: str  # renamed weight that reads features of regions
+    beside: int = 0  # how much wider its input is than the features
+    names: dict[str, str]  # pattern of a published name and its replacement; the first match
+    left_out: list[str]  # patterns of names that no encoder here has a part for
+    beyond_bert: Callable[[Tensors], Shape] = lambda tensors: {}  # fields that BertConfig lacks
+    unread: Callable[[Shape], str] = lambda shape: "(?!)"  # pattern of what nothing reads
 
-    def to_dict(self) -> dict[str, Any]:
-        """The conversion as JSON types."""
-        return {**asdict(self), "folder": str(self.folder)}
+
+def layers_of(tensors: Tensors, prefix: str) -> int:
+    """How many layers there are whose names begin with something and a number."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    return len({match[1] for name in tensors if (match := pattern.match(name))})
+
+
+def _lxmert_layers(tensors: Tensors) -> Shape:
+    crossing = layers_of(tensors, "model.encoder.x_layers.")
+    return {
+        "num_hidden_layers": layers_of(tensors, "model.encoder.layer.") + crossing,
+        "x_layers": crossing,
+        "r_layers": layers_of(tensors, "model.encoder.r_layers."),
+    }
+
+
+def _vilbert_stream(tensors: Tensors) -> Shape:
+    width, inner = len(tensors["regions.norm.weight"]), len(tensors["text_looks.0.query.weight"])
+    return {
+        "v_hidden_size": width,
+        "v_num_attention_heads": max(1, width // VILBERT_HEAD),
+        "v_intermediate_size": len(tensors["image_looks.0.intermediate.dense.weight"]),
+        "bi_hidden_size": inner,
+        "bi_num_attention_heads": max(1, inner // VILBERT_HEAD),
+        "co_layers": layers_of(tensors, "text_looks."),
+    }
+
+
+_NAMES = yaml.safe_load(Path(__file__).with_name("published_names.yaml").read_text("utf-8"))
+_RESNET = _NAMES[RESNET]
+PUBLISHED: dict[str, Published] = {
+    "uniter": Published(encoder=UniterEncoder, **_NAMES["uniter"]),
+    "vl_bert": Published(encoder=VlBertEncoder, **_NAMES["vl_bert"]),
+    "vilbert": Published(
+        encoder=VilbertEncoder,
+        **_NAMES["vilbert"],
+        beyond_bert=_vilbert_stream,
+        unread=lambda shape: rf"image_(looks|layers)\.{shape['co_layers'] - 1}\.",
+    ),
+    "visualbert": Published(encoder=VisualBertEncoder, **_NAMES["visualbert"]),
+    "lxmert": Published(
+        encoder=LxmertEncoder,
+        **_NAMES["lxmert"],
+        beyond_bert=_lxmert_layers,
+        unread=lambda shape: rf"model\.encoder\.x_layers\.{shape['x_layers'] - 1}\.visn_",
+    ),
+}
 
 
 def convert(
     system: str, checkpoint: Path, folder: Path, tokenizer: str | None = None
-) -> Conversion:
+) -> dict[str, Any]:
     """Write a folder that ``model.encoder.pretrained`` takes, from the authors' file or a folder of
     transformers, with the tokenizer the weights were trained with or another (hub name or folder);
-    of a ResNet, one that ``evidence.blocks.pretrained`` takes.
+    of a ResNet, one that ``evidence.blocks.pretrained`` takes. Returns how many parameters are
+    ``filled``, each with its published value, and the names of the checkpoint that are
+    ``left_out``, as JSON types.
     Raises InputError: the checkpoint is not of that system, holds more than tensors, or does not
     fit the tokenizer; then nothing is written."""
-    if system == NO_WEIGHTS:
-        hint = "start from a BERT: model.encoder.pretrained=bert-base-uncased"
-        raise InputError(system, "a system without known published weights", "another", hint)
     if system not in (*PUBLISHED, RESNET):
         raise InputError("SYSTEM", system, f"one of {', '.join([*PUBLISHED, RESNET])}")
     if system == RESNET and tokenizer is not None:
@@ -78,11 +127,10 @@ def convert(
     path = _file_of(checkpoint)
     published = read_checkpoint(path)
     described: dict[str, Any] = {"system": system, "checkpoint": path.name}
-    with path.open("rb") as file:
-        described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    described["sha256"] = entry_of(path)["sha256"]
+    saved: Any
     if system == RESNET:
-        ours, config = translate_resnet(published, path)
-        saved: Any = config
+        ours, saved = translate_resnet(published, path)
     else:
         rules = PUBLISHED[system]
         ours = translate(rules, published, path)
@@ -97,7 +145,8 @@ def convert(
         save_file(ours.tensors, new / WEIGHTS, {"format": "pt"})
         saved.save_pretrained(new)
         (new / CONVERTED).write_text(json.dumps(described, indent=1), encoding="utf-8")
-    return Conversion(system, folder, len(ours.tensors), ours.left_out)
+    counts = {"filled": len(ours.tensors), "left_out": ours.left_out}
+    return {"system": system, "folder": str(folder), **counts}
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -114,8 +163,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         found = f"a pickle that asks for more than tensors, nothing of it was run ({reason})"
         raise InputError(path, found, expected) from None
     except Exception as error:  # a file that is no pickle can raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise InputError(path, reason, expected) from None
+        raise InputError(path, reason_of(error), expected) from None
     for inner in ("state_dict", "model_state_dict", "model"):  # beside an optimiser's
         if isinstance(content, dict) and isinstance(content.get(inner), dict):
             content = content[inner]
@@ -140,10 +188,9 @@ def translate(rules: Published, published: Tensors, where: object) -> Translated
     """Find every parameter of an encoder among published tensors.
     Raises InputError: lists unknown names, parameters without a value and sizes that differ."""
     bert = {re.escape(rules.bert) + r"(embeddings|encoder\.layer)\.": r"\g<0>"}
-    known = rules.encoder.__name__.removesuffix("Encoder")
-    renamed, left_out = _rename({**rules.names, **bert}, rules.left_out, published, where, known)
+    renamed, left_out = _rename({**rules.names, **bert}, rules.left_out, published, where)
     shape, region_width = _shape_of(rules, renamed, where)
-    unread = [n for n in renamed if any(re.match(p, n) for p in rules.unread(shape))]
+    unread = [name for name in renamed if re.match(rules.unread(shape), name)]
     with torch.device("meta"):
         places = rules.encoder.random(shape, region_width, rows=0).state_dict()
     tensors = _filled({n: t for n, t in renamed.items() if n not in unread}, places, where)
@@ -155,8 +202,7 @@ def translate_resnet(published: Tensors, where: object) -> tuple[Translated, Any
     in the 3 × 3 convolution. Raises as `translate` does."""
     from transformers import ResNetConfig, ResNetModel
 
-    names, dropped = RESNET_NAMES["names"], RESNET_NAMES["left_out"]
-    renamed, left_out = _rename(names, dropped, published, where, "ResNet")
+    renamed, left_out = _rename(_RESNET["names"], _RESNET["left_out"], published, where)
     renamed = {re.sub(r"\{(\d)}", lambda n: str(int(n[1]) - 1), k): v for k, v in renamed.items()}
     stages = [f"encoder.stages.{n}.layers." for n in range(4)]
     last = 2 if f"{stages[0]}0.layer.2.convolution.weight" in renamed else 1
@@ -213,7 +259,7 @@ def _file_of(checkpoint: Path) -> Path:
 
 
 def _rename(
-    patterns: Mapping[str, str], dropped: list[str], published: Tensors, where: object, known: str
+    patterns: Mapping[str, str], dropped: list[str], published: Tensors, where: object
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors by our names, and the names of those that no encoder here has a part for."""
     renamed: dict[str, Tensor] = {}
@@ -232,7 +278,7 @@ def _rename(
             renamed[place] = tensor
     if not renamed or unknown:
         found = f"unknown names: {', '.join(collapsed(unknown))}" if unknown else "no known name"
-        raise InputError(where, found, f"those of {known}")
+        raise InputError(where, found, "the names of this system")
     return renamed, left_out
 
 

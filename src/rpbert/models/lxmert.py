@@ -15,10 +15,10 @@ cross-modality layers, in the published proportion of 9 : 5 (and r = x); they tr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rpbert.errors import InputError
 from rpbert.models.vision_language import VisionLanguageEncoder
@@ -30,8 +30,17 @@ from rpbert.types import VisualTokens
 if TYPE_CHECKING:
     from transformers import BertModel, LxmertModel
 
-PUBLISHED = {"num_hidden_layers": 14, "x_layers": 5, "r_layers": 5}
-"""Layers of the published model: of text (9 alone and 5 crossing), crossing, of regions alone."""
+LAYERS, CROSSING = 14, 5
+"""Layers of the published model: of text, and those of them that are crossing; of regions alone are
+as many as are crossing."""
+
+
+class _Layer(NamedTuple):
+    """The modules of a cross-modality layer that are a layer of BERT."""
+
+    attention: Any
+    intermediate: Any
+    output: Any
 
 
 class LxmertEncoder(VisionLanguageEncoder):
@@ -41,6 +50,7 @@ class LxmertEncoder(VisionLanguageEncoder):
 
     network = "model"
     own_fields = ("x_layers", "r_layers")
+    new = "model.encoder.visn_fc"
     published_class = "LxmertModel"
 
     def __init__(self, model: LxmertModel) -> None:
@@ -61,8 +71,7 @@ class LxmertEncoder(VisionLanguageEncoder):
         fields = bert_shape(bert.config)
         del fields["layer_norm_eps"]
         layers = fields.pop("num_hidden_layers")
-        share = PUBLISHED["x_layers"] / PUBLISHED["num_hidden_layers"]
-        crossing = own.get("x_layers", max(1, round(layers * share)))
+        crossing = own.get("x_layers", max(1, round(layers * CROSSING / LAYERS)))
         alone = own.get("r_layers", crossing)
         if not (1 <= crossing <= layers and alone >= 0):
             found = f"x_layers = {crossing}, r_layers = {alone}"
@@ -83,10 +92,8 @@ class LxmertEncoder(VisionLanguageEncoder):
 
     @classmethod
     def random(cls, shape: Mapping[str, Any], region_width: int | None, rows: int) -> Self:
-        """See `VisionLanguageEncoder.random`; without a number of layers, the published ones."""
-        if "num_hidden_layers" not in shape:
-            shape = {**PUBLISHED, **shape}
-        return super().random(shape, region_width, rows)
+        """See `VisionLanguageEncoder.random`; by default of as many layers as published."""
+        return super().random({"num_hidden_layers": LAYERS, **shape}, region_width, rows)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -95,10 +102,6 @@ class LxmertEncoder(VisionLanguageEncoder):
         layers = self.config.l_layers + crossing
         own = {"num_hidden_layers": layers, "x_layers": crossing, "r_layers": alone}
         return {**super().shape, **own}
-
-    def new_modules(self) -> list[nn.Module]:
-        """W^f and W^b with their norms."""
-        return [self.model.encoder.visn_fc]
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""
@@ -115,14 +118,8 @@ class LxmertEncoder(VisionLanguageEncoder):
             looked = cross.output(attend_if_any(cross.att, text, regions, image.mask), text)
             if layer is not encoder.x_layers[-1]:  # nothing reads the last layer's regions
                 regions = cross.output(attend(cross.att, regions, text, mask), regions)
-                visual = layer.visn_self_att, layer.visn_inter, layer.visn_output
-                regions = _layer(*visual, regions, seen)
-            text = _layer(layer.lang_self_att, layer.lang_inter, layer.lang_output, looked, mask)
+                visual = _Layer(layer.visn_self_att, layer.visn_inter, layer.visn_output)
+                regions = bert_layer(visual, regions, regions, seen)
+            own = _Layer(layer.lang_self_att, layer.lang_inter, layer.lang_output)
+            text = bert_layer(own, looked, looked, mask)
         return text
-
-
-def _layer(attention: Any, inner: Any, output: Any, hidden: Tensor, mask: Tensor) -> Tensor:
-    """A layer of BERT by its three modules. Shape: (S, N, H), (S, N) → (S, N, H)."""
-    attended = attention.output(attend(attention.self, hidden, hidden, mask), hidden)
-    found: Tensor = output(inner(attended), attended)
-    return found

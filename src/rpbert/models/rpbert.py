@@ -15,8 +15,8 @@ and all sources, each scaled by its own r."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -28,7 +28,7 @@ from rpbert.evidence.base import Evidence, side_by_side
 from rpbert.models.build import Builder
 from rpbert.models.tagger import BiLstmSettings, BiLstmSystem, TaggerOutput, in_float32
 from rpbert.modules.encoder import TextImageEncoder, pool_words
-from rpbert.modules.gates import GATES, Gate, OpenGate, OracleGate, Propagation
+from rpbert.modules.gates import GATES, Gate, OracleGate, Propagation
 from rpbert.types import Batch, PostImage, VisualTokens
 
 
@@ -48,15 +48,14 @@ class PropagationSettings(Settings):
 class RpBertOptions(BiLstmSettings):
     """Text encoder, evidence and gate."""
 
+    former: ClassVar[Mapping[str, Any]] = {"classifier_input": "cls"}
+
     gate: Literal["soft", "straight_through", "gumbel", "none", "oracle"] = "soft"
     """G of Eq. 4, 5, 6; ``none`` is the paper's "w/o Rp": the whole image, no Task#1; ``oracle``,
     for studies, sets r to the label of each post, in training and in test."""
     propagation: PropagationSettings = PropagationSettings()
     encoder: TextEncoderSettings
     evidence: EvidenceSettings
-    classifier_input: Literal["cls", "mean"] = "cls"
-    """What the relation classifier reads: the output of [CLS], or the mean over all text tokens,
-    for encoders that were trained for it, as MiniLM was."""
     classifier_relu: bool = False
     """A ReLU between the relation classifier and the gate, as "FC layers" may be read."""
 
@@ -69,6 +68,7 @@ class RpBert(BiLstmSystem):
     evidence: Evidence
     projection: nn.Module
     classifier: nn.Module
+    gate: Gate | None  # G; None for the whole image
 
     def __init__(self, options: RpBertOptions, builder: Builder) -> None:
         encoder = builder.encoder(options.encoder, sees_images=True)
@@ -80,17 +80,17 @@ class RpBert(BiLstmSystem):
         self.classifier = nn.Linear(encoder.width, 2)  # θ_FCs
         if options.classifier_relu:
             self.classifier = nn.Sequential(self.classifier, nn.ReLU())
-        self.reads_mean = options.classifier_input == "mean"
-        self.gate: Gate = OracleGate() if options.gate == "oracle" else GATES[options.gate]()  # G
+        self.gate = None if options.gate == "none" else GATES[options.gate]()
         self.propagation = Propagation(**options.propagation.model_dump())  # R of r
         encoder.check_acts(options.propagation.acts)
-        # Where no gate reads the classifier there is no Task#1 (Table 6, "w/o Rp").
-        self.has_relation = not isinstance(self.gate, OpenGate | OracleGate)
         self.reads_relation = isinstance(self.gate, OracleGate)
+        # Where no gate reads the classifier there is no Task#1 (Table 6, "w/o Rp").
+        self.has_relation = self.gate is not None and not self.reads_relation
 
     def anneal(self, progress: float) -> None:
         """Anneal τ of Eq. 6, and let Task#2's gradient through r when it is time."""
-        self.gate.anneal(progress)
+        if self.gate is not None:
+            self.gate.anneal(progress)
         self.propagation.anneal(progress)
 
     def forward(self, batch: Batch) -> TaggerOutput:
@@ -102,16 +102,14 @@ class RpBert(BiLstmSystem):
     def relation_score(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor | None:
         """r of each source (Eq. 2), 0 where there is none; None without propagation.
         Shape: (S, L, H), (B, E, V, H) → (B, E)."""
-        match self.gate:
-            case OpenGate():
-                return None
-            case _ if not image.mask.shape[2]:  # no post of the batch has evidence
-                return text.new_zeros(image.mask.shape[:2])
-            case OracleGate():
-                probabilities = self.gate(_images_by_source(batch)).to(image.mask.device)
-            case _:
-                logits = self._relation_logits(batch, text, image)
-                probabilities = self.gate(logits.flatten(0, 1))
+        if self.gate is None:
+            return None
+        if not image.mask.shape[2]:  # no post of the batch has evidence
+            return text.new_zeros(image.mask.shape[:2])
+        if self.reads_relation:
+            probabilities = self.gate(_images_by_source(batch)).to(image.mask.device)
+        else:
+            probabilities = self.gate(self._relation_logits(batch, text, image).flatten(0, 1))
         r: Tensor = probabilities[:, 1].view(image.mask.shape[:2])
         return r * image.mask.any(2)
 
@@ -152,12 +150,7 @@ class RpBert(BiLstmSystem):
         posts, sources = image.mask.shape[:2]
         rows = batch.first_row.repeat_interleave(sources)
         each = image.map(lambda part: part.flatten(0, 1))
-        text, mask = text[rows], batch.subword_mask[rows]
-        if self.reads_mean:
-            hidden = self.encoder(text, mask, each)
-            summary = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        else:
-            summary = self.encoder.summary(text, mask, each)
+        summary = self.encoder.summary(text[rows], batch.subword_mask[rows], each)
         with in_float32(batch):
             logits: Tensor = self.classifier(summary.float())
         return logits.view(posts, sources, 2)

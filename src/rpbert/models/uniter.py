@@ -13,46 +13,18 @@ hand, and the segment inside the LayerNorm is a reading."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
-from torch import Tensor, nn
-
-from rpbert.models.vision_language import AreaRegions, OneStream
-from rpbert.modules.geometry import with_sides
-from rpbert.types import VisualTokens
-
-if TYPE_CHECKING:
-    from transformers import BertConfig
-
-
-class UniterRegions(nn.Module):
-    """LayerNorm(LayerNorm(W^f f) + LayerNorm(W^b b) + segment)."""
-
-    def __init__(self, region_width: int, config: BertConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.feature = nn.Linear(region_width, width)
-        self.feature_norm = nn.LayerNorm(width, eps=1e-12)
-        self.box = nn.Linear(7, width)
-        self.box_norm = nn.LayerNorm(width, eps=1e-12)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, image: VisualTokens, segment: Tensor) -> Tensor:
-        """Shapes: (S, V, d_v), (H,) → (S, V, H)."""
-        feature = self.feature_norm(self.feature(image.values))
-        box = self.box_norm(self.box(with_sides(image.boxes)))
-        embedded: Tensor = self.dropout(self.norm(feature + box + segment))
-        return embedded
+from rpbert.models.vision_language import BoxRegions, OneStream
 
 
 class UniterEncoder(OneStream):
     """UNITER's transformer."""
 
-    Regions = UniterRegions
+    Regions = partial(BoxRegions, sides=True)
 
 
 class UnicoderVlEncoder(OneStream):
     """Unicoder-VL's transformer."""
 
-    Regions = AreaRegions
+    Regions = BoxRegions

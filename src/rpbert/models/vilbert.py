@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 
 from rpbert.errors import InputError
-from rpbert.models.vision_language import AreaRegions, VisionLanguageEncoder
+from rpbert.models.vision_language import BoxRegions, VisionLanguageEncoder
 from rpbert.modules.encoder import attend_if_any, bert_layer
 from rpbert.modules.geometry import somewhere, with_whole_image
 from rpbert.storage.published import bert_shape
@@ -92,7 +92,7 @@ class VilbertEncoder(VisionLanguageEncoder):
         image = BertConfig(**{**bert_shape(text), **stream})
         self.sizes = sizes
         self.bert = bert
-        self.regions = AreaRegions(region_width, image)
+        self.regions = BoxRegions(region_width, image)
         self.image_layers = nn.ModuleList(BertLayer(image) for _ in range(turns - 1))
         self.text_looks = nn.ModuleList(CoAttention(text, width, sizes) for _ in range(turns))
         self.image_looks = nn.ModuleList(
@@ -116,10 +116,6 @@ class VilbertEncoder(VisionLanguageEncoder):
     def shape(self) -> dict[str, Any]:
         """Fields of transformers' BertConfig and of `ImageStream`."""
         return {**super().shape, **asdict(self.sizes)}
-
-    def new_modules(self) -> list[nn.Module]:
-        """W^f and W^b."""
-        return [self.regions]
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

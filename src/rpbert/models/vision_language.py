@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -26,9 +26,15 @@ from rpbert.evidence.base import Evidence
 from rpbert.models.build import Builder, check_vocabulary
 from rpbert.models.tagger import BiLstmSettings, BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
-from rpbert.modules.families import random_encoder
-from rpbert.modules.geometry import with_area
-from rpbert.storage.published import bert_shape, checked, from_hub, load_published, model_type
+from rpbert.modules.families import random_encoder, without_pooler
+from rpbert.modules.geometry import with_area, with_sides
+from rpbert.storage.published import (
+    bert_shape,
+    checked,
+    from_hub,
+    load_published,
+    published_config,
+)
 from rpbert.types import Batch, VisualTokens
 
 if TYPE_CHECKING:
@@ -46,10 +52,10 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
     """The attribute that holds the transformer."""
     own_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of its shape beside those of transformers' BertConfig."""
+    new: ClassVar[str] = "regions"
+    """What no published BERT has, W^f and W^b: the module that embeds regions."""
     published_class: ClassVar[str | None] = None
     """The class of transformers for this architecture, if it has it."""
-    published_arguments: ClassVar[dict[str, bool]] = {}
-    """With what it is loaded."""
 
     def __init__(self, config: PreTrainedConfig, region_width: int) -> None:
         super().__init__()
@@ -84,6 +90,10 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
         embedded: Tensor = getattr(self, self.network).get_input_embeddings()(subwords)
         return embedded
 
+    def new_modules(self) -> list[nn.Module]:
+        """See `SubwordEncoder.new_modules`."""
+        return [self.get_submodule(self.new)]
+
     @abstractmethod
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """Hidden states of the sub-words, without meaning at padding; V may be 0.
@@ -94,7 +104,8 @@ class OneStream(VisionLanguageEncoder):
     """One BERT over text and regions as one sequence.
     Attention knows no order but that of the positions, so regions may follow the text's padding."""
 
-    Regions: ClassVar[type[Any]]  # what embeds regions, made of d_v and the text's configuration
+    Regions: ClassVar[Callable[..., Any]]
+    """What embeds regions, made of d_v and the text's configuration."""
 
     def __init__(self, bert: BertModel, region_width: int) -> None:
         super().__init__(bert.config, region_width)
@@ -105,10 +116,6 @@ class OneStream(VisionLanguageEncoder):
     def from_bert(cls, bert: BertModel, region_width: int, **own: int) -> Self:
         """See `VisionLanguageEncoder.from_bert`."""
         return cls(bert, region_width)
-
-    def new_modules(self) -> list[nn.Module]:
-        """What embeds regions."""
-        return [self.regions]
 
     def inputs(
         self, subwords: Tensor, mask: Tensor, image: VisualTokens
@@ -128,19 +135,30 @@ class OneStream(VisionLanguageEncoder):
         return bert_layer(last, hidden[:, : text.shape[1]], hidden, seen)
 
 
-class AreaRegions(nn.Module):
-    """Embeds regions as LayerNorm(W^f f + W^b b + segment), b = (x0, y0, x1, y1, area)."""
+class BoxRegions(nn.Module):
+    """Embeds regions as LayerNorm(W^f f + W^b b + segment), b = (x0, y0, x1, y1, area); with
+    `sides` as LayerNorm(LayerNorm(W^f f) + LayerNorm(W^b b) + segment), with width and height in b.
+    """
 
-    def __init__(self, region_width: int, config: BertConfig) -> None:
+    def __init__(self, region_width: int, config: BertConfig, *, sides: bool = False) -> None:
         super().__init__()
-        self.feature = nn.Linear(region_width, config.hidden_size)
-        self.box = nn.Linear(5, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-12)
+        width = config.hidden_size
+
+        def norm() -> nn.Module:
+            return nn.LayerNorm(width, eps=1e-12)
+
+        self.place = with_sides if sides else with_area
+        self.feature = nn.Linear(region_width, width)
+        self.feature_norm = norm() if sides else nn.Identity()
+        self.box = nn.Linear(7 if sides else 5, width)
+        self.box_norm = norm() if sides else nn.Identity()
+        self.norm = norm()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, image: VisualTokens, segment: Tensor | float = 0.0) -> Tensor:
         """Shapes: (S, V, d_v), (H,) → (S, V, H)."""
-        feature, box = self.feature(image.values), self.box(with_area(image.boxes))
+        feature = self.feature_norm(self.feature(image.values))
+        box = self.box_norm(self.box(self.place(image.boxes)))
         embedded: Tensor = self.dropout(self.norm(feature + box + segment))
         return embedded
 
@@ -215,10 +233,7 @@ def _published(
     """Weights of `rpbert convert`, of transformers for this architecture, or of a BERT."""
     import transformers
 
-    folder, expected = (
-        Path(name),
-        "a BERT with safetensors weights, or a folder of `rpbert convert`",
-    )
+    folder, expected = Path(name), "a BERT in safetensors, or a folder of `rpbert convert`"
     own: Any = getattr(transformers, kind.published_class or "", None)
     if (folder / CONVERTED).is_file():
         described = json.loads((folder / CONVERTED).read_text("utf-8"))
@@ -226,9 +241,9 @@ def _published(
             raise InputError(folder, f"weights of {described['system']}", "those of this system")
         encoder = kind.random(described["shape"], described["region_width"], rows=0)
         encoder.load_state_dict(load_file(folder / WEIGHTS))
-    elif own and model_type(name) == own.config_class.model_type:
+    elif own and published_config(name).model_type == own.config_class.model_type:
         holding: Any = kind  # a whole network
-        encoder = holding(load_published(own, name, expected, **kind.published_arguments))
+        encoder = holding(load_published(own, name, expected, **without_pooler(own)))
     else:
         bert = load_published(transformers.BertModel, name, expected, add_pooling_layer=False)
         given = set(bert.parameters())  # before any is replaced; held, so that no identity returns

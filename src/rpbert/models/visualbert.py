@@ -9,9 +9,9 @@ the image's segments and positions start from the text's, as the authors' did.""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rpbert.errors import InputError
 from rpbert.models.vision_language import VisionLanguageEncoder
@@ -26,8 +26,8 @@ class VisualBertEncoder(VisionLanguageEncoder):
     """transformers' VisualBERT, without pooler."""
 
     network = "model"
+    new = "model.embeddings.visual_projection"
     published_class = "VisualBertModel"
-    published_arguments: ClassVar = {"add_pooling_layer": False}
 
     def __init__(self, model: VisualBertModel) -> None:
         super().__init__(model.config, model.config.visual_embedding_dim)
@@ -44,16 +44,10 @@ class VisualBertEncoder(VisionLanguageEncoder):
         config = VisualBertConfig(**shape, visual_embedding_dim=region_width)
         model = VisualBertModel(config, add_pooling_layer=False)
         model.load_state_dict(bert.state_dict(keep_vars=True), strict=False, assign=True)
-        tables = model.embeddings
-        tables.visual_token_type_embeddings.load_state_dict(
-            tables.token_type_embeddings.state_dict()
-        )
-        tables.visual_position_embeddings.load_state_dict(tables.position_embeddings.state_dict())
+        for table in ("token_type_embeddings", "position_embeddings"):
+            given = getattr(model.embeddings, table).state_dict()
+            getattr(model.embeddings, f"visual_{table}").load_state_dict(given)
         return cls(model)
-
-    def new_modules(self) -> list[nn.Module]:
-        """W."""
-        return [self.model.embeddings.visual_projection]
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

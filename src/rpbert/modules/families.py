@@ -171,7 +171,7 @@ def published_encoder(name: str, subword_count: int = 0) -> PreTrainedModel:
     if folder := saved_folder(name):
         return _trained_encoder(folder, subword_count)
     kind = encoder_class(published_config(name), name)
-    return load_published(kind, name, _EXPECTED, **_without_pooler(kind))
+    return load_published(kind, name, _EXPECTED, **without_pooler(kind))
 
 
 def _trained_encoder(folder: Path, subword_count: int) -> PreTrainedModel:
@@ -210,7 +210,7 @@ def random_encoder(shape: Mapping[str, Any], subword_count: int) -> PreTrainedMo
         if getattr(config, field) < least:
             raise InputError(key, f"{field} = {getattr(config, field)}", f"at least {least}")
     kind = encoder_class(config, key)
-    return kind(config, **_without_pooler(kind))
+    return kind(config, **without_pooler(kind))
 
 
 def encoder_class(config: PreTrainedConfig, where: object) -> type[PreTrainedModel]:
@@ -233,6 +233,7 @@ def encoder_class(config: PreTrainedConfig, where: object) -> type[PreTrainedMod
     return encoder
 
 
-def _without_pooler(kind: type[PreTrainedModel]) -> dict[str, Any]:
+def without_pooler(kind: type[PreTrainedModel]) -> dict[str, Any]:
+    """The arguments with which a network of transformers has no pooler."""
     taken = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
     return {"add_pooling_layer": False} if taken else {}

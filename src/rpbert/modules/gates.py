@@ -5,10 +5,11 @@ is the relation score r (Eq. 2), in float32 or wider also under autocast. `Oracl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gumbel_softmax
 
 from rpbert.types import PostImage, VisualTokens
 
@@ -61,21 +62,10 @@ class GumbelGate(Gate):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Shapes: (B, 2) → (B, 2)."""
-        logits = _wide(logits)
+        logits, temperature = _wide(logits), self.temperature
         if self.training:
-            # -log of an exponential variate is a Gumbel variate; it must not be log of 0.
-            waiting = torch.empty_like(logits).exponential_()
-            logits = logits - waiting.clamp_min(torch.finfo(logits.dtype).tiny).log()
-        return (logits / self.temperature).softmax(-1)
-
-
-class OpenGate(Gate):
-    """No relation propagation, the paper's "w/o Rp": r = 1 whatever the logits."""
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """Shapes: (B, 2) → (B, 2), each row [0, 1]."""
-        closed = torch.zeros_like(_wide(logits[..., :1]))
-        return torch.cat([closed, closed + 1], dim=-1)
+            return gumbel_softmax(logits, temperature)  # type: ignore[arg-type]  # a number or so
+        return (logits / temperature).softmax(-1)
 
 
 class OracleGate(Gate):
@@ -88,16 +78,22 @@ class OracleGate(Gate):
 
 
 class Propagation(nn.Module):
-    """The share R of the image that r lets through (Eq. 3), with a floor, and where R acts.
+    """The share R of the image that r lets through (Eq. 3), with a floor, and where R `acts`.
     R = floor + (1 - floor) r; Eq. 3 has 0. Before the share `gradient_from` of training r is a
-    constant to Task#2's gradient. `acts` is a key of `ACTS`."""
+    constant to Task#2's gradient.
+    - ``after_norm``: R times what the first layer reads of V and, by log R added to its scores, R
+      times its weight in every attention: the image fades in from r = 0, where the post is read as
+      text alone. No gradient of Task#2 passes R = 0: Task#1 alone opens a closed hard gate again.
+    - ``before_norm``, Eq. 3 by the letter: R ⊙ V, before segment and position are added and
+      LayerNorm scales the sum, so that little of R remains: at r = 0.1 most of the image acts.
+    - ``input``: R times what the first layer reads of V, alone; at R = 0 no token attends to it. It
+      has a step there: tokens that are almost 0 still take their share of every softmax."""
 
     def __init__(
         self, acts: str = "after_norm", floor: float = 0.0, gradient_from: float = 0.0
     ) -> None:
         super().__init__()
-        self.acts = ACTS[acts]
-        self.floor, self.gradient_from = floor, gradient_from
+        self.acts, self.floor, self.gradient_from = acts, floor, gradient_from
         self.passes = gradient_from == 0
 
     def anneal(self, progress: float) -> None:
@@ -110,40 +106,17 @@ class Propagation(nn.Module):
         # Detached, not computed under no_grad: autocast would keep the weights it cast then.
         score = score if self.passes else score.detach()
         share = self.floor + (1 - self.floor) * score  # R
-        return self.acts(image, share[..., None].expand(image.mask.shape))
+        share = share[..., None].expand(image.mask.shape)
+        if self.acts == "before_norm":
+            return image._replace(values=share[..., None] * image.values)
+        return image._replace(scale=share, weight=share if self.acts == "after_norm" else None)
 
-
-def after_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """R times what the first layer reads of V and, by log R added to its scores, R times its weight
-    in every attention: the image fades in from r = 0, where the post is read as text alone. No
-    gradient of Task#2 passes R = 0: Task#1 alone opens a closed hard gate again."""
-    return image._replace(scale=share, weight=share)
-
-
-def before_norm(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """Eq. 3 by the letter: R ⊙ V, before segment and position are added and LayerNorm scales the
-    sum, so that little of R remains: at r = 0.1 most of the image still acts."""
-    return image._replace(values=share[..., None] * image.values)
-
-
-def on_input(image: VisualTokens, share: Tensor) -> VisualTokens:
-    """R times what the first layer reads of V, alone; at R = 0 no token attends to it. It has a
-    step there: tokens that are almost 0 still take their share of every softmax."""
-    return image._replace(scale=share)
-
-
-ACTS: dict[str, Callable[[VisualTokens, Tensor], VisualTokens]] = {
-    "after_norm": after_norm,
-    "before_norm": before_norm,
-    "input": on_input,
-}
-"""Where R of each visual token (…, V) acts on the tokens (…, V, d_v)."""
 
 GATES: dict[str, type[Gate]] = {
     "soft": SoftGate,
     "straight_through": StraightThroughGate,
     "gumbel": GumbelGate,
-    "none": OpenGate,
+    "oracle": OracleGate,
 }
 
 

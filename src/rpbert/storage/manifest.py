@@ -68,7 +68,7 @@ def verify(folder: Path, needed: Collection[str], hint: str = _AGAIN) -> list[st
             raise InputError(folder / MANIFEST, found, "files within it")
         if not path.is_file():
             raise InputError(path, "no such file", "the file the manifest lists", _AGAIN)
-        if (found_entry := _entry(path)) != entry:
+        if (found_entry := entry_of(path)) != entry:
             found = f"changed content ({found_entry['bytes']:,} bytes)"
             raise InputError(path, found, "the bytes that were saved", _AGAIN)
     for inner in sorted({Path(name).parts[0] for name in listed if "/" in name}):
@@ -115,7 +115,7 @@ def _seal(folder: Path) -> None:
     alone may read: all get the mode that the umask gave to the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path: path.relative_to(folder).as_posix() for path in files}
-    listed = {name: _entry(path) for path, name in names.items() if name != CARD}
+    listed = {name: entry_of(path) for path, name in names.items() if name != CARD}
     for path in (*files, *(path for path in folder.rglob("*") if path.is_dir())):
         sync(path)
     (folder / MANIFEST).write_bytes(_written(listed))
@@ -141,7 +141,8 @@ def _replace(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _entry(path: Path) -> dict[str, Any]:
+def entry_of(path: Path) -> dict[str, Any]:
+    """The length and the SHA-256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": digest}

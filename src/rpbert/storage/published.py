@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from rpbert.errors import InputError, reason_of
-from rpbert.storage.manifest import MANIFEST
 from rpbert.storage.writing import stays_below
 
 if TYPE_CHECKING:
@@ -57,12 +56,6 @@ def published_config(source: str | Path) -> PreTrainedConfig:
 
     config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     return config
-
-
-def model_type(source: str | Path) -> str:
-    """The architecture of published weights, such as ``bert``; raises as `published_config`."""
-    found: str = published_config(source).model_type
-    return found
 
 
 def load_published(
@@ -195,10 +188,9 @@ def model_folder(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    folder = Path(name)
+    folder = saved_folder(name) or Path(name)
     if folder.exists():
-        inner = folder / "model"
-        return inner if not (folder / MANIFEST).is_file() and inner.is_dir() else folder
+        return folder
     try:
         return Path(snapshot_download(str(name), allow_patterns=MODEL_FILES))
     except (OSError, HFValidationError) as error:

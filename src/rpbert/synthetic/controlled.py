@@ -10,18 +10,22 @@ agrees with them. A few posts name nothing; their image adds nothing."""
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 import string
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
+from rpbert.config.model import Settings
+from rpbert.config.reading import parse
+from rpbert.data.labels import strict_spans
 from rpbert.errors import InputError
 from rpbert.storage.writing import LOCK, check_writable, held
 from rpbert.synthetic.scenes import draw
@@ -31,14 +35,6 @@ TITLE = "# Controlled posts made by rpbert"
 SPLITS = ("train", "train", "test", "train", "train", "valid", "train", "train", "test", "train")
 NAMELESS = 0.05  # share of all posts that name nothing
 SECOND_NAME = 0.25  # chance that a post names something else as well
-RANGES = {
-    "posts": (10, math.inf),
-    "relevant": (0, 1),
-    "ambiguous": (0, 1),
-    "misleading": (0, 1),
-    "image_size": (32, 2048),
-    "images": (1, 9),
-}
 IMAGE_NAME = re.compile(r"made_\d{6,}(_\d+)?\.jpg")
 LABELS = ("PER", "LOC", "ORG", "MISC")
 HASHTAG = 0.08  # chance that a name stands in a hashtag
@@ -152,26 +148,23 @@ def _mistyped(rng: random.Random, word: str) -> str:
     return word if wrong in ALL_CUES else wrong
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What decides a set of made posts. Raises InputError: an option is out of its range."""
+class Options(Settings):
+    """What decides a set of made posts."""
 
-    posts: int = 3000  # at least 10, so that no split is empty
-    relevant: float = 0.44  # share of posts whose image adds to the text; TRC's rate
-    # Share of the relevant posts that only the image solves, and chance of an ambiguous name in
-    # the others.
-    ambiguous: float = 0.65
-    # Chance of an ambiguous name in a post whose image does not add: the image then shows another
-    # type that the name could be, and misleads whoever reads no clue; None: as `ambiguous`.
-    misleading: float | None = None
+    posts: int = Field(3000, ge=10)  # fewer would leave a split empty
+    relevant: float = Field(0.44, ge=0, le=1)
+    """Share of posts whose image adds to the text; TRC's rate."""
+    ambiguous: float = Field(0.65, ge=0, le=1)
+    """Share of the relevant posts that only the image solves, and chance of an ambiguous name in
+    the others."""
+    misleading: float | None = Field(None, ge=0, le=1)
+    """Chance of an ambiguous name in a post whose image does not add: the image then shows another
+    type that the name could be, and misleads whoever reads no clue; None: as `ambiguous`."""
     seed: int = 0
-    image_size: int = 224  # about so many pixels in width and height
-    images: int = 1  # of each post; one is its own, the others show nothing that the text tells
-
-    def __post_init__(self) -> None:
-        for name, (least, most) in RANGES.items():
-            if getattr(self, name) is not None and not least <= getattr(self, name) <= most:
-                raise InputError(name, str(getattr(self, name)), f"{least} to {most}")
+    image_size: int = Field(224, ge=32, le=2048)
+    """About so many pixels in width and height."""
+    images: int = Field(1, ge=1, le=9)
+    """Of each post; one is its own, the others show nothing that the text tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +187,13 @@ class MadePost:
 
     def entities(self) -> list[dict[str, Any]]:
         """The names with their place in `text`, in characters, and what each could be."""
-        found: list[dict[str, Any]] = []
-        position = 0
-        for token in self.tokens:
-            end = position + len(token.word)
-            if token.tag.startswith("B-"):
-                known = {"label": token.tag[2:], "could_be": list(token.could_be)}
-                found.append({"start": position, "end": end, **known})
-            elif token.tag.startswith("I-"):
-                found[-1]["end"] = end
-            position = end + 1
-        return [{"text": self.text[e["start"] : e["end"]], **e} for e in found]
+        found = []
+        words = [token.word for token in self.tokens]
+        for label, first, last in strict_spans([token.tag for token in self.tokens]):
+            name, start = " ".join(words[first:last]), len(" ".join([*words[:first], ""]))
+            row = {"text": name, "start": start, "end": start + len(name), "label": label}
+            found.append({**row, "could_be": list(self.tokens[first].could_be)})
+        return found
 
 
 def make_post(index: int, options: Options) -> MadePost:
@@ -264,7 +253,7 @@ def make(folder: Path, **options: Any) -> None:
     The same `Options` give the same bytes. A folder that was made before is written over, and
     images of a larger set are removed.
     Raises InputError: an option is out of its range, or the folder holds something else."""
-    given = Options(**options)
+    given = parse(Options, options, "made posts")
     readme = folder / "README.md"
     made_before = readme.is_file() and readme.read_text("utf-8", "replace").startswith(TITLE)
     with claimed(folder, made_before):
@@ -353,7 +342,7 @@ def _truth(post: MadePost, images: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _readme(options: Options) -> str:
-    given = asdict(options)
+    given = options.model_dump()
     for key, default in (("images", 1), ("misleading", None)):
         if given[key] == default:
             del given[key]
