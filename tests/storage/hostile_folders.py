@@ -130,10 +130,10 @@ def vocabulary(at: Scene, folder: Path, **given: Any) -> None:
     changed(folder / "model.json", vocabulary={**content["vocabulary"], **given})
 
 
-def shape(at: Scene, folder: Path, **given: Any) -> None:
+def shape(at: Scene, folder: Path, field: str, size: int) -> None:
     """Change the shape of a saved encoder."""
     encoder = json.loads((folder / "model.json").read_text())["options"]["encoder"]
-    options(folder, encoder={**encoder, "shape": {**encoder["shape"], **given}})
+    options(folder, encoder={**encoder, "shape": {**encoder["shape"], field: size}})
 
 
 def tokens_beyond(at: Scene, folder: Path, id: int) -> None:
@@ -267,7 +267,9 @@ SIZES: dict[str, int] = {
 }
 CLASSES = ("BertModel", "Wav2Vec2CTCTokenizer", "BertJapaneseTokenizer", "AutoTokenizer", "x.Evil")
 SAVED |= {name: partial(vocabulary, tags=tags) for name, tags in TAGS.items()}
-SAVED |= {f"{field} of {size}": partial(shape, **{field: size}) for field, size in SIZES.items()}
+SAVED |= {
+    f"{field} of {size}": partial(shape, field=field, size=size) for field, size in SIZES.items()
+}
 SAVED |= {f"a tokenizer of {name}": partial(tokenizer_class, name=name) for name in CLASSES}
 SAVED |= {
     "unknown marks": partial(vocabulary, marks="evil"),
