@@ -150,11 +150,15 @@ def relation_of(value: object, where: object) -> float:
     return number
 
 
-def safe_relative(name: str, where: object) -> Path:
-    """`name` as a path that stays below the folder it is relative to."""
-    if not stays_below(name) or "://" in name:
-        raise InputError(where, f"the image {quoted(name)}", "a path below the folder of the data")
-    return Path(name)
+def image_below(folder: Path, name: str, where: object) -> Path:
+    """The image `name` of a folder, if it stays below that and is no link that leads out of it."""
+    path = folder / name
+    stays = stays_below(name) and "://" not in name
+    if stays and path.is_symlink():
+        stays = path.resolve().is_relative_to(folder.resolve())
+    if not stays:
+        raise InputError(where, f"the image {quoted(name)}", "a file below the folder of the data")
+    return path
 
 
 class ImageFolder:
@@ -180,7 +184,7 @@ class ImageFolder:
         has_suffix = dot + suffix.lower() in IMAGE_SUFFIXES
         absent = id if has_suffix else id + ".jpg"
         other = self._names.get(stem, absent) if has_suffix else absent
-        return self.path / self._names.get(id, other)
+        return image_below(self.path, self._names.get(id, other), where)
 
 
 def note_words(

@@ -23,12 +23,12 @@ from rpbert.data.reading import (
     LINE_LIMIT,
     SILENT,
     ReadLog,
+    image_below,
     lines_of,
     misspelt,
     note_words,
     quoted,
     relation_of,
-    safe_relative,
 )
 from rpbert.data.words import WordSplitter, align
 from rpbert.errors import InputError, counted, reason_of
@@ -385,4 +385,4 @@ def _source(row: _Row, image: Any) -> Path | bytes | None:
         return image
     if not isinstance(image, str):
         raise row.refuse(f"image {quoted(image)}", "image as a path relative to the file")
-    return row.path.parent / safe_relative(row.clean(image), row.where)
+    return image_below(row.path.parent, row.clean(image), row.where)
