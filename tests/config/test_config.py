@@ -140,7 +140,7 @@ def test_a_key_of_an_earlier_version_is_read_at_the_value_that_is_left(tmp_path:
         ({"training": {"epochs": 0}}, "training.epochs = 0", "at least 1"),
         ({"training": {"warmup": 1}}, "training.warmup = 1", "less than 1"),
         ({"training": {"precision": "bf61"}}, "training.precision = 'bf61'", "mean bf16?"),
-        ({"training": {"average": {}}}, "training.average", "exactly one of ema and epochs"),
+        ({"training": {"average": {}}}, "no key training.average.ema", "a value for it"),
         ({"training": {"tagging": 3}}, "training.tagging = 3", "a block"),
         ({"data": {}}, "data.path", "a value"),
         ({"data": {"path": "a", "relation_source": "label"}}, "label", "mismatch"),

@@ -56,7 +56,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     [
         ("rpbert", {"moments": "shared", "average": {"ema": 0.9}, "schedule": "blocks"}, None),
         ("rpbert", {"optimizer": "adam", "decay": "cosine"}, "mismatch"),
-        ("bert", {"average": {"epochs": 2}}, None),
     ],
 )
 def test_a_run_goes_on_within_an_epoch_bit_for_bit(

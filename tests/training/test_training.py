@@ -13,12 +13,11 @@ import pytest
 import torch
 import yaml
 from accelerate.utils import set_seed
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from rpbert.config.run import AverageSettings, Rates, TrainingSettings, load_run
+from rpbert.config.run import Rates, TrainingSettings, load_run
 from rpbert.data.readers import open_data
 from rpbert.errors import InputError
 from rpbert.evaluation.scoring import score_tags
@@ -30,7 +29,7 @@ from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import settings_of as demo_settings
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, rate_factor, share_moments
 from rpbert.training.train import train
-from rpbert.training.trainer import Average, Trainer
+from rpbert.training.trainer import Trainer, moving_average
 from tests.conftest import made_posts, tiny
 from tests.training_runs import records, settings
 
@@ -135,8 +134,6 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(
     none = RATES.model_copy(update=dict.fromkeys(RATES.model_dump(), 0.0))
     with pytest.raises(InputError, match=r"training\.tagging"):
         TaggingTask([], none).optimizer(tiny("bert").system, TrainingSettings())
-    with pytest.raises(ValidationError):
-        AverageSettings.model_validate({"ema": 0.9, "epochs": 2})  # a mean is of one kind
 
 
 @pytest.mark.parametrize(
@@ -218,39 +215,25 @@ def moved(system: System, by: float) -> Tensor:
 
 def test_the_moving_average_is_the_recurrence() -> None:
     system = tiny("bilstm_crf").system
-    mean = Average(system, AverageSettings(ema=0.5), 1)
+    mean = moving_average(system, 0.5)
     expected = None
     for step in range(1, 9):
         value = moved(system, 1.0 / step)
-        mean.after_step()
+        mean.update_parameters(system)
         keep = min(0.5, step / (9 + step))
         expected = value if expected is None else keep * expected + (1 - keep) * value
-        torch.testing.assert_close(mean.system.get_parameter(NAME), expected)
-        mean.after_epoch(step)
-
-
-def test_the_mean_of_epochs_takes_each_of_the_last_ones_once() -> None:
-    system = tiny("bilstm_crf").system
-    mean = Average(system, AverageSettings(epochs=3), 5)
-    values = []
-    for number in range(1, 6):
-        mean.after_step()
-        values.append(moved(system, float(number)))
-        mean.after_epoch(number)
-        mean.after_epoch(number)  # as a run does that was stopped while it scored
-        expected = torch.stack(values[2:]).mean(0) if number > 2 else values[-1]
-        torch.testing.assert_close(mean.system.get_parameter(NAME), expected)
+        torch.testing.assert_close(mean.module.get_parameter(NAME), expected)
 
 
 def test_the_mean_computes_with_modules_of_its_own() -> None:
     """A caption encoder that shares the encoder's table reads that of the mean."""
     model = tiny("rpbert", evidence={"captions": {}})
-    mean = Average(model.system, AverageSettings(ema=0.9), 1)
-    mean.after_step()
+    mean = moving_average(model.system, 0.9)
+    mean.update_parameters(model.system)
     batch = model.collator()(made_posts())
-    before = mean.system.eval()(batch).emissions
+    before = mean.module.eval()(batch).emissions
     moved(model.system, 1.0)
-    torch.testing.assert_close(mean.system(batch).emissions, before)
+    torch.testing.assert_close(mean.module(batch).emissions, before)
 
 
 def test_a_run_scores_and_saves_the_mean(

@@ -25,29 +25,21 @@ def check(
 
 
 def known(as_json: common.Json = False) -> None:
-    """List the public data sets that `get` knows: what each is, its licence and size."""
+    """List the public data sets that `get` knows: what each is, and its licence."""
     from rpbert.data.get import SOURCES
 
-    def show(_: object) -> None:
-        for name, data in SOURCES.items():
-            size = sum(file.bytes for file in data.chosen(images=False))
-            print(f"{name:12} {data.what} ({data.paper}). Licence: {data.licence}. {size:,} bytes.")
-
-    common.print_result([asdict(data) for data in SOURCES.values()], as_json, show)
+    lines = (f"{d.name:12} {d.what} ({d.paper}). Licence: {d.licence}" for d in SOURCES.values())
+    rows = [asdict(data) for data in SOURCES.values()]
+    common.print_result(rows, as_json, lambda _: print(*lines, sep="\n"))
 
 
 def get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `rpbert data list`.")],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="Data folder.", show_default="NAME"),
+        Path | None, typer.Option("--output", metavar="DIR", help="Else NAME.")
     ] = None,
-    images: Annotated[
-        bool, typer.Option("--images", help="Also the images, if any can be.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Accept terms and size without asking.")
-    ] = False,
+    images: Annotated[bool, typer.Option("--images", help="Also images, if any can be.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept terms and size unasked.")] = False,
     as_json: common.Json = False,
 ) -> None:
     """Download a public data set into a data folder, verified; its terms are shown first."""
@@ -59,23 +51,18 @@ def get(
     from rpbert.training.progress import bar
 
     data, output = data_set(name), output or Path(name)
-    files = data.chosen(images)
-    size = sum(file.bytes for file in files)
-    for line in (
-        f"{name}: {data.what}; {data.paper}",
-        f"licence: {data.licence}; these are posts of people: mind the terms of their platform",
-        *(f"  {file.to}: {file.bytes:,} bytes of {file.url}" for file in files),
-        f"not among them: {data.missing}",
-    ):
-        common.progress(line)
+    chosen = data.chosen(images)
+    size = sum(file.bytes for file in chosen)
+    common.progress(f"{data.what}; {data.paper}; licence: {data.licence}")
+    for file in chosen:
+        unknown = "" if file.sha256 else " (its checksum is not known: recorded in sources.json)"
+        common.progress(f"  {file.to}: {file.bytes:,} bytes of {file.url}{unknown}")
+    common.progress(f"not among them: {data.missing}")
     if not yes and not typer.confirm(f"download {size:,} bytes into {output}?", err=True):
         raise typer.Abort
     with bar(Console(stderr=True), BarColumn(), DownloadColumn()) as shown:
         task = shown.add_task("", total=size)
         found = run(data, output, images=images, advance=lambda n: shown.advance(task, n))
-    for file in found["files"]:
-        if not file["known"]:
-            common.progress(f"{file['to']}: its checksum was not known, and is recorded now")
     common.print_result({"folder": str(output), **found}, as_json, lambda _: print(output))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,21 +82,20 @@ def train(
     common.print_result(found, as_json, lambda _: print(line))
 
 
-def named_configs() -> list[dict[str, str]]:
+def named_configs() -> dict[str, str]:
     """The configs of the package for `train`: what each is, takes, and may be expected to reach."""
     from rpbert.config.reading import CONFIGS
 
-    head = re.compile(r"# (?P<what>.+)\n# Takes (?P<takes>.+?)\. Expect (?P<expect>.+)\.\n")
-    files = {file.stem: file.read_text("utf-8") for file in sorted(CONFIGS.glob("*.yaml"))}
-    heads = {name: match for name, text in files.items() if (match := head.match(text))}
-    found = [{"name": name, **match.groupdict()} for name, match in heads.items()]
-    return sorted(found, key=lambda row: not row["what"].startswith("START HERE"))
+    heads = {f.stem: f.read_text("utf-8").splitlines()[:2] for f in sorted(CONFIGS.glob("*.yaml"))}
+    told = {name: " ".join(line.strip("# ") for line in head) for name, head in heads.items()}
+    found = {name: line for name, line in told.items() if " Takes " in line}
+    return dict(sorted(found.items(), key=lambda row: not row[1].startswith("START HERE")))
 
 
-def print_configs(rows: list[dict[str, str]]) -> None:
+def print_configs(found: dict[str, str]) -> None:
     """A line a config."""
-    for row in rows:
-        print("{name:16} {what} Takes {takes}; expect {expect}.".format(**row))
+    for name, line in found.items():
+        print(f"{name:16} {line}")
 
 
 def print_groups(groups: list[dict[str, Any]]) -> None:

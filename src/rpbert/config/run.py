@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 import yaml
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from rpbert.config.model import AbsolutePath, Kinds, Settings, exactly_one
+from rpbert.config.model import AbsolutePath, Kinds, Settings
 from rpbert.config.reading import config_file, merged, parse_with_overrides, read_yaml
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
@@ -110,17 +110,12 @@ class Rates(Settings):
 
 
 class AverageSettings(Settings):
-    """A mean of the weights along training, scored and saved in their place."""
+    """A moving average of the weights, scored and saved in their place."""
 
-    ema: float | None = Field(None, gt=0, lt=1)
+    former: ClassVar[Mapping[str, Any]] = {"epochs": None}
+
+    ema: float = Field(gt=0, lt=1)
     """Share that the mean keeps at each step, such as 0.999; less at the first ones."""
-    epochs: int | None = Field(None, ge=2)
-    """The plain mean of the weights after each of so many last epochs."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        exactly_one(self, "ema", "epochs")
-        return self
 
 
 class TrainingSettings(Settings):
@@ -157,7 +152,7 @@ class TrainingSettings(Settings):
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; None: no clipping."""
     average: AverageSettings | None = None
-    """``{ema: 0.999}`` or ``{epochs: 3}``: score and save a mean of the weights; None: the last."""
+    """``{ema: 0.999}``: score and save the moving average of the weights; None: the last ones."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """``bf16`` computes the heavy parts in bfloat16, ``auto`` does so where the device can."""
     device: Literal["auto", "cpu"] = "auto"

@@ -191,10 +191,8 @@ def epoch_seconds(
 
 def estimate(epochs: int, seconds: float) -> str:
     """How long so many epochs will take, in words."""
-    total = epochs * seconds
-    units = ((3600, "h"), (60, "min"), (1, "s"))
-    size, unit = next((u for u in units if total >= 2 * u[0]), units[-1])
-    return f"about {total / size:.0f} {unit} for {counted(epochs, 'epoch')} ({seconds:.1f} s each)"
+    minutes = epochs * seconds / 60
+    return f"about {minutes:.1f} min for {counted(epochs, 'epoch')} ({seconds:.0f} s each)"
 
 
 def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:

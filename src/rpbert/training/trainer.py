@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from rpbert.config.run import AverageSettings, TrainingSettings
+from rpbert.config.run import TrainingSettings
 from rpbert.data.collate import Collator, ahead
 from rpbert.errors import InputError
 from rpbert.evaluation.scoring import relation_groups, score_relations, score_tags
@@ -34,37 +34,16 @@ from rpbert.types import Batch, Post
 Record: TypeAlias = dict[str, Any]  # a line of RUN/metrics.jsonl
 
 
-class Average:
-    """A mean of the weights along training, which is scored and saved in their place.
-    ``ema`` is the exponential moving average over all steps (Polyak and Juditsky 1992), which at
-    step t keeps at most (1 + t) / (10 + t) of itself, so that the first steps soon fade. ``epochs``
-    is the mean of the weights after each of the last epochs (Izmailov et al. 2018). Buffers are
-    those of the last step."""
+def moving_average(system: System, most: float) -> AveragedModel:
+    """The exponential moving average of the weights, once `update_parameters` is called after each
+    step, which at step t keeps min(`most`, (1 + t) / (10 + t)) of itself, so that the first steps
+    soon fade (Polyak and Juditsky 1992). Buffers are those of the last step."""
 
-    def __init__(self, system: System, settings: AverageSettings, epochs: int) -> None:
-        def follow(means: Any, values: Any, steps: Tensor | int) -> None:
-            share = min(settings.ema or 0.0, (1 + int(steps)) / (10 + int(steps)))
-            torch._foreach_lerp_(means, values, 1 - share)
+    def follow(means: Any, values: Any, steps: Tensor | int) -> None:
+        share = min(most, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(means, values, 1 - share)
 
-        self.followed = system
-        self.ema = settings.ema is not None
-        self.first = max(epochs - (settings.epochs or 0), 0)
-        self.kept = AveragedModel(system, multi_avg_fn=follow if self.ema else None)
-
-    @property
-    def system(self) -> System:
-        """The system of mean weights; before there is a mean, the one that is trained."""
-        return cast(System, self.kept.module) if self.kept.n_averaged else self.followed
-
-    def after_step(self) -> None:
-        """Take the weights into a moving average."""
-        if self.ema:
-            self.kept.update_parameters(self.followed)
-
-    def after_epoch(self, number: int) -> None:
-        """Take the weights of an epoch, from 1, into a mean of epochs; once, if called again."""
-        if not self.ema and self.kept.n_averaged < number - self.first:
-            self.kept.update_parameters(self.followed)
+    return AveragedModel(system, multi_avg_fn=follow)
 
 
 class Trainer:
@@ -90,13 +69,13 @@ class Trainer:
         learnt = {group for task in schedule.tasks for group in task.rates}
         self.system.freeze(self.system.parameter_groups().keys() - learnt)
         chosen = settings.average
-        self.average = Average(self.system, chosen, settings.epochs) if chosen else None
+        self.average = moving_average(self.system, chosen.ema) if chosen else None
         self.collator: Collator = model.collator()
         self.optimizers = {t.name: t.optimizer(self.system, settings) for t in schedule.tasks}
         self.parts: Parts = {
             "system": self.system,
             **{f"optimizer-{name}": optimizer for name, optimizer in self.optimizers.items()},
-            **({"average": self.average.kept} if self.average else {}),
+            **({"average": self.average} if self.average else {}),
         }
         self.steps = {t.name: schedule.steps(t) * settings.epochs for t in schedule.tasks}
         self.rate_factors = {
@@ -132,8 +111,6 @@ class Trainer:
                 number = progress.epoch + 1
                 self._epoch(number, started)
                 self._share_statistics()
-                if self.average is not None:
-                    self.average.after_epoch(number)
                 try:  # a signal stops scoring at once where no other process waits for this one
                     alone = self.accelerator.num_processes == 1
                     with self.stop.held(False) if alone else nullcontext():
@@ -236,7 +213,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         optimizer.step()
         if self.average is not None:
-            self.average.after_step()
+            self.average.update_parameters(self.system)
         # The whole system: gradients also reach parameters that are another task's to update.
         self.system.zero_grad(set_to_none=True)
         return summed
@@ -254,7 +231,8 @@ class Trainer:
 
     def _averaged(self) -> TaggingModel:
         """The model with the weights that are scored and saved."""
-        return replace(self.model, system=self.average.system) if self.average else self.model
+        averaged = self.average.module if self.average is not None else self.system
+        return replace(self.model, system=cast(System, averaged))
 
     def _score(self, dev: Sequence[Post]) -> Record:
         """Score the development posts, each once however many processes there are."""
