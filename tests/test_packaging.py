@@ -31,9 +31,13 @@ NOBODY = 65534
 def built(kind: str, tree: Path) -> Path:
     """What the build backend makes of a tree, without an environment of its own."""
     code = f"from setuptools import build_meta as b; print(b.build_{kind}('dist'))"
-    said = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    return tree / "dist" / said.stdout.split()[-1]
+    return tree / "dist" / said([sys.executable, "-c", code], tree).split()[-1]
+
+
+def said(words: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +79,10 @@ def test_the_wheel_alone_trains_predicts_and_says_what_it_has(
     """In an empty folder, with the settings that are known by name."""
 
     def call(*given: str) -> str:
-        words = [sys.executable, "-m", "rpbert", *given]
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return said([sys.executable, "-m", "rpbert", *given], tmp_path, environment)
 
-    code = "import rpbert; print(rpbert.__file__)"
-    words = [sys.executable, "-c", code]
-    shown = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert shown.stdout.startswith(environment["PYTHONPATH"])
+    shown = [sys.executable, "-c", "import rpbert; print(rpbert.__file__)"]
+    assert said(shown, tmp_path, environment).startswith(environment["PYTHONPATH"])
     assert call("--version") == f"rpbert {rpbert.__version__}\n"
     assert "START HERE" in call("train", "--list")
     assert "--seed" in call("demo", "--help")
@@ -135,19 +134,15 @@ def test_the_image_serves_a_read_only_model_as_a_user_without_rights(
     check = [word.replace("8000", port) for word in image["HEALTHCHECK"]]
     assert check[0] == "python"
     try:
-        healthy = 1
-        for _ in range(120):
+        asked = [sys.executable, *check[1:]]
+        while subprocess.run(asked, capture_output=True).returncode:
             assert server.poll() is None, server.stderr and server.stderr.read().decode()
-            asked = subprocess.run([sys.executable, *check[1:]], capture_output=True)
-            if (healthy := asked.returncode) == 0:
-                break
             time.sleep(0.5)
-        assert healthy == 0
         assert f"Uid:\t{NOBODY}" in Path(f"/proc/{server.pid}/status").read_text()
     finally:
         server.terminate()
         server.wait(30)
-    assert subprocess.run([sys.executable, *check[1:]], capture_output=True).returncode != 0
+    assert subprocess.run(asked, capture_output=True).returncode
 
 
 def test_the_doctor_tells_versions_extras_and_what_is_out_of_reach(

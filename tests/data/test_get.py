@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,14 +49,11 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers["Range"]
         self.server.asked.append((self.path, asked))
-        if self.path not in self.server.files:
-            self.send_error(404)
-            return
         time.sleep(self.server.wait)
-        content = self.server.files[self.path]
+        content = self.server.files.get(self.path)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        if asked and start >= len(content):
-            self.send_error(416)
+        if content is None or (asked and start >= len(content)):
+            self.send_error(404 if content is None else 416)
             return
         self.send_response(206 if asked else 200)
         rest = content[start:]
@@ -71,8 +68,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()
@@ -92,34 +88,28 @@ def jpeg() -> bytes:
     return file.getvalue()
 
 
-def known(split: str) -> str:
-    return (
-        "Ada\tB-PER\r\nLovelace\tI-PER\r\n<EOS>\tX\r\nNamed\tX\r\nentities:\tX\r\nAda\tX\r\n\r\n"
-        f"at\tO\r\nComo\tB-LOC\r\n<EOS>\tX\r\nof\tX\r\n{split}\tX\r\n\r\n"
-    )
-
-
 def made(source: Source) -> bytes:
     """A made file of a source's layout, of two posts in each split."""
-    split = Path(source.to).stem
+    split, box = Path(source.to).stem, "GMNER-1/Twitter10000_v2.0"
     splits = ("train", "dev", "valid", "test")
-    box = "GMNER-1/Twitter10000_v2.0"
-    texts: dict[str, str | bytes] = {
-        f"{box}/txt/{name}.txt": f"IMGID:{name}_1\n\nIMGID:{name}_2\n" for name in splits
+    ids = {f"{box}/txt/{name}.txt": f"IMGID:{name}_1\n\nIMGID:{name}_2\n" for name in splits}
+    told = {
+        f"{name}.txt": "Ada\tB-PER\r\nLovelace\tI-PER\r\n<EOS>\tX\r\nNamed\tX\r\nAda\tX\r\n\r\n"
+        f"at\tO\r\nComo\tB-LOC\r\n<EOS>\tX\r\nof\tX\r\n{name}\tX\r\n\r\n"
+        for name in splits
     }
-    contents: dict[str, Callable[[], str | bytes]] = {
-        "as_is": lambda: (
-            "tweet_id,image_adds\n1,1\n2,0\n" if split == "textimage" else POSTS.format(split)
-        ),
-        "captions": lambda: "train_1.jpg :a man : a dog\nother.jpg :x\ntrain_1.jpg :again\n",
-        "knowledge": lambda: zipped({f"{name}.txt": known(name) for name in splits}),
-        "grounding": lambda: zipped({**texts, f"{box}/xml/train_2.xml": "<a/>"}),
-        "images": lambda: zipped({"a/i/train_1.jpg": jpeg(), "a/i/else.jpg": b"", "a/x.csv": "x"}),
-        "trc_texts": lambda: json.dumps([{"words": ["a", "b"], "image_id": "T1.jpg"}]),
-        "conll": lambda: "\t\nAda\tB-person\n \nin\tO\n\t\n\t\nat\tO\n",
+    labels = "tweet_id,image_adds\n1,1\n2,0\n"
+    contents: dict[str, str | dict[str, Any]] = {
+        "as_is": labels if split == "textimage" else POSTS.format(split),
+        "captions": "train_1.jpg :a man : a dog\nother.jpg :x\ntrain_1.jpg :again\n",
+        "knowledge": told,
+        "grounding": {**ids, f"{box}/xml/train_2.xml": "<a/>"},
+        "images": {"a/i/train_1.jpg": jpeg(), "a/i/else.jpg": b"", "a/x.csv": "x"},
+        "trc_texts": json.dumps([{"words": ["a", "b"], "image_id": "T1.jpg"}]),
+        "conll": "\t\nAda\tB-person\n \nin\tO\n\t\n\t\nat\tO\n",
     }
-    content = contents[source.layout]()
-    return content.encode() if isinstance(content, str) else content
+    content = contents[source.layout]
+    return content.encode() if isinstance(content, str) else zipped(content)
 
 
 def served(data: DataSet, server: Server) -> DataSet:
@@ -150,7 +140,7 @@ def test_every_known_data_set_becomes_a_data_folder(
         one, two = posts["train_1"], posts["train_2"]
         assert (one.caption, one.relation, two.relation) == ("a man : a dog", 0, 1)
         rows = (tmp_path / name / "knowledge.tsv").read_text().splitlines()
-        assert rows[:2] == ["train_1\tNamed entities: Ada", "train_2\tof train"]
+        assert rows[:2] == ["train_1\tNamed Ada", "train_2\tof train"]
         assert len(rows) == 6
     if images:
         assert [path.name for path in (tmp_path / name / "images").iterdir()] == ["train_1.jpg"]
@@ -251,8 +241,7 @@ def test_the_command_shows_terms_and_asks(
     assert (code, json.loads(out)["licence"]) == (0, data.licence)
     assert command(capsys, "data", "get", "wnut")[0] == 2
     assert command(capsys, "data", "get", "wnut17", "--images")[0] == 2
-    listed = json.loads(command(capsys, "data", "list", "--json")[1])
-    assert [row["name"] for row in listed] == list(SOURCES)
+    assert len(json.loads(command(capsys, "data", "list", "--json")[1])) == len(SOURCES)
 
 
 @pytest.mark.parametrize("name", ["twitter2015", "twitter2017"])
