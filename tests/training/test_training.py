@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from accelerate.utils import set_seed
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
