@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -240,3 +241,25 @@ def test_the_relation_baseline_is_trained_and_scored_by_the_same_commands(
     bare, given[-1] = data_folder(tmp_path / "bare", relations=False), tmp_path / "never"
     code, _, err = call(*given, f"data.path={bare}")
     assert (code, "relation" in err, (tmp_path / "never").exists()) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("shell", "codes", "err"),
+    [
+        ("PYTHONIOENCODING=cp1252 {} data check 'x\U0001f4a9.jsonl'", (0,), ""),
+        ("{} data check x\U0001f4a9.jsonl --json | true; exit ${{PIPESTATUS[0]}}", (0, 1), ""),
+        ("{} data check x\U0001f4a9.jsonl >&-", (0,), ""),
+        ("{} data check nothing >&-", (2,), "nothing"),
+    ],
+)
+def test_any_standard_output_will_do(
+    tmp_path: Path, shell: str, codes: tuple[int, ...], err: str
+) -> None:
+    """One that is not UTF-8, one whose reader has gone, and one that is closed."""
+    (tmp_path / "x\U0001f4a9.jsonl").write_text('{"id": "1", "text": "x"}')
+    line = shell.format(f"{sys.executable} -m rpbert")
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode in codes
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+    assert err in done.stderr

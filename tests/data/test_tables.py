@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rpbert.data.images import BYTE_LIMIT
 from rpbert.data.readers import open_data, read_shard
 from rpbert.data.reading import LINE_LIMIT, LeftOut, ReadLog, lines_of
 from rpbert.data.tables import read_table
@@ -263,3 +264,30 @@ def test_files_without_rows(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         with pytest.raises(InputError, match=file.name):
             read(file)
+
+
+def test_parquet_has_the_limits_of_lines_before_values_are_made(tmp_path: Path) -> None:
+    """Small files that claim or unpack to far more; rows around the large ones are read."""
+    large, few = "a" * (LINE_LIMIT + 1), ["x"] * 3
+    ids = pa.array(["0", "1", "2"])
+    many = pa.ListArray.from_arrays([0, 1, 3_000_001, 3_000_002], pa.array([1] * 3_000_002))
+    lists = pa.array([["x"], ["b" * 2**19] * 100, ["x"]])
+    cases = {
+        "text": {"id": ids, "text": pa.array(["x", large, "x"])},
+        "tokens": {"id": ids, "tokens": lists},
+        "numbers": {"id": ids, "text": pa.array(few), "relation": many},
+        "unknown": {"id": ids, "text": pa.array(few), "blob": pa.array(["x", large, "x"])},
+    }
+    for name, columns in cases.items():
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table(columns), path, compression="zstd")
+        assert path.stat().st_size < 2_000_000
+        faults: list[InputError] = []
+        posts = read_table(path, SPLITTERS["joined"], ReadLog(fault=faults.append, notes=[]))
+        kept = ["0", "1", "2"] if name == "unknown" else ["0", "2"]
+        assert [post.id for post in posts] == kept
+        assert [str(fault.where) for fault in faults] == [f"{path}:2"] * (name != "unknown")
+    average = pa.table({"id": ["0"], "text": ["a" * (17 * BYTE_LIMIT)]})
+    pq.write_table(average, tmp_path / "group.parquet", compression="zstd")
+    with pytest.raises(InputError, match=r"group\.parquet:1: found the rows up to 1, of 1 values"):
+        read(tmp_path / "group.parquet")

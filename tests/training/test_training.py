@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from rpbert.config.run import Rates, TrainingSettings, load_run
 from rpbert.data.readers import open_data
+from rpbert.data.vocabulary import tag_set
 from rpbert.errors import InputError
 from rpbert.evaluation.scoring import score_tags
 from rpbert.inference import Decoder, Tagger
@@ -29,8 +32,9 @@ from rpbert.models.tagger import System
 from rpbert.synthetic.controlled import make
 from rpbert.synthetic.demo import settings_of as demo_settings
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, rate_factor, share_moments
-from rpbert.training.train import train
+from rpbert.training.train import expected_memory, train
 from rpbert.training.trainer import Trainer, moving_average
+from rpbert.types import Post
 from tests.conftest import made_posts, tiny
 from tests.training_runs import records, settings
 
@@ -299,3 +303,19 @@ def test_the_last_good_checkpoint_stays_where_numbers_are_lost_later(
     assert [record["epoch"] for record in records(run)] == [1]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0001"]
     assert Tagger.from_pretrained(run).model.notes["epoch"] == 1
+
+
+def test_the_memory_of_long_posts_and_many_tags_is_told_before_the_first_step() -> None:
+    model, usual = tiny("bert"), made_posts()
+    assert expected_memory(model, usual, 8) == ""
+    long = Post.from_words("long", ("word",) * 50_000, origin="train.txt:7")
+    line = expected_memory(model, [*usual, long], 8)
+    assert re.match(
+        r"50,000 words in train\.txt:7 and \d+ tags: a step may take some [0-9.]+ GiB", line
+    )
+    tags = tag_set([str(number) for number in range(10_000)])
+    known = copy.copy(model)
+    known.vocabulary = replace(model.vocabulary, tags=tags)
+    line = expected_memory(known, usual, 8)
+    # Scores of steps from tag to tag alone: 2 · 20,001² · 8 numbers of 4 bytes.
+    assert float(re.search(r"some ([0-9.]+) GiB", line)[1]) > 23  # type: ignore[index]

@@ -21,7 +21,7 @@ from torch.utils import deterministic
 from rpbert.backends import resolved
 from rpbert.config.reading import write_yaml
 from rpbert.config.run import DataSettings, RunSettings, TrainingSettings, load_run
-from rpbert.data.readers import open_data
+from rpbert.data.readers import WORD_LIMIT, open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
@@ -40,6 +40,7 @@ from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.training.trainer import Trainer
 from rpbert.types import Post
 
+MANY_TAGS = 1000
 HELD_OUT = 10  # of relation labels without a development split, every tenth post is held out
 
 # Settings of `training` that decide what is kept and shown, and nothing of the weights.
@@ -86,6 +87,8 @@ def prepared(
         model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     if options.encoder is not None:
         notes.append(f"initial weights of the encoder: {model.system.initial_weights}")
+    if memory := expected_memory(model, posts["train"], chosen.batch_size):
+        notes.append(f"warning: {memory}")
     tasks = _tasks(settings, posts["train"], model, notes)
     collator, interleaved = model.collator(), chosen.schedule == "interleaved"
     notes += collator.evidence.notes(posts["train"])
@@ -133,6 +136,22 @@ def of_start(settings: RunSettings) -> RunSettings:
         return settings
     options = TaggingModel.load(model_folder(settings.start)).options
     return settings.model_copy(update={"model": options.model_dump(mode="json")})
+
+
+def expected_memory(model: TaggingModel, posts: Sequence[Post], batch_size: int) -> str:
+    """A line on the memory that very long posts or very many tags take; empty for usual ones.
+    A step holds weights, gradients and Adam's moments, scores of each pair of tags, messages of the
+    CRF for each word, and about 34 numbers of each layer and hidden unit for each sub-word."""
+    longest, tags = max(posts, key=lambda post: len(post.words)), len(model.vocabulary.tags)
+    words = len(longest.words)
+    if words <= WORD_LIMIT and tags <= MANY_TAGS:
+        return ""
+    config: Any = getattr(model.system.encoder, "config", None)
+    unit = 34 * config.hidden_size * config.num_hidden_layers if config is not None else 0
+    numbers = 4 * sum(p.numel() for p in model.system.parameters()) + 2 * tags**2 * batch_size
+    numbers += 10 * words * tags + 2 * unit * model.collator().lengths([longest])[0]
+    size = f"{words:,} words in {longest.origin or longest.id} and {tags:,} tags"
+    return f"{size}: a step may take some {4 * numbers / 2**30:,.1f} GiB of memory"
 
 
 def learning_groups(
