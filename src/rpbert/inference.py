@@ -21,7 +21,6 @@ from rpbert.data.reading import quoted
 from rpbert.data.tables import post_of_values
 from rpbert.data.words import SPLITTERS, MarksWatch, WordSplitter
 from rpbert.errors import InputError
-from rpbert.evidence.texts import describers
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import SpanQuery, TagConstraint, iob2_constraint
@@ -189,20 +188,14 @@ class Tagger:
         name: str | Path,
         device: str | None = None,
         precision: Precision = "fp32",
-        captioner: str | None = None,
-        ocr: bool = False,
         backend: Backend = "torch",
     ) -> Self:
         """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
         The device is a GPU if there is one, unless named. ``bf16`` and ``int8`` are faster, with
         scores that differ from the second or third digit on; the backend ``kernels`` runs a copy
-        that is rebuilt for a CPU. The captioner (hub name or folder) describes images without a
-        caption, and `ocr` looks for text in images, for models that read these.
-        Raises InputError: there is no whole, unchanged model, or it reads no captions or text."""
+        that is rebuilt for a CPU. Raises InputError: there is no whole, unchanged model."""
         chosen = usable_device(device)
-        model = TaggingModel.load(model_folder(name))
-        model.describers = describers(model.options.evidence, captioner, ocr, chosen)
-        return cls(model, chosen, precision, backend)
+        return cls(TaggingModel.load(model_folder(name)), chosen, precision, backend)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` reads."""
@@ -225,10 +218,11 @@ class Tagger:
         image: ImageLike | Sequence[ImageLike] = None,
         caption: str | Sequence[str | None] | None = None,
         threshold: float = 0.0,
+        knowledge: str | None = None,
     ) -> Prediction:
-        """Tag one post: its text, its image or images, and a caption for each, if it reads them.
-        Entities with a score below `threshold` are left out."""
-        post = {"id": "0", "text": text, "image": image, "caption": caption}
+        """Tag one post: its text, its image or images, and a caption for each and what is known of
+        the post, if the model reads them. Entities with a score below `threshold` are left out."""
+        post = {"id": "0", "text": text, "image": image, "caption": caption, "knowledge": knowledge}
         return self.predict_batch([post], threshold=threshold)[0]
 
     def predict_batch(

@@ -17,10 +17,8 @@ from rpbert.evaluation.evaluate import evaluate_posts, render
 from rpbert.evaluation.scoring import expected_calibration_error
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
-from rpbert.training import train as training
 from rpbert.types import Calibration, Post, PostImage
 from tests.conftest import made_posts, tiny
-from tests.training_runs import data_folder, settings
 
 
 def half_right() -> tuple[TaggingModel, list[Post]]:
@@ -113,26 +111,6 @@ def test_r_of_each_image_is_held_to_its_own_relation() -> None:
     expected = [(post.relation, r) for r, post in zip(scores, apart, strict=True)]
     assert len(found) == 5
     torch.testing.assert_close(torch.tensor(sorted(found)), torch.tensor(sorted(expected)))
-
-
-def test_captions_that_are_made_in_training_are_made_for_the_temperatures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fitted: list[TaggingModel] = []
-
-    def watched(model: TaggingModel, *rest: Any) -> Calibration:
-        fitted.append(model)
-        return fit_calibration(model, *rest)
-
-    made = {"caption": lambda images: ["a man and a woman"] * len(images)}
-    monkeypatch.setattr(training, "describers", lambda *_: made)
-    monkeypatch.setattr(training, "fit_calibration", watched)
-    chosen = settings(data_folder(tmp_path / "data"), epochs=1)
-    captions = {**chosen.model, "evidence": {"captions": {}}}
-    training.train(chosen.model_copy(update={"model": captions}), tmp_path / "run")
-    bare = [post.with_(caption=None) for post in made_posts(2)]
-    _, status = fitted[0].collator().evidence.read(bare)
-    assert status == ("used", "used")
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), "2"])

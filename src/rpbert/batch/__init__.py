@@ -46,15 +46,13 @@ class Job:
     precision: Precision = "fp32"
     batch_size: int = 32
     lenient: bool = True
-    captioner: str | None = None
-    ocr: bool = False
     backend: Backend = "torch"
     threshold: float = 0.0  # of the score of an entity
 
     def settings(self) -> dict[str, str | float]:
         """The settings that change predictions or how they are written."""
         kept = ["format", "precision", "batch_size"]
-        kept += [name for name in ("captioner", "ocr", "threshold") if getattr(self, name)]
+        kept += ["threshold"] if self.threshold else []
         kept += ["backend"] if self.backend != "torch" else []
         return {name: getattr(self, name) for name in kept}
 

@@ -77,9 +77,7 @@ def tag_locally(job: Job, shards: Sequence[Shard], device: str | None = None) ->
 
 def loaded(job: Job, device: str | None) -> Tagger:
     """The model of a job, if it is still the one the job began with."""
-    tagger = Tagger.from_pretrained(
-        job.model, device, job.precision, job.captioner, job.ocr, job.backend
-    )
+    tagger = Tagger.from_pretrained(job.model, device, job.precision, job.backend)
     if digest_of(job.model) != job.digest:
         found, expected = "another model than when the run began", "one that nobody writes to"
         raise InputError(job.model, found, expected, "copy it elsewhere, as from a run in training")

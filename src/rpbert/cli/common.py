@@ -24,11 +24,6 @@ Precision = Annotated[
 Backend = Annotated[
     Literal["torch", "kernels"], typer.Option(help="The model itself, or a CPU's kernels.")
 ]
-Captioner = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Makes captions of images: BLIP, GIT or ViT-GPT2."),
-]
-Ocr = Annotated[bool, typer.Option("--ocr", help="Look for text in images, by RapidOCR.")]
 
 STOPPED = 130
 """Exit code after Ctrl-C."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +64,60 @@ def get(
         task = shown.add_task("", total=size)
         found = run(data, output, images=images, advance=lambda n: shown.advance(task, n))
     common.print_result({"folder": str(output), **found}, as_json, lambda _: print(output))
+
+
+def describe(
+    posts: Annotated[Path, typer.Argument(metavar="POSTS", help="Data folder, or .jsonl file.")],
+    output: Annotated[Path, typer.Option("--output", metavar="POSTS", help="As POSTS, in rows.")],
+    caption: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Captions by BLIP, GIT or ViT-GPT2.")
+    ] = None,
+    ocr: Annotated[bool, typer.Option("--ocr", help="Text in the images, by RapidOCR.")] = False,
+    knowledge: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="Such as http://localhost:8000/v1.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Its model. The key is in OPENAI_API_KEY.")
+    ] = "default",
+    prompt: Annotated[
+        Path | None, typer.Option(help="A file with {text} and {caption} in it.")
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="Send it the images, too.")] = False,
+    at_once: Annotated[int, typer.Option(min=1, help="Questions asked at the same time.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it takes.")] = False,
+    as_json: common.Json = False,
+) -> None:
+    """Make captions, texts in images and knowledge once; asks nothing twice and can be resumed.
+
+    Exit code 3: done, but for the answers that are listed."""
+    from rpbert.data.describe import PROMPT, Endpoint, Maker
+    from rpbert.data.describe import describe as run
+    from rpbert.data.reading import lines_of
+    from rpbert.stopping import StopSignals
+
+    makers: list[Maker] = []
+    if caption:
+        from rpbert.evidence.texts import Captioner
+        from rpbert.storage.published import from_hub
+
+        captioner = from_hub("--caption", caption, lambda: Captioner.from_pretrained(caption))
+        makers.append(Maker(makes="caption", name=caption, describe=captioner))
+    if ocr:
+        from rpbert.evidence.texts import TextFinder
+
+        makers.append(Maker(makes="image_text", name="RapidOCR", describe=TextFinder()))
+    if knowledge:
+        words = "\n".join(line for _, line in lines_of(prompt or PROMPT))
+        asked = Endpoint(name=model, address=knowledge, prompt=words, at_once=at_once)
+        makers.append(replace(asked, sees_images=images))
+    with StopSignals() as stop, stop.held():
+        faults = run(posts, output, makers, stop, common.progress, dry_run)
+    for fault in faults:
+        common.progress(fault)
+    result = {"output": str(output), "failed": len(faults)}
+    common.print_result(result, as_json, lambda _: print(output))
+    if faults:
+        raise typer.Exit(3)
 
 
 def make(

@@ -29,6 +29,9 @@ Image = Annotated[str | None, typer.Option(help="The image of that post.")]
 Caption = Annotated[
     str | None, typer.Option(help="What that image shows, for a model that reads captions.")
 ]
+Knowledge = Annotated[
+    str | None, typer.Option(help="What is known of the post, for a model that reads knowledge.")
+]
 Source = Annotated[
     str | None,
     typer.Option(
@@ -95,6 +98,7 @@ def predict(
     text: Text = None,
     image: Image = None,
     caption: Caption = None,
+    knowledge: Knowledge = None,
     source: Source = None,
     output: Output = None,
     format: Format = None,
@@ -108,8 +112,6 @@ def predict(
     gpus: Gpus = None,
     precision: common.Precision = "fp32",
     backend: common.Backend = "torch",
-    captioner: common.Captioner = None,
-    ocr: common.Ocr = False,
     as_json: common.Json = False,
 ) -> None:
     """Tag one post, a file of posts, or shards of posts to as many files.
@@ -120,9 +122,8 @@ def predict(
         found = "neither --text nor --input" if text is None else "both --text and --input"
         raise InputError("predict", found, "one of them")
     shards = Shards(output, format, lenient, resume, shard, engine, workers, gpus, uncertain)
-    post = {"image": image, "caption": caption}
-    chosen: dict[str, Any] = {"precision": precision, "captioner": captioner, "ocr": ocr}
-    chosen["backend"] = backend
+    post = {"image": image, "caption": caption, "knowledge": knowledge}
+    chosen: dict[str, Any] = {"precision": precision, "backend": backend}
     if source is None:
         for name, value in vars(Shards()).items():
             if getattr(shards, name) != value:
@@ -151,8 +152,9 @@ def _predict_one(model: str, post: dict[str, Any], chosen: dict[str, Any], as_js
     from rpbert.inference import Tagger
 
     tagger = Tagger.from_pretrained(model, **chosen)
-    if post["caption"] is not None:
-        need_kind(tagger.model.options.evidence, "captions", "--caption")
+    for name, kind in (("caption", "captions"), ("knowledge", "knowledge")):
+        if post[name] is not None:
+            need_kind(tagger.model.options.evidence, kind, f"--{name}")
     from rpbert.cli.show import print_prediction
 
     common.print_result(tagger.predict(**post).to_dict(), as_json, print_prediction)

@@ -122,8 +122,6 @@ def evaluate(
     ] = None,
     precision: common.Precision = "fp32",
     backend: common.Backend = "torch",
-    captioner: common.Captioner = None,
-    ocr: common.Ocr = False,
     lenient: common.Lenient = False,
     as_json: common.Json = False,
 ) -> None:
@@ -135,7 +133,7 @@ def evaluate(
         raise InputError(f"--curve {curve}", f"{curve.suffix!r}", ".png, .svg or .pdf")
     left_out = LeftOut()
     faults = left_out if lenient else refuse
-    whole = evaluate_model(model, data, split, faults, precision, captioner, ocr, backend)
+    whole = evaluate_model(model, data, split, faults, precision, backend)
     if left_out.count:
         common.progress(str(left_out))
     evaluation = asdict(only(whole, by))

@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"  # known by name
 Model = TypeVar("Model", bound=BaseModel)
 
 _FILES = {"path", "relations", "word_vectors"}
-_FILE_OR_HUB = {"captioner", "pretrained", "start"}
+_FILE_OR_HUB = {"pretrained", "start"}
 _EXPECTED = {  # where pydantic's message speaks of Python
     "path_type": "a path",
     "model_type": "a block of settings",

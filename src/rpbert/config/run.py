@@ -67,6 +67,8 @@ Scheme: TypeAlias = Literal["iob1", "iob2", "bioes", "bilou"]
 class DataSettings(Settings):
     """Where the posts are."""
 
+    former: ClassVar[Mapping[str, Any]] = {"captioner": None, "ocr": False}
+
     path: AbsolutePath
     """A data folder (or folder of JSON lines or Parquet) with train, dev and test splits."""
     relations: AbsolutePath | None = None
@@ -76,10 +78,6 @@ class DataSettings(Settings):
     given: the labels if there are any, as probabilities where they are, else `mismatch`."""
     posts: int | None = Field(None, ge=1)
     """For a quick pass, most posts of each split: its first ones; None: all."""
-    captioner: str | None = None
-    """Hub name or folder of a model (BLIP, GIT, ViT-GPT2) that makes missing captions of images."""
-    ocr: bool = False
-    """Whether RapidOCR (extra ``ocr``) reads images that come without text, for `ocr`."""
     tag_column: int = -1
     """Of CoNLL files with more than two columns, that of the tag: from 1, or from the last, -1."""
     scheme: Scheme | None = None

@@ -97,6 +97,18 @@ def load_small(source: Source, side: int) -> LoadedImage:
     return _load(source, within, "bicubic")
 
 
+def jpeg(source: Source, side: int) -> bytes | None:
+    """An image as JPEG, at most `side` long and without what else its file holds; None where it
+    cannot be read."""
+    from PIL import Image as pil
+
+    pixels, content = load_small(source, side).pixels, io.BytesIO()
+    if pixels is None:
+        return None
+    pil.fromarray(pixels).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
 def claim(content: bytes) -> tuple[int, int, int] | None:
     """Width, height and scans (passes over all pixels) by an image's header, None if it is none."""
 

@@ -43,15 +43,13 @@ def evaluate_model(
     split: str | None = None,
     faults: Faults = refuse,
     precision: Precision = "fp32",
-    captioner: str | None = None,
-    ocr: bool = False,
     backend: Backend = "torch",
 ) -> Evaluation:
     """Score the model of a folder or hub id on a split of a data set: unless named the test split,
     or all posts of a single file. A precision other than fp32 is scored beside fp32."""
     if not data.exists():  # before the model is loaded, which takes longer
         raise InputError(data, "no such file or folder", "a data set")
-    tagger = Tagger.from_pretrained(name, None, precision, captioner, ocr, backend)
+    tagger = Tagger.from_pretrained(name, None, precision, backend)
     model = tagger.model
     types, column = model.vocabulary.types, model.notes.get("tag_column", -1)
     splitter = SPLITTERS[model.vocabulary.marks]

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Source: TypeAlias = "Path | bytes | Image | None"
-Describer: TypeAlias = Callable[[Sequence[Source]], list[str]]
-"""A text for each image; empty where it is unreadable or there is nothing to say."""
 ORDER: tuple[ImageStatus, ...] = ("none", "missing", "unreadable", "used")
 """Statuses of images, the best one last."""
 
@@ -53,8 +51,6 @@ class Reading:
     subwords: TokenizerSubwords | None  # of the text encoder
     words: Callable[[str], Sequence[int]]  # a text as ids of the tagger's words
     images_kept: int  # bytes of decoded images that are kept for when they come again
-    describers: Mapping[str, Describer]
-    """By attribute of `PostImage`, what makes the texts of images without one."""
 
 
 class KindSettings(Settings):

@@ -1,5 +1,5 @@
 """Texts beside a post as evidence: the caption of its image, what is written there, or what someone
-wrote about the post; and what makes them while posts are read: a captioner, and a finder of text.
+wrote about the post; and what makes the first two: a captioner, and a finder of text.
 Their sub-words are visual tokens, or a second sentence: ``[CLS] T [SEP] E [SEP]``."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -17,10 +17,9 @@ from torch import Tensor
 
 from rpbert.config.model import Kinds
 from rpbert.data.collate import pad
-from rpbert.data.images import fingerprint, load_image, load_small, normalise_batch
+from rpbert.data.images import load_image, load_small, normalise_batch
 from rpbert.errors import InputError, counted
 from rpbert.evidence.base import (
-    Describer,
     Evidence,
     KindSettings,
     Reader,
@@ -30,7 +29,6 @@ from rpbert.evidence.base import (
     whole_image,
 )
 from rpbert.evidence.networks import CLIP, load_network, published_preprocessing
-from rpbert.storage.published import from_hub
 from rpbert.types import EvidenceInput, Post, PostImage, VisualTokens
 
 if TYPE_CHECKING:
@@ -110,13 +108,11 @@ class Texts(Evidence):
         if self.in_text_space and self.settings.behind_text and subwords:
             around = subwords.around_second
         encode = subwords.text if self.in_text_space and subwords else reading.words
-        describe = reading.describers.get(self.settings.made_from)
-        return TextReader(encode, self.settings, around, describe)
+        return TextReader(encode, self.settings, around)
 
 
 class TextReader(Reader):
-    """Texts as ids, at most `max_tokens`; `around` are those before and after each, and `describe`
-    makes the texts of images that come without."""
+    """Texts as ids, at most `max_tokens`; `around` are those before and after each."""
 
     remembered, short = 20_000, 2_000  # texts whose ids are kept, of so many characters at most
 
@@ -125,10 +121,9 @@ class TextReader(Reader):
         encode: Callable[[str], Sequence[int]],
         settings: TextSettings,
         around: tuple[Sequence[int], Sequence[int]] = ((), ()),
-        describe: Describer | None = None,
     ) -> None:
         self.around, self.room = around, settings.max_tokens - sum(map(len, around))
-        self.made_from, self.describe = settings.made_from, describe
+        self.made_from = settings.made_from
         self.encode, self._known = encode, lru_cache(self.remembered)(self._read)
 
     def ids(self, text: str) -> tuple[int, ...]:
@@ -142,24 +137,12 @@ class TextReader(Reader):
         return (*before, *ids[: self.room], *after) if ids else (), len(ids)
 
     def has(self, image: PostImage) -> bool:
-        """Whether it has a text, or pixels that one is made of."""
-        made = self.describe is not None and image.image is not None
-        return made or bool(getattr(image, self.made_from))
-
-    def split(self, post: Post) -> list[Post]:
-        """The post with each of its texts alone."""
-        texts = zip(post.split_by_image(), self.keys(post.images), strict=True)
-        return [alone.with_(**{self.made_from: text}) for alone, text in texts]
+        """Whether it has a text."""
+        return bool(getattr(image, self.made_from))
 
     def keys(self, images: Sequence[PostImage]) -> list[str | None]:
-        """The text of each image, made where it is missing."""
-        texts: list[str | None] = [getattr(image, self.made_from) or None for image in images]
-        asked = [i for i, image in enumerate(images) if not texts[i] and image.image is not None]
-        if self.describe is not None and asked:
-            made = self.describe([images[i].image for i in asked])
-            for i, text in zip(asked, made, strict=True):
-                texts[i] = text or None
-        return texts
+        """The text of each image."""
+        return [getattr(image, self.made_from) or None for image in images]
 
     def lengths(self, posts: Sequence[Post]) -> list[int]:
         """Ids of the texts that posts come with."""
@@ -213,46 +196,6 @@ def need_kind(settings: Kinds | None, kind: str, given: str) -> None:
         raise InputError(given, found, f"one that reads {kind}", f"leave out {given}")
 
 
-def describers(
-    settings: Kinds | None, captioner: str | None, ocr: bool, device: str = "cpu"
-) -> dict[str, Describer]:
-    """By attribute of `PostImage`, what makes its texts for posts that come with an image alone.
-    `captioner` is a hub name or folder. Raises InputError: the model does not read that kind, or
-    the captioner cannot be loaded."""
-    made: dict[str, Describer] = {}
-    if captioner is not None:
-        need_kind(settings, "captions", "captioner")
-        load = partial(Captioner.from_pretrained, captioner, device)
-        made["caption"] = Remembered(from_hub("captioner", captioner, load))
-    if ocr:
-        need_kind(settings, "ocr", "ocr")
-        made["image_text"] = Remembered(TextFinder())
-    return made
-
-
-class Remembered:
-    """A describer that is asked once for each image, as long as `kept` texts are not exceeded."""
-
-    def __init__(self, describe: Describer, kept: int = 100_000) -> None:
-        self.describe = describe
-        self.kept = kept
-        self._known: dict[str, str] = {}
-
-    def __call__(self, images: Sequence[Source]) -> list[str]:
-        """As `Describer` has it."""
-        keys = [fingerprint(image) for image in images]
-        wanted = {key: image for key, image in zip(keys, images, strict=True) if key}
-        new = {key: image for key, image in wanted.items() if key not in self._known}
-        found = {"": "", **{key: self._known[key] for key in wanted.keys() - new}}
-        if new:
-            found |= zip(new, self.describe([*new.values()]), strict=True)
-        if len(self._known) > self.kept:
-            self._known.clear()
-        # A PIL image may change or be freed.
-        self._known |= {k: text for k, text in found.items() if not k.startswith("object:")}
-        return [found[key or ""] for key in keys]
-
-
 class TextFinder:
     """Text found in images by RapidOCR, line after line; without it an InputError."""
 
@@ -267,7 +210,7 @@ class TextFinder:
         self._engine = RapidOCR(params={"Global.log_level": "critical"})
 
     def __call__(self, images: Sequence[Source]) -> list[str]:
-        """As `Describer` has it."""
+        """Of each image; nothing of one that is unreadable."""
         texts = []
         for image in images:
             pixels = load_small(image, self.side).pixels
@@ -298,7 +241,7 @@ class Captioner:
         return cls(network, tokenizer, published_preprocessing(source, CLIP))
 
     def __call__(self, images: Sequence[Source]) -> list[str]:
-        """As `Describer` has it."""
+        """Of each image; nothing of one that is unreadable."""
         how = self.preprocessing.size, self.preprocessing.resampling
         pixels = [load_image(image, *how).pixels for image in images]
         read = [(index, found) for index, found in enumerate(pixels) if found is not None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from json import JSONDecodeError
@@ -34,7 +34,7 @@ from rpbert.data.vocabulary import (
 )
 from rpbert.data.words import SPLITTERS, marks_style
 from rpbert.errors import InputError, reason_of
-from rpbert.evidence.base import Describer, EvidenceReader, Reading
+from rpbert.evidence.base import EvidenceReader, Reading
 from rpbert.models import build, parse_saved, registered
 from rpbert.models.build import Builder, WordEmbeddings, load_tokenizer, tokenizer_for
 from rpbert.models.tagger import System, SystemSettings
@@ -66,7 +66,6 @@ class TaggingModel:
     notes: dict[str, Any]  # kept with the weights, such as scores; JSON types
     card: str = ""  # what people should know of the model, in Markdown
     calibration: Calibration = field(default_factory=Calibration)  # fitted on the development split
-    describers: Mapping[str, Describer] = field(default_factory=dict)  # not saved
 
     @classmethod
     def create(
@@ -140,7 +139,7 @@ class TaggingModel:
         def words(text: str) -> list[int]:
             return [row(word) for word in _words_of(text)]
 
-        reading = Reading(subwords, words, images_kept, self.describers)
+        reading = Reading(subwords, words, images_kept)
         evidence = EvidenceReader.of(self.system.evidence, reading)
         return Collator(self.vocabulary, subwords, evidence)
 

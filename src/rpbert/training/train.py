@@ -25,7 +25,6 @@ from rpbert.data.readers import WORD_LIMIT, open_data
 from rpbert.data.reading import LeftOut
 from rpbert.errors import InputError, counted, refuse
 from rpbert.evaluation.calibration import fit_calibration
-from rpbert.evidence.texts import describers
 from rpbert.models import parse_options, parse_saved, registered
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import SystemSettings
@@ -83,8 +82,6 @@ def prepared(
     model, posts, notes = new_model(settings, str(accelerator.device))
     if data.tag_column != -1:
         model.notes["tag_column"] = data.tag_column
-    if model.describers:
-        model.notes["described_by"] = {"captioner": data.captioner, "ocr": data.ocr}
     if options.encoder is not None:
         notes.append(f"initial weights of the encoder: {model.system.initial_weights}")
     if memory := expected_memory(model, posts["train"], chosen.batch_size):
@@ -126,7 +123,6 @@ def new_model(
         model.notes = {"initial_weights": settings.start}
         if model.system.encoder is not None:
             model.system.encoder.initial_weights = settings.start
-    model.describers = describers(options.evidence, data.captioner, data.ocr, device)
     return model, posts, notes
 
 
@@ -328,8 +324,7 @@ def _tasks(
 
 def _calibrate(trainer: Trainer, dev: Sequence[Post], folder: Path) -> None:
     """Fit the temperatures of the best model and save it with them."""
-    # The describers of training make captions here too: they are not saved.
-    best = replace(TaggingModel.load(folder), describers=trainer.model.describers)
+    best = TaggingModel.load(folder)
     found = fit_calibration(best, dev, str(trainer.accelerator.device))
     replace(best, calibration=found).save(folder)
     spans = f"{found.spans:.2f} for the scores of spans" if best.system.tags_words else ""
