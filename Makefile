@@ -37,15 +37,11 @@ unit: install
 soak: install
 	$(BIN)/pytest -m slow --soak=docs/reliability.md
 
-# Each writes its page to benchmarks/results. DATA=twitter2017 gives real posts where they are read,
-# MODEL=RUN with it also scores a trained model.
+# Each writes its page to benchmarks/results. DATA=twitter2017 gives real posts where they are read.
 BENCHMARKS := small_things crf published_work service
 benchmark: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/text_only.py $(DATA)
-ifdef MODEL
-	$(BIN)/python benchmarks/fast_f1.py $(MODEL) $(DATA)
-endif
 
 clean:
 	rm -rf .venv build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

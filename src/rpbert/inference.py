@@ -170,12 +170,12 @@ class Tagger:
         backend: Backend = "torch",
     ) -> None:
         self.model = model
-        self.device = usable_device(device)
+        self.device = _device_for(backend, device)
         self._arguments = (model, self.device, precision, backend)
-        plain = model.system.to(self.device).eval()
-        system = system_for(plain, backend, precision, self.device)
+        system = system_for(model, backend, precision, self.device)
+        read_on = self.device if backend == "torch" else "cpu"
         # A stream of posts hardly shows an image again: none is kept.
-        self.decoder = Decoder(model, model.collator(images_kept=0), self.device, system)
+        self.decoder = Decoder(model, model.collator(images_kept=0), read_on, system)
         self.splitter: WordSplitter = SPLITTERS[model.vocabulary.marks]
 
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
@@ -191,11 +191,11 @@ class Tagger:
         backend: Backend = "torch",
     ) -> Self:
         """Load a model that ``rpbert train`` wrote (RUN or RUN/model), or one by its hub id.
-        The device is a GPU if there is one, unless named. ``bf16`` and ``int8`` are faster, with
-        scores that differ from the second or third digit on; the backend ``kernels`` runs a copy
-        that is rebuilt for a CPU. Raises InputError: there is no whole, unchanged model."""
-        chosen = usable_device(device)
-        return cls(TaggingModel.load(model_folder(name)), chosen, precision, backend)
+        The device is a GPU if there is one, unless named. ``bf16`` may be faster, with scores that
+        differ from the second or third digit on. The backends ``openvino`` and ``onnx`` read what
+        ``rpbert export`` wrote. Raises InputError: there is no whole, unchanged model."""
+        chosen = _device_for(backend, device)
+        return cls(TaggingModel.load(model_folder(name), backend), chosen, precision, backend)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder that `from_pretrained` reads."""
@@ -300,6 +300,11 @@ def _check_call(posts: object, batch_size: int) -> None:
         raise InputError("posts", f"one {type(posts).__name__}", "a list of posts")
     if batch_size < 1:
         raise InputError("batch_size", str(batch_size), "at least 1")
+
+
+def _device_for(backend: Backend, name: str | None) -> str:
+    """Other engines know their own devices, and take a GPU only by its name."""
+    return usable_device(name) if backend == "torch" else name or "cpu"
 
 
 def usable_device(name: str | None = None) -> str:

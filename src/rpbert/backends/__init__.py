@@ -1,4 +1,4 @@
-"""The one door to what computes a system: the model itself, or another backend by its name."""
+"""The one door to what computes a system: the model itself, or another engine by its name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import torch
 
 from rpbert.config.run import Backend, Precision
 from rpbert.errors import InputError
+from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System, TaggerOutput
 from rpbert.modules.crf import LinearChainCRF
 from rpbert.types import Batch
 
 
-def system_for(
-    system: System, backend: Backend, precision: Precision, device: torch.device | str
-) -> System:
-    """The system to run for inference; with ``torch`` in float32 it is `system` itself.
-    ``torch`` runs bf16 under autocast; biLSTM, gate and CRF keep float32. ``kernels`` rebuilds the
-    heavy parts for a CPU, from the weights of now; int8 implies it. Raises InputError: the device
-    cannot do it."""
-    device, precision = torch.device(device), resolved(precision, device)
-    if precision not in ("fp32", "bf16", "int8"):
-        raise InputError("precision", repr(precision), "auto, fp32, bf16 or int8")
-    if backend == "kernels" or precision == "int8":
-        from rpbert.backends.kernels import with_kernels
+def system_for(model: TaggingModel, backend: Backend, precision: Precision, device: str) -> System:
+    """What runs for inference, on the device; with ``torch`` in float32 it is the system itself.
+    ``torch`` runs bf16 under autocast; biLSTM, gate and CRF keep float32. Raises InputError: the
+    backend or the device cannot do it."""
+    precision = resolved(precision, device)
+    if precision not in ("fp32", "bf16"):
+        raise InputError("precision", repr(precision), "auto, fp32 or bf16")
+    if backend != "torch":
+        from rpbert.backends.engines import ExportedSystem
 
-        system = with_kernels(system, precision, device)
+        return ExportedSystem(model, backend, precision, device).eval()
+    system = model.system.to(device).eval()
     return Autocast(system).eval() if precision == "bf16" else system
 
 

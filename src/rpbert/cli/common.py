@@ -19,10 +19,10 @@ Split = Annotated[
     str | None, typer.Option(help="train, dev or test; all in a single file.", show_default="test")
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16", "int8", "auto"], typer.Option(help="auto: bf16 where it is fast.")
+    Literal["fp32", "bf16", "auto"], typer.Option(help="auto: bf16 where it is fast.")
 ]
 Backend = Annotated[
-    Literal["torch", "kernels"], typer.Option(help="The model itself, or a CPU's kernels.")
+    Literal["torch", "openvino", "onnx"], typer.Option(help="The others read an exported model.")
 ]
 
 STOPPED = 130

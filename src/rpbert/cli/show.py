@@ -112,36 +112,31 @@ def benchmark_table(found: Document) -> Iterator[str]:
     where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
     yield f"{where}, {machine['instructions']}; {machine['system']}, Python {machine['python']}"
     yield ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "rpbert"))
-    best = machine["products"]
-    products = ", ".join(f"{name} {rate:,.0f}" for name, rate in best.items())
-    yield f"best products of square matrices, GFLOP/s: {products}"
-    yield f"{work['system']}, {work['size']} sizes, batches of {work['batch']}; median (low-high)"
+    sizes = f"{work['system']}, {work['size']} sizes, batches of {work['batch']}"
+    yield f"{sizes}, by {work['backend']}; median (low-high)"
+    for name, gap in found["differences"].items():
+        yield f"{name}: at most {gap:.1e} from PyTorch in float32"
 
-    def cells(name: str, rates: Mapping[str, float], gflop: float) -> str:
-        """Posts a second, and its share of the best products."""
-        share = f"{100 * gflop * rates['median'] / best[name]:.0f} %" if name in best else ""
-        rate = f"{rates['median']:.2f} ({rates['low']:.2f}-{rates['high']:.2f})"
-        return f"{rate:>22}{share:>13}"
+    def rate(rates: Mapping[str, float]) -> str:
+        return f"{rates['median']:.2f} ({rates['low']:.2f}-{rates['high']:.2f})"
 
-    yield f"\n{'inference':11}{'posts/s':>22}{'of the best':>13}"
+    yield f"\n{'inference':21}{'posts/s':>22}"
     for name, row in found["inference"].items():
-        yield f"{name:11}{cells(name, row['posts_per_second'], row['gflop_per_post'])}"
         waits = row["latency_seconds"]
+        yield f"{name:21}{rate(row['posts_per_second']):>22}"
         yield (
             f"{'':11}one post {1000 * waits['p50']:.0f} ms (p95 {1000 * waits['p95']:.0f}), peak "
-            f"{row['peak_gib']:.2f} GiB, first answer {row['first_prediction_seconds']:.1f} s, "
-            f"{row['gflop_per_post']:.1f} GFLOP a post, {row['max_difference']:.1e} from plain fp32"
+            f"{row['peak_gib']:.2f} GiB, first answer {row['first_prediction_seconds']:.1f} s"
         )
     if found["training"]:
-        yield f"\n{'training':21}{'posts/s':>22}{'of the best':>13}"
+        yield f"\n{'training':21}{'posts/s':>22}"
     for name, row in found["training"].items():
         for task, rates in row["posts_per_second"].items():
-            gflop = found["training_gflop_per_post"][task]
-            yield f"{name:11}{task:10}{cells(name, rates, gflop)}"
+            yield f"{name:11}{task:10}{rate(rates):>22}"
         yield f"{'':11}peak {row['peak_gib']:.2f} GiB, moments: {row['moments']}"
-    titles = {"batch": "posts in a batch", "length": "times the words", "posts": "posts in all"}
-    for name, grown in found.get("growth", {}).items():
+    titles = {"batch": "posts in a batch", "length": "times the words"}
+    for name, grown in found["growth"].items():
         yield f"\n{name}: posts/s as the work grows"
         for axis, points in grown.items():
-            values = "".join(f"{point:>6}: {rate:<7.2f}" for point, rate in points.items())
+            values = "".join(f"{point:>6}: {value:<7.2f}" for point, value in points.items())
             yield f"  {titles[axis]:18}{values}"

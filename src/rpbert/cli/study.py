@@ -1,4 +1,4 @@
-"""`rpbert analyze`, `reproduce` and `benchmark`."""
+"""`rpbert analyze`, `reproduce`, `export` and `benchmark`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rpbert.cli import common
 from rpbert.errors import InputError
 
-PRECISIONS: dict[str, tuple[Any, ...]] = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "bf16")}
+PRECISIONS = ("fp32", "bf16")
 
 
 def analyze(
@@ -94,6 +94,36 @@ def reproduce(
         raise InputError(table, "no row that could run", "one at least", reasons[0])
 
 
+def export(
+    model: common.ModelPath,
+    to: Annotated[Literal["openvino", "onnx"], typer.Option(help="The engine that will run it.")],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where it goes.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Its first posts check the result; made ones without."),
+    ] = None,
+    as_json: common.Json = False,
+) -> None:
+    """Write a model for another engine, and compare what it computes with PyTorch."""
+    from itertools import islice
+
+    from rpbert.backends.engines import export as run
+    from rpbert.benchmark import Work
+    from rpbert.data.readers import open_data
+    from rpbert.data.words import SPLITTERS
+    from rpbert.models.saved import TaggingModel
+    from rpbert.storage.published import model_folder
+
+    loaded, posts = TaggingModel.load(model_folder(model)), Work(size="tiny").given(0, 8)
+    if data is not None:
+        source = open_data(data, SPLITTERS[loaded.vocabulary.marks])
+        posts = list(islice(source.read(source.splits[-1]), 32))
+    differences = run(loaded, to, output, posts)
+    lines = [f"{name}: at most {gap:.1e} from PyTorch" for name, gap in differences.items()]
+    found = {"output": str(output), "posts": len(posts), "differences": differences}
+    common.print_result(found, as_json, lambda _: print("\n".join([*lines, str(output)])))
+
+
 def benchmark(
     system: Annotated[
         Literal["rpbert", "bert"], typer.Option(help="With pictures, or the text alone.")
@@ -103,9 +133,7 @@ def benchmark(
     ] = "published",
     precision: Annotated[
         str | None,
-        typer.Option(
-            metavar="P,P…", help="Of fp32, bf16 and on a CPU int8.", show_default="all of them"
-        ),
+        typer.Option(metavar="P,P…", help="Of fp32 and bf16.", show_default="both"),
     ] = None,
     backend: common.Backend = "torch",
     batch: Annotated[int, typer.Option(min=1, help="Posts in a batch.")] = 8,
@@ -124,10 +152,10 @@ def benchmark(
     from rpbert.benchmark import Work, run
     from rpbert.cli.show import benchmark_table
 
-    names: list[Any] = precision.split(",") if precision else [*PRECISIONS[device]]
+    names: list[Any] = precision.split(",") if precision else [*PRECISIONS]
     for name in names:
-        if name not in PRECISIONS[device]:
-            raise InputError("--precision", name, f"{', '.join(PRECISIONS[device])} on {device}")
+        if name not in PRECISIONS:
+            raise InputError("--precision", name, ", ".join(PRECISIONS))
     work = Work(system, size, batch, posts, repeats, threads, device, backend)
     parts = {"training": training, "growth": growth}
     found = run(work, names, common.progress, moments=moments, **parts)

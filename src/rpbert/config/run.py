@@ -12,11 +12,11 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from rpbert.config.model import AbsolutePath, Kinds, Settings
 from rpbert.config.reading import config_file, merged, parse_with_overrides, read_yaml
 
-Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 """Of the heavy parts in inference; ``auto`` is bf16 where the device multiplies it, else fp32."""
 
-Backend: TypeAlias = Literal["torch", "kernels"]
-"""What computes the model: the modules of `rpbert.models`, or kernels for a CPU."""
+Backend: TypeAlias = Literal["torch", "openvino", "onnx"]
+"""What computes the model: the modules of `rpbert.models`, or an engine it was exported for."""
 
 Tracker: TypeAlias = Literal["tensorboard", "wandb", "mlflow"]
 """What Accelerate writes to; each needs the package of that name."""

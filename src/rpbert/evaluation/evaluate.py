@@ -60,7 +60,7 @@ def evaluate_model(
     posts = list(source.read(split, quirks))
     evaluation = evaluate_posts(tagger, posts)
     if precision != "fp32" and evaluation.tags is not None:
-        exact = evaluate_posts(Tagger(tagger.model, tagger.device), posts)
+        exact = evaluate_posts(Tagger(tagger.model, tagger.device, backend=backend), posts)
         evaluation = replace(evaluation, fp32_f1=exact.tags.strict.f1 if exact.tags else None)
     return replace(evaluation, cut_words=sum(quirk.kind == CUT_WORD for quirk in quirks))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -118,7 +118,7 @@ class Evidence(nn.Module):
     def by_source(self, evidence: Sequence[EvidenceInput]) -> VisualTokens:
         """The tokens of each image of each post apart. Shape: (B, E, V, d_v)."""
         (found,) = evidence
-        if len(found.mask):
+        if found.mask.shape[0]:
             return gather_tokens(self.encode(found), found.of_post)
         none = found.mask.new_zeros(0, 0)  # no network runs
         values = none[..., None].float().expand(0, 0, self.width)
@@ -171,7 +171,7 @@ class CombinedEvidence(Evidence):
             mask, places = tokens.mask[..., None], tokens.places
             places = torch.zeros_like(mask).long() if places is None else places[..., None]
             every.append((project(tokens.values), mask, tokens.boxes, places))
-        count = max(mask.shape[2] for _, mask, *_ in every)
+        count = reduce(torch.sym_max, [mask.shape[2] for _, mask, *_ in every])
         values, mask, boxes, places = (
             torch.cat([F.pad(part, (0, 0, 0, count - part.shape[2])) for part in parts], 1)
             for parts in zip(*every, strict=True)
@@ -380,6 +380,8 @@ def side_by_side(tokens: VisualTokens) -> VisualTokens:
     flat = tokens.map(lambda part: part.flatten(1, 2))
     if tokens.mask.shape[1] == 1:
         return flat
-    order = (~flat.mask).int().argsort(dim=1, stable=True)
-    rows = torch.arange(len(order), device=order.device)[:, None]
+    count = flat.mask.shape[1]
+    place = torch.arange(count, device=flat.mask.device)
+    order = torch.where(flat.mask, place, place + count).argsort(dim=1)
+    rows = torch.arange(order.shape[0], device=order.device)[:, None]
     return flat.map(lambda part: part[rows, order])

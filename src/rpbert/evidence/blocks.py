@@ -101,7 +101,7 @@ class ImageBlocks(SeeingEvidence):
         """Row by row. Shape: (I, V, d_v)."""
         blocks: Tensor = self.network(found.values)
         mask = found.mask.expand(-1, blocks.shape[1])
-        return VisualTokens(blocks, mask, self.cells.expand(len(blocks), -1, -1))
+        return VisualTokens(blocks, mask, self.cells.expand(blocks.shape[0], -1, -1))
 
     def saved_settings(self) -> dict[str, Any]:
         """The shape of the network, and how its images are prepared."""

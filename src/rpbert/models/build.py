@@ -18,7 +18,7 @@ from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import CombinedEvidence, Evidence, TextTable
 from rpbert.modules.crf import LinearChainCRF
-from rpbert.modules.embeddings import CharacterEncoder, WordVectors
+from rpbert.modules.embeddings import CharacterEncoder, Lstm, WordVectors
 from rpbert.modules.encoder import SubwordEncoder, TextImageEncoder
 from rpbert.modules.families import family, published_encoder, random_encoder
 from rpbert.storage.published import checked, from_hub, saved_folder
@@ -41,7 +41,7 @@ class WordEmbeddings(nn.Module):
         """Each distinct word is embedded once, then laid out. Shape: (B, W, D)."""
         both = self.vectors(batch.form_vectors), self.characters(batch.form_characters)
         forms = torch.cat(both, dim=-1)  # (U, D)
-        if not len(forms):  # every post of the batch is empty
+        if not forms.shape[0]:  # every post of the batch is empty
             return forms.new_zeros(*batch.forms.shape, self.width)
         return forms[batch.forms]
 
@@ -63,7 +63,7 @@ class BiLstmCrf(nn.Module):
 
     def read(self, words: Tensor, mask: Tensor) -> Tensor:
         """h_t of every word. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
-        return read_words(self.lstm, self.dropout(words), mask)
+        return self.lstm.read(self.dropout(words), mask)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Emission scores from what represents each word. Shape: (B, W, F) → (B, W, K)."""
@@ -71,9 +71,9 @@ class BiLstmCrf(nn.Module):
         return emissions
 
 
-def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> nn.LSTM:
+def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> Lstm:
     """An LSTM over inputs of a width."""
-    return nn.LSTM(
+    return Lstm(
         width,
         settings.lstm_hidden,
         settings.lstm_layers,
@@ -83,21 +83,9 @@ def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> 
     )
 
 
-def read_words(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
-    """h_t of every word, zeros on padding. Shape: (B, W, D), (B, W) → (B, W, 2 * hidden)."""
-    # An LSTM step has no length zero; an empty post's one step is masked like any padding.
-    lengths = mask.sum(1).clamp(min=1).cpu()
-    packed = nn.utils.rnn.pack_padded_sequence(
-        words, lengths, batch_first=True, enforce_sorted=False
-    )
-    hidden = lstm(packed)[0]
-    length = words.shape[1]
-    return nn.utils.rnn.pad_packed_sequence(hidden, batch_first=True, total_length=length)[0]
-
-
-def last_state(lstm: nn.LSTM, words: Tensor, mask: Tensor) -> Tensor:
+def last_state(lstm: Lstm, words: Tensor, mask: Tensor) -> Tensor:
     """The last state of an LSTM of one direction; zeros without words. Shape: (B, hidden)."""
-    read = read_words(lstm, words, mask)
+    read = lstm.read(words, mask)
     last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, read.shape[2])
     return read.gather(1, last).squeeze(1) * mask.any(1, keepdim=True)
 

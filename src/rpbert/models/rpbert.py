@@ -148,7 +148,7 @@ class RpBert(BiLstmSystem):
     def _relation_logits(self, batch: Batch, text: Tensor, image: VisualTokens) -> Tensor:
         """The first pass over the first row of each post, with each source alone: (B, E, 2)."""
         posts, sources = image.mask.shape[:2]
-        rows = batch.first_row.repeat_interleave(sources)
+        rows = batch.first_row[:, None].expand(-1, sources).flatten()
         each = image.map(lambda part: part.flatten(0, 1))
         summary = self.encoder.summary(text[rows], batch.subword_mask[rows], each)
         with in_float32(batch):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from json import JSONDecodeError
@@ -19,9 +19,11 @@ import torch
 from pydantic import BaseModel, model_validator
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rpbert.config.model import EncoderSettings, ReaderSettings
 from rpbert.config.reading import parse
+from rpbert.config.run import Backend
 from rpbert.data.collate import Collator, TokenizerSubwords
 from rpbert.data.labels import Lexicon, entity_lexicon
 from rpbert.data.vocabulary import (
@@ -39,6 +41,7 @@ from rpbert.models import build, parse_saved, registered
 from rpbert.models.build import Builder, WordEmbeddings, load_tokenizer, tokenizer_for
 from rpbert.models.tagger import System, SystemSettings
 from rpbert.models.vision_language import VisionLanguageEncoder
+from rpbert.modules.crf import LinearChainCRF
 from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.families import UNLISTED
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 LAYERS, LARGEST = 1000, 10_000_000  # most layers of a network, and its largest size
+GRAPHS: dict[str, Backend] = {"posts.onnx": "onnx", "posts.xml": "openvino"}
+"""By the file of its graph of posts, the backend that a folder was exported for."""
 _NO_MODEL = "give the RUN or RUN/model folder that `rpbert train` wrote"
 
 
@@ -66,6 +71,7 @@ class TaggingModel:
     notes: dict[str, Any]  # kept with the weights, such as scores; JSON types
     card: str = ""  # what people should know of the model, in Markdown
     calibration: Calibration = field(default_factory=Calibration)  # fitted on the development split
+    graphs: Path | None = None  # the folder of an exported model, whose system is a frame
 
     @classmethod
     def create(
@@ -143,18 +149,20 @@ class TaggingModel:
         evidence = EvidenceReader.of(self.system.evidence, reading)
         return Collator(self.vocabulary, subwords, evidence)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, write_graphs: Callable[[Path], object] | None = None) -> None:
         """Write the model folder: all of it or, if anything fails, nothing.
+        Graphs, if they are written, stand in place of all weights but the CRF's.
         A model that stood there before is replaced only once the new one is whole.
         Raises InputError: the folder holds other things than a model, which are never replaced."""
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a name even for "."
         if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
             raise InputError(folder, "other files", "a new folder, or that of an earlier model")
         with folder_written_whole(folder) as new:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in self.system.state_dict().items()},
-                new / "model.safetensors",
-            )
+            weights = _weights(self.system, of_crf=write_graphs is not None)
+            weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+            save_file(weights, new / "model.safetensors")
+            if write_graphs is not None:
+                write_graphs(new)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(new / "tokenizer")
             (new / "model.json").write_text(self._description(), encoding="utf-8")
@@ -162,11 +170,12 @@ class TaggingModel:
                 (new / CARD).write_text(self.card, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> TaggingModel:
-        """Read a model folder. Raises InputError: no model is there, or a file of it is missing,
-        changed or of a later format."""
+    def load(cls, folder: Path, backend: Backend = "torch") -> TaggingModel:
+        """Read a model folder. Raises InputError: no model is there, or one for another backend, or
+        a file of it is missing, changed or of a later format."""
         if not (folder / MANIFEST).is_file() and (folder / "model").is_dir():
             folder = folder / "model"
+        _check_backend(folder, backend)
         verify(folder, ("model.json", "model.safetensors"), _NO_MODEL)
         described = _read_description(folder / "model.json")
         options, tokenizer = described["options"], None
@@ -175,13 +184,14 @@ class TaggingModel:
             tokenizer = from_hub("tokenizer", str(folder), lambda: load_tokenizer(source))
         rows = max(tokenizer.get_vocab().values(), default=-1) + 1 if tokenizer else 0
         make = partial(Builder, options.tagger, described["vocabulary"], rows)
-        weights = folder / "model.safetensors"
-        _check_shapes(options, make(), weights)
-        system = build(options, make()).eval()
-        system.load_state_dict(load_file(weights))
+        weights, exported = folder / "model.safetensors", backend != "torch"
+        frame = _frame(options, make(), weights, of_crf=exported)
+        system = (frame if exported else build(options, make())).eval()
+        system.load_state_dict(load_file(weights), strict=not exported, assign=exported)
         card = folder / CARD
         text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
-        return cls(system=system, tokenizer=tokenizer, card=text, **described)
+        graphs = folder if exported else None
+        return cls(system=system, tokenizer=tokenizer, card=text, graphs=graphs, **described)
 
     def _description(self) -> str:
         content = {
@@ -215,6 +225,22 @@ class TaggingModel:
         if options.evidence is not None and system.evidence is not None:
             changes["evidence"] = options.evidence.resolved(system.evidence)
         return options.model_copy(update=changes)
+
+
+def _weights(system: System, *, of_crf: bool) -> dict[str, Tensor]:
+    """Weights by name: all of them, or those of CRFs."""
+    names = [n for n, m in system.named_modules() if isinstance(m, LinearChainCRF) or not of_crf]
+    return {k: v for k, v in system.state_dict().items() if k.rpartition(".")[0] in names}
+
+
+def _check_backend(folder: Path, backend: Backend) -> None:
+    """Raise an InputError where a folder is there, but for another backend."""
+    found = [name for name in GRAPHS if (folder / name).is_file()]
+    there = GRAPHS[found[0]] if found else "torch"
+    if there != backend and (folder / MANIFEST).is_file():
+        made = f"`rpbert export MODEL --to {backend}` writes one"
+        hint = made if backend != "torch" else f"give the backend {there} to predict or evaluate"
+        raise InputError(folder, f"a model for {there}", f"one for {backend}", hint)
 
 
 def _with_texts(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
@@ -284,12 +310,13 @@ def _faults(saved: Any, key: str = "") -> Iterator[str]:
             yield f"{key} = {saved!a:.40}"
 
 
-def _check_shapes(options: SystemSettings, builder: Builder, weights: Path) -> None:
-    """Compare the network that options describe with the head of its weights, before it takes any
-    memory. Raises InputError: they differ, or the options make no network."""
+def _frame(options: SystemSettings, builder: Builder, weights: Path, *, of_crf: bool) -> System:
+    """The network that options describe, which takes no memory, once compared with the head of its
+    weights. Raises InputError: they differ, or the options make no network."""
     try:
         with torch.device("meta"):
-            tensors = build(options, builder).state_dict()
+            system = build(options, builder)
+        tensors = _weights(system, of_crf=of_crf)
         with safe_open(weights, framework="pt") as file:
             found = {name: list(file.get_slice(name).get_shape()) for name in [*file.keys()]}
     except InputError:
@@ -301,6 +328,7 @@ def _check_shapes(options: SystemSettings, builder: Builder, weights: Path) -> N
         if found.get(name) != described.get(name):
             expected = f"{described.get(name)}, as model.json describes"
             raise InputError(weights, f"{name} of shape {found.get(name)}", expected)
+    return system
 
 
 def _word_table(

@@ -33,6 +33,7 @@ from rpbert.models.tagger import (
     in_float32,
 )
 from rpbert.modules.attention import AdditiveAttention, mean_token
+from rpbert.modules.embeddings import Lstm
 from rpbert.types import Batch
 
 
@@ -42,7 +43,7 @@ class VisualAttention(FusionSystem):
     def __init__(self, options: FusionOptions, builder: Builder) -> None:
         width = builder.hidden_width
         super().__init__(options, builder, width)
-        self.asker = nn.LSTM(self.embeddings.width, width, batch_first=True)
+        self.asker = Lstm(self.embeddings.width, width, batch_first=True)
         self.attention = AdditiveAttention(query=width, key=width, hidden=width)
         self.visual_gate = nn.Linear(2 * width, width)  # W_v', U_v, b_v
         self.word_gate = nn.Linear(2 * width, width)  # W_w, U_w, b_w

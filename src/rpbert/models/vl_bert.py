@@ -83,7 +83,7 @@ class VlBertEncoder(OneStream):
         text = tables(inputs_embeds=tables.word_embeddings(subwords) + whole)
 
         elements = regions.word.weight + regions.region_norm(visual)
-        end = regions.end.weight.expand(len(has_image), 1, -1)
+        end = regions.end.weight.expand(has_image.shape[0], 1, -1)
         after = mask.sum(1, keepdim=True)  # n
         positions = torch.cat([after.expand(-1, visual.shape[1]), after + 1], dim=1)
         embedded = tables(

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rpbert.data.vocabulary import PADDING, UNKNOWN
 from rpbert.errors import InputError
@@ -53,20 +53,32 @@ class CharacterEncoder(nn.Module):
         self.width = 2 * hidden
         self.table = nn.Embedding(SPECIAL_ROWS + characters, width, padding_idx=PADDING)
         _draw(self.table.weight)
-        self.lstm = nn.LSTM(width, hidden, bidirectional=True, batch_first=True)
+        self.lstm = Lstm(width, hidden, bidirectional=True, batch_first=True)
 
     def forward(self, characters: Tensor) -> Tensor:
         """Distinct words to their vectors; a word without any character is all zeros.
         Shape: (U, C), padding last → (U, 2 * hidden)."""
         if not characters.numel():
             return self.table.weight.new_zeros(len(characters), self.width)
-        lengths = (characters != PADDING).sum(1)
-        at_least_one = lengths.clamp(min=1).cpu()  # a packed sequence cannot be empty
-        embedded = self.table(characters)
-        packed = pack_padded_sequence(embedded, at_least_one, True, enforce_sorted=False)
-        states: Tensor = self.lstm(packed)[1][0]  # (directions, U, hidden)
-        words = states.transpose(0, 1).flatten(1)  # (U, directions * hidden)
-        return words.masked_fill((lengths == 0)[:, None], 0.0)
+        mask = characters != PADDING
+        states = self.lstm.read(self.table(characters), mask)  # (U, C, 2 * hidden)
+        last = (mask.sum(1) - 1).clamp(min=0)[:, None, None].expand(-1, 1, self.width)
+        ends, hidden = states.gather(1, last).squeeze(1), self.width // 2
+        ends = torch.cat([ends[:, :hidden], states[:, 0, hidden:]], dim=1)
+        return ends * mask.any(1, keepdim=True)
+
+
+class Lstm(nn.LSTM):
+    """An LSTM over rows of different lengths, the batch first."""
+
+    def read(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """The states at every real token, which come first; zeros on padding.
+        Shape: (S, L, D), (S, L) → (S, L, directions * hidden)."""
+        # A packed sequence cannot be empty: an empty row's one step is masked like any padding.
+        lengths = mask.sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+        length = rows.shape[1]
+        return pad_packed_sequence(self(packed)[0], batch_first=True, total_length=length)[0]
 
 
 def read_vectors(

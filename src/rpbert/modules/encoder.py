@@ -262,7 +262,7 @@ def attend_heads(
             attn_mask=keys if keys.dtype is torch.bool else keys.to(query.dtype),
             dropout_p=dropout,
         )
-    return found.transpose(1, 2).flatten(2)
+    return found.transpose(1, 2).contiguous().flatten(2)
 
 
 def attend_if_any(attention: Any, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:

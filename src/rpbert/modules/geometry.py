@@ -43,7 +43,7 @@ def with_whole_image(image: VisualTokens) -> VisualTokens:
     """Puts the mean of an image's regions first, in a box of all of it; nothing without an image.
     Shape: (S, V, d_v) → (S, 1 + V, d_v)."""
     mean = mean_token(image)[:, None]
-    everything = image.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(mean), 1, 4)
+    everything = image.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(mean.shape[0], 1, 4)
     return VisualTokens(
         torch.cat([mean, image.values], dim=1),
         torch.cat([image.mask.any(1, keepdim=True), image.mask], dim=1),

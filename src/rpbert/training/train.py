@@ -97,6 +97,7 @@ def prepared(
     if accelerator.is_main_process:
         write_yaml(complete, run / "config.yaml")
     accelerator.wait_for_everyone()
+    torch.cuda.manual_seed(chosen.seed + accelerator.process_index)  # not the same dropout in all
     name = run.resolve().name
     accelerator.init_trackers("rpbert", init_kwargs={"wandb": {"name": name, "dir": str(run)}})
     for tracker in accelerator.trackers:
@@ -215,8 +216,8 @@ def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
     for tracker in sorted({*settings.track} - {*map(str, get_available_trackers())}):
         package = "'rpbert[track]'" if tracker == "tensorboard" else tracker
         raise InputError("training.track", f"no {tracker}", "it", f"pip install {package}")
-    # Accelerate keeps one state a process, and a second run in it may want another precision.
-    AcceleratorState._reset_state()
+    # Accelerate keeps one state a process: a second run may want another precision or device.
+    AcceleratorState._reset_state(reset_partial_state=True)
     gpu = settings.device == "auto" and torch.cuda.is_available()
     precision = resolved(settings.precision, "cuda" if gpu else "cpu")
     accelerator = Accelerator(

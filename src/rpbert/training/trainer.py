@@ -24,6 +24,7 @@ from rpbert.evaluation.scoring import relation_groups, score_relations, score_ta
 from rpbert.inference import Decoded, Decoder
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import System
+from rpbert.modules.embeddings import Lstm
 from rpbert.stopping import StopSignals
 from rpbert.storage.manifest import is_whole
 from rpbert.training.checkpoint import Checkpoint, Checkpoints, Parts, Place, Progress, generators
@@ -43,7 +44,11 @@ def moving_average(system: System, most: float) -> AveragedModel:
         share = min(most, (1 + int(steps)) / (10 + int(steps)))
         torch._foreach_lerp_(means, values, 1 - share)
 
-    return AveragedModel(system, multi_avg_fn=follow)
+    average = AveragedModel(system, multi_avg_fn=follow)
+    for module in average.modules():
+        if isinstance(module, Lstm):
+            module.flatten_parameters()  # cuDNN reads them from one piece of memory
+    return average
 
 
 class Trainer:
