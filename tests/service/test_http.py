@@ -168,6 +168,15 @@ def test_a_text_only_system_never_looks_at_the_image() -> None:
         assert client.get("/v1/model").json()["reads_images"] is False
 
 
+def test_knowledge_that_is_sent_is_read() -> None:
+    tagger = Tagger(tiny("rpbert", evidence={"knowledge": {}}), "cpu")
+    with client_of(make_service(tagger)) as client:
+        sent = {"text": "Ada at Como", "knowledge": "a man and a woman"}
+        answer = client.post("/v1/predict", json=sent).json()
+    assert answer == tagger.predict("Ada at Como", knowledge=sent["knowledge"]).to_dict()
+    assert answer["image"] == "used"
+
+
 def test_examples_are_made_or_of_a_file(client: TestClient, tmp_path: Path) -> None:
     for example in client.get("/v1/examples").json():
         image = client.get(example["image"]) if example["image"] else None

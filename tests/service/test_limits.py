@@ -18,6 +18,7 @@ from rpbert.errors import InputError
 from rpbert.service.app import create_app
 from rpbert.service.limits import Keys, ServiceSettings, option_name
 from rpbert.service.pages import PAGE
+from rpbert.types import TEXTS
 from tests.service.common import (
     JSON,
     KEY,
@@ -145,7 +146,7 @@ def test_sizes_have_limits() -> None:
         parts: dict[str, Any] = {"text": (None, "Ada"), "image": ("a", b"x" * 10_486)}
         assert client.post("/v1/predict", files=parts).status_code == 413
     text = "," * 199  # the most values that a list may hold
-    post = {"id": text, "text": text, "caption": text, "tokens": [text]}
+    post = {**dict.fromkeys(("id", "text", *TEXTS), text), "tokens": [text]}
     with client_of(make_service(max_posts=3, max_text=200)) as client:
         found = client.post("/v1/predict", json=[post] * 3).json()
     assert [one["text"] for one in found] == [text] * 3

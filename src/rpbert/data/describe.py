@@ -229,7 +229,7 @@ def _rows(file: Path, posts: Iterable[Post], root: Path, home: Path) -> Iterator
         raise InputError(file, f"a file that ends in {file.suffix}", ".jsonl or CoNLL")
     lines = (json.loads(line) for _, line in lines_of(file) if line.strip())
     for post in posts:
-        given = {"id": post.id, "tokens": post.words, "tags": post.tags}
+        given: dict[str, Any] = {"id": post.id, "tokens": post.words, "tags": post.tags}
         row = next(lines) if file.suffix == ".jsonl" else given
         for key in ("image", "relation", *TEXTS):
             values = [getattr(image, key) for image in post.images]

@@ -29,7 +29,7 @@ from rpbert.service.guard import Guard, Metrics
 from rpbert.service.intake import Intake, Ready, Sent
 from rpbert.service.limits import Failure, Keys, ServiceSettings, internal, invalid
 from rpbert.service.pages import FOLDER, PAGE, Example
-from rpbert.types import Prediction
+from rpbert.types import TEXTS, Prediction
 
 Answer = TypeVar("Answer")
 Listed: TypeAlias = Prediction | schema.PostFailureOut
@@ -90,7 +90,7 @@ class Service:
             self.metrics.post(found if isinstance(found, Failure) else found.prediction)
             text_only = None
             if _raised(found).prediction.image == "used":
-                blind = ready.post.with_(image=None, caption=None)
+                blind = ready.post.with_(image=None, **dict.fromkeys(TEXTS))
                 (text_only,) = await self.batcher.answers(self.work, [blind])
                 text_only = _raised(text_only).above(ready.threshold)
             shown = _raised(found)

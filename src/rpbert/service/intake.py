@@ -18,11 +18,11 @@ from rpbert.errors import InputError
 from rpbert.inference import Tagger
 from rpbert.service.limits import MEBI, Failure, ServiceSettings, invalid, too_large
 from rpbert.service.schema import ExplainIn, PostIn
-from rpbert.types import Post
+from rpbert.types import TEXTS, Post
 
 URL_SAFE = str.maketrans("-_", "+/")  # digits of the other alphabet of base64
 SMALLEST_IMAGE = 24  # bytes; no file of a format that is read is smaller
-OTHER_VALUES = 1000  # of a post beside its text, tokens and caption: keys, an id full of commas
+OTHER_VALUES = 1000  # of a post beside its texts and tokens: keys, an id full of commas
 USUAL_SCANS = 10  # of a progressive JPEG; with more, it may have fewer pixels
 
 
@@ -86,7 +86,7 @@ class Intake:
         """The same as a `model`."""
         given = self._validated(sent, model)
         image = self._decoded(given.image) if given.image else sent.file  # "" is none, as in files
-        known = given.model_dump(include={"id", "text", "tokens", "caption"}, exclude_none=True)
+        known = given.model_dump(include={"id", "text", "tokens", *TEXTS}, exclude_none=True)
         try:
             post = self._as_post(known, index)
         except InputError as error:
@@ -100,7 +100,7 @@ class Intake:
         values = sent.values
         if not isinstance(values, dict):
             raise invalid("found no object; expected a post with text, tokens or both")
-        length = max(_length(values.get(key)) for key in ("text", "caption", "tokens"))
+        length = max(_length(values.get(key)) for key in ("text", "tokens", *TEXTS))
         if length > self.settings.max_text:
             raise too_large("text", f"{length} characters", self.settings.max_text)
         most = len(model.model_fields)

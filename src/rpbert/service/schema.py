@@ -36,6 +36,10 @@ class PostIn(BaseModel):
     """A JPEG, PNG, GIF, WEBP or BMP file in base64; never a path or an address."""
     caption: Text | None = None
     """What the image shows, for a model that reads captions."""
+    image_text: Text | None = None
+    """What is written in the image, for a model that reads it."""
+    knowledge: Text | None = None
+    """What is known of the post, for a model that reads it."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Entities with a score below it are left out."""
 
