@@ -120,7 +120,8 @@ def new_model(
         model = TaggingModel.load(model_folder(settings.start))
         known, model = model.vocabulary.tags, model.grown(posts["train"])
         added = [tag[2:] for tag in model.vocabulary.tags[len(known) :: 2]]
-        notes.append(f"goes on from {settings.start}; new types: {', '.join(added) or 'none'}")
+        types = ", ".join(added) or "none"
+        notes.append(f"goes on from {settings.start}, with its `model`; new types: {types}")
         model.notes = {"initial_weights": settings.start}
         if model.system.encoder is not None:
             model.system.encoder.initial_weights = settings.start
