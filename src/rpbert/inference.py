@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from rpbert.backends import system_for
-from rpbert.config.model import DecodingSettings
 from rpbert.config.run import Backend, Precision
 from rpbert.data.collate import Collator, ahead, by_length, windows
 from rpbert.data.labels import strict_spans
@@ -73,8 +72,7 @@ class Decoder:
         self.model, self.system = model, system or model.system
         self.collator, self.device = collator, device
         self.constraint: TagConstraint | None = None
-        settings = model.options.tagger
-        if isinstance(settings, DecodingSettings) and settings.iob2_decoding:
+        if model.system.tags_words:
             self.constraint = iob2_constraint(model.vocabulary.tags)
         self.marks = MarksWatch(SPLITTERS[model.vocabulary.marks].name)
         self.calibration = model.calibration

@@ -112,18 +112,15 @@ def written(folder: Path, text: str | bytes, name: str = "made.vec") -> Path:
 
 @pytest.mark.parametrize("name", ["made.vec", "made.vec.gz"])
 @pytest.mark.parametrize("end", ["\n", " \n", "\r\n"])
-def test_words_of_a_file_are_found_and_lower_case_stands_in(
-    tmp_path: Path, name: str, end: str
-) -> None:
+def test_words_of_a_file_are_found_as_they_are(tmp_path: Path, name: str, end: str) -> None:
     path = written(tmp_path, vec_text(VECTORS).replace("\n", end), name)
-    got = read_vectors(path, [*VECTORS, "KEVIN", "Cleveland", "absent", "", "\ud83d"])
-    expected = {**VECTORS, "KEVIN": VECTORS["kevin"], "Cleveland": VECTORS["cleveland"]}
-    assert set(got) == set(expected)
-    for word, numbers in expected.items():
+    got = read_vectors(path, [*VECTORS, "KEVIN", "absent", "", "\ud83d"])
+    assert set(got) == set(VECTORS)
+    for word, numbers in VECTORS.items():
         assert got[word].dtype == np.float32
         np.testing.assert_array_equal(got[word], np.array(numbers, dtype=np.float32))
     assert set(read_vectors(path, ["Kevin", "."])) == {"Kevin"}
-    assert read_vectors(path, ["Cleveland"], first=2).keys() == {*list(VECTORS)[:2], "Cleveland"}
+    assert read_vectors(path, ["cleveland"], first=2).keys() == {*list(VECTORS)[:2], "cleveland"}
     assert read_vectors(path, [], first=99).keys() == VECTORS.keys()
 
 
@@ -173,7 +170,6 @@ def test_any_words_survive(
         ("2 3\nthe 1 2 3\nkevin 1 2 3 4\n", 3, "found 4 fields"),
         ("2 3\nthe 1 2 3\nkevin 1 two 3\n", 3, "3 finite numbers"),
         ("2 3\nthe 1 2 3\nkevin 1 -inf 3\n", 3, "finite"),
-        ("2 3\nthe 1 2 3\n\n", 3, "no space"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, text: str, line: int, words: str) -> None:

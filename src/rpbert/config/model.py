@@ -106,8 +106,10 @@ class TextEncoderSettings(EncoderSettings):
     """The embeddings and so many of the lowest layers keep their weights; None: all learn."""
 
 
-class ReaderSettings(Settings):
+class TaggerSettings(Settings):
     """Word and character embeddings, and the biLSTM that reads them (Table 2)."""
+
+    former: ClassVar[Mapping[str, Any]] = {"iob2_decoding": True}
 
     word_dimension: int = Field(300, ge=1)
     """Width of the word vectors; with a file, the file's width."""
@@ -121,17 +123,6 @@ class ReaderSettings(Settings):
     """Hidden size per direction."""
     lstm_layers: int = Field(2, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-
-
-class DecodingSettings(Settings):
-    """How tags are read from a CRF."""
-
-    iob2_decoding: bool = True
-    """Decode only well-formed IOB2; the training loss never knows of it."""
-
-
-class TaggerSettings(ReaderSettings, DecodingSettings):
-    """The biLSTM-CRF most systems end in, and the embeddings it reads (Table 2)."""
 
 
 def exactly_one(settings: Settings, first: str, second: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import EncoderSettings, ReaderSettings, Settings, TextEncoderSettings
+from rpbert.config.model import EncoderSettings, Settings, TaggerSettings, TextEncoderSettings
 from rpbert.data.vocabulary import Vocabulary, learn_wordpieces
 from rpbert.errors import InputError
 from rpbert.evidence import EvidenceSettings
@@ -52,7 +52,7 @@ class BiLstmCrf(nn.Module):
     what the linear layer reads, None for the hidden vectors alone."""
 
     def __init__(
-        self, width: int, settings: ReaderSettings, tags: int, tagged: int | None = None
+        self, width: int, settings: TaggerSettings, tags: int, tagged: int | None = None
     ) -> None:
         super().__init__()
         self.lstm = build_lstm(width, settings, bidirectional=True)
@@ -71,7 +71,7 @@ class BiLstmCrf(nn.Module):
         return emissions
 
 
-def build_lstm(width: int, settings: ReaderSettings, *, bidirectional: bool) -> Lstm:
+def build_lstm(width: int, settings: TaggerSettings, *, bidirectional: bool) -> Lstm:
     """An LSTM over inputs of a width."""
     return Lstm(
         width,
@@ -100,9 +100,9 @@ class Builder:
     matrix: np.ndarray | None = None  # initial vectors of the vocabulary's words (words, dimension)
 
     @property
-    def reader(self) -> ReaderSettings:
+    def reader(self) -> TaggerSettings:
         """The settings of embeddings and biLSTM, for a system that has them."""
-        assert isinstance(self.settings, ReaderSettings)
+        assert isinstance(self.settings, TaggerSettings)
         return self.settings
 
     @property

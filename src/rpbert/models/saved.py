@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rpbert.config.model import EncoderSettings, ReaderSettings
+from rpbert.config.model import EncoderSettings, TaggerSettings
 from rpbert.config.reading import parse
 from rpbert.config.run import Backend
 from rpbert.data.collate import Collator, TokenizerSubwords
@@ -46,7 +46,7 @@ from rpbert.modules.embeddings import read_vectors
 from rpbert.modules.encoder import TextImageEncoder
 from rpbert.modules.families import UNLISTED
 from rpbert.storage.manifest import CARD, MANIFEST, folder_written_whole, verify
-from rpbert.storage.published import from_hub, shape_of
+from rpbert.storage.published import from_hub, saved_folder, shape_of
 from rpbert.types import Calibration, Post
 
 if TYPE_CHECKING:
@@ -93,12 +93,9 @@ class TaggingModel:
         )
         tokenizer = tokenizer_for(options.encoder, texts)
         builder = Builder(options.tagger, vocabulary, len(tokenizer) if tokenizer else 0, matrix)
-        entities = entity_lexicon(
-            [post.words for post in train], [post.tags or () for post in train]
-        )
         system = build(options, builder)
         notes = {"initial_weights": system.initial_weights}
-        return cls(system, options, vocabulary, tokenizer, entities, notes)
+        return cls(system, options, vocabulary, tokenizer, _entities(train), notes)
 
     def grown(self, train: Sequence[Post]) -> TaggingModel:
         """This model with rows for what other training posts add: types, words, characters.
@@ -120,15 +117,10 @@ class TaggingModel:
             if name.endswith("table.weight"):
                 new[name][len(kept) :] = kept[UNKNOWN]
             new[name][tuple(map(slice, kept.shape))] = kept
-        entities = self.entities | entity_lexicon(
-            [post.words for post in train], [post.tags or () for post in train]
+        entities, calibration = self.entities | _entities(train), Calibration()
+        return replace(
+            self, system=system, vocabulary=vocabulary, entities=entities, calibration=calibration
         )
-        changed: dict[str, Any] = {
-            "vocabulary": vocabulary,
-            "entities": entities,
-            "calibration": Calibration(),
-        }
-        return replace(self, system=system, **changed)
 
     @property
     def relation_is_learnt(self) -> bool:
@@ -173,8 +165,7 @@ class TaggingModel:
     def load(cls, folder: Path, backend: Backend = "torch") -> TaggingModel:
         """Read a model folder. Raises InputError: no model is there, or one for another backend, or
         a file of it is missing, changed or of a later format."""
-        if not (folder / MANIFEST).is_file() and (folder / "model").is_dir():
-            folder = folder / "model"
+        folder = saved_folder(folder) or folder
         _check_backend(folder, backend)
         verify(folder, ("model.json", "model.safetensors"), _NO_MODEL)
         described = _read_description(folder / "model.json")
@@ -241,6 +232,10 @@ def _check_backend(folder: Path, backend: Backend) -> None:
         made = f"`rpbert export MODEL --to {backend}` writes one"
         hint = made if backend != "torch" else f"give the backend {there} to predict or evaluate"
         raise InputError(folder, f"a model for {there}", f"one for {backend}", hint)
+
+
+def _entities(train: Sequence[Post]) -> Lexicon:
+    return entity_lexicon([post.words for post in train], [post.tags or () for post in train])
 
 
 def _with_texts(options: SystemSettings, posts: Sequence[Post]) -> list[Post]:
@@ -336,7 +331,7 @@ def _word_table(
 ) -> tuple[tuple[str, ...], np.ndarray | None]:
     """The words with their own row and, from a vector file, their initial vectors."""
     reader = options.tagger
-    if not isinstance(reader, ReaderSettings):
+    if not isinstance(reader, TaggerSettings):
         return (), None
     path = reader.word_vectors
     if path is None:

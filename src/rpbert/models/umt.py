@@ -22,12 +22,13 @@ attends to nothing; there, to a stand-in image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import DecodingSettings, TextEncoderSettings
+from rpbert.config.model import Settings, TextEncoderSettings
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import Evidence
 from rpbert.models.build import Builder
@@ -43,10 +44,16 @@ GUIDANCE = 0.5  # λ
 SPAN_WEIGHT = 0.5  # β
 
 
-class UmtOptions(SystemSettings):
-    """Text encoder and evidence; of a tagger, only how the CRF is decoded."""
+class NoTagger(Settings):
+    """Nothing: the CRF alone tags."""
 
-    tagger: DecodingSettings = DecodingSettings()
+    former: ClassVar[Mapping[str, Any]] = {"iob2_decoding": True}
+
+
+class UmtOptions(SystemSettings):
+    """Text encoder and evidence."""
+
+    tagger: NoTagger = NoTagger()
     encoder: TextEncoderSettings
     evidence: EvidenceSettings
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rpbert.config.model import ReaderSettings
+from rpbert.config.model import TaggerSettings
 from rpbert.evidence import EvidenceSettings
 from rpbert.evidence.base import Evidence
 from rpbert.models.build import Builder, build_lstm, last_state
@@ -67,7 +67,7 @@ class VisualAttention(FusionSystem):
 class LstmCnnOptions(SystemSettings):
     """The reader of the words, and the evidence."""
 
-    tagger: ReaderSettings = ReaderSettings()
+    tagger: TaggerSettings = TaggerSettings()
     evidence: EvidenceSettings
 
 
@@ -82,11 +82,10 @@ class LstmCnn(System):
 
     def __init__(self, options: LstmCnnOptions, builder: Builder) -> None:
         super().__init__()
-        settings = options.tagger
-        width, dropout = settings.lstm_hidden, settings.dropout
+        width, dropout = options.tagger.lstm_hidden, options.tagger.dropout
         self.evidence = builder.evidence(options.evidence)
         self.embeddings = builder.embeddings
-        self.lstm = build_lstm(self.embeddings.width, settings, bidirectional=False)
+        self.lstm = build_lstm(self.embeddings.width, options.tagger, bidirectional=False)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),

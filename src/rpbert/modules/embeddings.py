@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rpbert.data.vocabulary import PADDING, UNKNOWN
-from rpbert.errors import InputError
+from rpbert.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,26 +87,20 @@ def read_vectors(
     """Reads the needed words, and so many of the first, of a fastText ``.vec`` or ``.vec.gz`` file:
     a first line with the number of words and the size of a vector, then a word and its numbers a
     line.
-    The file is streamed. A word that it lacks takes the vector of its lower-case form; of a word
-    that occurs twice the first counts, as the file is sorted by frequency.
-    Raises InputError: the file cannot be read, or a line is not of this form."""
+    The file is streamed; of a word that occurs twice the first counts, as the file is sorted by
+    frequency. Raises InputError: the file cannot be read, or a line is not of this form."""
     # A file has no half of a surrogate pair, which so finds nothing.
-    forms = {
-        word: [form.encode(errors="surrogatepass") for form in (word, word.lower())]
-        for word in needed
-    }
-    wanted = {form for pair in forms.values() for form in pair}
-    found: dict[bytes, NDArray[np.float32]] = {}
+    wanted = {word.encode(errors="surrogatepass") for word in needed}
+    found: dict[str, NDArray[np.float32]] = {}
     try:
         with cast(IO[bytes], (gzip.open if path.suffix == ".gz" else open)(path, "rb")) as file:
             for word, vector in _matches(path, file, wanted, first):
-                found.setdefault(word, vector)
+                found.setdefault(word.decode(errors="replace"), vector)
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or f"a damaged file ({error})"
-        raise InputError(path, reason, "a readable fastText .vec or .vec.gz file") from error
-    known = {word: next((f for f in pair if f in found), None) for word, pair in forms.items()}
-    others = {form.decode(errors="replace"): found[form] for form in found if form not in wanted}
-    return others | {word: found[form] for word, form in known.items() if form is not None}
+        raise InputError(
+            path, reason_of(error), "a readable fastText .vec or .vec.gz file"
+        ) from error
+    return found
 
 
 def _matches(
@@ -123,10 +117,7 @@ def _matches(
     starts = {word.split(b" ", 1)[0] for word in wanted}
     number = 1
     for number, line in enumerate(file, start=2):
-        space = line.find(b" ")
-        if space < 0:
-            raise InputError(f"{path}:{number}", "no space", f"a word and {width} numbers")
-        if line[:space] not in starts and number - 1 > first:
+        if line.split(b" ", 1)[0] not in starts and number - 1 > first:
             continue
         # A word may itself hold spaces; its numbers are the last ones.
         word, *fields = line.rstrip().rsplit(b" ", width)
