@@ -17,7 +17,8 @@ from parity import VL_BERT, Commit, report
 from torch import Tensor, nn
 
 from rpbert.integrations.convert import PUBLISHED, translate
-from rpbert.modules.geometry import with_area, with_sides, with_whole_image
+from rpbert.models.vision_language import with_area, with_sides
+from rpbert.modules.attention import with_whole_image
 from rpbert.types import VisualTokens
 
 WIDTH, REGION, ROWS = 128, 2048, 60

@@ -16,8 +16,7 @@ import pytest
 
 from rpbert import Tagger
 from rpbert.batch import Engine, Event, Job, Shard, Summary
-from rpbert.batch.finished import digest_of
-from rpbert.batch.plan import find, plan
+from rpbert.batch.plan import digest_of, find, plan
 from rpbert.batch.run import set_aside, tag, tag_shard
 from tests.conftest import picture
 

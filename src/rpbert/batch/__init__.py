@@ -1,6 +1,6 @@
 """Tag shards of posts: each shard's output is written whole or not at all.
-`plan` names inputs and outputs, `finished` finds what earlier runs did, `run` tags a shard and the
-shards of a run one after the other and shows the progress, `ray_engine` maps the same function over
+`plan` names inputs and outputs and finds what earlier runs did, `run` tags a shard and the shards
+of a run one after the other and shows the progress, `ray_engine` maps the same function over
 Ray actors, and `output` writes the predictions and faults of a shard."""
 
 from __future__ import annotations

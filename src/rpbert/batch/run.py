@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rpbert.batch import Engine, Event, Job, Shard, Summary
-from rpbert.batch.finished import check, digest_of, entry_if_any, record
 from rpbert.batch.output import Output, opened
+from rpbert.batch.plan import check, digest_of, entry_if_any, record
 from rpbert.data.readers import read_shard
 from rpbert.errors import InputError, counted, printable, reason_of, refuse
 from rpbert.inference import Tagger

@@ -290,7 +290,7 @@ def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenien
 
     from rpbert.backends import resolved
     from rpbert.batch import Job
-    from rpbert.batch.finished import digest_of
+    from rpbert.batch.plan import digest_of
     from rpbert.inference import best_device
     from rpbert.storage.published import model_folder
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from rpbert.errors import InputError
 from rpbert.models.vision_language import VisionLanguageEncoder
+from rpbert.modules.attention import somewhere
 from rpbert.modules.encoder import attend, attend_if_any, bert_layer
-from rpbert.modules.geometry import somewhere
 from rpbert.storage.published import bert_shape
 from rpbert.types import VisualTokens
 

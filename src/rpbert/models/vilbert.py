@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from rpbert.errors import InputError
 from rpbert.models.vision_language import BoxRegions, VisionLanguageEncoder
+from rpbert.modules.attention import somewhere, with_whole_image
 from rpbert.modules.encoder import attend_if_any, bert_layer
-from rpbert.modules.geometry import somewhere, with_whole_image
 from rpbert.storage.published import bert_shape
 from rpbert.types import VisualTokens
 

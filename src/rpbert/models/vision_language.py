@@ -27,7 +27,6 @@ from rpbert.models.build import Builder, check_vocabulary
 from rpbert.models.tagger import BiLstmSettings, BiLstmSystem, TaggerOutput
 from rpbert.modules.encoder import SubwordEncoder, bert_layer, pool_words
 from rpbert.modules.families import random_encoder, without_pooler
-from rpbert.modules.geometry import with_area, with_sides
 from rpbert.storage.published import (
     bert_shape,
     checked,
@@ -133,6 +132,19 @@ class OneStream(VisionLanguageEncoder):
             hidden = bert_layer(layer, hidden, hidden, seen)
         # The last layer's states of the regions are not read.
         return bert_layer(last, hidden[:, : text.shape[1]], hidden, seen)
+
+
+def with_sides(boxes: Tensor) -> Tensor:
+    """A box ``(x0, y0, x1, y1, width, height, area)``, in shares of its image's sides (Chen et al.
+    2020, UNITER, section 3.1). Shape: (…, 4) → (…, 7)."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    width, height = x1 - x0, y1 - y0
+    return torch.stack([x0, y0, x1, y1, width, height, width * height], dim=-1)
+
+
+def with_area(boxes: Tensor) -> Tensor:
+    """``(x0, y0, x1, y1, area)`` (Lu et al. 2019, ViLBERT, section 2.2). Shape: (…, 4) → (…, 5)."""
+    return with_sides(boxes)[..., [0, 1, 2, 3, 6]]
 
 
 class BoxRegions(nn.Module):

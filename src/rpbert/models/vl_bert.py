@@ -2,7 +2,7 @@
 Su et al. 2020. VL-BERT: Pre-training of Generic Visual-Linguistic Representations. In ICLR.
 One BERT reads [CLS] T [SEP] regions [END], and every element of that sequence, text too, has a
 visual feature embedding. Of a region with feature f and box b that is
-    g(f, b) = ReLU(W [waves(b); f])        (section 3.2; `rpbert.modules.geometry.waves`)
+    g(f, b) = ReLU(W [waves(b); f])        (section 3.2; `waves`)
 and of a sub-word it is g of the whole image, which also stands first among the regions:
     text   = word + LayerNorm_t(g(whole image)) + segment A + position
     region = the word [IMG] + LayerNorm_o(g(region)) + segment C + position n
@@ -23,13 +23,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpbert.models.vision_language import OneStream
-from rpbert.modules.geometry import COORDINATE_WIDTH, waves, with_whole_image
+from rpbert.modules.attention import with_whole_image
 from rpbert.types import VisualTokens
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel
 
 SEGMENTS = 3  # A and B of the text, C of the image
+WAVES = 256  # wavelengths of each coordinate, as published
+
+
+def waves(boxes: Tensor, width: int = WAVES) -> Tensor:
+    """Sines and cosines of a box's centre and sides at many wavelengths.
+    For each c of (x centre, y centre, width, height), in hundredths of the image:
+    ``sin(c / 1000^(k / width))`` for k = 0 … width - 1, then the cosines (Su et al. 2020, VL-BERT,
+    section 3.2, with the wavelengths of the authors' code). Shape: (…, 4) → (…, 8 · width)."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    percent = 100 * torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
+    k = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+    angles = percent[..., None] / 1000 ** (k / width)  # (…, 4, width)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 class VlBertRegions(nn.Module):
@@ -39,7 +52,7 @@ class VlBertRegions(nn.Module):
         super().__init__()
         width, scale = config.hidden_size, config.initializer_range
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        place = 8 * COORDINATE_WIDTH
+        place = 8 * WAVES
         self.projection = nn.Linear(place + region_width, width)  # W
         # Box and feature weigh the same at first, as with the published 2048 numbers of each.
         with torch.no_grad():

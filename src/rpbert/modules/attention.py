@@ -31,6 +31,24 @@ def mean_token(tokens: VisualTokens) -> Tensor:
     return (tokens.values * real).sum(1) / real.sum(1).clamp(min=1)
 
 
+def with_whole_image(image: VisualTokens) -> VisualTokens:
+    """Puts the mean of an image's regions first, in a box of all of it; nothing without an image.
+    Shape: (S, V, d_v) → (S, 1 + V, d_v)."""
+    mean = mean_token(image)[:, None]
+    everything = image.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(mean.shape[0], 1, 4)
+    return VisualTokens(
+        torch.cat([mean, image.values], dim=1),
+        torch.cat([image.mask.any(1, keepdim=True), image.mask], dim=1),
+        torch.cat([everything, image.boxes], dim=1),
+    )
+
+
+def somewhere(mask: Tensor) -> Tensor:
+    """The mask with everything real where nothing was, so that no softmax gives NaN.
+    Shape: (S, V) → (S, V)."""
+    return mask | ~mask.any(1, keepdim=True)
+
+
 class _InPieces(nn.Module):
     """What both additive blocks share: tanh(W_q q + W_k k_i + b), for as many queries as fit."""
 

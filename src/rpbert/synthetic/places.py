@@ -6,8 +6,21 @@ import math
 import random
 from dataclasses import dataclass
 
-from rpbert.synthetic.canvas import Canvas, Point, described, sketch
-from rpbert.synthetic.colours import SKIES, Colour, darker, lighter, mix, pick, sky, tone, varied
+from rpbert.synthetic.canvas import (
+    SKIES,
+    Canvas,
+    Colour,
+    Point,
+    darker,
+    described,
+    lighter,
+    mix,
+    pick,
+    sketch,
+    sky,
+    tone,
+    varied,
+)
 
 
 def clutter(canvas: Canvas, rng: random.Random, number: int) -> None:

@@ -9,8 +9,21 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from rpbert.synthetic.canvas import Canvas, Pen, described, letters, sketch
-from rpbert.synthetic.colours import DATA, Colour, darker, lighter, mix, pick, sky, tone
+from rpbert.synthetic.canvas import (
+    DATA,
+    Canvas,
+    Colour,
+    Pen,
+    darker,
+    described,
+    letters,
+    lighter,
+    mix,
+    pick,
+    sketch,
+    sky,
+    tone,
+)
 from rpbert.synthetic.places import backdrop, clutter, landscape, wall
 
 if TYPE_CHECKING:
