@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -209,24 +208,6 @@ def test_a_post_beside_whose_words_all_stands_has_no_negative() -> None:
     for few, number in ((posts[:2], 2), (captioned(("a", "sea"), ("b", "sea")), 1)):
         with pytest.raises(InputError, match=f"{number} different images"):
             supply("mismatch", few)
-
-
-def test_a_hard_negative_is_of_the_nearest_words() -> None:
-    """So many are drawn that all others are among them; nearness by a plain loop."""
-    texts = ["rt the lake", "rt the dog runs", "the big dog Runs", "rt lake como", "so what"]
-    posts = captioned(*((text, f"caption {i}") for i, text in enumerate(texts)))
-    words = [set(text.lower().split()) for text in texts]
-
-    def rarity(word: str) -> float:
-        return math.log(len(texts) / sum(word in other for other in words))
-
-    def nearness(a: int, b: int) -> float:
-        return sum(map(rarity, words[a] & words[b])) / sum(map(rarity, words[a] | words[b]))
-
-    pairs = MismatchedPairs(posts, MismatchSource(hardness=200), seed=0)
-    chosen = {int(post.id[0]): int((post.caption or "")[-1]) for post in pairs.of_epoch(1)[5:]}
-    for i in range(4):  # the last one shares nothing with any
-        assert chosen[i] == max((j for j in range(5) if j != i), key=lambda j: nearness(i, j))
 
 
 @pytest.mark.parametrize(

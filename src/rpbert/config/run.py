@@ -44,10 +44,10 @@ class MismatchSource(RelationSource):
     """Pairs made by exchanging images between posts: image-text matching (Chen et al. 2020, UNITER,
     section 3.2), with new pairs every epoch."""
 
+    former: ClassVar[Mapping[str, Any]] = {"hardness": 1}
+
     negatives: int = Field(1, ge=1)
     """Exchanged images a post; together they count as much as its own image does."""
-    hardness: int = Field(1, ge=1)
-    """Of so many posts drawn for a negative, the nearest in words gives its image; 1: random."""
     matched: float = Field(1.0, gt=0, le=1)
     """Probability that a post's own image adds; below 1 where many own images do not."""
 

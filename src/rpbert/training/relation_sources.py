@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -50,10 +48,6 @@ class MismatchedPairs:
             raise InputError("data.relation_source.mismatch", found, expected)
         matched = {"relation": settings.matched, "relation_weight": settings.weight}
         self.matched = [post.with_(**matched) for post in self.posts if post.id not in known]
-        self._words = [frozenset(word.lower() for word in post.words) for post in self.posts]
-        counts = Counter(word for words in self._words for word in words)
-        # Inverse document frequency (Spärck Jones 1972).
-        self._rarity = {word: math.log(len(posts) / n) for word, n in counts.items()}
 
     def __len__(self) -> int:
         return len(self.matched) + self.settings.negatives * sum(map(bool, self._others))
@@ -71,21 +65,12 @@ class MismatchedPairs:
         return [*self.matched, *negatives]
 
     def _another(self, index: int, draw: random.Random) -> int:
-        """A post that shows something else: of some drawn, that of the nearest words."""
-        drawn = []
-        for _ in range(self.settings.hardness):
-            other = draw.randrange(self._others[index])
-            for own in self._own[index]:
-                if other >= own.start:
-                    other += len(own)
-            drawn.append(other)
-        return max(drawn, key=lambda other: self._nearness(index, other))
-
-    def _nearness(self, one: int, other: int) -> float:
-        """Shared words over all words of two posts, each by how rare it is; in [0, 1]."""
-        words, rarity = self._words, self._rarity
-        every = math.fsum(rarity[word] for word in words[one] | words[other])
-        return math.fsum(rarity[word] for word in words[one] & words[other]) / max(every, 1e-9)
+        """A post that shows something else."""
+        other = draw.randrange(self._others[index])
+        for own in self._own[index]:
+            if other >= own.start:
+                other += len(own)
+        return other
 
 
 def _look(post: Post) -> str:
