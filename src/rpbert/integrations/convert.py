@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rpbert.errors import InputError, reason_of
 from rpbert.models.build import load_tokenizer
@@ -192,8 +192,8 @@ def translate(rules: Published, published: Tensors, where: object) -> Translated
     shape, region_width = _shape_of(rules, renamed, where)
     unread = [name for name in renamed if re.match(rules.unread(shape), name)]
     with torch.device("meta"):
-        places = rules.encoder.random(shape, region_width, rows=0).state_dict()
-    tensors = _filled({n: t for n, t in renamed.items() if n not in unread}, places, where)
+        encoder = rules.encoder.random(shape, region_width, rows=0)
+    tensors = _filled(encoder, {n: t for n, t in renamed.items() if n not in unread}, where)
     return Translated(tensors, shape, region_width, sorted([*left_out, *unread]))
 
 
@@ -217,29 +217,25 @@ def translate_resnet(published: Tensors, where: object) -> tuple[Translated, Any
         raise InputError(where, f"unfilled: {missing.args[0]}", "a value for it") from None
     config = ResNetConfig(**shape, architectures=["ResNetModel"])
     with torch.device("meta"):
-        places = ResNetModel(config).state_dict()
+        network = ResNetModel(config)
     # Older files do not count the batches, and nothing here reads how many they were.
-    counts = {n: torch.tensor(0) for n in places if n.endswith("num_batches_tracked")}
-    tensors = _filled({**counts, **renamed}, places, where)
+    names = (name for name in network.state_dict() if name.endswith("num_batches_tracked"))
+    tensors = _filled(network, {**dict.fromkeys(names, torch.tensor(0)), **renamed}, where)
     return Translated(tensors, shape, config.hidden_sizes[-1], sorted(left_out)), config
 
 
-def _filled(renamed: Tensors, places: Tensors, where: object) -> dict[str, Tensor]:
-    """The tensors of the places of an encoder, each once and of its shape."""
-    faults = {
-        "unused": [name for name in renamed if name not in places],
-        "unfilled": [name for name in places if name not in renamed],
-        "of another shape": [
-            f"{name} {tuple(renamed[name].shape)} for {tuple(place.shape)}"
-            for name, place in places.items()
-            if name in renamed and renamed[name].shape != place.shape
-        ],
-    }
-    if any(faults.values()):
-        found = "; ".join(f"{kind}: {', '.join(collapsed(n))}" for kind, n in faults.items() if n)
-        raise InputError(where, found, "a value for every parameter, and a place for every value")
+def _filled(network: nn.Module, renamed: Tensors, where: object) -> dict[str, Tensor]:
+    """The tensors of a network, each once and of its shape."""
     # Copies: published files share memory between names, and some hold half precision.
-    return {name: renamed[name].detach().to(places[name].dtype).clone() for name in places}
+    copies = {name: tensor.detach().clone() for name, tensor in renamed.items()}
+    copies = {n: t.float() if t.is_floating_point() else t for n, t in copies.items()}
+    try:
+        network.load_state_dict(copies, assign=True)
+    except RuntimeError as error:
+        found = str(error).partition(":")[2][:1000]
+        expected = "a value for every parameter, and a place for every value"
+        raise InputError(where, found, expected) from None
+    return copies
 
 
 def collapsed(names: Iterable[str]) -> list[str]:
