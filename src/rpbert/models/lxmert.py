@@ -98,10 +98,8 @@ class LxmertEncoder(VisionLanguageEncoder):
     @property
     def shape(self) -> dict[str, Any]:
         """Fields of transformers' BertConfig, `x_layers` and `r_layers`."""
-        crossing, alone = self.config.x_layers, self.config.r_layers
-        layers = self.config.l_layers + crossing
-        own = {"num_hidden_layers": layers, "x_layers": crossing, "r_layers": alone}
-        return {**super().shape, **own}
+        layers = self.config.l_layers + self.config.x_layers
+        return {**super().shape, "num_hidden_layers": layers}
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

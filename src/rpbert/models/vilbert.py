@@ -14,7 +14,7 @@ BERT-base the image's stream is as wide as the text's, and C is half of its laye
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor, nn
 
@@ -85,6 +85,7 @@ class VilbertEncoder(VisionLanguageEncoder):
         from transformers import BertConfig
         from transformers.models.bert.modeling_bert import BertLayer
 
+        bert.config.update(asdict(sizes))
         super().__init__(bert.config, region_width)
         text, width, turns = bert.config, sizes.v_hidden_size, sizes.co_layers
         own = ("hidden_size", "num_attention_heads", "intermediate_size")
@@ -111,11 +112,6 @@ class VilbertEncoder(VisionLanguageEncoder):
             found = f"{sizes.bi_num_attention_heads} heads in {sizes.bi_hidden_size}"
             raise InputError(key, found, "bi_hidden_size a multiple of bi_num_attention_heads")
         return cls(bert, region_width, sizes)
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """Fields of transformers' BertConfig and of `ImageStream`."""
-        return {**super().shape, **asdict(self.sizes)}
 
     def forward(self, subwords: Tensor, mask: Tensor, image: VisualTokens) -> Tensor:
         """See `VisionLanguageEncoder.forward`."""

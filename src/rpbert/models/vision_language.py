@@ -82,7 +82,8 @@ class VisionLanguageEncoder(SubwordEncoder, ABC):
     @property
     def shape(self) -> dict[str, Any]:
         """The fields from which `random` builds an encoder of this shape."""
-        return bert_shape(self.config)
+        own = {field: getattr(self.config, field) for field in self.own_fields}
+        return {**bert_shape(self.config), **own}
 
     def embed(self, subwords: Tensor) -> Tensor:
         """Word-piece embeddings, without segment and position. Shape: (S, L) → (S, L, H)."""
