@@ -186,6 +186,18 @@ def test_a_stopped_run_prints_the_command_that_goes_on(
     assert call("predict", tmp_path / "a run", "--text", "a") == (130, "", "rpbert: stopped\n")
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    program = """if True:
+        from rpbert import cli
+        cli.app.command("many")(lambda: [print(n) for n in range(100_000)])
+        cli.main()"""
+    many = subprocess.Popen([sys.executable, "-c", program, "many"], stdout=subprocess.PIPE)
+    with many:
+        assert many.stdout
+        many.stdout.readline()
+    assert many.returncode == 0
+
+
 def test_reproduce_prints_the_table_it_writes(
     call: Call, data: Path, config: Path, tmp_path: Path
 ) -> None:

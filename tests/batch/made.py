@@ -90,6 +90,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+def parquet(path: Path) -> list[dict[str, Any]]:
+    """Predictions of a Parquet file, without the keys that JSON lines leave out where absent."""
+    rows = pq.read_table(path).to_pylist()
+    optional = ("image_reason", "sources")
+    return [{k: v for k, v in row.items() if v or k not in optional} for row in rows]
+
+
 def answers(folder: Path) -> list[dict[str, Any]]:
     """All predictions of a folder of JSON lines, shard after shard."""
     files = sorted(folder.glob("*.jsonl"))

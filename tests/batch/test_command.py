@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow.parquet as pq
 import pytest
 
-from tests.batch.made import Tag, add, answers, bytes_of, lines, rows, write
+from tests.batch.made import Tag, add, answers, bytes_of, lines, parquet, rows, write
 from tests.test_cli import run
 
 Predict: TypeAlias = Callable[..., Any]
@@ -63,7 +62,10 @@ def test_one_file_to_one_file_of_any_kind(predict: Predict, source: Path, tmp_pa
     assert json.loads(predict(*given, "--json")[1]) == found
     output = tmp_path / "x.parquet"
     code, out, _ = predict(*given, "--output", output, "--json")
-    assert pq.read_table(output).to_pylist() == found
+    assert parquet(output) == found
+    (tmp_path / "w.txt").write_text("Ada\tB-PER\n\nx\tO\ny\tO\n")
+    texts = [row["text"] for row in json.loads(predict("--input", tmp_path / "w.txt", "--json")[1])]
+    assert texts == ["Ada", "x y"]
     counts = {"posts": 6, "failed": 0, "used": 2, "none": 4}
     assert json.loads(out) == {"output": str(output), **counts}
     # Into a folder, a file is a shard.

@@ -19,7 +19,8 @@ from rpbert import Entity, InputError, Prediction
 from rpbert.batch import Event, Format, Shard
 from rpbert.batch.output import opened
 from rpbert.batch.run import tag_into, tag_locally
-from tests.batch.made import Tag, answers, assert_same, bytes_of, lines, rows, write
+from rpbert.types import SourceScore, Unreadable
+from tests.batch.made import Tag, answers, assert_same, bytes_of, lines, parquet, rows, write
 from tests.hostile import SYNTAX, mutated
 from tests.killing import KILLED, REFUSED, Fault, FaultyDisk, outcome
 
@@ -38,8 +39,7 @@ def test_shards_of_every_kind_and_what_they_were_made_from(
     assert summary.whole
     tag(source, tmp_path / "parquet", format="parquet", batch_size=5)
     for name in "abc":
-        table = pq.read_table(tmp_path / "parquet" / f"{name}.parquet")
-        assert table.to_pylist() == lines(output / f"{name}.jsonl")
+        assert parquet(tmp_path / "parquet" / f"{name}.parquet") == lines(output / f"{name}.jsonl")
     side = json.loads((output / "c.meta.json").read_text())
     for key, file in (("input", source / "c.tar"), ("output", output / "c.jsonl")):
         content = file.read_bytes()
@@ -211,13 +211,15 @@ def test_a_run_that_ends_at_any_moment_leaves_whole_files_and_goes_on(
 def test_parquet_has_columns_and_bounded_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prediction = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, 0.5)], None, "none")
+    bad, sources = Unreadable.because("empty file"), (SourceScore("blocks", 1, 0.5),)
+    prediction = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, 0.5)], None, bad, sources)
     monkeypatch.setattr("rpbert.batch.output.GROUP_CHARACTERS", 7)  # of three letters each
     shard = Shard(tmp_path / "in.jsonl", tmp_path / "x.parquet")
     with opened(shard, "parquet") as output:
         for _ in range(7):
             output.add(prediction)
-    assert pq.read_table(shard.output).to_pylist() == [prediction.to_dict()] * 7
+    assert parquet(shard.output) == [prediction.to_dict()] * 7
+    assert prediction.to_dict()["image_reason"] == "empty file"
     written = pq.ParquetFile(shard.output)
     groups = [written.metadata.row_group(i).num_rows for i in range(written.num_row_groups)]
     assert groups == [3, 3, 1]

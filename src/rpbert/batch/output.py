@@ -36,7 +36,9 @@ def parquet_rows(file: BinaryIO) -> Iterator[Write]:
     text, number, place = pa.string(), pa.float64(), pa.int64()
     entity = {"text": text, "label": text, "start": place, "end": place, "score": number}
     columns = {"id": text, "text": text, "entities": pa.list_(pa.struct(entity))}
-    schema = pa.schema({**columns, "relation": number, "image": text})
+    columns |= {"relation": number, "image": text, "image_reason": text}
+    source = {"evidence": text, "image": place, "relation": number}
+    schema = pa.schema({**columns, "sources": pa.list_(pa.struct(source))})
     writer = pq.ParquetWriter(file, schema, compression="zstd")
     rows: list[dict[str, Any]] = []
     characters = 0

@@ -85,7 +85,9 @@ def main() -> NoReturn:
         _fail(f"{error.format_message()}  ({command} --help shows what there is)")  # type: ignore[attr-defined]
     except InputError as error:
         _fail(str(error))
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except (BrokenPipeError, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise  # else Click exits with 1 where the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:

@@ -35,7 +35,9 @@ Knowledge = Annotated[
 Source = Annotated[
     str | None,
     typer.Option(
-        "--input", metavar="PATTERN", help="A file, folder or glob of .jsonl, .parquet, .tar."
+        "--input",
+        metavar="PATTERN",
+        help="A file, folder or glob of .jsonl, .parquet, .tar, .conll.",
     ),
 ]
 Output = Annotated[
@@ -221,12 +223,12 @@ def _set_aside(
 
 def _check_names(shard: Shard, format: str | None, printed: bool) -> None:
     """Check that a file can be read and another written, before the model is loaded."""
-    from rpbert.data.readers import SUFFIXES
+    from rpbert.data.readers import FILES
 
     source, output = shard.source, shard.output
-    if source.suffix not in SUFFIXES:
+    if source.suffix not in FILES:
         found = f"a file that ends in {source.suffix!r}"
-        raise InputError(source, found, f"one of {', '.join(SUFFIXES)}")
+        raise InputError(source, found, f"one of {', '.join(FILES)}")
     if printed:
         return
     # With --format any name will do, but not one that says another format.
@@ -247,8 +249,8 @@ def _predict_shards(
     model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
 ) -> None:
     """Tag shards, report the counts, and exit with `PARTLY` if a post failed."""
-    from rpbert.batch.plan import divide, find, plan
     from rpbert.batch.run import set_aside, tag, tag_locally, watched
+    from rpbert.batch.plan import divide, find, plan
     from rpbert.stopping import StopSignals
 
     if shards.engine == "local" and shards.workers > 1:

@@ -82,8 +82,9 @@ class _Checker:
         file, counts, before = self.source.files[split], Counter[str](), len(self.quirks)
         posts: list[Post] | Iterator[Post] = []
         if file.suffix == ".csv" and not (file.parent / TWEETS).is_file():
-            for label in read_labels(file, ReadLog(self.quirks), split):
-                counts.update(relations=1, relations_positive=int(label.relation > 0.5))
+            for label in read_labels(file, ReadLog(self.quirks)):
+                counts["relations"] += label.split == split
+                counts["relations_positive"] += label.split == split and label.relation > 0.5
             detail = f"{TWEETS} is not there, so no label has a post"
             self.quirks.append(Quirk(file.name, 1, "no tweets", detail))
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rpbert.data.labels import OUTSIDE, is_tag
-from rpbert.data.reading import ImageFolder, ReadLog, lines_of, note_words, quoted
+from rpbert.data.reading import ReadLog, lines_of, note_words, quoted
 from rpbert.errors import InputError
 from rpbert.types import Post
 
@@ -103,15 +103,13 @@ def _with_columns(layout: Layout, path: Path, log: ReadLog) -> Layout:
     return replace(layout, word=word, gold=tuple(gold))
 
 
-def read_conll(
-    path: Path, layout: Layout, images: ImageFolder | None, log: ReadLog
-) -> Iterator[Post]:
+def read_conll(path: Path, layout: Layout, log: ReadLog) -> Iterator[Post]:
     """Posts of one text file, in its order; a fault leaves its post out. Where `log.fault` returns,
     a space between word and tag is read as the tab."""
     for id, lines, end in _blocks(path, layout, log):
         post = None
         try:
-            post = _post(id, lines, path, layout, images, log) if lines else None
+            post = _post(id, lines, path, layout, log) if lines else None
         except InputError as fault:
             log.fault(fault)
         if end:
@@ -128,7 +126,7 @@ def _blocks(path: Path, layout: Layout, log: ReadLog) -> Iterator[_Block]:
     """The lines of each post; none of a post of which a line cannot be read."""
     lines: _Lines = []
     end: tuple[int, str, str] | None
-    spoiled, found, number, id = False, False, 0, ""
+    spoiled, number, id = False, 0, ""
 
     def spoil(fault: InputError) -> None:
         nonlocal spoiled
@@ -152,22 +150,16 @@ def _blocks(path: Path, layout: Layout, log: ReadLog) -> Iterator[_Block]:
             continue
         if not blank:
             lines.append((number, line))
-            found = found or header or not layout.headed
     if lines:
         end = number, NO_BLANK_END, "the last post ends with the file"
         yield id, ([] if spoiled else lines), end
-    if not found:
-        expected = "a word a line with its tag, and a blank line or IMGID:<image id> between posts"
-        raise InputError(path, "no post", expected)
 
 
 def _is_header(line: str) -> bool:
     return line.startswith(_HEADER) and _TAB not in line
 
 
-def _post(
-    id: str, lines: _Lines, path: Path, layout: Layout, images: ImageFolder | None, log: ReadLog
-) -> Post:
+def _post(id: str, lines: _Lines, path: Path, layout: Layout, log: ReadLog) -> Post:
     first, header = lines[0]
     origin = f"{path}:{first}"
     if not layout.headed:
@@ -188,8 +180,7 @@ def _post(
         tags.append(tag)
         if (label := log.tags.label(tag[2:])) != tag[2:]:
             log.note(path, number, "OTHER for MISC", f"{tag} read as {tag[:2]}{label}")
-    image = images.find(id, origin) if images and layout.headed else None
-    return Post.from_words(id, tuple(words), tags=log.tags.tags(tags), image=image, origin=origin)
+    return Post.from_words(id, tuple(words), tags=log.tags.tags(tags), origin=origin)
 
 
 def _word_and_tag(line: str, where: str, layout: Layout, log: ReadLog) -> tuple[str, str]:

@@ -1,11 +1,11 @@
-"""Rows as other tools write them. `FORMATS` has, by name, a pure function that gives such a row the
-keys of this package, and None for a row of another shape. What is not read but looks like gold or
-an image is told apart from the rest (`looks_like`), so that nothing is lost silently."""
+"""Rows as other tools write them, told by the shape of their values: tags are a list of texts as
+long as that of the words, entities a list of offsets with a label. What is not read but looks like
+gold or an image is told apart from the rest (`looks_like`), so that nothing is lost silently."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, TypeAlias, TypeGuard
 
@@ -20,7 +20,8 @@ Names: TypeAlias = Mapping[str, Sequence[str]]
 SKIP = "why there is no post"
 """The key of a row that its tool says is none."""
 _TAG_KEYS = ("ner_tags", "tags", "ner", "ner_labels", "labels", "label")
-GOLD_KEYS = frozenset((*_TAG_KEYS, "entities", "spans", "ents", "annotations", "relations"))
+_ENTITY_KEYS = ("spans", "label", "labels", "entities", "ents")
+GOLD_KEYS = frozenset((*_TAG_KEYS, *_ENTITY_KEYS, "annotations", "relations"))
 FOREIGN = GOLD_KEYS | {"data", "words", "answer"}
 """Keys of other tools that are looked at."""
 _IMAGE_KEY = re.compile("image|img|photo|picture")
@@ -28,15 +29,44 @@ _LETTERS = "BIEMSLUW"
 
 
 def own_row(row: Values, names: Names | None = None) -> tuple[str, Values]:
-    """The format of a row, empty for that of this package, and the row with its keys."""
+    """The key that tells a row of another tool, empty for a row of this package, and the row with
+    the keys of this package."""
     for key, classes in (names or {}).items():
         if isinstance(numbers := row.get(key), list):
-            row = _with(row, key, **{key: [_class_name(number, classes) for number in numbers]})
-    tags, entities = row.get("tags"), row.get("entities")
+            row = {**row, key: [_class_name(number, classes) for number in numbers]}
+    tags, entities, words = row.get("tags"), row.get("entities"), row.get("tokens")
     if (_holds(entities, dict) and "start" in entities[0]) or _holds(tags, str):
         return "", row
-    found = ((name, read(row)) for name, read in FORMATS.items())
-    return next(((name, own) for name, own in found if own is not None), ("", row))
+    if isinstance(row.get("data"), dict):
+        return "data", _task(row)
+    if "spans" in row and row.get("answer", "accept") != "accept":
+        return "answer", {SKIP: f"its answer is {row['answer']!a:.20}"}
+    words = row.get("words") if words is None else words
+    if _holds(words, str) and not entities:
+        for key in _TAG_KEYS:
+            if _holds(tags := row.get(key), str) and len(tags) == len(words):
+                return key, {**_without(row, key, "words"), "tokens": words, "tags": tags}
+    text = row.get("text", row.get("data"))
+    for key in dict.fromkeys((*_ENTITY_KEYS, *row)) if isinstance(text, str) else ():
+        spans = _spans(row.get(key))
+        # Under any other key, and where there are none, they have to be what only a tool writes.
+        known = key in _ENTITY_KEYS if key != "entities" else spans != []
+        if spans is not None and (known or (spans and all("labels" in of for of in row[key]))):
+            own = {**_without(row, key, "data"), "text": text, "entities": spans}
+            if _holds(words, dict):
+                own["tokens"] = [_word(token, text) for token in words]
+            return key, own
+    return "", row
+
+
+def _without(row: Values, *keys: str) -> Values:
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+def _word(token: Values, text: str) -> object:
+    """The text of a token, which spaCy gives by its offsets alone."""
+    start, end = token.get("start"), token.get("end")
+    return token.get("text", text[start:end] if type(start) is type(end) is int else None)
 
 
 def _class_name(number: object, classes: Sequence[str]) -> object:
@@ -98,91 +128,19 @@ def _spans(value: object) -> list[dict[str, Any]] | None:
     return found
 
 
-def _with(row: Values, without: str, **given: Any) -> Values:
-    return {**{key: value for key, value in row.items() if key != without}, **given}
-
-
-def _label_studio(row: Values) -> Values | None:
-    """Tasks of ``JSON``: the text under `data`, regions in the first annotation that holds."""
-    data, annotations = row.get("data"), row.get("annotations", [])
-    if not isinstance(data, dict) or not isinstance(annotations, list):
-        return None
+def _task(row: Values) -> Values:
+    """A task of Label Studio: the text under `data`, regions in the first annotation that holds."""
+    data, annotations = row["data"], row.get("annotations")
     texts = [value for value in data.values() if isinstance(value, str)]
     found = {"id": row.get("id"), "text": data.get("text", texts[0] if texts else None)}
     image = data.get("image")
     if isinstance(image, str):
         held = image.rpartition("?d=")[2]  # as local files are served
         found["image" if stays_below(held) and "://" not in held else "data.image"] = held
-    kept = [of for of in annotations if isinstance(of, dict) and not of.get("was_cancelled")]
+    of_people = annotations if isinstance(annotations, list) else []
+    kept = [of for of in of_people if isinstance(of, dict) and not of.get("was_cancelled")]
     if kept:
         results = kept[0].get("result") or []
         values = [of.get("value") for of in results if isinstance(of, dict)]
         found["entities"] = _spans([of for of in values if isinstance(of, dict) and "start" in of])
     return found
-
-
-def _json_min(row: Values) -> Values | None:
-    """Regions under the name of the control, each with a list of labels."""
-    for key, value in row.items():
-        spans = _spans(value)
-        if spans and all(isinstance(of, dict) and "labels" in of for of in value):
-            return _with(row, key, entities=spans)
-    return None
-
-
-def _prodigy(row: Values) -> Values | None:
-    """`spans`, and tokens with their offsets; what was not accepted is no post."""
-    spans, tokens = _spans(row.get("spans")), row.get("tokens")
-    if spans is None:
-        return None
-    if row.get("answer", "accept") != "accept":
-        return {SKIP: f"its answer is {row['answer']!a:.20}"}
-    own = _with(row, "spans", entities=spans)
-    if _holds(tokens, dict):
-        own = _with(own, "tokens", tokens=[token.get("text") for token in tokens])
-    return own
-
-
-def _doccano(row: Values) -> Values | None:
-    """Triples under `label`, or entities with ``start_offset``; the text is also `data`."""
-    for key in ("label", "labels", "entities"):
-        spans = _spans(row.get(key)) if "tokens" not in row else None
-        if spans is None or (key == "entities" and not _holds(row[key], dict)):
-            continue
-        text = row.get("text", row.get("data"))
-        return _with(_with(row, key), "data", text=text, entities=spans)
-    return None
-
-
-def _spacy(row: Values) -> Values | None:
-    """Triples under `entities`, or `ents` beside tokens that have only offsets."""
-    spans = _spans(row.get("entities"))
-    if spans:
-        return _with(row, "entities", entities=spans)
-    spans, text, tokens = _spans(row.get("ents")), row.get("text"), row.get("tokens")
-    if spans is None or not isinstance(text, str):
-        return None
-    own = _with(row, "ents", entities=spans)
-    places = _spans([{"label": "-", **of} for of in tokens]) if _holds(tokens, dict) else None
-    return _with(own, "tokens", tokens=[text[of["start"] : of["end"]] for of in places or ()])
-
-
-def _datasets(row: Values) -> Values | None:
-    """A tag for each token; numbers have got the names of their classes before."""
-    words = row.get("tokens", row.get("words"))
-    if not _holds(words, str) or row.get("entities"):
-        return None
-    for key in _TAG_KEYS:
-        if _holds(tags := row.get(key), str) and len(tags) == len(words):
-            return _with(_with(row, key), "words", tokens=words, tags=tags)
-    return None
-
-
-FORMATS: dict[str, Callable[[Values], Values | None]] = {
-    "Label Studio JSON": _label_studio,
-    "Label Studio JSON-MIN": _json_min,
-    "Prodigy": _prodigy,
-    "doccano": _doccano,
-    "spaCy": _spacy,
-    "datasets": _datasets,
-}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rpbert.config.run import Scheme
 from rpbert.data import conll
 from rpbert.data.images import REGIONS, stored_ids
 from rpbert.data.labels import TagReading, lenient_spans, scheme_of
 from rpbert.data.reading import SILENT, ImageFolder, Quirk, ReadLog, lines_of, quoted, relation_of
-from rpbert.data.tables import GOLD_ONLY, NO_GOLD, TABLES, read_table
+from rpbert.data.tables import GOLD_ONLY, KEYS, NO_GOLD, TABLES, Keys, read_table
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS, WordSplitter
@@ -24,8 +24,11 @@ from rpbert.types import TEXTS, Post, PostImage, StoredRegions
 
 _DEV = dict.fromkeys(("valid", "dev", "val", "validation"), "dev")
 _SPLITS = {"train": "train", **_DEV, "test": "test"}
-SUFFIXES = (*TABLES, ".tar")  # files that can be tagged as shards
 _POSTS = (*conll.SUFFIXES, *TABLES)
+FILES = (*_POSTS, ".tar")
+"""Suffixes of files that can be tagged."""
+SUFFIXES = tuple(suffix for suffix in FILES if suffix not in (".txt", ".tsv"))
+"""Of those that are tagged wherever they lie in a folder; texts may be something else."""
 WORD_LIMIT = 20_000
 """Words of a post in a shard. One post alone must not take the memory of a machine."""
 PLACEHOLDER = 50, 0.02
@@ -71,63 +74,75 @@ class DataSource:
         return self._posts(name, log)
 
     def _posts(self, split: str, log: ReadLog) -> Iterator[Post]:
-        file, (scheme, types) = self.files[split], self._surveys[split]
-        found = {label for of in self._surveys.values() for label in of[1]} | {*self.types}
-        log = replace(log, tags=TagReading(scheme, not {"OTHER", "MISC"} <= found))
-        companions = _Companions(self.path, file, log)
-        if file.suffix in conll.SUFFIXES:
-            images = _image_folder(file.parent)
-            extra = _values_by_id(self.path / "images.tsv", log) if images else {}
-            layout = conll.layout_of(file, self.tag_column)
-            for post in conll.read_conll(file, layout, images, log):
-                ids, where = extra.get(post.id, ("", ""))
-                more = [(id, images.find(id, where)) for id in ids.split()] if images else []
-                yield companions.completed(post, more)
-            columns = str(layout)
-        else:
-            columns, empty = "", True
-            for post in read_table(file, self.splitter, log):
-                yield companions.completed(post)
-                empty = False
-            if empty:
-                raise InputError(file, "no rows", "a row a post")
+        file, survey, post = self.files[split], self._surveys[split], None
+        found = {label for of in self._surveys.values() for label in of.types} | {*self.types}
+        log = replace(log, tags=TagReading(survey.scheme, not {"OTHER", "MISC"} <= found))
+        companions = _Companions(self.path, file, log, survey.layout)
+        for post in _read(file, survey.layout, self.splitter, log, KEYS):
+            try:
+                whole = companions.completed(post)
+            except InputError as fault:
+                log.fault(fault)
+            else:
+                yield whole
+        if post is None:
+            raise InputError(file, "no post", "a row a post, or a word a line with its tag")
         who = "the model" if self.types else "the train split"
-        known = self.types or self._surveys.get("train", (None, ()))[1] or types
-        found, known = ({*map(log.tags.label, of)} for of in (types, known))
+        train = self._surveys.get("train", survey)
+        found, known = (
+            {*map(log.tags.label, of)} for of in (survey.types, self.types or train.types)
+        )
         unknown = ", ".join(sorted(found - known)) + ("" if found & known else ", so all there are")
-        has = ", ".join(sorted(known))
+        columns, has = str(survey.layout or ""), ", ".join(sorted(known))
         told = {
             columns: columns,
-            f"tags in {str(scheme).upper()}, read as IOB2": scheme != "iob2",
+            f"tags in {survey.scheme.upper()}, read as IOB2": survey.scheme != "iob2",
             f"types that {who} does not know: {unknown}; it has {has}": not found <= known,
         }
         for line in (line for line, holds in told.items() if holds):
             log.tell(f"{file.name}: {line}")
 
     @cached_property
-    def _surveys(self) -> dict[str, tuple[Scheme, set[str]]]:
-        """The scheme of each split and the types it has, found by reading its gold once before."""
-        found: dict[str, tuple[Scheme, set[str]]] = {}
+    def _surveys(self) -> dict[str, _Survey]:
+        """What the gold of each split tells, found by reading it once before."""
+        found: dict[str, _Survey] = {}
         log = ReadLog(None, lambda _: None, [], TagReading(None, merges_other=False))
         for split, file in self.files.items():
-            tags = []
+            is_text, tags = file.suffix in conll.SUFFIXES, []
+            layout = conll.layout_of(file, self.tag_column) if is_text else None
             with suppress(InputError):  # reading it again says what is wrong
-                if file.suffix in conll.SUFFIXES:
-                    layout = conll.layout_of(file, self.tag_column)
-                    posts = conll.read_conll(file, layout, None, log)
-                else:
-                    posts = read_table(file, self.splitter, log, GOLD_ONLY)
+                posts = _read(file, layout, self.splitter, log, GOLD_ONLY)
                 tags = [post.tags for post in posts if post.tags]
-            reading = TagReading(self.scheme or scheme_of(tags), merges_other=False)
+            scheme = self.scheme or scheme_of(tags)
+            reading = TagReading(scheme, merges_other=False)
             types = {label for of in tags for label, _, _ in lenient_spans(reading.tags(of))}
-            found[split] = reading.scheme or "iob2", types
+            found[split] = _Survey(layout, scheme, types)
         return found
+
+
+class _Survey(NamedTuple):
+    """How a file is to be read."""
+
+    layout: conll.Layout | None  # of its columns; None for rows
+    scheme: Scheme
+    types: set[str]
+
+
+def _read(
+    file: Path, layout: conll.Layout | None, splitter: WordSplitter, log: ReadLog, keys: Keys
+) -> Iterator[Post]:
+    if layout is None:
+        return read_table(file, splitter, log, keys)
+    return conll.read_conll(file, layout, log)
 
 
 class _Companions:
     """What the files beside the posts say of images by id; nothing beside a file opened alone."""
 
-    def __init__(self, path: Path, file: Path, log: ReadLog) -> None:
+    def __init__(self, path: Path, file: Path, log: ReadLog, layout: conll.Layout | None) -> None:
+        # Rows name their images themselves.
+        self.images = _image_folder(file.parent) if layout and layout.headed else None
+        self.further = _values_by_id(path / "images.tsv", log) if self.images else {}
         self.stored = file.parent / REGIONS
         self.regions = stored_ids(self.stored)
         self.relations = read_relations(path / "relations.tsv", log)
@@ -143,8 +158,14 @@ class _Companions:
             **texts,
         )
 
-    def completed(self, post: Post, more: Sequence[tuple[str, Path]] = ()) -> Post:
-        """The post with what it lacks of its first image, and with more images by their ids."""
+    def completed(self, post: Post) -> Post:
+        """The post with what it lacks of its first image, and with further images by their ids.
+        Raises InputError: an id is no name of a file."""
+        more: list[PostImage] = []
+        if self.images:
+            post = post.with_(image=self.images.find(post.id, post.origin))
+            ids, where = self.further.get(post.id, ("", ""))
+            more = [replace(self.of(id), image=self.images.find(id, where)) for id in ids.split()]
         own, known = post.images[0], self.of(post.id)
         texts: dict[str, Any] = {name: text for name in TEXTS if (text := getattr(own, name))}
         first = replace(
@@ -153,8 +174,7 @@ class _Companions:
             relation=known.relation if own.relation is None else own.relation,
             **texts,
         )
-        extra = (replace(self.of(id), image=image) for id, image in more)
-        return replace(post, images=(first, *post.images[1:], *extra))
+        return replace(post, images=(first, *post.images[1:], *more))
 
 
 def open_data(
@@ -257,18 +277,19 @@ def _told_apart(captions: dict[str, tuple[str, str]], log: ReadLog) -> dict[str,
 
 
 def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> Iterator[Post]:
-    """Posts of one shard in its order, of bounded size each; gold in it is not read."""
+    """Posts of one shard in its order, of bounded size each; gold in it is not given."""
     log = ReadLog(fault=faults)
-    if path.suffix not in SUFFIXES:
-        found = f"a file that ends in {quoted(path.suffix)}"
-        raise InputError(path, found, "one of " + ", ".join(SUFFIXES))
     if path.suffix == ".tar":
         posts = read_tar(path, splitter, log)
-    else:
+    elif path.suffix in TABLES:
         posts = read_table(path, splitter, log, NO_GOLD)
+    else:
+        source = open_data(path, splitter, faults)
+        found = source.read(source.splits[0], notes=[])
+        posts = (post.with_(tags=None) for post in found)
     for post in posts:
         if len(post.words) > WORD_LIMIT:
-            found = f"a post of {len(post.words):,} words"
-            faults(InputError(post.origin, found, f"at most {WORD_LIMIT:,}", "cut it into several"))
+            long = f"a post of {len(post.words):,} words"
+            faults(InputError(post.origin, long, f"at most {WORD_LIMIT:,}", "cut it into several"))
         else:
             yield post

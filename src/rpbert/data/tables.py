@@ -100,7 +100,7 @@ def posts_of(
             yield post
     for format, count in formats.items():
         if format:
-            log.tell(f"{path.name}: {counted(count, 'row')} read as {format} writes them")
+            log.tell(f"{path.name}: {counted(count, 'row')} of another tool, told by {format}")
     for (key, what), count in unread.items():
         expected = "entities or tags" if what == "gold" else "image"
         none = "; no row has an image" if what != "gold" and not shown else ""

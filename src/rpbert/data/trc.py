@@ -33,6 +33,7 @@ class TrcLabel(NamedTuple):
     id: str
     relation: float
     line: int
+    split: str
 
 
 def is_trc(path: Path) -> bool:
@@ -41,8 +42,8 @@ def is_trc(path: Path) -> bool:
     return {_ID, _ADDS} <= set(_cells(header))
 
 
-def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[TrcLabel]:
-    """The usable labels of splits ("train", "test"), by default both; damaged rows are quirks."""
+def read_labels(path: Path, log: ReadLog = SILENT) -> Iterator[TrcLabel]:
+    """The usable labels of both splits, "train" and "test"; damaged rows are quirks."""
     lines = lines_of(path, ReadLog(log.quirks))
     _, header = next(lines, (0, ""))
     names = _cells(header)
@@ -50,9 +51,6 @@ def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[Trc
         expected = "the published header, tweet_id,…,image_adds,…"
         raise InputError(f"{path}:1", quoted(header), expected)
     for row, (line, text) in enumerate(lines):
-        split = "train" if row < TRAIN_ROWS else "test"
-        if splits and split not in splits:
-            continue
         cells = _cells(text)
         labels = dict(zip(names[1:], cells[1 - len(names) :], strict=False))
         if len(cells) < len(names) or not _agree(labels):
@@ -63,41 +61,41 @@ def read_labels(path: Path, log: ReadLog = SILENT, *splits: str) -> Iterator[Trc
             if len(cells) > len(names):
                 detail = f"id {cells[0]}, labels read from the last columns"
                 log.note(path, line, "row shifted by commas, recovered", detail)
-            yield TrcLabel(cells[0], float(labels[_ADDS]), line)
+            split = "train" if row < TRAIN_ROWS else "test"
+            yield TrcLabel(cells[0], float(labels[_ADDS]), line, split)
 
 
 def read_trc(
     labels: Path, split: str, splitter: WordSplitter, log: ReadLog = SILENT
 ) -> Iterator[Post]:
-    """Labelled posts of "train" or "test" in file order, as far as ``tweets.jsonl`` (``id``,
-    ``text``) beside the labels has them, with ``images/<id>.jpg``. What is missing is a quirk."""
+    """Labelled posts of "train" or "test" in the order of tweets, as far as ``tweets.jsonl``
+    (``id``, ``text``) beside the labels has them, with ``images/<id>.jpg``. A tweet that is missing
+    is a quirk."""
     tweets, images = labels.parent / TWEETS, labels.parent / "images"
     if not tweets.is_file():
         expected = 'your own tweets as lines {"id": "<tweet_id>", "text": "…"}'
         hint = "only ids and labels are published; put images in images/<tweet_id>.jpg"
         raise InputError(labels.parent, f"no {TWEETS} beside {labels.name}", expected, hint)
-    posts: dict[str, Post] = {}
-    wanted = {label.id for label in read_labels(labels)}
+    known = {label.id: label for label in read_labels(labels, log)}
+    folder = ImageFolder(images) if images.is_dir() else None
+    seen: set[str] = set()
     for post in read_table(tweets, splitter, log):
-        if post.id in posts:
+        if post.id in seen:
             line = post.origin.rpartition(":")[2]
             log.note(tweets, line, "tweet given twice", f"id {post.id}; the first is kept")
-        elif post.id in wanted:
-            posts[post.id] = post
-    if not posts:
-        found = f"none of the {len(wanted)} ids of {labels.name}"
+        elif label := known.get(post.id):
+            seen.add(post.id)
+            image = post.image
+            if image is None and folder is not None:
+                image = folder.find(post.id, f"{labels}:{label.line}")
+            if label.split == split:
+                yield post.with_(image=image, relation=label.relation)
+    if not seen:
+        found = f"none of the {len(known)} ids of {labels.name}"
         raise InputError(tweets, found, "rows whose id equals a tweet_id, as a string")
-    folder = ImageFolder(images) if images.is_dir() else None
-    for label in read_labels(labels, log, split):
-        if label.id not in posts:
+    for label in known.values():
+        if label.split == split and label.id not in seen:
             log.note(labels, label.line, "no tweet for the label", f"id {label.id}")
-            continue
-        image = posts[label.id].image
-        if image is None and folder is not None:
-            image = folder.find(label.id, f"{labels}:{label.line}")
-        if image is None or (isinstance(image, Path) and not image.is_file()):
-            log.note(labels, label.line, "no image for the label", f"id {label.id}")
-        yield posts[label.id].with_(image=image, relation=label.relation)
 
 
 def _cells(line: str) -> list[str]:
