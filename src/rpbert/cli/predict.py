@@ -249,8 +249,8 @@ def _predict_shards(
     model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
 ) -> None:
     """Tag shards, report the counts, and exit with `PARTLY` if a post failed."""
-    from rpbert.batch.run import set_aside, tag, tag_locally, watched
     from rpbert.batch.plan import divide, find, plan
+    from rpbert.batch.run import set_aside, tag, tag_locally, watched
     from rpbert.stopping import StopSignals
 
     if shards.engine == "local" and shards.workers > 1:
