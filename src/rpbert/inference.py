@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from rpbert.backends import system_for
+from rpbert.backends import device_for, system_for
 from rpbert.config.run import Backend, Precision
 from rpbert.data.collate import Collator, ahead, by_length, windows
 from rpbert.data.labels import strict_spans
@@ -168,7 +168,7 @@ class Tagger:
         backend: Backend = "torch",
     ) -> None:
         self.model = model
-        self.device = _device_for(backend, device)
+        self.device = device_for(backend, device)
         self._arguments = (model, self.device, precision, backend)
         system = system_for(model, backend, precision, self.device)
         read_on = self.device if backend == "torch" else "cpu"
@@ -192,7 +192,7 @@ class Tagger:
         The device is a GPU if there is one, unless named. ``bf16`` may be faster, with scores that
         differ from the second or third digit on. The backends ``openvino`` and ``onnx`` read what
         ``rpbert export`` wrote. Raises InputError: there is no whole, unchanged model."""
-        chosen = _device_for(backend, device)
+        chosen = device_for(backend, device)
         return cls(TaggingModel.load(model_folder(name), backend), chosen, precision, backend)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -283,7 +283,8 @@ def prediction_of(post: Post, decoded: Decoded) -> Prediction:
         start, stop = post.spans[first][0], post.spans[end - 1][1]
         entities.append(Entity(post.text[start:stop], label, start, stop, score))
     sources = decoded.sources if len(decoded.sources) > 1 else ()
-    return Prediction(post.id, post.text, entities, decoded.relation, decoded.image, sources)
+    image, reason = decoded.image, getattr(decoded.image, "reason", "")
+    return Prediction(post.id, post.text, entities, decoded.relation, image, reason, sources)
 
 
 def _image(given: ImageLike, where: str) -> Path | bytes | Image | None:
@@ -298,24 +299,3 @@ def _check_call(posts: object, batch_size: int) -> None:
         raise InputError("posts", f"one {type(posts).__name__}", "a list of posts")
     if batch_size < 1:
         raise InputError("batch_size", str(batch_size), "at least 1")
-
-
-def _device_for(backend: Backend, name: str | None) -> str:
-    """Other engines know their own devices, and take a GPU only by its name."""
-    return usable_device(name) if backend == "torch" else name or "cpu"
-
-
-def usable_device(name: str | None = None) -> str:
-    """The device by that name, unless named the best there is.
-    Raises InputError: there is no such device here."""
-    try:
-        torch.empty(0, device=name or best_device())
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch is built without it
-        there = " or ".join(["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))])
-        raise InputError("device", repr(name), there) from error
-    return name or best_device()
-
-
-def best_device() -> str:
-    """A GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

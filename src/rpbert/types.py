@@ -183,6 +183,7 @@ class Prediction:
     entities: list[Entity]
     relation: float | None
     image: ImageStatus  # ``used`` if an image, or regions or captions in its place, could be
+    image_reason: str = ""  # why it is unreadable
     sources: tuple[SourceScore, ...] = ()  # where there is more than one
 
     def above(self, threshold: float) -> Prediction:
@@ -202,12 +203,9 @@ class Prediction:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON types; with ``sources`` if there are any, and with
-        ``image_reason`` if the image is unreadable."""
-        content = asdict(self)
-        sources, reason = list(content.pop("sources")), getattr(self.image, "reason", "")
-        content |= {"image_reason": reason} if reason else {}
-        return content | ({"sources": sources} if sources else {})
+        """The prediction as JSON types; without ``image_reason`` and ``sources`` where empty."""
+        content = asdict(self) | {"sources": [asdict(source) for source in self.sources]}
+        return {k: v for k, v in content.items() if v or k not in ("image_reason", "sources")}
 
     def to_displacy(self) -> dict[str, Any]:
         """For ``spacy.displacy.render(…, style="ent", manual=True)``."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rpbert.backends import engines, resolved, system_for
+from rpbert.backends import device_for, engines, resolved, system_for
 from rpbert.backends.engines import export
 from rpbert.backends.graphs import graphs
 from rpbert.config.run import Backend
@@ -122,6 +122,9 @@ def test_the_precision_of_the_plain_system() -> None:
     assert resolved("fp32", "cpu") == "fp32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert resolved("auto", "cpu") == ("bf16" if native else "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        assert device_for("openvino") == device_for("onnx") == "cpu"  # a GPU by its name alone
     with pytest.raises(InputError, match="fp16"):
         system_for(model, "torch", "fp16", "cpu")  # type: ignore[arg-type]
     batch = model.collator()(made_posts())

@@ -138,6 +138,7 @@ def test_a_key_of_an_earlier_version_is_read_at_the_value_that_is_left(tmp_path:
     ("changes", "found", "hint"),
     [
         ({"training": {"epochs": 0}}, "training.epochs = 0", "at least 1"),
+        ({"training": {"seed": -1}}, "training.seed = -1", "at least 0"),
         ({"training": {"warmup": 1}}, "training.warmup = 1", "less than 1"),
         ({"training": {"precision": "bf61"}}, "training.precision = 'bf61'", "mean bf16?"),
         ({"training": {"average": {}}}, "no key training.average.ema", "a value for it"),

@@ -27,6 +27,19 @@ def system_for(model: TaggingModel, backend: Backend, precision: Precision, devi
     return Autocast(system).eval() if precision == "bf16" else system
 
 
+def device_for(backend: Backend, name: str | None = None) -> str:
+    """The device by that name. Unless named it is a GPU if PyTorch computes and there is one; other
+    engines take a GPU only by its name. Raises InputError: PyTorch has no such device here."""
+    gpu = backend == "torch" and torch.cuda.is_available()
+    chosen = name or ("cuda" if gpu else "cpu")
+    try:
+        torch.empty(0, device=chosen if backend == "torch" else "cpu")
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch is built without it
+        there = " or ".join(["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))])
+        raise InputError("device", repr(name), there) from error
+    return chosen
+
+
 def resolved(precision: Precision, device: torch.device | str) -> Precision:
     """What ``auto`` is on a device: bf16 where it multiplies bfloat16, else fp32."""
     if precision != "auto":

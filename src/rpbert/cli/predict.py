@@ -290,17 +290,17 @@ def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenien
     """What is the same for all files, once the GPUs asked for are there."""
     from torch.cuda import device_count
 
-    from rpbert.backends import resolved
+    from rpbert.backends import device_for, resolved
     from rpbert.batch import Job
     from rpbert.batch.plan import digest_of
-    from rpbert.inference import best_device
     from rpbert.storage.published import model_folder
 
     elsewhere = shards.engine == "ray" and "RAY_ADDRESS" in os.environ  # Ray knows its GPUs
     if shards.gpus and not elsewhere and shards.gpus > device_count():
         raise InputError("--gpus", str(shards.gpus), f"at most {device_count()}, as there are here")
-    device = "cuda" if shards.engine == "ray" and shards.gpus else shards.device
-    precision = resolved(chosen["precision"], device or best_device())
+    on_gpu = shards.engine == "ray" and shards.gpus
+    device = "cuda" if on_gpu else device_for(chosen["backend"], shards.device)
+    precision = resolved(chosen["precision"], device)
     folder = model_folder(model)
     given = {**chosen, "precision": precision, "format": format, "lenient": lenient}
     return Job(folder, digest_of(folder), **given)

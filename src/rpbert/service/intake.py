@@ -133,7 +133,7 @@ class Intake:
             most = f"{self.settings.max_pixels:g} million pixels"
             raise too_large("image", f"{width} × {height} pixels in {scans} scans", most)
         loaded = load_image(content, self._preprocessing.size, self._preprocessing.resampling)
-        picture = b"" if loaded.pixels is None else Image.fromarray(loaded.pixels)
+        picture = content if loaded.pixels is None else Image.fromarray(loaded.pixels)
         return picture, loaded.reason
 
     def _check_size(self, length: int) -> None:
