@@ -63,7 +63,7 @@ def test_one_file_to_one_file_of_any_kind(predict: Predict, source: Path, tmp_pa
     output = tmp_path / "x.parquet"
     code, out, _ = predict(*given, "--output", output, "--json")
     assert parquet(output) == found
-    (tmp_path / "w.txt").write_text("Ada\tB-PER\n\nx\tO\ny\tO\n")
+    (tmp_path / "w.txt").write_text("Ada\tNNP\n\nx\tO\ny\tO\n")
     texts = [row["text"] for row in json.loads(predict("--input", tmp_path / "w.txt", "--json")[1])]
     assert texts == ["Ada", "x y"]
     counts = {"posts": 6, "failed": 0, "used": 2, "none": 4}

@@ -94,8 +94,8 @@ def test_everything_of_a_small_folder(tmp_path: Path) -> None:
     assert [(q["file"], q["line"], q["kind"]) for q in report["quirks"]] == [
         ("captions.tsv", 2, "empty value"), ("train.txt", 5, "lone I- tag"),
         ("train.txt", 4, "id given twice"), ("train.txt", 7, "image missing"),
-        ("test.txt", 1, "image unreadable"), ("test.txt", 5, "OTHER for MISC"),
-        ("test.txt", 5, "no blank line at the end"), ("test.txt", 4, "image missing"),
+        ("test.txt", 1, "image unreadable"), ("test.txt", 5, "no blank line at the end"),
+        ("test.txt", 5, "OTHER for MISC"), ("test.txt", 4, "image missing"),
         ("test.txt", 4, "id in two splits"),
     ]  # fmt: skip
     report["quirks"] += [
@@ -103,10 +103,10 @@ def test_everything_of_a_small_folder(tmp_path: Path) -> None:
     ]
     lines = render(report).splitlines()
     rows = [line.split() for line in lines]
-    assert rows.count(["PER", "1", "0"]) == 2
+    assert sum(row[-3:] == ["PER", "1", "0"] for row in rows) == 2
     assert ["images", "missing", "1", "1"] in rows
-    assert ["blank", "line", "at", "the", "end", "yes", "no"] in rows
-    assert ["#", "and", "@", "-", "joined"] in rows
+    assert ["blank", "line", "at", "end", "yes", "no"] in rows
+    assert ["marks", "-", "joined"] in rows
     assert lines[-2:] == ["z: 4", "  a.txt: 3-5, 9"]
 
 

@@ -152,36 +152,16 @@ def _by_type(spans: list[Span]) -> Report:
     return {"total": len(spans), "by_type": dict(sorted(counts.items()))}
 
 
-_TITLES = {
-    "posts": "posts",
-    "words": "words",
-    "entities_strict": "entities, strict IOB2",
-    "entities_conlleval": "entities, conlleval",
-    "lone_inside": "lone I- tags",
-    "images": "images",
-    "captions": "captions",
-    "regions": "stored regions",
-    "relations": "relation labels",
-    "relations_positive": "  image adds",
-    "duplicate_ids": "duplicate ids",
-    "blank_line_at_end": "blank line at the end",
-    "marks": "# and @",
-}
-
-
 def render(report: Report) -> str:
     """The report as plain text: a column a split, then each kind of quirk with its lines."""
+    splits = report["splits"].values()
     rows = [["", *report["splits"]]]
-    for key, title in _TITLES.items():
-        values = [split[key] for split in report["splits"].values()]
-        if key == "images":
-            rows += [[f"images {s}", *(_cell(of[s]) for of in values)] for s in values[0]]
-        elif key.startswith("entities"):
-            rows.append([title, *(_cell(of["total"]) for of in values)])
-            for label in sorted({label for of in values for label in of["by_type"]}):
-                rows.append([f"  {label}", *(_cell(of["by_type"].get(label, 0)) for of in values)])
-        else:
-            rows.append([title, *map(_cell, values)])
+    for key in next(iter(splits)):
+        if key == "version":  # among the notes
+            continue
+        parts = [_flat(key, split[key]) for split in splits]
+        for title in dict.fromkeys(title for part in parts for title in part):
+            rows.append([title, *(_cell(part.get(title, 0)) for part in parts)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = []
     for first, *others in rows:
@@ -189,6 +169,14 @@ def render(report: Report) -> str:
         table.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     notes = [*report["notes"], ""] if report["notes"] else []
     return "\n".join([report["path"], "", *table, "", *notes, *_render_quirks(report["quirks"])])
+
+
+def _flat(title: str, value: object) -> Report:
+    """The figures below a key, each with the names that lead to it."""
+    if not isinstance(value, dict):
+        return {title.replace("_", " "): value}
+    flat = [_flat(f"{title} {name}", of) for name, of in value.items()]
+    return {name: figure for part in flat for name, figure in part.items()}
 
 
 def _render_quirks(quirks: Iterable[Report]) -> list[str]:

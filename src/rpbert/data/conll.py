@@ -1,4 +1,4 @@
-"""Posts of CoNLL files: a line a word in columns parted by tabs or by blanks, the tag in one.
+"""Rows of CoNLL files: a line a word in columns parted by tabs or by blanks, the tag in one.
 Of a data folder's files ``IMGID:<image id>`` begins each post; in others a blank line parts them,
 and posts have no image. The layout of a file is found by reading it once before."""
 
@@ -8,13 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from rpbert.data.labels import OUTSIDE, is_tag
-from rpbert.data.reading import ReadLog, lines_of, note_words, quoted
+from rpbert.data.reading import ReadLog, Row, Values, lines_of, quoted
 from rpbert.errors import InputError
-from rpbert.types import Post
 
 SUFFIXES = (".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv")
 NO_BLANK_END = "no blank line at the end"
@@ -103,23 +103,16 @@ def _with_columns(layout: Layout, path: Path, log: ReadLog) -> Layout:
     return replace(layout, word=word, gold=tuple(gold))
 
 
-def read_conll(path: Path, layout: Layout, log: ReadLog) -> Iterator[Post]:
-    """Posts of one text file, in its order; a fault leaves its post out. Where `log.fault` returns,
-    a space between word and tag is read as the tab."""
+def conll_rows(path: Path, layout: Layout, log: ReadLog) -> Iterator[Row]:
+    """A row for each post of a text file, in its order. Where `log.fault` returns, a space between
+    word and tag is read as the tab."""
     for id, lines, end in _blocks(path, layout, log):
-        post = None
-        try:
-            post = _post(id, lines, path, layout, log) if lines else None
-        except InputError as fault:
-            log.fault(fault)
         if end:
             log.note(path, *end)
-        if post is not None:
-            numbers = [number for number, _ in lines]
-            if not post.words:
-                log.note(path, numbers[0], "post without words", f"id {quoted(post.id)}; kept")
-            note_words(log, path, numbers[layout.headed :], post.words, post.tags or ())
-            yield post
+        if lines:
+            numbers: list[int | str] = [number for number, _ in lines]
+            values = partial(_values, id, lines, path, layout, log)
+            yield [numbers[0], *numbers[layout.headed :]], values
 
 
 def _blocks(path: Path, layout: Layout, log: ReadLog) -> Iterator[_Block]:
@@ -159,28 +152,23 @@ def _is_header(line: str) -> bool:
     return line.startswith(_HEADER) and _TAB not in line
 
 
-def _post(id: str, lines: _Lines, path: Path, layout: Layout, log: ReadLog) -> Post:
+def _values(id: str, lines: _Lines, path: Path, layout: Layout, log: ReadLog) -> Values:
     first, header = lines[0]
-    origin = f"{path}:{first}"
+    where = f"{path}:{first}"
     if not layout.headed:
         id = id or f"{path.stem}:{first}"
     elif not _is_header(header):
-        word, _ = _word_and_tag(header, origin, layout, log)
-        raise InputError(
-            origin, f"the word {quoted(word)} outside any post", "an IMGID: line first"
-        )
+        found = f"the word {quoted(layout.cells(header)[0])} outside any post"
+        raise InputError(where, found, "an IMGID: line first")
     else:
         id = header.removeprefix(_HEADER).strip()
     if not id:
-        raise InputError(origin, "IMGID: without an id", "IMGID:<image id>")
-    words, tags = [], []
-    for number, line in lines[layout.headed :]:
-        word, tag = _word_and_tag(line, f"{path}:{number}", layout, log)
-        words.append(word)
-        tags.append(tag)
-        if (label := log.tags.label(tag[2:])) != tag[2:]:
-            log.note(path, number, "OTHER for MISC", f"{tag} read as {tag[:2]}{label}")
-    return Post.from_words(id, tuple(words), tags=log.tags.tags(tags), origin=origin)
+        raise InputError(where, "IMGID: without an id", "IMGID:<image id>")
+    pairs = [
+        _word_and_tag(line, f"{path}:{number}", layout, log)
+        for number, line in lines[layout.headed :]
+    ]
+    return {"id": id, "tokens": [word for word, _ in pairs], "tags": [tag for _, tag in pairs]}
 
 
 def _word_and_tag(line: str, where: str, layout: Layout, log: ReadLog) -> tuple[str, str]:
@@ -195,10 +183,6 @@ def _word_and_tag(line: str, where: str, layout: Layout, log: ReadLog) -> tuple[
     if len(cells) != layout.width:
         raise InputError(where, quoted(line), f"{layout.width} columns, as other lines have")
     word, tag = cells[layout.word], cells[layout.tag]
-    if not log.tags.is_tag(tag):
-        expected = f"O, B-<type> or I-<type> in column {layout.tag + 1}"
-        hint = "data.tag_column is the column of tags" if layout.width > 2 else ""
-        raise InputError(where, f"the tag {quoted(tag)}", expected, hint)
     if any(is_tag(part) for part in word.split(_TAB)[1:]):
         raise InputError(where, f"a tag in the word {quoted(word)}", "one tag a word")
     return word, tag

@@ -10,10 +10,9 @@ from pathlib import PurePath
 from typing import Any, TypeAlias, TypeGuard
 
 from rpbert.data.labels import is_tag
-from rpbert.data.reading import IMAGE_SUFFIXES
+from rpbert.data.reading import IMAGE_SUFFIXES, Values
 from rpbert.storage.writing import stays_below
 
-Values: TypeAlias = Mapping[str, Any]
 Names: TypeAlias = Mapping[str, Sequence[str]]
 """By column of numbers, the class that each number stands for."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rpbert.data.formats import FOREIGN, Values
+from rpbert.data.formats import FOREIGN
 from rpbert.data.images import BYTE_LIMIT
-from rpbert.data.reading import LINE_LIMIT, ReadLog, quoted
+from rpbert.data.reading import LINE_LIMIT, ReadLog, Row, Values, quoted
 from rpbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _ROW_IMAGES = 16 * BYTE_LIMIT
 
 def parquet_rows(
     path: Path, log: ReadLog, known: Collection[str], keys: Collection[str]
-) -> Iterator[tuple[int, Callable[[], Values]]]:
-    """The number of each row and what returns its values: those of `keys`, and unknown ones."""
+) -> Iterator[Row]:
+    """The rows of a file: their values of `keys`, and unknown ones."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -15,7 +15,7 @@ from rpbert.data import conll
 from rpbert.data.images import REGIONS, stored_ids
 from rpbert.data.labels import TagReading, lenient_spans, scheme_of
 from rpbert.data.reading import SILENT, ImageFolder, Quirk, ReadLog, lines_of, quoted, relation_of
-from rpbert.data.tables import GOLD_ONLY, KEYS, NO_GOLD, TABLES, Keys, read_table
+from rpbert.data.tables import GOLD_ONLY, KEYS, NO_GOLD, TABLES, Keys, posts_of, read_table
 from rpbert.data.trc import is_trc, read_trc
 from rpbert.data.webdataset import read_tar
 from rpbert.data.words import SPLITTERS, WordSplitter
@@ -73,12 +73,12 @@ class DataSource:
             return read_trc(self.files[name], name, self.splitter, log)
         return self._posts(name, log)
 
-    def _posts(self, split: str, log: ReadLog) -> Iterator[Post]:
+    def _posts(self, split: str, log: ReadLog, keys: Keys = KEYS) -> Iterator[Post]:
         file, survey, post = self.files[split], self._surveys[split], None
         found = {label for of in self._surveys.values() for label in of.types} | {*self.types}
         log = replace(log, tags=TagReading(survey.scheme, not {"OTHER", "MISC"} <= found))
         companions = _Companions(self.path, file, log, survey.layout)
-        for post in _read(file, survey.layout, self.splitter, log, KEYS):
+        for post in _read(file, survey.layout, self.splitter, log, keys):
             try:
                 whole = companions.completed(post)
             except InputError as fault:
@@ -133,7 +133,7 @@ def _read(
 ) -> Iterator[Post]:
     if layout is None:
         return read_table(file, splitter, log, keys)
-    return conll.read_conll(file, layout, log)
+    return posts_of(conll.conll_rows(file, layout, log), file, splitter, log, keys)
 
 
 class _Companions:
@@ -285,8 +285,7 @@ def read_shard(path: Path, splitter: WordSplitter, faults: Faults = refuse) -> I
         posts = read_table(path, splitter, log, NO_GOLD)
     else:
         source = open_data(path, splitter, faults)
-        found = source.read(source.splits[0], notes=[])
-        posts = (post.with_(tags=None) for post in found)
+        posts = source._posts(source.splits[0], replace(log, notes=[]), NO_GOLD)
     for post in posts:
         if len(post.words) > WORD_LIMIT:
             long = f"a post of {len(post.words):,} words"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from rpbert.data.labels import AS_IOB2, TagReading, lone_inside
 from rpbert.errors import Faults, InputError, refuse
@@ -63,6 +63,12 @@ class ReadLog:
         if self.quirks is not None:
             self.quirks.append(Quirk(path.name, int(line), kind, detail))
 
+
+Values: TypeAlias = Mapping[str, Any]
+"""The values of a row by their keys."""
+Row: TypeAlias = tuple[int | str | list[int | str], Callable[[], Values | None]]
+"""A line or key in a file, or a line and those of each word, and what returns the values there, or
+None where there is no post."""
 
 SILENT = ReadLog()  # quirks are not collected, and the first fault is raised
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, zip_longest
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rpbert.data import labels
-from rpbert.data.formats import SKIP, Names, Values, class_names, looks_like, own_row
+from rpbert.data.formats import SKIP, Names, class_names, looks_like, own_row
 from rpbert.data.parquet import class_features, parquet_rows
 from rpbert.data.reading import (
     LINE_LIMIT,
     SILENT,
     ReadLog,
+    Row,
+    Values,
     image_below,
     lines_of,
     misspelt,
@@ -50,8 +52,6 @@ CUT_WORD = "entity inside a word"
 """The quirk of a raw text whose words the gold entities cut further than the splitter would."""
 
 Keys: TypeAlias = frozenset[str]
-Rows: TypeAlias = Iterable[tuple[int | str, Callable[[], Values | None]]]
-"""The place of each row in its file, and what returns its values, or None where it is no row."""
 
 
 def read_table(
@@ -61,7 +61,7 @@ def read_table(
     described = path.parent / "dataset_info.json"
     if path.suffix == ".parquet":
         names = class_names(class_features(path))
-        rows: Rows = parquet_rows(path, log, KEYS, keys)
+        rows = parquet_rows(path, log, KEYS, keys)
     else:
         is_there = described.is_file()
         names = class_names(json_object(described.read_text(), described)) if is_there else {}
@@ -70,7 +70,7 @@ def read_table(
 
 
 def posts_of(
-    rows: Rows,
+    rows: Iterable[Row],
     path: Path,
     splitter: WordSplitter,
     log: ReadLog = SILENT,
@@ -87,12 +87,13 @@ def posts_of(
                 continue
             format, own = own_row(given, names)
             formats[format] += 1
-            row = _Row({k: v for k, v in own.items() if k in keys}, path, place, log)
+            line, *lines = place if isinstance(place, list) else [place]
+            row = _Row({k: v for k, v in own.items() if k in keys}, path, line, lines, log)
             if SKIP in own:
                 row.note("no post", str(own[SKIP]))
                 continue
             _note_unread(row, own, keys, noted, unread)
-            post = _post(row, splitter, str(place) if format else None)
+            post = _post(row, splitter, str(line) if format else None)
             shown = shown or "image" in row.values
         except InputError as fault:
             log.fault(fault)
@@ -153,7 +154,7 @@ def _as_row(values: Any, where: object) -> dict[str, Any]:
     raise InputError(where, quoted(values), "one JSON object")
 
 
-def _json_rows(path: Path, log: ReadLog) -> Rows:
+def _json_rows(path: Path, log: ReadLog) -> Iterator[Row]:
     for number, line in lines_of(path, log):
         if line.strip():
             yield number, partial(json_object, line, f"{path}:{number}")
@@ -167,7 +168,7 @@ def _is_array(path: Path) -> bool:
         return path.suffix == ".json" and file.read(4096).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"["
 
 
-def _array_rows(path: Path) -> Rows:
+def _array_rows(path: Path) -> Iterator[Row]:
     if path.stat().st_size > ARRAY_LIMIT:
         found = f"an array of more than {ARRAY_LIMIT:,} bytes"
         raise InputError(path, found, "a smaller one, or an object a line in a .jsonl file")
@@ -186,6 +187,7 @@ class _Row:
     values: Values
     path: Path
     line: int | str
+    lines: list[int | str]  # of the words, where each has one
     log: ReadLog
 
     @property
@@ -195,8 +197,8 @@ class _Row:
     def refuse(self, found: str, expected: str, hint: str = "") -> InputError:
         return InputError(self.where, found, expected, hint)
 
-    def note(self, kind: str, detail: str) -> None:
-        self.log.note(self.path, self.line, kind, detail)
+    def note(self, kind: str, detail: str, line: int | str | None = None) -> None:
+        self.log.note(self.path, self.line if line is None else line, kind, detail)
 
     def clean(self, text: str) -> str:
         """A text with each lone surrogate, which no encoder takes, as U+FFFD; offsets stay."""
@@ -230,7 +232,10 @@ def _post(row: _Row, splitter: WordSplitter, unnamed: str | None) -> Post:
         raise row.refuse(found, "id as a string", 'give each row its own "id"')
     id, post = row.clean(id), _words(row, splitter)
     tags = _tags(row, post)
-    note_words(row.log, row.path, [row.line] * len(post.words), post.words, tags or ())
+    if not post.words:
+        row.note("post without words", f"id {quoted(id)}; kept")
+    lines = row.lines or [row.line] * len(post.words)
+    note_words(row.log, row.path, lines, post.words, tags or ())
     return replace(post, id=id, tags=tags, images=_images(row), origin=row.where)
 
 
@@ -276,10 +281,13 @@ def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
     if given is not None:
         if len(given) != len(post.words):
             raise row.refuse(f"{len(given)} tags for {len(post.words)} words", "one tag a word")
-        if wrong := [tag for tag in given if not reading.is_tag(tag)]:
-            raise row.refuse(f"the tag {quoted(wrong[0])}", "O, B-<type> or I-<type>")
-        if any(reading.label(tag[2:]) != tag[2:] for tag in given):
-            row.note("OTHER for MISC", "read as MISC")
+        for line, tag in zip(row.lines or [row.line] * len(given), given, strict=True):
+            if not reading.is_tag(tag):
+                hint = "of several columns, data.tag_column is theirs" if row.lines else ""
+                where, expected = f"{row.path}:{line}", "O, B-<type> or I-<type>"
+                raise InputError(where, f"the tag {quoted(tag)}", expected, hint)
+            if reading.label(tag[2:]) != tag[2:]:
+                row.note("OTHER for MISC", "read as MISC", line)
         given = reading.tags(given)
     if row.values.get("entities") is None or (given and reading.scheme is None):
         return given

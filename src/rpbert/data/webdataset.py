@@ -14,10 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from rpbert.data.formats import Values
 from rpbert.data.images import BYTE_LIMIT
-from rpbert.data.reading import IMAGE_SUFFIXES, LINE_LIMIT, SILENT, ReadLog, quoted
-from rpbert.data.tables import NO_GOLD, Rows, json_object, posts_of
+from rpbert.data.reading import IMAGE_SUFFIXES, LINE_LIMIT, SILENT, ReadLog, Row, Values, quoted
+from rpbert.data.tables import NO_GOLD, json_object, posts_of
 from rpbert.data.words import WordSplitter
 from rpbert.errors import InputError
 from rpbert.storage.writing import stays_below
@@ -51,7 +50,7 @@ class _Member(NamedTuple):
     fault: str = ""
 
 
-def _rows(path: Path) -> Rows:
+def _rows(path: Path) -> Iterator[Row]:
     for key, members in groupby(_members(path), key=lambda member: member.key):
         yield key, partial(_values, key, members, f"{path}:{key}")
 
