@@ -20,7 +20,8 @@ from fastapi.testclient import TestClient
 from rpbert import Post, Tagger
 from rpbert.service.app import Service, create_app
 from rpbert.service.batching import Work
-from rpbert.service.limits import Keys, ServiceSettings
+from rpbert.service.guard import Guard
+from rpbert.service.limits import ServiceSettings, read_keys
 from rpbert.service.pages import made_examples
 from rpbert.service.server import Server, address, listen
 from tests.conftest import picture
@@ -54,18 +55,22 @@ def make_service(tagger: Tagger = FINDER, **limits: Any) -> Service:
     return Service(tagger, "tiny", ServiceSettings(**limits), examples())
 
 
+def application(service: Service, *keys: str) -> Guard:
+    return create_app(service, read_keys(None, {"RPBERT_API_KEYS": " ".join(keys)}))
+
+
 @contextmanager
-def client_of(service: Service, keys: Keys | None = None) -> Iterator[TestClient]:
+def client_of(service: Service, *keys: str) -> Iterator[TestClient]:
     """A client of a service without a network; its errors are answers, as over one."""
-    with TestClient(create_app(service, keys or Keys(())), raise_server_exceptions=False) as client:
+    with TestClient(application(service, *keys), raise_server_exceptions=False) as client:
         yield client
 
 
 @contextmanager
-def running(service: Service, keys: Keys | None = None) -> Iterator[str]:
+def running(service: Service, *keys: str) -> Iterator[str]:
     """The address of a service that listens on a free port."""
     listener = listen("127.0.0.1", 0)
-    uvicorn = Server(create_app(service, keys or Keys(())))
+    uvicorn = Server(application(service, *keys))
     thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

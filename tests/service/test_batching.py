@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpbert.service.batching import Batcher, Work
-from rpbert.service.limits import Failure
+from rpbert.service.schema import Failure
 from rpbert.types import Post
 
 
@@ -77,7 +77,7 @@ def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None
 
     _, (first, failed, last) = batched([post("a"), post("bad"), post("c")], run=run)
     assert (first, last) == ("a", "c")
-    assert (failed.status, "too much" in failed.reason) == (500, False)
+    assert (failed.status_code, "too much" in failed.detail) == (500, False)
     assert "this one is too much" in caplog.text
     # Too few answers are a failure, and not a swap.
     _, answers = batched([post("a"), post("b")], run=lambda posts: [posts[0].id])

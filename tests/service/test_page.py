@@ -15,7 +15,6 @@ from playwright.sync_api import Page, expect
 
 from rpbert import Post, Prediction, Tagger
 from rpbert.analysis import explain
-from rpbert.service.limits import Keys
 from tests.browser import MOST, Open
 from tests.conftest import tiny
 from tests.service.common import KEY, make_service, png, running
@@ -299,7 +298,7 @@ def test_examples_session_and_download(page: Page, tagger: Tagger) -> None:
 
 
 def test_a_service_with_keys_asks_for_one(open_page: Open, tagger: Tagger) -> None:
-    with running(make_service(tagger), Keys([KEY])) as url:
+    with running(make_service(tagger), KEY) as url:
         page = open_page(url).page
         page.wait_for_selector("#locked:not([hidden])")
         page.locator("#key").fill(KEY)

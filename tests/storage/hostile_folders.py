@@ -205,15 +205,14 @@ def row(at: Scene, image: str | None) -> None:
     list(open_data(at.folder).read("train"))
 
 
-def linked_image(at: Scene, named: bool) -> None:
-    """An image that is a link to the secret, named by a row or found by its id."""
-    images = at.folder if named else at.folder / "images"
-    images.mkdir(exist_ok=True)
-    (images / "1.jpg").symlink_to(at.secret)
+def linked_image(at: Scene, name: str | None) -> None:
+    """An image that a link leads to, or to its folder; by the name of a row, or found by its id."""
+    link = at.folder / "images" if name else at.folder / "images" / "1.jpg"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(at.secret.parent if name == "images/secret" else at.secret)
+    if name:
+        row(at, name)
     (at.folder / "train.txt").write_text("IMGID:1\nAda\tO\n")
-    if named:
-        (at.folder / "train.txt").unlink()
-        row(at, "1.jpg")
     list(open_data(at.folder).read("train"))
 
 
@@ -309,8 +308,9 @@ REFUSED: dict[str, Case] = {
     "an image that climbs as Windows does": lambda at: row(at, "images\\..\\..\\secret"),
     "an absolute image": lambda at: row(at, str(at.secret)),
     "an image of the network": lambda at: row(at, "http://169.254.169.254/latest/meta-data"),
-    "an image that is a link": partial(linked_image, named=True),
-    "an image of a folder that is a link": partial(linked_image, named=False),
+    "an image that is a link": partial(linked_image, name="images"),
+    "an image in a folder that is a link": partial(linked_image, name="images/secret"),
+    "an image of a folder that is a link": partial(linked_image, name=None),
     "settings with code": lambda at: settings(at, override=False),
     "an override with code": lambda at: settings(at, override=True),
     "regions that are a pickle": regions,

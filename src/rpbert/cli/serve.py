@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rpbert.cli import common
+from rpbert.config.reading import parse
 from rpbert.errors import InputError
-from rpbert.service.limits import ServiceSettings
+from rpbert.service.limits import ServiceSettings, option_name, read_keys
 
 if TYPE_CHECKING:
     from rpbert.inference import Tagger
-    from rpbert.service.guard import Guard
-    from rpbert.service.limits import Keys
 
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of them.")]
 Port = Annotated[int, typer.Option(help="Port to listen at; 0 takes any that is free.")]
@@ -28,31 +26,23 @@ def serve(
     model: common.ModelPath,
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    keys: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="API keys, one a line; else RPBERT_API_KEYS, else none."),
-    ] = None,
-    examples: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Posts of the page, .jsonl or .parquet.")
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A host to answer for, whose pages may ask; *.NAME too."),
-    ] = None,
     precision: common.Precision = "fp32",
     backend: common.Backend = "torch",
-    **limits: Any,
+    **options: Any,
 ) -> None:
     """Serve a model over HTTP, with a page to look at it."""
-    settings = ServiceSettings(**limits)
+    given = {option_name(name): value for name, value in options.items()}
+    settings = parse(ServiceSettings, given, "rpbert serve")
+    keys = read_keys(settings.keys)  # before the model, which takes longer
     _needs_extra()
     from rpbert.inference import Tagger
-    from rpbert.service.limits import Keys
 
-    opened = Keys.read(keys)  # before the model, which takes longer
     tagger = Tagger.from_pretrained(model, precision=precision, backend=backend)
-    guard = _guard(tagger, _name(model), settings, opened, examples, *allow_host or ())
-    _run(guard, host, port)
+    name = model  # a hub id, or the name of a run, but no path
+    if Path(model).exists():
+        folder = Path(model).resolve()
+        name = folder.parent.name if folder.name == "model" else folder.name
+    _run(tagger, name, settings, keys, host, port)
 
 
 def demo(
@@ -61,20 +51,19 @@ def demo(
     ] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Decides data and training.")] = 0,
     serve: Annotated[
-        bool,
-        typer.Option("--serve", help="Serve its model with the page; made first if there is none."),
+        bool, typer.Option("--serve", help="Serve its model, made if needed.")
     ] = False,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     as_json: common.Json = False,
 ) -> None:
     """The main job on made data in a few minutes, its result as a table."""
+    keys = frozenset[bytes]()
     if serve:
         _needs_extra()
-        from rpbert.service.limits import Keys
         from rpbert.service.server import listen
 
-        keys = Keys.read(None)
+        keys = read_keys(None)
         listen(host, port).close()  # an address that is taken is better heard of before training
     from rpbert.cli.show import print_demo
     from rpbert.inference import Tagger
@@ -88,8 +77,7 @@ def demo(
         common.print_result(library.demo(output, seed, say=common.progress), as_json, print_demo)
     if serve:
         tagger = Tagger.from_pretrained(output / "rpbert")
-        guard = _guard(tagger, "the demo's rpbert", ServiceSettings(), keys, None)
-        _run(guard, host, port)
+        _run(tagger, "the demo's rpbert", ServiceSettings(), keys, host, port)
 
 
 def _needs_extra() -> None:
@@ -99,52 +87,40 @@ def _needs_extra() -> None:
             raise InputError("serving", f"no {module}", "the extra", "pip install 'rpbert[serve]'")
 
 
-def _guard(
+def _run(
     tagger: Tagger,
     name: str,
     settings: ServiceSettings,
-    keys: Keys,
-    examples: Path | None,
-    *hosts: str,
-) -> Guard:
+    keys: frozenset[bytes],
+    host: str,
+    port: int,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
     from rpbert.data.words import SPLITTERS
     from rpbert.service.app import Service, create_app
     from rpbert.service.pages import made_examples, read_examples
-
-    split = SPLITTERS[tagger.model.vocabulary.marks]
-    shown = made_examples() if examples is None else read_examples(examples, split)
-    return create_app(Service(tagger, name, settings, shown), keys, *hosts)
-
-
-def _run(guard: Guard, host: str, port: int) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
     from rpbert.service.server import address, listen, run
 
-    listener = listen(host, port)
+    splitter, file = SPLITTERS[tagger.model.vocabulary.marks], settings.examples
+    examples = read_examples(file, splitter) if file else made_examples()
+    guard = create_app(Service(tagger, name, settings, examples), keys)
     guard.names.add(host.lower())
-    locked = "" if guard.keys else "; no API keys, open to all who reach it"
+    listener = listen(host, port)
+    locked = "" if keys else "; no API keys, open to all who reach it"
     common.progress(f"{address(listener)} (Ctrl-C stops{locked})")
     run(guard, listener)
 
 
-def _name(model: str) -> str:
-    """What clients see as the model's name: its hub id or the name of its run, no path."""
-    if not Path(model).exists():
-        return model
-    folder = Path(model).resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
-
-
-def _with_limits(command: Any) -> inspect.Signature:
+def _with_options(command: Any) -> inspect.Signature:
     """The command's parameters, with an option for each field of the settings."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    for one in fields(ServiceSettings):
-        kind: Any = int if one.type == "int" else float
-        option = Annotated[kind, typer.Option(help=one.metadata["help"])]
-        given = {"default": one.default, "annotation": option}
-        own.append(inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, **given))
+    for name, field in ServiceSettings.model_fields.items():
+        kind: Any = field.annotation
+        option = Annotated[kind, typer.Option(help=field.description)]
+        given = {"default": field.default, "annotation": option}
+        own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, **given))
     return signature.replace(parameters=own)
 
 
-serve.__signature__ = _with_limits(serve)  # type: ignore[attr-defined]
+serve.__signature__ = _with_options(serve)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -157,12 +158,10 @@ def relation_of(value: object, where: object) -> float:
 
 
 def image_below(folder: Path, name: str, where: object) -> Path:
-    """The image `name` of a folder, if it stays below that and is no link that leads out of it."""
+    """The image `name` of a folder, if it stays below that and no link leads out of it."""
     path = folder / name
     stays = stays_below(name) and "://" not in name
-    if stays and path.is_symlink():
-        stays = path.resolve().is_relative_to(folder.resolve())
-    if not stays:
+    if not stays or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise InputError(where, f"the image {quoted(name)}", "a file below the folder of the data")
     return path
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rpbert.errors import InputError
-from rpbert.service.limits import busy, internal, invalid
+from rpbert.service.schema import busy, internal, invalid
 from rpbert.types import Post
 
 log = logging.getLogger("rpbert.service")

@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 
-from rpbert.service.limits import MEBI, Failure, Keys, ServiceSettings, busy, too_large
+from rpbert.service.limits import MEBI, ServiceSettings, opens
 from rpbert.service.pages import PAGE
+from rpbert.service.schema import Failure, busy, too_large
 from rpbert.types import Prediction
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -68,7 +69,7 @@ class Metrics:
     def post(self, answer: Prediction | Failure) -> None:
         """Count a post that was answered, or failed."""
         if isinstance(answer, Failure):
-            self._failures.labels(answer.code).inc()
+            self._failures.labels(answer.error.code).inc()
         else:
             self._images.labels(answer.image).inc()
 
@@ -80,16 +81,16 @@ class Metrics:
 
 class Guard:
     """The service as an ASGI application. It answers for names of this machine, the address that a
-    client has reached, and `hosts` (patterns such as ``*.example.com``), whose pages may ask it."""
+    client has reached, and those of `--allow-host`, whose pages may ask it."""
 
     def __init__(
-        self, app: FastAPI, settings: ServiceSettings, keys: Keys, metrics: Metrics, *hosts: str
+        self, app: FastAPI, settings: ServiceSettings, keys: frozenset[bytes], metrics: Metrics
     ) -> None:
         self.app, self.settings, self.keys, self.metrics = app, settings, keys, metrics
-        self.hosts, self.names = hosts, {"localhost", "127.0.0.1", "::1"}
-        self.draining = False  # the service is being stopped: connections end with their answer
+        self.names = {"localhost", "127.0.0.1", "::1"}
         self.accepted = self.answered = 0  # heads that were read, answers sent to the end
         self._held = 0  # bytes of all bodies
+        app.state.draining = False  # while it is being stopped, connections end with their answer
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request; one for the head alone as the same without its body."""
@@ -105,7 +106,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = {**HEADERS, b"connection": b"close"} if self.draining else HEADERS
+                own = {**HEADERS, b"connection": b"close"} if self.app.state.draining else HEADERS
                 message["headers"] = list({**own, **dict(message["headers"])}.items())
             elif method == "HEAD":
                 message["body"] = b""
@@ -136,7 +137,7 @@ class Guard:
         except Failure as failure:
             body.release()  # others may have it while this one is answered
             answer = failure.response()
-            if failure.status == 408 or b"expect" in headers:  # a body that will not come
+            if failure.status_code == 408 or b"expect" in headers:  # a body that will not come
                 answer.headers["Connection"] = "close"
             await answer(scope, receive, send)
         except ClientDisconnect:
@@ -158,12 +159,13 @@ class Guard:
             same = site in (b"same-origin", b"none") if site else urlsplit(page).netloc == host
             if not same and not self._allows(_name(page)):
                 raise Failure(403, "cross_site", "asked by a page of another site, not allowed")
-        if scope["path"] not in OPEN and not self.keys.open(headers):
+        if scope["path"] not in OPEN and not opens(self.keys, headers):
             reason = "an API key is needed, as 'Authorization: Bearer KEY'"
             raise Failure(401, "unauthorised", reason, {"WWW-Authenticate": "Bearer"})
 
     def _allows(self, name: str) -> bool:
-        return bool(name) and any(fnmatchcase(name, pattern.lower()) for pattern in self.hosts)
+        patterns = self.settings.allow_host
+        return bool(name) and any(fnmatchcase(name, pattern.lower()) for pattern in patterns)
 
     async def _answer(self, scope: Message, body: _Body, send: Send) -> None:
         """Let the service answer; stop it if the client leaves meanwhile."""

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from PIL import Image
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from rpbert.config.reading import parse
 from rpbert.data.images import claim, load_image
 from rpbert.errors import InputError
 from rpbert.inference import Tagger
-from rpbert.service.limits import MEBI, Failure, ServiceSettings, invalid, too_large
-from rpbert.service.schema import ExplainIn, PostIn
+from rpbert.service.limits import MEBI, ServiceSettings
+from rpbert.service.schema import ExplainIn, Failure, PostIn, invalid, too_large
 from rpbert.types import TEXTS, Post
 
 URL_SAFE = str.maketrans("-_", "+/")  # digits of the other alphabet of base64
@@ -26,13 +28,8 @@ OTHER_VALUES = 1000  # of a post beside its texts and tokens: keys, an id full o
 USUAL_SCANS = 10  # of a progressive JPEG; with more, it may have fewer pixels
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A JSON value that a client sent, or the fields of a form and its image."""
-
-    values: Any
-    file: bytes | None = None
-    is_form: bool = False
+class Form(dict[str, Any]):
+    """The fields of a form: texts, and the content of a file as `image`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,6 @@ class Ready:
     post: Post
     threshold: float
     relation: float | None  # r that the client set, None for the model's own
-    image_reason: str  # why its image is unreadable, else empty
 
 
 class Intake:
@@ -54,8 +50,15 @@ class Intake:
         self._preprocessing = tagger.decoder.collator.evidence.preprocessing
         self.reads_images = self._preprocessing is not None
 
-    def parsed(self, body: bytes) -> Any:
-        """The JSON value of a body."""
+    def sent(self, content_type: str, body: bytes) -> Any:
+        """The JSON value of a request, or its `Form`."""
+        kind, options = parse_options_header(content_type)
+        if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+            raise Failure(415, "charset", "expected UTF-8")
+        if kind == b"multipart/form-data":
+            return _form(body, options.get(b"boundary"))
+        if kind != b"application/json":
+            raise Failure(415, "media_type", "expected application/json or multipart/form-data")
         # Nothing else runs while JSON is read, and an empty list of two bytes takes seventy: so
         # what parts values is counted first, be it of a text or not.
         found = sum(map(body.count, (b",", b"[", b"{")))
@@ -67,37 +70,28 @@ class Intake:
         except (ValueError, RecursionError):  # also of UTF-8 and numbers with thousands of digits
             raise Failure(400, "no_json", "the body is no JSON") from None
 
-    def each(self, sent: Sent) -> list[Sent]:
-        """The posts of a request, alone or in a list."""
-        if not isinstance(sent.values, list):
-            return [sent]
-        if len(sent.values) > self.settings.max_posts:
-            raise too_large("posts", str(len(sent.values)), self.settings.max_posts)
-        return [Sent(values) for values in sent.values]
-
-    def post_or_failure(self, sent: Sent, index: int) -> Ready | Failure:
+    def post_or_failure(self, values: Any, index: int) -> Ready | Failure:
         """The post that was sent; `index` is its id where it has none."""
         try:
-            return self.post(sent, PostIn, index)
+            return self.post(values, PostIn, index)
         except Failure as failure:
             return failure
 
-    def post(self, sent: Sent, model: type[PostIn], index: int = 0) -> Ready:
+    def post(self, values: Any, model: type[PostIn], index: int = 0) -> Ready:
         """The same as a `model`."""
-        given = self._validated(sent, model)
-        image = self._decoded(given.image) if given.image else sent.file  # "" is none, as in files
+        file = values.pop("image", None) if isinstance(values, Form) else None
+        given = self._validated(values, model)
+        image = self._decoded(given.image) if given.image else file  # "" is none, as in files
         known = given.model_dump(include={"id", "text", "tokens", *TEXTS}, exclude_none=True)
         try:
             post = self._as_post(known, index)
         except InputError as error:
             raise invalid(f"found {error.found}; expected {error.expected}") from None
-        picture, reason = self._picture(image)
         relation = given.relation if isinstance(given, ExplainIn) else None
-        return Ready(post.with_(image=picture), given.threshold, relation, reason)
+        return Ready(post.with_(image=self._picture(image)), given.threshold, relation)
 
-    def _validated(self, sent: Sent, model: type[PostIn]) -> PostIn:
+    def _validated(self, values: Any, model: type[PostIn]) -> PostIn:
         """Sizes first: each of a million values may be a separate error."""
-        values = sent.values
         if not isinstance(values, dict):
             raise invalid("found no object; expected a post with text, tokens or both")
         length = max(_length(values.get(key)) for key in ("text", "tokens", *TEXTS))
@@ -106,8 +100,8 @@ class Intake:
         most = len(model.model_fields)
         if len(values) > most:
             raise invalid(f"found {len(values)} keys; expected {most} at most")
-        try:
-            return parse(model, values, "post", strict=not sent.is_form)
+        try:  # the numbers of a form are texts
+            return parse(model, values, "post", strict=not isinstance(values, Form))
         except InputError as error:
             raise invalid(str(error)) from None
 
@@ -123,23 +117,49 @@ class Intake:
             raise invalid(f"image: found no base64 of an image file{hint}")
         return content
 
-    def _picture(self, content: bytes | None) -> tuple[Image.Image | bytes | None, str]:
-        """The image at the model's size, and why it is unreadable."""
+    def _picture(self, content: bytes | None) -> Image.Image | bytes | None:
+        """The image at the model's size; as it is where unreadable, for the answer says why."""
         self._check_size(len(content or b""))
         if content is None or self._preprocessing is None:  # the model does not look at it
-            return None, ""
+            return None
         width, height, scans = claim(content) or (0, 0, 0)
         if width * height * max(1, scans / USUAL_SCANS) > self.settings.max_pixels * 1e6:
             most = f"{self.settings.max_pixels:g} million pixels"
             raise too_large("image", f"{width} × {height} pixels in {scans} scans", most)
         loaded = load_image(content, self._preprocessing.size, self._preprocessing.resampling)
-        picture = content if loaded.pixels is None else Image.fromarray(loaded.pixels)
-        return picture, loaded.reason
+        return content if loaded.pixels is None else Image.fromarray(loaded.pixels)
 
     def _check_size(self, length: int) -> None:
         if length > int(self.settings.max_image * MEBI):
             most = f"{self.settings.max_image:g} MiB"
             raise too_large("image", f"{length / MEBI:.1f} MiB", most)
+
+
+def _form(body: bytes, boundary: bytes | None) -> Form:
+    form = Form()
+
+    def add(part: Field | File) -> None:
+        name = (part.field_name or b"").decode()
+        if name not in ExplainIn.model_fields or name in form:  # no more can be held then
+            raise invalid(f"the field {name!a:.40} is unknown or occurs twice")
+        if isinstance(part, File) != (name == "image"):
+            raise invalid("expected a file as image, and text in every other field")
+        if isinstance(part, Field):
+            form[name] = (part.value or b"").decode()
+        elif part.file_name or part.size:  # a form sends an empty one where none is chosen
+            part.file_object.seek(0)
+            form[name] = part.file_object.read()
+
+    in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
+    try:
+        parser = FormParser("multipart/form-data", add, add, boundary=boundary, config=in_memory)
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise Failure(400, "malformed", "the body is no form") from None
+    except UnicodeDecodeError:
+        raise invalid("a field that is not UTF-8") from None
+    return form
 
 
 def _length(value: Any) -> int:

@@ -1,54 +1,63 @@
-"""Limits of a service: sizes and times, API keys, and the failures that clients get for JSON."""
+"""The options of a service: sizes, times and hosts of requests, and the keys that open it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from rpbert.errors import InputError, reason_of
 
-if TYPE_CHECKING:
-    from starlette.responses import JSONResponse
-
 MEBI = 2**20
 KEYS_VARIABLE = "RPBERT_API_KEYS"
-SHORTEST_KEY = 16
 
 
-def _option(default: float, least: float, help: str) -> Any:
-    return field(default=default, metadata={"least": least, "help": help})
+def option_name(field: str) -> str:
+    """The option of the command line that sets a field."""
+    return "--" + field.replace("_", "-")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSettings:
-    """The options of `rpbert serve`; raises `InputError` where a value cannot be."""
+class ServiceSettings(
+    BaseModel, frozen=True, alias_generator=option_name, populate_by_name=True, allow_inf_nan=False
+):
+    """Each field is an option of `rpbert serve`."""
 
-    batch_size: int = _option(32, 1, "Most posts that go through the model together.")
-    batch_wait: float = _option(2.0, 0, "Milliseconds that a post waits for others to join it.")
-    queue: int = _option(256, 1, "Posts that may wait for the model; beyond them, 503.")
-    deadline: float = _option(30.0, 0.001, "Seconds in which a request is answered, or 504.")
-    slow_client: float = _option(15.0, 0.001, "Seconds in which a request has arrived, or 408.")
-    max_body: float = _option(16.0, 0.001, "MiB of a request's body, or 413.")
-    max_bodies: float = _option(128.0, 0.001, "MiB of all bodies held at once; beyond them, 503.")
-    max_posts: int = _option(64, 1, "Posts in a request.")
-    max_text: int = _option(4000, 1, "Characters of a post's text.")
-    max_image: float = _option(8.0, 0.001, "MiB of an image file.")
-    max_pixels: float = _option(40.0, 1e-6, "Million pixels of an image.")
+    batch_size: int = Field(32, ge=1, description="Most posts that go through the model together.")
+    batch_wait: float = Field(2.0, ge=0, description="Milliseconds that a post waits for others.")
+    queue: int = Field(
+        256, ge=1, description="Posts that may wait for the model; beyond them, 503."
+    )
+    deadline: float = Field(
+        30.0, gt=0, description="Seconds in which a request is answered, or 504."
+    )
+    slow_client: float = Field(15.0, gt=0, description="Seconds for a request to arrive, or 408.")
+    max_body: float = Field(16.0, gt=0, description="MiB of a request's body, or 413.")
+    max_bodies: float = Field(128.0, gt=0, description="MiB of all bodies at once; beyond, 503.")
+    max_posts: int = Field(64, ge=1, description="Posts in a request.")
+    max_text: int = Field(4000, ge=1, description="Characters of a post's text.")
+    max_image: float = Field(8.0, gt=0, description="MiB of an image file.")
+    max_pixels: float = Field(40.0, gt=0, description="Million pixels of an image.")
+    keys: Path | None = Field(
+        None, description="API keys, one a line; else RPBERT_API_KEYS or none."
+    )
+    examples: Path | None = Field(None, description="Posts of the page, .jsonl or .parquet.")
+    allow_host: list[str] = Field(
+        [], description="A host to answer for, whose pages may ask; *.NAME too."
+    )
 
-    def __post_init__(self) -> None:
-        for one in fields(self):
-            value, least = getattr(self, one.name), one.metadata["least"]
-            if not least <= value < float("inf"):
-                raise InputError(option_name(one.name), f"{value:g}", f"{least:g} or more")
+    @model_validator(mode="after")
+    def _one_fits_into_all(self) -> Self:
         for small, large in (("max_posts", "queue"), ("max_body", "max_bodies")):
             value, most = getattr(self, small), getattr(self, large)
             if value > most:
                 expected = f"at most {option_name(large)}, {most:g}"
-                raise InputError(option_name(small), f"{value:g}", expected)
+                raise ValueError(f"{option_name(small)} {value:g}", expected)
+        return self
 
     def limits(self) -> dict[str, int]:
         """What a request may hold, in units that clients count."""
@@ -61,69 +70,12 @@ class ServiceSettings:
         }
 
 
-def option_name(field_name: str) -> str:
-    """The option of the command line that sets a field."""
-    return "--" + field_name.replace("_", "-")
-
-
-class Failure(Exception):
-    """A request, or one post of it, that cannot be answered: `code` is for programs."""
-
-    def __init__(
-        self, status: int, code: str, reason: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.status, self.code, self.reason = status, code, reason
-        self.headers = dict(headers or {})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The failure as JSON types."""
-        return {"error": {"code": self.code, "reason": self.reason}}
-
-    def response(self) -> JSONResponse:
-        """The failure as an answer."""
-        from starlette.responses import JSONResponse
-
-        return JSONResponse(self.to_dict(), self.status, self.headers)
-
-
-def invalid(reason: str) -> Failure:
-    """The request holds no valid post."""
-    return Failure(422, "invalid", reason)
-
-
-def too_large(what: str, found: str, most: object) -> Failure:
-    """The request is beyond a limit of the service."""
-    return Failure(413, "too_large", f"{what}: {found}; at most {most}")
-
-
-def busy(reason: str, seconds: int) -> Failure:
-    """The service holds as much work as it may."""
-    headers = {"Retry-After": str(seconds)}
-    return Failure(503, "busy", f"{reason}; try again in {seconds} s", headers)
-
-
-def internal() -> Failure:
-    """A fault of the service; its log has the stack."""
-    return Failure(500, "internal", "the service failed on this; its log says why")
-
-
-class Keys:
-    """API keys, kept as digests; without any, the service is open to all."""
-
-    def __init__(self, keys: Iterable[str], where: object = KEYS_VARIABLE) -> None:
-        self._digests = set()
-        for key in keys:
-            if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
-                expected = f"{SHORTEST_KEY} or more printable ASCII characters without blanks"
-                raise InputError(where, f"a key of {len(key)} characters", expected)
-            self._digests.add(hashlib.sha256(key.encode()).digest())
-
-    @classmethod
-    def read(cls, file: Path | None, environment: Mapping[str, str] = os.environ) -> Keys:
-        """The keys of a file, one a line, ``#`` comments; or else of ``RPBERT_API_KEYS``."""
-        if file is None:
-            return cls(environment.get(KEYS_VARIABLE, "").replace(",", " ").split())
+def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) -> frozenset[bytes]:
+    """The SHA-256 of each key of a file, one a line, ``#`` comments; or else of those of
+    ``RPBERT_API_KEYS``. The time in which a digest is found tells nothing of its key."""
+    if file is None:
+        keys = environment.get(KEYS_VARIABLE, "").replace(",", " ").split()
+    else:
         try:
             lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
@@ -132,16 +84,17 @@ class Keys:
         keys = [line for line in lines if line and not line.startswith("#")]
         if not keys:  # an empty file must not open the service to all
             raise InputError(file, "no key", "a key on each line")
-        return cls(keys, file)
+    for key in keys:
+        if not re.fullmatch("[!-~]{16,}", key):
+            expected = "16 or more printable ASCII characters without blanks"
+            raise InputError(file or KEYS_VARIABLE, f"a key of {len(key)} characters", expected)
+    return frozenset(hashlib.sha256(key.encode()).digest() for key in keys)
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
 
-    def open(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request may pass: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``."""
-        given = headers.get(b"x-api-key", b"")
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer":
-            given = token.strip()
-        # The time in which a digest is found tells nothing of the key it was made of.
-        return not self._digests or hashlib.sha256(given).digest() in self._digests
+def opens(keys: frozenset[bytes], headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request may pass: ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``."""
+    given = headers.get(b"x-api-key", b"")
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        given = token.strip()
+    return not keys or hashlib.sha256(given).digest() in keys

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
-from rpbert.analysis import Explanation
 from rpbert.types import Prediction
-
-DECIMALS = 6
 
 
 def _clean(value: Any) -> Any:
@@ -18,7 +19,14 @@ def _clean(value: Any) -> Any:
     return re.sub("[\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value
 
 
+def _rounded(numbers: Any) -> Any:
+    """Small enough to be asked for at every move of a slider."""
+    return np.asarray(numbers, float).round(6).tolist()
+
+
 Text = Annotated[str, BeforeValidator(_clean)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rows = Annotated[list[list[float]], BeforeValidator(_rounded)]
 
 
 class PostIn(BaseModel):
@@ -40,14 +48,14 @@ class PostIn(BaseModel):
     """What is written in the image, for a model that reads it."""
     knowledge: Text | None = None
     """What is known of the post, for a model that reads it."""
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    threshold: Share = 0.0
     """Entities with a score below it are left out."""
 
 
 class ExplainIn(PostIn):
     """A post to look into."""
 
-    relation: Annotated[float, Field(ge=0, le=1)] | None = None
+    relation: Share | None = None
     """r to read the image with, in place of the model's own."""
 
 
@@ -72,15 +80,45 @@ class Error(BaseModel):
 
 
 class FailureOut(BaseModel):
-    """An error in place of an answer."""
+    """An error in place of an answer; of a post of a list, with its `id`."""
 
     error: Error
+    id: str | None = None
 
 
-class PostFailureOut(FailureOut):
-    """An error in place of one post of a list."""
+class Failure(HTTPException):
+    """A request, or one post of it, that cannot be answered."""
 
-    id: str
+    def __init__(
+        self, status: int, code: str, reason: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(status, reason, headers)
+        self.error = Error(code=code, reason=reason)
+
+    def response(self) -> JSONResponse:
+        """The failure as an answer."""
+        return JSONResponse({"error": dict(self.error)}, self.status_code, self.headers)
+
+
+def invalid(reason: str) -> Failure:
+    """The request holds no valid post."""
+    return Failure(422, "invalid", reason)
+
+
+def too_large(what: str, found: str, most: object) -> Failure:
+    """The request is beyond a limit of the service."""
+    return Failure(413, "too_large", f"{what}: {found}; at most {most}")
+
+
+def busy(reason: str, seconds: int) -> Failure:
+    """The service holds as much work as it may."""
+    headers = {"Retry-After": str(seconds)}
+    return Failure(503, "busy", f"{reason}; try again in {seconds} s", headers)
+
+
+def internal() -> Failure:
+    """A fault of the service; its log has the stack."""
+    return Failure(500, "internal", "the service failed on this; its log says why")
 
 
 class WordOut(BaseModel):
@@ -98,9 +136,9 @@ class AttentionOut(BaseModel):
     box is what a block shows of the image: x0, y0, x1, y1 in shares of its sides.
     """
 
-    all: list[list[float]]
-    words: list[list[list[float]]]
-    boxes: list[list[float]]
+    all: Rows
+    words: Annotated[list[list[list[float]]], BeforeValidator(_rounded)]
+    boxes: Rows
 
 
 class ExplanationOut(BaseModel):
@@ -138,26 +176,3 @@ class ExampleOut(BaseModel):
     text: str
     image: str | None
     caption: str
-
-
-def explanation_out(
-    found: Explanation, text_only: Prediction | None, image_reason: str
-) -> ExplanationOut:
-    """An explanation, small enough to be asked for at every move of a slider."""
-    post, attention = found.post, None
-    if found.attention is not None and found.boxes is not None:
-        attention = AttentionOut(
-            all=found.attention.sum(0).round(DECIMALS).tolist(),
-            words=found.attention.round(DECIMALS).tolist(),
-            boxes=found.boxes.astype(float).round(DECIMALS).tolist(),
-        )
-    spans = zip(post.words, post.spans, strict=True)
-    return ExplanationOut(
-        prediction=found.prediction,
-        text_only=text_only,
-        words=[WordOut(text=word, start=start, end=end) for word, (start, end) in spans],
-        attention=attention,
-        s_tv=found.s_tv,
-        s_tv_per_word=found.s_tv_per_word,
-        image_reason=image_reason,
-    )

@@ -90,8 +90,9 @@ class Server(uvicorn.Server):
             # Longer than any request may take, so that none is cut off; shorter than for ever.
             timeout_graceful_shutdown=math.ceil(2 * settings.slow_client + settings.deadline + 5),
         )
-        for name in ("uvicorn.error", "python_multipart"):  # not each byte that is no HTTP or form
-            logging.getLogger(name).setLevel(logging.ERROR)
+        # Not each byte that is no HTTP or form.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
         super().__init__(config)
         self.guard = guard
 
@@ -104,7 +105,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop, after what was accepted is answered; Ctrl-C twice does not wait."""
-        self.guard.draining = True
+        self.guard.app.state.draining = True
         if sig == signal.SIGTERM:
             self.should_exit = True
         else:
