@@ -19,7 +19,7 @@ from rpbert import Entity, InputError, Prediction
 from rpbert.batch import Event, Format, Shard
 from rpbert.batch.output import opened
 from rpbert.batch.run import tag_into, tag_locally
-from rpbert.types import SourceScore, Unreadable
+from rpbert.types import SourceScore
 from tests.batch.made import Tag, answers, assert_same, bytes_of, lines, parquet, rows, write
 from tests.hostile import SYNTAX, mutated
 from tests.killing import KILLED, REFUSED, Fault, FaultyDisk, outcome
@@ -211,15 +211,14 @@ def test_a_run_that_ends_at_any_moment_leaves_whole_files_and_goes_on(
 def test_parquet_has_columns_and_bounded_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, sources = Unreadable.because("empty file"), (SourceScore("blocks", 1, 0.5),)
-    prediction = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, 0.5)], None, bad, sources)
+    image = "unreadable", "empty file", (SourceScore("blocks", 1, 0.5),)
+    prediction = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, 0.5)], None, *image)
     monkeypatch.setattr("rpbert.batch.output.GROUP_CHARACTERS", 7)  # of three letters each
     shard = Shard(tmp_path / "in.jsonl", tmp_path / "x.parquet")
     with opened(shard, "parquet") as output:
         for _ in range(7):
             output.add(prediction)
     assert parquet(shard.output) == [prediction.to_dict()] * 7
-    assert prediction.to_dict()["image_reason"] == "empty file"
     written = pq.ParquetFile(shard.output)
     groups = [written.metadata.row_group(i).num_rows for i in range(written.num_row_groups)]
     assert groups == [3, 3, 1]
