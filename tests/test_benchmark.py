@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rpbert import benchmark
-from rpbert.benchmark import Work
+from rpbert.cli.show import benchmark_table
 from tests.test_cli import run as command
 
 TINY = ("benchmark", "--size", "tiny", "--batch", "2", "--posts", "4", "--repeats", "1")
@@ -17,14 +17,10 @@ TINY = ("benchmark", "--size", "tiny", "--batch", "2", "--posts", "4", "--repeat
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[None]:
-    """Parts run in this process; training and growth once."""
-    given: dict[str, Any] = {}
+    """Parts run in this process."""
 
-    def here(measure: Any, work: Work, arguments: dict[str, Any]) -> Any:
-        key = measure.__name__
-        if key not in given or key in ("_models", "_inference", "_first_prediction"):
-            given[key] = json.loads(json.dumps(measure(work, **arguments)))
-        return given[key]
+    def here(measure: Any, threads: int | None, *given: Any) -> Any:
+        return json.loads(json.dumps(measure(*given)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "_in_a_process", here)
@@ -38,9 +34,11 @@ def test_the_whole_as_json_and_as_a_table(parts: None, capsys: pytest.CaptureFix
     assert (code, "inference fp32" in err) == (0, True)
     row = found["inference"]["fp32"]
     assert row["latency_seconds"]["p50"] <= row["latency_seconds"]["p95"]
-    assert [*found["growth"]["fp32"]["length"]] == ["1", "2", "4", "8"]
-    lines = [line for line in command(capsys, *given)[1].splitlines() if line[:4] == "fp32"]
-    assert len(lines) == 4  # inference, two tasks, growth
+    assert [*row["length"]] == ["1", "2", "4", "8"]
+    assert {*found["training"]["fp32"]["posts_per_second"]} == {"relation", "tagging"}
+    lines = [line for line in "\n".join(benchmark_table(found)).splitlines() if "fp32" in line]
+    assert len(lines) == 3  # inference, two tasks
+    assert sum("posts in a batch" in line for line in benchmark_table(found)) == 1
 
 
 @pytest.mark.parametrize("options", ["--precision fp32,fp8", "--precision int8"])
@@ -53,5 +51,5 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs(
 
 
 def test_a_part_in_a_process_of_its_own() -> None:
-    machine = benchmark._in_a_process(benchmark._machine, Work(size="tiny", threads=1), {})
+    machine = benchmark._in_a_process(benchmark.machine, 1)
     assert machine["threads"] == 1

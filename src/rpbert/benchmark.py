@@ -14,16 +14,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -48,6 +47,8 @@ from rpbert.types import Post
 SHAPES: dict[str, dict[str, Any]] = yaml.safe_load(
     files("rpbert").joinpath("benchmark.yaml").read_text("utf-8")
 )
+
+Moments: TypeAlias = Literal["task", "shared"]
 
 
 @dataclass(frozen=True)
@@ -99,34 +100,6 @@ class Work:
         """The posts of each repeat."""
         return [self.given((i + 1) * self.posts, self.posts) for i in range(self.repeats)]
 
-    def tagger(self, folder: str, precision: Precision) -> Tagger:
-        """That model, for inference, as `_models` wrote it."""
-        name = "plain" if self.backend == "torch" else self.backend
-        return Tagger.from_pretrained(
-            Path(folder, name), self.device, precision, backend=self.backend
-        )
-
-    @contextmanager
-    def trainer(
-        self, precision: Precision, moments: str = "task"
-    ) -> Iterator[tuple[Trainer, list[Task]]]:
-        """A trainer of that model, and its tasks: posts for a warm-up and every repeat."""
-        set_seed(0)
-        given = {"precision": precision, "moments": moments, "batch_size": self.batch}
-        given["device"] = "cpu" if self.device == "cpu" else "auto"
-        settings = TrainingSettings.model_validate(given)
-        model = self.model()
-        posts = self.given(0, self.batch * (self.repeats + 1))
-        tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
-        if model.system.has_relation:
-            tasks.insert(0, RelationTask(posts, settings.relation))
-        schedule = Schedule(tasks, self.batch, 0, model.collator().lengths)
-        with tempfile.TemporaryDirectory() as name:
-            accelerator, folder = accelerator_for(settings, Path(name)), Path(name)
-            trainer = Trainer(accelerator, model, schedule, settings, folder, StopSignals())
-            trainer.system.train()
-            yield trainer, tasks
-
 
 @cache
 def _jpeg(number: int, side: int) -> bytes:
@@ -174,71 +147,67 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def _machine(work: Work) -> dict[str, Any]:
-    return machine(work.device)
-
-
-def _models(work: Work, folder: str) -> dict[str, float]:
-    """Writes the model, and for another engine what it reads; how far that is from PyTorch."""
-    model, plain = work.model(), Path(folder, "plain")
-    model.save(plain)
+def _saved(work: Work, folder: Path) -> dict[str, float]:
+    """Writes the model as the backend reads it; returns how far that is from PyTorch."""
     if work.backend == "torch":
+        work.model().save(folder)
         return {}
     from rpbert.backends.engines import export
 
-    return export(model, work.backend, Path(folder, work.backend), work.given(0, work.batch))
+    return export(work.model(), work.backend, folder, work.given(0, work.batch))
 
 
-def _inference(work: Work, folder: str, precision: Precision) -> dict[str, Any]:
-    """Posts a second, latency, memory."""
-    tagger = work.tagger(folder, precision)
+def _inference(work: Work, folder: Path, precision: Precision, growth: bool) -> dict[str, Any]:
+    """Posts a second, latency, memory; then posts a second as batch and length of posts grow."""
+    tagger = Tagger.from_pretrained(folder, work.device, precision, work.backend)
+
+    def rate(posts: list[Post], batch: int = work.batch) -> float:
+        tagger.predict_batch(posts[:batch], batch)  # engines prepare for a size they have not seen
+        return len(posts) / seconds(tagger.predict_batch, posts, batch)
+
     tagger.predict_batch(work.given(0, 2 * work.batch), work.batch)
-    runs = [seconds(tagger.predict_batch, run, work.batch) for run in work.runs()]
+    rates = [rate(run) for run in work.runs()]
     tagger.predict_batch(work.given(0, 1))
     waits = [seconds(tagger.predict_batch, [post]) for post in work.given(0, 40)]
     p50, p95 = np.percentile(waits, (50, 95), method="inverted_cdf").tolist()
-    return {
-        "posts_per_second": spread([work.posts / taken for taken in runs]),
+    found: dict[str, Any] = {
+        "posts_per_second": spread(rates),
         "latency_seconds": {"p50": p50, "p95": p95},
         "peak_gib": peak_gib(work.device),
     }
+    if growth:
+        posts, few = work.given(0, 32), work.given(0, 2 * work.batch)
+        found["batch"] = {str(size): rate(posts, size) for size in (1, 2, 4, 8, 16, 32)}
+        found["length"] = {
+            str(times): rate([Post.from_words(p.id, p.words * times, image=p.image) for p in few])
+            for times in (1, 2, 4, 8)
+        }
+    return found
 
 
-def _growth(work: Work, folder: str, precision: Precision) -> dict[str, Any]:
-    """Posts a second as batch and length of the posts grow."""
-    tagger, posts = work.tagger(folder, precision), work.given(0, 32)
-
-    def rate(posts: list[Post], batch: int = work.batch) -> float:
-        tagger.predict_batch(posts[:batch], batch)
-        return len(posts) / min(seconds(tagger.predict_batch, posts, batch) for _ in "ab")
-
-    def longer(times: int) -> list[Post]:
-        few = posts[: 2 * work.batch]
-        return [Post.from_words(post.id, post.words * times, image=post.image) for post in few]
-
-    return {
-        "batch": {str(size): rate(posts, size) for size in (1, 2, 4, 8, 16, 32)},
-        "length": {str(times): rate(longer(times)) for times in (1, 2, 4, 8)},
-    }
-
-
-def _training(work: Work, precision: Precision, moments: str) -> dict[str, Any]:
+def _training(work: Work, precision: Precision, moments: Moments) -> dict[str, Any]:
     """Posts a second and memory, with the optimisers of both tasks."""
+    set_seed(0)
+    device: Literal["cpu", "auto"] = "cpu" if work.device == "cpu" else "auto"
+    settings = TrainingSettings(
+        precision=precision, moments=moments, batch_size=work.batch, device=device
+    )
+    model, posts = work.model(), work.given(0, work.batch * (work.repeats + 1))
+    tasks: list[Task] = [TaggingTask(posts, settings.tagging)]
+    if model.system.has_relation:
+        tasks.insert(0, RelationTask(posts, settings.relation))
+    schedule = Schedule(tasks, work.batch, 0, model.collator().lengths)
     rates: dict[str, Any] = {}
-    with work.trainer(precision, moments) as (trainer, tasks):
+    with tempfile.TemporaryDirectory() as name, repeatable(torch.device(work.device)):
+        accelerator, folder = accelerator_for(settings, Path(name)), Path(name)
+        trainer = Trainer(accelerator, model, schedule, settings, folder, StopSignals())
+        trainer.system.train()
         for task in tasks:
-            groups = trainer.schedule.batches(task, 1)[: work.repeats + 1]
-            batches = [trainer.collator.with_gold(group) for group in groups]
-            with repeatable(torch.device(work.device)):
-                trainer.step(task, batches[0])
-                times = [seconds(trainer.step, task, batch) for batch in batches[1:]]
+            warm, *batches = map(trainer.collator.with_gold, schedule.batches(task, 1))
+            trainer.step(task, warm)
+            times = [seconds(trainer.step, task, batch) for batch in batches]
             rates[task.name] = spread([work.batch / taken for taken in times])
     return {"posts_per_second": rates, "peak_gib": peak_gib(work.device), "moments": moments}
-
-
-def _first_prediction(work: Work, folder: str, precision: Precision) -> None:
-    """What a user of a saved model waits for; the time is taken outside."""
-    work.tagger(folder, precision).predict("Nice image of Kevin Love at the Finals")
 
 
 def run(
@@ -247,40 +216,33 @@ def run(
     say: Callable[[str], None],
     *,
     training: bool = True,
-    moments: str = "task",
+    moments: Moments = "task",
     growth: bool = True,
 ) -> dict[str, Any]:
     """Measure inference and training; returns a JSON document.
     Raises InputError: a measurement failed."""
 
-    def part(measure: Callable[..., Any], **arguments: Any) -> Any:
-        shown = [str(value) for key, value in arguments.items() if key != "folder"]
-        say(" ".join([measure.__name__.strip("_").replace("_", " "), *shown]))
-        return _in_a_process(measure, work, arguments)
+    def part(measure: Callable[..., Any], *given: Any) -> Any:
+        shown = [str(one) for one in given if isinstance(one, str)]
+        say(" ".join([measure.__name__.strip("_"), *shown]))
+        return _in_a_process(measure, work.threads, *given)
 
-    found: dict[str, Any] = {"work": asdict(work), "machine": part(_machine)}
-    trained = precisions if training else []
-    found["training"] = {name: part(_training, precision=name, moments=moments) for name in trained}
-    with tempfile.TemporaryDirectory() as folder:
-        found["differences"] = part(_models, folder=folder)
-
-        def each(measure: Callable[..., Any]) -> dict[str, Any]:
-            return {name: part(measure, folder=folder, precision=name) for name in precisions}
-
-        found["inference"] = each(_inference)
-        for name, row in found["inference"].items():
-            first = partial(part, _first_prediction, folder=folder, precision=name)
-            row["first_prediction_seconds"] = seconds(first)
-        found["growth"] = each(_growth) if growth else {}
+    found: dict[str, Any] = {"work": asdict(work), "machine": part(machine, work.device)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "model")
+        found["differences"] = part(_saved, work, folder)
+        found["inference"] = {p: part(_inference, work, folder, p, growth) for p in precisions}
+    trained = precisions if training else ()
+    found["training"] = {p: part(_training, work, p, moments) for p in trained}
     return found
 
 
-def _in_a_process(measure: Callable[..., Any], work: Work, arguments: dict[str, Any]) -> Any:
-    with ProcessPoolExecutor(1, get_context("spawn"), _start, (work.threads,)) as pool:
+def _in_a_process(measure: Callable[..., Any], threads: int | None, *given: Any) -> Any:
+    with ProcessPoolExecutor(1, get_context("spawn"), _start, (threads,)) as pool:
         try:
-            return pool.submit(measure, work, **arguments).result()
+            return pool.submit(measure, *given).result()
         except Exception as error:
-            where = f"benchmark, {measure.__name__} {arguments}"
+            where = f"benchmark, {measure.__name__.strip('_')}"
             raise InputError(where, reason_of(error), "a run to its end") from error
 
 

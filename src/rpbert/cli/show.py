@@ -124,19 +124,15 @@ def benchmark_table(found: Document) -> Iterator[str]:
     for name, row in found["inference"].items():
         waits = row["latency_seconds"]
         yield f"{name:21}{rate(row['posts_per_second']):>22}"
-        yield (
-            f"{'':11}one post {1000 * waits['p50']:.0f} ms (p95 {1000 * waits['p95']:.0f}), peak "
-            f"{row['peak_gib']:.2f} GiB, first answer {row['first_prediction_seconds']:.1f} s"
-        )
+        one = f"one post {1000 * waits['p50']:.0f} ms (p95 {1000 * waits['p95']:.0f})"
+        yield f"{'':11}{one}, peak {row['peak_gib']:.2f} GiB"
+        for axis, title in (("batch", "posts in a batch"), ("length", "times the words")):
+            points = "".join(f"{n:>6}: {value:<7.2f}" for n, value in row.get(axis, {}).items())
+            if points:
+                yield f"  {title:18}{points}"
     if found["training"]:
         yield f"\n{'training':21}{'posts/s':>22}"
     for name, row in found["training"].items():
         for task, rates in row["posts_per_second"].items():
             yield f"{name:11}{task:10}{rate(rates):>22}"
         yield f"{'':11}peak {row['peak_gib']:.2f} GiB, moments: {row['moments']}"
-    titles = {"batch": "posts in a batch", "length": "times the words"}
-    for name, grown in found["growth"].items():
-        yield f"\n{name}: posts/s as the work grows"
-        for axis, points in grown.items():
-            values = "".join(f"{point:>6}: {value:<7.2f}" for point, value in points.items())
-            yield f"  {titles[axis]:18}{values}"
