@@ -153,7 +153,7 @@ def supply(sources: Any, posts: list[Post]) -> RelationSupply:
 def test_an_exchanged_pair_has_one_posts_text_and_anothers_image() -> None:
     posts = made_posts(8)
     posts[1] = posts[1].with_(images=posts[0].images)
-    pairs = MismatchedPairs(posts, MismatchSource(negatives=3, weight=6, matched=0.9), seed=1)
+    pairs = MismatchedPairs(posts, MismatchSource(negatives=3, weight=6), seed=1)
     by_words = {post.words: post for post in posts}
     for number in (1, 2):
         epoch = pairs.of_epoch(number)
@@ -161,7 +161,7 @@ def test_an_exchanged_pair_has_one_posts_text_and_anothers_image() -> None:
         own, made = epoch[:8], epoch[8:]
         for post in own:
             assert post.image is by_words[post.words].image
-            assert (post.relation, post.relation_weight) == (0.9, 6)
+            assert (post.relation, post.relation_weight) == (1.0, 6)
         assert Counter(post.words for post in made) == dict.fromkeys(by_words, 3)
         for post in made:
             source = by_words[post.words]

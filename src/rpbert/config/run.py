@@ -44,12 +44,10 @@ class MismatchSource(RelationSource):
     """Pairs made by exchanging images between posts: image-text matching (Chen et al. 2020, UNITER,
     section 3.2), with new pairs every epoch."""
 
-    former: ClassVar[Mapping[str, Any]] = {"hardness": 1}
+    former: ClassVar[Mapping[str, Any]] = {"hardness": 1, "matched": 1.0}
 
     negatives: int = Field(1, ge=1)
     """Exchanged images a post; together they count as much as its own image does."""
-    matched: float = Field(1.0, gt=0, le=1)
-    """Probability that a post's own image adds; below 1 where many own images do not."""
 
 
 class RelationSources(Kinds):

@@ -17,12 +17,14 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from rpbert.errors import InputError
+from rpbert.errors import InputError, counted
 from rpbert.storage.writing import cannot_write, written_whole
 from rpbert.types import image_counts
 
 Advance = Callable[[str, float, int], None]
 """Called after a step with the task, its loss and its number of posts."""
+
+ESTIMATE_AFTER = 20  # steps of a run tell how long it takes
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Reporter:
         self.metrics, self.epochs, self.accelerator = run / "metrics.jsonl", epochs, accelerator
         self.callbacks: Sequence[Callback] = ()
         self.ended = False  # whether one of them ends the run
+        self._estimated = False  # whether the time of the run was shown
         quiet = not accelerator.is_main_process
         self.console = Console(file=sys.stderr, highlight=False, quiet=quiet)
 
@@ -113,7 +116,11 @@ class Reporter:
             def advance(task: str, loss: float, count: int) -> None:
                 nonlocal posts, step
                 posts, step = posts + count, step + 1
-                speed = posts / max(time.monotonic() - started, 1e-9)
+                spent = time.monotonic() - started
+                speed = posts / max(spent, 1e-9)
+                if step - done == min(ESTIMATE_AFTER, steps - done) and not self._estimated:
+                    self._estimated = True
+                    self.note(estimate(self.epochs - number + 1, spent / (step - done) * steps))
                 progress.update(line, advance=1, description=task, loss=loss, speed=speed)
                 for callback in self.callbacks if self.accelerator.is_main_process else ():
                     callback.on_step(number, step, task, loss)
@@ -156,6 +163,12 @@ class Reporter:
                 line += f", macro F1 {100 * relation['macro_f1']:.2f}"
         self.note(line + (" · best" if record["best"] else "") + f" · {record['seconds']:.0f} s")
         self.accelerator.log(scalars, step=record["epoch"])
+
+
+def estimate(epochs: int, seconds: float) -> str:
+    """How long so many epochs take, without their scoring, in words."""
+    minutes = epochs * seconds / 60
+    return f"about {minutes:.1f} min for {counted(epochs, 'epoch')} ({seconds:.0f} s each)"
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class MismatchedPairs:
             found = f"{len(places)} different images or captions to exchange"
             expected = "two at least, of different posts"
             raise InputError("data.relation_source.mismatch", found, expected)
-        matched = {"relation": settings.matched, "relation_weight": settings.weight}
+        matched = {"relation": 1.0, "relation_weight": settings.weight}
         self.matched = [post.with_(**matched) for post in self.posts if post.id not in known]
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ from rpbert.storage.manifest import recover
 from rpbert.storage.published import model_folder
 from rpbert.storage.writing import LOCK, check_writable, held
 from rpbert.training.card import card_writer
-from rpbert.training.progress import Callback, TrainingResult
+from rpbert.training.progress import Callback, TrainingResult, estimate
 from rpbert.training.relation_sources import described, related, relation_posts, training_split
 from rpbert.training.tasks import RelationTask, Schedule, TaggingTask, Task
 from rpbert.training.trainer import Trainer
@@ -55,9 +55,6 @@ def train(
         trainer, dev = prepared(settings, run, stop, holding, resume=resume)
         trainer.reporter.callbacks = callbacks
         with repeatable(trainer.accelerator.device):
-            left = settings.training.epochs - trainer.progress.epoch
-            parts = trainer.accelerator, trainer.model, trainer.schedule
-            trainer.reporter.note(estimate(left, left and epoch_seconds(*parts, dev)))
             result = trainer.fit(dev)
             if trainer.accelerator.is_main_process:
                 _calibrate(trainer, dev, result.model)
@@ -162,7 +159,7 @@ def learning_groups(
     chosen, accelerator = settings.training, accelerator_for(settings.training, Path())
     tasks = _tasks(settings, posts["train"], model, notes)
     schedule = Schedule(tasks, chosen.batch_size, chosen.seed, model.collator().lengths)
-    say(estimate(chosen.epochs, epoch_seconds(accelerator, model, schedule, posts["dev"])))
+    say(estimate(chosen.epochs, _epoch_seconds(accelerator, model, schedule)))
     rates = {task.name: task.rates for task in tasks}
     names = {parameter: name for name, parameter in model.system.named_parameters()}
     return [
@@ -177,39 +174,17 @@ def learning_groups(
     ]
 
 
-def epoch_seconds(
-    accelerator: Accelerator, model: TaggingModel, schedule: Schedule, dev: Sequence[Post]
-) -> float:
-    """How long an epoch and its scoring will take, about: by forward and backward passes of a few
-    batches, which leave no trace in weights, statistics and random numbers. Scoring a post takes
-    a third of training on it."""
-    system, collator = model.system.to(accelerator.device).train(), model.collator()
-    kept = [buffer.clone() for buffer in system.buffers()]
-    total = step = 0.0
-    with torch.random.fork_rng():
-        for task in schedule.tasks:
-            batches, spent = schedule.batches(task, 1), []
-            for posts in batches[:: max(len(batches) // 4, 1)][:4]:
-                started = time.monotonic()
-                share = posts[:: accelerator.num_processes]
-                batch = collator.with_gold(share).to(accelerator.device)
-                with accelerator.autocast():
-                    losses = task.losses(system, batch)
-                accelerator.backward(losses.sum())
-                system.zero_grad(set_to_none=True)
-                spent.append(time.monotonic() - started)
-            step = sum(spent[1:] or spent) / max(len(spent) - 1, 1)  # the first one warms up
-            total += step * len(batches)
-    with torch.no_grad():
-        for buffer, before in zip(system.buffers(), kept, strict=True):
-            buffer.copy_(before)
-    return total + step * len(dev) / schedule.batch_size / 3
-
-
-def estimate(epochs: int, seconds: float) -> str:
-    """How long so many epochs will take, in words."""
-    minutes = epochs * seconds / 60
-    return f"about {minutes:.1f} min for {counted(epochs, 'epoch')} ({seconds:.0f} s each)"
+def _epoch_seconds(accelerator: Accelerator, model: TaggingModel, schedule: Schedule) -> float:
+    """How long the steps of an epoch take, about: by the losses and gradients of a few of them."""
+    system, collator, seconds = model.system.to(accelerator.device), model.collator(), 0.0
+    for task in schedule.tasks:
+        few, started = schedule.batches(task, 1)[:4], time.monotonic()
+        for posts in few:
+            with accelerator.autocast():
+                losses = task.losses(system, collator.with_gold(posts).to(accelerator.device))
+            accelerator.backward(losses.sum())
+        seconds += (time.monotonic() - started) / len(few) * schedule.steps(task)
+    return seconds
 
 
 def accelerator_for(settings: TrainingSettings, run: Path) -> Accelerator:
