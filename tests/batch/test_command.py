@@ -66,8 +66,10 @@ def test_one_file_to_one_file_of_any_kind(predict: Predict, source: Path, tmp_pa
     (tmp_path / "w.txt").write_text("Ada\tNNP\n\nx\tO\ny\tO\n")
     texts = [row["text"] for row in json.loads(predict("--input", tmp_path / "w.txt", "--json")[1])]
     assert texts == ["Ada", "x y"]
-    counts = {"posts": 6, "failed": 0, "used": 2, "none": 4}
-    assert json.loads(out) == {"output": str(output), **counts}
+    assert json.loads(out) == {
+        "output": str(output), "shards": 1, "skipped": 0, "rows": 6, "errors": 0,
+        "images": {"used": 2, "none": 4}, "broken": {}, "lost": {},
+    }  # fmt: skip
     # Into a folder, a file is a shard.
     folder = f"{tmp_path}/out/"
     assert predict(*given, "--output", folder, "--format", "parquet")[0] == 0

@@ -9,7 +9,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ import psutil
 import pytest
 
 from tests.batch.made import assert_same
-from tests.service.common import body, connected, png
+from tests.service.common import body, connected, png, post
 from tests.service.test_server import command_line
 from tests.soak import Soak
 from tests.test_inference import FINDER
@@ -39,17 +38,12 @@ BESIDE = pytest.mark.slow("good clients beside hostile ones", SIZE)
 MANY = pytest.mark.slow("memory of the service", "10,000 posts and images")
 
 
-def asked(url: str, post: dict[str, Any]) -> tuple[float, Any]:
+def asked(url: str, given: dict[str, Any]) -> tuple[float, Any]:
     """The seconds to an answer, and the answer."""
     started = time.monotonic()
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    headers = {"Content-Type": "application/json"}
-    connection.request("POST", "/v1/predict", json.dumps(post), headers)
-    answer = connection.getresponse()
-    found = json.loads(answer.read())
-    connection.close()
-    assert answer.status == 200, found
-    return time.monotonic() - started, found
+    status, answer = post(url, json.dumps(given).encode())
+    assert status == 200, answer
+    return time.monotonic() - started, json.loads(answer)
 
 
 def attack(url: str, number: int) -> bool:
@@ -108,13 +102,11 @@ def test_good_clients_are_served_and_memory_stays(
 
 def repeated(url: str, posts: list[dict[str, Any]], over: threading.Event) -> list[Any]:
     """Ask on until it is over: the number of the post, the seconds, the answer."""
-    found = []
-    for number in count():
-        i = number % len(posts)
+    found: list[Any] = []
+    while not found or not over.is_set():
+        i = len(found) % len(posts)
         found.append((i, *asked(url, posts[i])))
-        if over.is_set():
-            return found
-    raise AssertionError
+    return found
 
 
 def grown(process: int, url: str, requests: int) -> list[float]:
@@ -124,6 +116,6 @@ def grown(process: int, url: str, requests: int) -> list[float]:
         for done in range(0, requests, every := max(1, requests // 40)):
             numbers = range(done, done + every)
             batch = [body(f"Word{n} of {n * 7919} at Acme", png(n)) for n in numbers]
-            list(pool.map(lambda post: asked(url, post), batch))
+            list(pool.map(lambda one: asked(url, one), batch))
             sizes.append(psutil.Process(process).memory_info().rss / 1e6)
     return sizes[len(sizes) // 2 :]

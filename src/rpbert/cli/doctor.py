@@ -26,12 +26,15 @@ LIBRARIES = ("torch", "transformers", "accelerate", "huggingface_hub", "safetens
 
 def doctor(as_json: common.Json = False) -> None:
     """Show versions, device, extras, and what cannot be reached from here."""
+    import torch
+
     from rpbert import __version__
 
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     own = {"rpbert": __version__, "python": platform.python_version()}
     found = {
         "versions": own | {name: _version(name) for name in LIBRARIES},
-        "device": _device(),
+        "device": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu},
         "extras": _extras(),
         "reached": {name: _answer(address) for name, address in REACHED.items()},
     }
@@ -67,16 +70,6 @@ def _extras() -> dict[str, dict[str, Any]]:
             one = found.setdefault(extra, {"gives": EXTRAS.get(extra, needed.name), "missing": []})
             one["missing"] += [needed.name] * (_version(needed.name) is None)
     return found
-
-
-def _device() -> dict[str, Any]:
-    import torch
-
-    gpu = "none"
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        gpu = f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"
-    return {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def _answer(address: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from rpbert.errors import InputError, counted, printable
 from rpbert.types import ImageStatus, image_counts
 
 if TYPE_CHECKING:
-    from rpbert.batch import Job, Shard, Summary, Tally
+    from rpbert.batch import Job, Shard, Summary
     from rpbert.types import Prediction
 
 PARTLY = 3
@@ -166,14 +165,18 @@ def _predict_file(
     model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
 ) -> None:
     """Tag one file to another, whole or not at all, or to standard output as it goes."""
-    from rpbert.batch import Shard
+    from rpbert.batch import Shard, Summary, Tally
     from rpbert.batch.output import Output as Rows
     from rpbert.batch.output import json_rows, opened
     from rpbert.batch.run import loaded, tag_into
+    from rpbert.storage.writing import bytes_written_whole
 
     printed = shards.output in (None, "-")
     shard = Shard(Path(source), Path(shards.output or "-"))
     _check_names(shard, shards.format, printed)
+    aside = shards.uncertain
+    if aside and aside.resolve() in (shard.source.resolve(), shard.output.resolve()):
+        raise InputError(f"--uncertain {aside}", "a file that is read or written", "another file")
     suffix = "parquet" if shard.output.suffix == ".parquet" else "jsonl"
     job = _job(model, shards, chosen, shards.format or suffix, shards.lenient is not False)
     tagger = loaded(job, shards.device)
@@ -184,41 +187,23 @@ def _predict_file(
             out = Rows(shard.source, write, lambda: sys.stderr)
         else:
             out = files.enter_context(opened(shard, job.format))
-        look = _set_aside(files, shards.uncertain, job.threshold, shard)
+        if aside:
+            doubtful = files.enter_context(
+                json_rows(files.enter_context(bytes_written_whole(aside)))
+            )
+
+        def look(prediction: Prediction) -> None:
+            if aside and (reasons := prediction.doubts(job.threshold or 0.5)):
+                doubtful({**prediction.to_dict(), "reasons": reasons})
+
         for _ in tag_into(tagger, job, shard, out, look):
             pass
-        tally = out.tally
-        if not (tally.rows or tally.errors or tally.broken):
+        if out.tally == Tally():
             raise InputError(shard.source, "no rows", "a row a post")
-    counts = {"posts": tally.rows, **tally.images, "failed": tally.errors}
-    result = held if printed else {"output": str(shard.output), **counts}
-    common.print_result(result, as_json, lambda _: None)
-    common.progress(f"{counted(tally.rows, 'post')}; {_images(tally)}")
-    if tally.errors or tally.broken:
-        where = "above" if printed else f"in {shard.errors}"
-        failed = counted(tally.errors, "post")
-        common.progress(f"{failed} failed; the reasons are {where}. {tally.broken}")
-        raise typer.Exit(PARTLY)
-
-
-def _set_aside(
-    files: ExitStack, path: Path | None, threshold: float, shard: Shard
-) -> Callable[[Prediction], object]:
-    """Writes the predictions that should be looked at, with the reasons, to `path`."""
-    if path is None:
-        return lambda prediction: None
-    if path.resolve() in (shard.source.resolve(), shard.output.resolve()):
-        raise InputError(f"--uncertain {path}", "a file that is read or written", "another file")
-    from rpbert.batch.output import json_rows
-    from rpbert.storage.writing import bytes_written_whole
-
-    write = files.enter_context(json_rows(files.enter_context(bytes_written_whole(path))))
-
-    def look(prediction: Prediction) -> None:
-        if reasons := prediction.doubts(threshold or 0.5):
-            write({**prediction.to_dict(), "reasons": reasons})
-
-    return look
+    summary = Summary(shards=1)
+    summary.add(shard, out.tally)
+    result = held if printed else {"output": str(shard.output), **summary.to_dict()}
+    _finish(summary, result, "above" if printed else f"in {shard.errors}", as_json)
 
 
 def _check_names(shard: Shard, format: str | None, printed: bool) -> None:
@@ -248,7 +233,7 @@ def _check_names(shard: Shard, format: str | None, printed: bool) -> None:
 def _predict_shards(
     model: str, source: str, shards: Shards, chosen: dict[str, Any], as_json: bool
 ) -> None:
-    """Tag shards, report the counts, and exit with `PARTLY` if a post failed."""
+    """Tag shards to as many files of a folder."""
     from rpbert.batch.plan import divide, find, plan
     from rpbert.batch.run import set_aside, tag, tag_locally, watched
     from rpbert.stopping import StopSignals
@@ -280,10 +265,8 @@ def _predict_shards(
                 tag(job, waiting, engine, summary, tell)
     except KeyboardInterrupt:
         common.stopped(*(word for word in sys.argv[1:] if word != "--resume"), "--resume")
-    _report(summary, output)
-    common.print_result({"output": str(output), **summary.to_dict()}, as_json, lambda _: None)
-    if not summary.whole:
-        raise typer.Exit(PARTLY)
+    result = {"output": str(output), **summary.to_dict()}
+    _finish(summary, result, f"in {output}/*.errors.jsonl", as_json)
 
 
 def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenient: bool) -> Job:
@@ -306,16 +289,16 @@ def _job(model: str, shards: Shards, chosen: dict[str, Any], format: Any, lenien
     return Job(folder, digest_of(folder), **given)
 
 
-def _images(counts: Tally | Summary) -> str:
-    return f"images: {image_counts(counts.images, get_args(ImageStatus))}"
-
-
-def _report(summary: Summary, output: Path) -> None:
+def _finish(summary: Summary, result: Any, faults: str, as_json: bool) -> None:
+    """Report the counts, and exit with `PARTLY` if a post failed."""
     before = f" ({summary.skipped:,} finished before)" if summary.skipped else ""
     shards = counted(summary.shards + summary.skipped, "shard")
-    common.progress(f"{shards}{before}, {counted(summary.rows, 'post')}; {_images(summary)}")
+    images = image_counts(summary.images, get_args(ImageStatus))
+    common.progress(f"{shards}{before}, {counted(summary.rows, 'post')}; images: {images}")
     if summary.errors:
-        where = f"{output}/*.errors.jsonl"
-        common.progress(f"{counted(summary.errors, 'post')} failed: the reasons are in {where}")
+        common.progress(f"{counted(summary.errors, 'post')} failed; the reasons are {faults}")
     for name, reason in [*summary.broken.items(), *summary.lost.items()]:
-        common.progress(printable(f"not whole: {name}: {reason}; --resume tries it again"))
+        common.progress(printable(f"not whole: {name}: {reason}; shards take --resume"))
+    common.print_result(result, as_json, lambda _: None)
+    if not summary.whole:
+        raise typer.Exit(PARTLY)
