@@ -211,8 +211,8 @@ def test_a_run_that_ends_at_any_moment_leaves_whole_files_and_goes_on(
 def test_parquet_has_columns_and_bounded_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = "unreadable", "empty file", (SourceScore("blocks", 1, 0.5),)
-    prediction = Prediction("1", "Ada", [Entity("Ada", "PER", 0, 3, 0.5)], None, *image)
+    entities, sources = [Entity("Ada", "PER", 0, 3, 0.5)], (SourceScore("blocks", 1, 0.5),)
+    prediction = Prediction("1", "Ada", entities, None, "unreadable", "empty file", sources)
     monkeypatch.setattr("rpbert.batch.output.GROUP_CHARACTERS", 7)  # of three letters each
     shard = Shard(tmp_path / "in.jsonl", tmp_path / "x.parquet")
     with opened(shard, "parquet") as output:

@@ -182,6 +182,8 @@ def test_the_columns_of_a_file_are_named_and_chosen(tmp_path: Path) -> None:
         (post,) = open_data(tmp_path, tag_column=column).read("train")
         assert (post.words, post.tags) == (("Ada", "in"), (f"B-{label}", "O"))
         assert len(list(open_data(tmp_path, tag_column=column).read("dev"))) == 1
+    notes = check(tmp_path, tag_column=2)["notes"]
+    assert any("the tag from column 2" in note for note in notes)
     for column in (0, 4, -4):
         with pytest.raises(InputError, match=r"data\.tag_column"):
             list(open_data(tmp_path, tag_column=column).read("train"))

@@ -15,13 +15,15 @@ from rpbert.errors import counted
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH")],
     lenient: common.Lenient = False,
+    tag_column: Annotated[int, typer.Option(help="Of CoNLL files, as data.tag_column.")] = -1,
     as_json: common.Json = False,
 ) -> None:
     """Report what a data set holds: posts, entities, images, labels, and every quirk."""
     from rpbert.data.check import check as run
     from rpbert.data.check import render
 
-    common.print_result(run(path, lenient=lenient), as_json, lambda report: print(render(report)))
+    found = run(path, lenient=lenient, tag_column=tag_column)
+    common.print_result(found, as_json, lambda report: print(render(report)))
 
 
 def known(as_json: common.Json = False) -> None:

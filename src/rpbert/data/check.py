@@ -29,7 +29,7 @@ VERSIONS = {f"{name}, {split}": of[split] for name, of in _PUBLISHED.items() for
 _SIDE = 32  # pixels; an image is decoded in full whatever size it is given
 
 
-def check(path: str | Path, *, lenient: bool = False) -> Report:
+def check(path: str | Path, *, lenient: bool = False, tag_column: int = -1) -> Report:
     """The JSON document of ``rpbert data check``; `lenient` lists faulty rows as quirks.
     Raises InputError: nothing readable is at `path`, or a line is malformed rather than odd."""
     quirks: list[Quirk] = []
@@ -38,7 +38,7 @@ def check(path: str | Path, *, lenient: bool = False) -> Report:
         detail = f"found {fault.found}; expected {fault.expected}"
         quirks.append(_quirk(str(fault.where), "faulty row, left out or mended", detail))
 
-    source = open_data(path, faults=listed if lenient else refuse)
+    source = open_data(path, faults=listed if lenient else refuse, tag_column=tag_column)
     checker = _Checker(source, quirks)
     splits = {split: checker.split(split) for split in source.splits}
     return {

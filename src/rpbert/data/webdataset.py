@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, TypeAlias
 
 from rpbert.data.images import BYTE_LIMIT
 from rpbert.data.reading import IMAGE_SUFFIXES, LINE_LIMIT, SILENT, ReadLog, Row, Values, quoted
@@ -24,6 +24,9 @@ from rpbert.types import Post
 
 _HEADER_LIMIT = 2**20  # bytes of the headers of one member, which may be lists of any length
 _TEXTS = (".txt", ".json")
+_Member: TypeAlias = tuple[str, str, bytes | str | None]
+"""The key and suffix of a member of a tar with its content: a text is why it cannot be read, None
+that it need not be. An image too large has one byte too many."""
 # What the library raises; for a header that announces another one it calls itself.
 _DAMAGE = (tarfile.TarError, OSError, ValueError, EOFError, OverflowError, RecursionError)
 
@@ -40,18 +43,8 @@ class _Damaged(Exception):
     """Why a tar cannot be read further; an `InputError` would be the fault of one row."""
 
 
-class _Member(NamedTuple):
-    """A member ``<key><suffix>`` of a tar; an image too large has one byte too many."""
-
-    name: str
-    key: str
-    suffix: str
-    content: bytes | None = None
-    fault: str = ""
-
-
 def _rows(path: Path) -> Iterator[Row]:
-    for key, members in groupby(_members(path), key=lambda member: member.key):
+    for key, members in groupby(_members(path), key=lambda member: member[0]):
         yield key, partial(_values, key, members, f"{path}:{key}")
 
 
@@ -59,32 +52,31 @@ def _values(key: str, members: Iterator[_Member], where: str) -> Values | None:
     """The row that the members of a key make, None where none of them is read."""
     values: dict[str, Any] = {"id": key}
     held: set[str] = set()
-    for member in members:
-        if member.fault:
-            found = f"the member {quoted(member.name)}, {member.fault}"
-            raise InputError(where, found, "plain files below the folder of the archive")
-        if member.content is None:
+    for _, suffix, content in members:
+        if content is None:
             continue
-        kind = "image" if member.suffix in IMAGE_SUFFIXES else member.suffix
+        if isinstance(content, str):
+            found = f"the member {quoted(key + suffix)}, {content}"
+            raise InputError(where, found, "plain files below the folder of the archive")
+        kind = "image" if suffix in IMAGE_SUFFIXES else suffix
         if kind in held:
             raise InputError(where, f"{kind} twice", "one of a kind for each key")
         held.add(kind)
         if kind == "image":
-            values["image"] = member.content
+            values["image"] = content
         elif kind == ".txt":
-            values.setdefault("text", _text(member, where).removesuffix("\n"))
+            values.setdefault("text", _text(content, where).removesuffix("\n"))
         else:
-            row = json_object(_text(member, where), where)
+            row = json_object(_text(content, where), where)
             values |= {name: row[name] for name in NO_GOLD - {"image"} & row.keys()}
     return values if held else None
 
 
-def _text(member: _Member, where: str) -> str:
-    content = member.content or b""
+def _text(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        found = f"the byte 0x{content[error.start]:02x} in {quoted(member.name)}"
+        found = f"the byte 0x{content[error.start]:02x} in a text"
         raise InputError(where, found, "UTF-8 text") from None
 
 
@@ -113,26 +105,25 @@ def _members(path: Path) -> Iterator[_Member]:
 def _member(tar: tarfile.TarFile, info: tarfile.TarInfo, file: _Forward) -> _Member:
     folder, slash, base = info.name.rpartition("/")
     stem, _, extension = base.partition(".")
-    suffix = "." + extension.lower()
-    member = partial(_Member, info.name, folder + slash + stem, suffix)
+    key, suffix = folder + slash + stem, "." + extension.lower()
     if info.isdir():
-        return member()
+        return key, suffix, None
     if not stays_below(info.name):
-        return member(fault="which leads out of the archive")
+        return key, suffix, "which leads out of the archive"
     if not info.isreg() or info.issparse():
-        return member(fault="a link" if info.issym() or info.islnk() else "no plain file")
+        return key, suffix, "a link" if info.issym() or info.islnk() else "no plain file"
     if suffix not in IMAGE_SUFFIXES + _TEXTS:
-        return member()
+        return key, suffix, None
     # An image that is too large is read one byte too far, so that decoding calls it so.
     limit = LINE_LIMIT if suffix in _TEXTS else BYTE_LIMIT + 1
     if suffix in _TEXTS and info.size > limit:
-        return member(fault=f"of {info.size:,} bytes, more than {limit:,}")
+        return key, suffix, f"of {info.size:,} bytes, more than {limit:,}"
     file.allowance = limit + _HEADER_LIMIT  # the reader looks a little ahead
     reader = tar.extractfile(info)
     content = reader.read(limit) if reader else b""
     if len(content) < min(info.size, limit):
         raise tarfile.ReadError("unexpected end of data")
-    return member(content)
+    return key, suffix, content
 
 
 class _Forward:
