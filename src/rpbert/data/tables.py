@@ -187,12 +187,16 @@ class _Row:
     values: Values
     path: Path
     line: int | str
-    lines: list[int | str]  # of the words, where each has one
+    word_lines: list[int | str]  # where each word has its own
     log: ReadLog
 
     @property
     def where(self) -> str:
         return f"{self.path}:{self.line}"
+
+    def lines(self, count: int) -> list[int | str]:
+        """The line of each of so many words."""
+        return self.word_lines or [self.line] * count
 
     def refuse(self, found: str, expected: str, hint: str = "") -> InputError:
         return InputError(self.where, found, expected, hint)
@@ -234,8 +238,7 @@ def _post(row: _Row, splitter: WordSplitter, unnamed: str | None) -> Post:
     tags = _tags(row, post)
     if not post.words:
         row.note("post without words", f"id {quoted(id)}; kept")
-    lines = row.lines or [row.line] * len(post.words)
-    note_words(row.log, row.path, lines, post.words, tags or ())
+    note_words(row.log, row.path, row.lines(len(post.words)), post.words, tags or ())
     return replace(post, id=id, tags=tags, images=_images(row), origin=row.where)
 
 
@@ -281,9 +284,9 @@ def _tags(row: _Row, post: Post) -> tuple[str, ...] | None:
     if given is not None:
         if len(given) != len(post.words):
             raise row.refuse(f"{len(given)} tags for {len(post.words)} words", "one tag a word")
-        for line, tag in zip(row.lines or [row.line] * len(given), given, strict=True):
+        for line, tag in zip(row.lines(len(given)), given, strict=True):
             if not reading.is_tag(tag):
-                hint = "of several columns, data.tag_column is theirs" if row.lines else ""
+                hint = "of several columns, data.tag_column is theirs" if row.word_lines else ""
                 where, expected = f"{row.path}:{line}", "O, B-<type> or I-<type>"
                 raise InputError(where, f"the tag {quoted(tag)}", expected, hint)
             if reading.label(tag[2:]) != tag[2:]:
