@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -15,6 +16,7 @@ Lenient = Annotated[
     bool, typer.Option("--lenient", help="Leave faulty rows out and count them; else stop.")
 ]
 ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN/model or a hub id.")]
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the results go.")]
 Split = Annotated[
     str | None, typer.Option(help="train, dev or test; all in a single file.", show_default="test")
 ]

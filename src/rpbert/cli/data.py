@@ -37,9 +37,7 @@ def known(as_json: common.Json = False) -> None:
 
 def get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `rpbert data list`.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Else NAME.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Else NAME.")] = None,
     images: Annotated[bool, typer.Option("--images", help="Also images, if any can be.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Accept terms and size unasked.")] = False,
     as_json: common.Json = False,
@@ -71,9 +69,7 @@ def get(
 def describe(
     posts: Annotated[Path, typer.Argument(metavar="POSTS", help="Data folder, or .jsonl file.")],
     output: Annotated[Path, typer.Option("--output", metavar="POSTS", help="As POSTS, in rows.")],
-    caption: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Captions by BLIP, GIT or ViT-GPT2.")
-    ] = None,
+    caption: Annotated[str | None, typer.Option(metavar="MODEL", help="BLIP, GIT …")] = None,
     ocr: Annotated[bool, typer.Option("--ocr", help="Text in the images, by RapidOCR.")] = False,
     knowledge: Annotated[
         str | None, typer.Option(metavar="ENDPOINT", help="Such as http://localhost:8000/v1.")
@@ -137,9 +133,7 @@ def make(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
-    images: Annotated[
-        int, typer.Option(help="How many each post shows; one at most adds to the text.")
-    ] = 1,
+    images: Annotated[int, typer.Option(help="Of a post; one at most adds to the text.")] = 1,
     as_json: common.Json = False,
 ) -> None:
     """Write the controlled data set: made posts, made images, known truth."""
@@ -158,13 +152,8 @@ def convert(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="The published file, or a hub's folder.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", metavar="FOLDER", help="For encoder or blocks.pretrained.")
-    ],
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Hub name or folder; else the one the weights were trained with."),
-    ] = None,
+    output: common.Output,
+    tokenizer: Annotated[str | None, typer.Option(help="Hub name or folder; else its own.")] = None,
     as_json: common.Json = False,
 ) -> None:
     """Convert published weights to safetensors with this package's names; pickles are not run."""

@@ -25,12 +25,8 @@ PARTLY = 3
 WRITTEN = (".jsonl", ".parquet")
 Text = Annotated[str | None, typer.Option(help="The text of one post.")]
 Image = Annotated[str | None, typer.Option(help="The image of that post.")]
-Caption = Annotated[
-    str | None, typer.Option(help="What that image shows, for a model that reads captions.")
-]
-Knowledge = Annotated[
-    str | None, typer.Option(help="What is known of the post, for a model that reads knowledge.")
-]
+Caption = Annotated[str | None, typer.Option(help="What that image shows, if the model reads it.")]
+Knowledge = Annotated[str | None, typer.Option(help="What is known, if the model reads it.")]
 Source = Annotated[
     str | None,
     typer.Option(
@@ -39,23 +35,12 @@ Source = Annotated[
         help="A file, folder or glob of .jsonl, .parquet, .tar, .conll.",
     ),
 ]
-Output = Annotated[
-    str | None, typer.Option(metavar="FILE|DIR/", help="A file for a file, a folder for shards.")
-]
-Format = Annotated[
-    Literal["jsonl", "parquet"] | None, typer.Option(help="Of the output; by its suffix.")
-]
+Output = Annotated[str | None, typer.Option(metavar="FILE|DIR/", help="A folder for shards.")]
+Format = Annotated[Literal["jsonl", "parquet"] | None, typer.Option(help="Else by the suffix.")]
 Faulty = Annotated[
-    bool | None,
-    typer.Option(
-        "--lenient/--strict",
-        help="Set faulty rows aside, or stop at the first.",
-        show_default="lenient",
-    ),
+    bool | None, typer.Option("--lenient/--strict", help="Else faulty rows are set aside.")
 ]
-Threshold = Annotated[
-    float, typer.Option(metavar="P", min=0, max=1, help="Leave out entities of a lower score.")
-]
+Threshold = Annotated[float, typer.Option(metavar="P", min=0, max=1, help="Least score shown.")]
 Uncertain = Annotated[
     Path | None,
     typer.Option(
@@ -64,14 +49,9 @@ Uncertain = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Leave finished shards as they are.")]
 Part = Annotated[str, typer.Option(metavar="I/N", help="The i-th of n parts, for n machines.")]
-EngineName = Annotated[
-    Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
-]
+EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Or a Ray cluster.")]
 Workers = Annotated[int, typer.Option(min=1, help="Models that tag at a time.")]
-Gpus = Annotated[
-    int | None,
-    typer.Option(min=0, help="GPUs they share; 0 for none.", show_default="1 if there is one"),
-]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs they share; 1 if there is one.")]
 
 
 @dataclass(frozen=True)

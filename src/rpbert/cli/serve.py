@@ -46,9 +46,7 @@ def serve(
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where data and models go.")
-    ] = Path("runs/demo"),
+    output: common.Output = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Decides data and training.")] = 0,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve its model, made if needed.")

@@ -17,13 +17,8 @@ PRECISIONS = ("fp32", "bf16")
 def analyze(
     model: common.ModelPath,
     data: Annotated[Path, typer.Argument(metavar="DATA")],
-    output: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Where tables, figures, report go.")
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Compare with this one, such as one of gate=none."),
-    ] = None,
+    output: common.Output,
+    against: Annotated[str | None, typer.Option(metavar="MODEL", help="Compare with it.")] = None,
     split: common.Split = None,
     posts: Annotated[int, typer.Option(metavar="N", help="Most posts in the report.")] = 200,
     as_json: common.Json = False,
@@ -47,24 +42,19 @@ def analyze(
 def reproduce(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="table3 … table6, fig3, or gates.")],
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Data folders.")],
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Runs and table.")],
+    output: common.Output,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Runs of each row.")] = 3,
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="What all rows share; else Table 2.")
     ] = None,
     changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Changes what all rows share."),
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes --config.")
     ] = None,
     relations: Annotated[
         Path | None, typer.Option(metavar="DATA", help="Task#1's posts, such as TRC.")
     ] = None,
-    only: Annotated[
-        str | None, typer.Option(metavar="ROW,...", help="Run these rows alone.")
-    ] = None,
-    posts: Annotated[
-        int | None, typer.Option(min=1, help="Quick pass: so many posts of each split.")
-    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="ROW,...", help="These rows alone.")] = None,
+    posts: Annotated[int | None, typer.Option(min=1, help="At most so many of a split.")] = None,
     by: Annotated[
         Literal["classifier", "labels"] | None,
         typer.Option(help="What tells posts whose image adds.", show_default="as the table"),
@@ -97,10 +87,9 @@ def reproduce(
 def export(
     model: common.ModelPath,
     to: Annotated[Literal["openvino", "onnx"], typer.Option(help="The engine that will run it.")],
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where it goes.")],
+    output: common.Output,
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="DATA", help="Its first posts check the result; made ones without."),
+        Path | None, typer.Option(metavar="DATA", help="Posts to check it with, not made ones.")
     ] = None,
     as_json: common.Json = False,
 ) -> None:
@@ -131,10 +120,7 @@ def benchmark(
     size: Annotated[
         Literal["published", "tiny"], typer.Option(help="BERT-base and ResNet-152, or small.")
     ] = "published",
-    precision: Annotated[
-        str | None,
-        typer.Option(metavar="P,P…", help="Of fp32 and bf16.", show_default="both"),
-    ] = None,
+    precision: Annotated[str | None, typer.Option(metavar="P,P…", help="Else both.")] = None,
     backend: common.Backend = "torch",
     batch: Annotated[int, typer.Option(min=1, help="Posts in a batch.")] = 8,
     posts: Annotated[int, typer.Option(min=1, help="Posts tagged in a repeat.")] = 64,

@@ -36,9 +36,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the named configs.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would learn at which rate, and end.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rates and time alone.")] = False,
     as_json: common.Json = False,
 ) -> None:
     """Train a system and keep its best model by the development F1."""
