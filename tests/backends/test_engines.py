@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -16,12 +17,16 @@ from rpbert.backends import device_for, engines, resolved, system_for
 from rpbert.backends.engines import export
 from rpbert.backends.graphs import graphs
 from rpbert.config.run import Backend
+from rpbert.data.readers import open_data
 from rpbert.errors import InputError
+from rpbert.evaluation.scoring import score_tags
 from rpbert.inference import Tagger
 from rpbert.models.saved import TaggingModel
 from rpbert.models.tagger import TaggerOutput
 from rpbert.types import Post
 from tests.conftest import COMBINED, VARIANTS, Variant, made_posts, named, picture, tiny
+from tests.test_cli import run
+from tests.training_runs import data_folder
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -148,3 +153,36 @@ def test_the_client_of_the_docs_finds_what_the_tagger_finds(tmp_path: Path) -> N
     expected = tagger.decoder.decode([post.with_(image=tmp_path / "1.png")])[0]
     assert found["tags"] == list(expected.tags)
     assert found["relation"] == pytest.approx(expected.relation, abs=1e-4)
+
+
+def readers(node: Any) -> list[str]:
+    """Names of what reads a node of OpenVINO, but for copies and the sizes of it."""
+    found = [read.get_node() for read in node.output(0).get_target_inputs()]
+    return [n.get_friendly_name() for n in found if n.get_type_name() != "ShapeOf"]
+
+
+def test_int8_is_of_image_networks_and_the_text_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    openvino = importlib.import_module("openvino")
+    pytest.importorskip("nncf")
+    model, data = tiny("rpbert"), data_folder(tmp_path / "data")
+    model.save(tmp_path / "model")
+    given = ["export", tmp_path / "model", "--to", "openvino", "--output", tmp_path / "int8"]
+    given += ["--precision", "int8"]
+    assert run(capsys, *given)[0] == 2  # nothing to take scales from
+    code, out, _ = run(capsys, *given, "--data", data, "--json")
+    found, posts = json.loads(out), list(open_data(data).read("test"))
+    tagger = Tagger.from_pretrained(tmp_path / "int8", backend="openvino")
+    gold = [post.tags or () for post in posts]
+    for f1, each in zip(found["f1"], (Tagger(model, "cpu"), tagger), strict=True):
+        tags = [answer.tags for answer in each.decoder.decode(posts)]
+        assert f1 == pytest.approx(score_tags(gold, tags).strict.f1)
+    # Not that of float32, and near to it.
+    assert code == 0
+    assert 1e-6 < found["differences"]["emissions"] < 0.1
+    for name, inside in (("blocks", "kind."), ("posts", "system.encoder.")):
+        nodes = openvino.Core().read_model(tmp_path / f"int8/{name}.xml").get_ops()
+        rounded = {r for n in nodes if n.get_type_name() == "FakeQuantize" for r in readers(n)}
+        assert rounded
+        assert all(reader.startswith(inside) for reader in rounded)

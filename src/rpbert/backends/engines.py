@@ -4,12 +4,18 @@ OpenVINO keeps what it compiled in a folder of its own beside that."""
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,14 +34,20 @@ from rpbert.types import Batch, EvidenceInput, Post
 
 Graph: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Computes the outputs of a graph by name; inputs that it does not read are left aside."""
+OUTSIDE_ENCODER = r"(?!system\.encoder\.)"  # names of nodes; attention has no module of its own
 TOLERANCE = 1e-2
 """How far an emission may be from PyTorch's: deep networks of random weights come to 1e-3."""
 
 
 def export(
-    model: TaggingModel, to: Backend, folder: Path, posts: Sequence[Post]
+    model: TaggingModel,
+    to: Backend,
+    folder: Path,
+    posts: Sequence[Post],
+    scaling: Sequence[Post] = (),
 ) -> dict[str, float]:
     """Write a model for an engine; returns how far each output is from PyTorch's on some posts.
+    With posts for `scaling`, those by whose values int8 is scaled, it is quantized for OpenVINO.
     Raises InputError: the engine is not installed, the model has what graphs cannot hold, it
     computes something else, or the folder holds other things than a model."""
     for name in ("onnxscript", ENGINES[to]):
@@ -43,7 +55,8 @@ def export(
     if (folder / "model.json").exists() and not any((folder / name).exists() for name in GRAPHS):
         raise InputError(folder, "a model, whose weights would be lost", "another folder")
     shutil.rmtree(_compiled(folder), ignore_errors=True)
-    model.save(folder, partial(_write_graphs, model, to))
+    write = partial(_write_int8, model, scaling) if scaling else partial(_write_graphs, model, to)
+    model.save(folder, write)
     engine = ExportedSystem(TaggingModel.load(folder, to), to, "fp32", "cpu")
     with torch.inference_mode():
         batch = model.collator()(posts)
@@ -54,7 +67,7 @@ def export(
         if ours is not None:
             real = batch.word_mask if name == "emissions" else ...
             differences[name] = float((ours - theirs)[real].abs().max())
-    if not max(differences.values()) < TOLERANCE:
+    if not max(differences.values()) < (math.inf if scaling else TOLERANCE):
         raise InputError(folder, f"{differences} from PyTorch", f"less than {TOLERANCE}")
     return differences
 
@@ -69,6 +82,35 @@ def _write_graphs(model: TaggingModel, to: Backend, folder: Path) -> None:
             openvino.save_model(found, path.with_suffix(".xml"), compress_to_fp16=False)
             for used in folder.glob(f"{path.name}*"):
                 used.unlink()
+
+
+def _write_int8(model: TaggingModel, posts: Sequence[Post], folder: Path) -> None:
+    """Write graphs for OpenVINO with image networks and text encoder in int8: biLSTM, gate,
+    classifier and output layers stay in float."""
+    openvino, nncf = (_package(name, "openvino") for name in ("openvino", "nncf"))
+    nncf.set_log_level(logging.ERROR)
+    given: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
+    with TemporaryDirectory() as parent, torch.inference_mode(), redirect_stdout(sys.stderr):
+        plain = Path(parent, "plain")  # what is compiled goes beside it
+        plain.mkdir()
+        _write_graphs(model, "openvino", plain)
+        system = ExportedSystem(replace(model, graphs=plain), "openvino", "fp32", "cpu")
+        for batch in map(model.collator(), ([post] for post in posts)):  # alone: nothing is padded
+            given[POSTS].append(system.inputs(batch))
+            for name, found in zip(kinds_of(model), batch.evidence, strict=True):
+                given[name] += [{"pixels": found.values}] if len(found.values) else []
+        for path in plain.glob("*.xml"):
+            graph, inputs = openvino.Core().read_model(path), given[path.stem]
+            names = [node.get_any_name() for node in graph.inputs]
+            norms = any(op.get_type_name() == "MVN" for op in graph.get_ops())
+            kind = nncf.ModelType.TRANSFORMER if norms else None
+            outside = [OUTSIDE_ENCODER] if path.stem == POSTS else []
+            scope = nncf.IgnoredScope(patterns=outside, types=["Gather"], validate=False)
+            seen = nncf.Dataset([{k: of[k].numpy() for k in names} for of in inputs])
+            if inputs:
+                args = {"model_type": kind, "ignored_scope": scope, "subset_size": len(inputs)}
+                graph = nncf.quantize(graph, seen, **args)
+            openvino.save_model(graph, folder / path.name, compress_to_fp16=False)
 
 
 def _compiled(folder: Path) -> Path:
@@ -100,10 +142,14 @@ class ExportedSystem(System):
 
     def forward(self, batch: Batch) -> TaggerOutput:
         """Tag a batch."""
+        outputs = self.posts(self.inputs(batch))
+        return TaggerOutput(losses=None, **{name: outputs.get(name) for name in OUTPUTS})
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What the graph of posts reads of a batch."""
         pairs = zip(kinds_of(self.model), batch.evidence, strict=True)
         encoded = tuple(self._encoded(name, found) for name, found in pairs)
-        outputs = self.posts(inputs_of(self.model, replace(batch, evidence=encoded)))
-        return TaggerOutput(losses=None, **{name: outputs.get(name) for name in OUTPUTS})
+        return inputs_of(self.model, replace(batch, evidence=encoded))
 
     def _encoded(self, name: str, found: EvidenceInput) -> EvidenceInput:
         """Evidence with visual tokens in place of pixels; no network runs where there are none."""

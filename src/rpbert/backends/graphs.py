@@ -126,6 +126,9 @@ def _program(
         found = f"{model.options.system} ({reason_of(cause)})"
         raise InputError("export", found, "operations that ONNX has") from error
     assert program is not None
+    for node in program.model.graph:  # by the module that it comes from
+        *modules, _ = node.metadata_props.get("pkg.torch.onnx.name_scopes", "").split("', '")
+        node.name = "/".join([*modules[-1:], str(node.name)])
     return program
 
 

@@ -91,6 +91,9 @@ def export(
     data: Annotated[
         Path | None, typer.Option(metavar="DATA", help="Posts to check it with, not made ones.")
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "int8"], typer.Option(help="int8: openvino; scaled by 300 posts of DATA.")
+    ] = "fp32",
     as_json: common.Json = False,
 ) -> None:
     """Write a model for another engine, and compare what it computes with PyTorch."""
@@ -100,16 +103,29 @@ def export(
     from rpbert.benchmark import Work
     from rpbert.data.readers import open_data
     from rpbert.data.words import SPLITTERS
+    from rpbert.evaluation.evaluate import evaluate_posts
+    from rpbert.inference import Tagger
     from rpbert.models.saved import TaggingModel
     from rpbert.storage.published import model_folder
+    from rpbert.types import Post
 
+    if precision == "int8" and (to != "openvino" or data is None):
+        raise InputError("--precision int8", f"--to {to}", "--to openvino and --data DATA")
     loaded, posts = TaggingModel.load(model_folder(model)), Work(size="tiny").given(0, 8)
+    scaling: list[Post] = []
     if data is not None:
         source = open_data(data, SPLITTERS[loaded.vocabulary.marks])
-        posts = list(islice(source.read(source.splits[-1]), 32))
-    differences = run(loaded, to, output, posts)
+        posts = list(islice(source.read(source.splits[-1]), 32 if precision == "fp32" else None))
+        scaling = list(islice(source.read(source.splits[0]), 300)) if precision == "int8" else []
+    differences = run(loaded, to, output, posts[:32], scaling)
     lines = [f"{name}: at most {gap:.1e} from PyTorch" for name, gap in differences.items()]
-    found = {"output": str(output), "posts": len(posts), "differences": differences}
+    found: dict[str, Any] = {"output": str(output), "posts": len(posts)}
+    found["differences"] = differences
+    if scaling and loaded.system.tags_words and all(post.tags is not None for post in posts):
+        taggers = Tagger(loaded, "cpu"), Tagger.from_pretrained(output, backend=to)
+        scores = [evaluate_posts(tagger, posts).tags for tagger in taggers]
+        before, after = found["f1"] = [tags.strict.f1 for tags in scores if tags is not None]
+        lines.append(f"strict F1 {100 * before:.2f} by torch, {100 * after:.2f} in int8")
     common.print_result(found, as_json, lambda _: print("\n".join([*lines, str(output)])))
 
 
