@@ -113,7 +113,8 @@ def _program(
     try:
         # What is said of operators that are looked for and not needed helps nobody.
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            for name in ("torch.onnx", "onnx_ir"):
+                logging.getLogger(name).setLevel(logging.ERROR)
             exported = torch.export.export(
                 graph, tuple(given.values()), dynamic_shapes=(shapes,), strict=False
             )

@@ -113,7 +113,7 @@ def describe(
     for fault in faults:
         common.progress(fault)
     result = {"output": str(output), "failed": len(faults)}
-    common.print_result(result, as_json, lambda _: print(output))
+    common.print_result(result, as_json, lambda _: None if dry_run else print(output))
     if faults:
         raise typer.Exit(3)
 
@@ -132,7 +132,7 @@ def make(
             show_default="as --ambiguous",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides every post.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every post.")] = 0,
     images: Annotated[int, typer.Option(help="Of a post; one at most adds to the text.")] = 1,
     as_json: common.Json = False,
 ) -> None:

@@ -176,8 +176,8 @@ class Answers:
                     line = {"key": key, "makes": maker.makes, "text": self.texts[key]}
                     print(json.dumps(line), file=log, flush=True)
         if in_a_row >= GIVE_UP and not stop.should_stop:
-            found = f"{in_a_row} questions in a row without an answer, the last: {faults[-1]}"
-            raise InputError(maker.name, found, "answers")
+            found = f"{in_a_row} questions in a row without an answer"
+            raise InputError(maker.makes, found, "answers", f"the last: {faults[-1]}")
         return faults
 
 
@@ -194,7 +194,8 @@ def describe(
     Raises InputError: posts cannot be read or written; KeyboardInterrupt: a signal came."""
     source, home = open_data(path), output if path.is_dir() else output.parent
     root, faults = path if path.is_dir() else path.parent, list[str]()
-    home.mkdir(parents=True, exist_ok=True)
+    if not dry_run:
+        home.mkdir(parents=True, exist_ok=True)
     answers = Answers(home / f"{output.name}.answers.jsonl")
 
     def posts(done: int) -> Iterator[Post]:
@@ -207,7 +208,7 @@ def describe(
         left = [size for key, size in sizes.items() if key not in answers.texts]
         minutes, written = SECONDS * len(left) / maker.at_once / 60, ANSWER * len(left)
         say(f"{maker.makes} of {maker.name}: {len(left):,} to ask of {len(sizes):,}")
-        say(f"  some {minutes:.0f} minutes, {sum(left):,} tokens and {written:,} of answers")
+        say(f"  about {minutes:.1f} min, {sum(left):,} tokens and {written:,} of answers")
         if left and not dry_run:
             if isinstance(maker, Endpoint):
                 with written_whole(home / f"{output.name}.prompt.txt") as template:
