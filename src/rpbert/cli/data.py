@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rpbert.cli import common
-from rpbert.errors import counted
+from rpbert.errors import InputError, counted
 
 
 def check(
@@ -93,6 +93,12 @@ def describe(
     from rpbert.data.reading import lines_of
     from rpbert.stopping import StopSignals
 
+    if not (caption or ocr or knowledge):
+        raise InputError("data describe", "nothing to make", "--caption, --ocr or --knowledge")
+    if knowledge and not knowledge.startswith(("http://", "https://")):
+        raise InputError(
+            "--knowledge", knowledge, "an address that begins with http:// or https://"
+        )
     makers: list[Maker] = []
     if caption:
         from rpbert.evidence.texts import Captioner

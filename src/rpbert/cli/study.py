@@ -110,7 +110,8 @@ def export(
     from rpbert.types import Post
 
     if precision == "int8" and (to != "openvino" or data is None):
-        raise InputError("--precision int8", f"--to {to}", "--to openvino and --data DATA")
+        given = f"--to {to}{'' if data else ' without --data'}"
+        raise InputError("--precision int8", given, "--to openvino and --data DATA")
     loaded, posts = TaggingModel.load(model_folder(model)), Work(size="tiny").given(0, 8)
     scaling: list[Post] = []
     if data is not None:

@@ -207,7 +207,7 @@ def _fault(
         expected, hint = f"one of {', '.join(known)}", did_you_mean(path[-1], known)
         return InputError(where, f"unknown key {key}", expected, hint)
     if fault["type"] == "missing":
-        return InputError(where, f"no key {key}", "a value for it")
+        return InputError(where, f"no key {key}", "a value for it", f"give {key}=VALUE")
     if fault["type"] == "value_error":
         found, expected = fault["ctx"]["error"].args
         return InputError(where, f"{key} with {found}", expected)
