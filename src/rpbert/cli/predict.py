@@ -221,9 +221,9 @@ def _predict_shards(
     if shards.engine == "local" and shards.workers > 1:
         hint = "give --engine ray, or --shard i/n in n processes"
         raise InputError("--workers", f"{shards.workers} with --engine local", "1", hint)
+    base, sources = find(source)  # before PyTorch is loaded, which takes longer
     if shards.uncertain is not None:
         raise InputError("--uncertain", "beside shards", "one file as --input and --output")
-    base, sources = find(source)  # before PyTorch is loaded, which takes longer
     if shards.output in (None, "-"):
         raise InputError("--output", "nothing", "a folder for the predictions of the shards")
     output = Path(shards.output or "")
