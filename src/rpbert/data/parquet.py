@@ -98,11 +98,8 @@ def _oversized(group: Any, columns: Sequence[str], lists: Sequence[str]) -> str:
         name = of.path_in_schema
         if name.partition(".")[0] not in columns:
             continue
-        size, average = (
-            of.total_uncompressed_size,
-            of.total_uncompressed_size / max(group.num_rows, 1),
-        )
-        if of.num_values > _GROUP_NUMBERS or average > _ROW_IMAGES:
+        size = of.total_uncompressed_size
+        if of.num_values > _GROUP_NUMBERS or size > _ROW_IMAGES * max(group.num_rows, 1):
             return f"{of.num_values:,} values and {size:,} bytes of {quoted(name)}"
         if name in lists and size > _GROUP_TEXTS:
             return f"{size:,} bytes of lists in {quoted(name)}"

@@ -69,7 +69,8 @@ class RelationTask(Task):
     head = "relation"
 
     def losses(self, system: System, batch: Batch) -> Tensor:
-        """Cross entropy, times the weight of its source, of each post with evidence."""
+        """Cross entropy, times the weight of its source, of each post with evidence.
+        Shape: (posts with evidence,)."""
         assert batch.relations is not None
         shown = batch.has_evidence
         adds = batch.relations[shown]
@@ -99,7 +100,7 @@ class TaggingTask(Task):
     def losses(self, system: System, batch: Batch) -> Tensor:
         """Negative log-likelihood of each post's tags. With `agreement` a post that has evidence is
         also read as text alone, whose own loss is added, and how far its tags diverge from those
-        with evidence, which teach it (Wang et al. 2022, ITA, over tag sequences)."""
+        with evidence, which teach it (Wang et al. 2022, ITA, over tag sequences). Shape: (B,)."""
         if self.evidence_dropout:
             dropped = torch.rand(len(batch)) < self.evidence_dropout
             batch = batch.without_evidence(dropped.to(batch.word_mask.device))
