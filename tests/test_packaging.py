@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from importlib.metadata import metadata, version
@@ -47,8 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "src", tree / "src", ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    with tarfile.open(built("sdist", tree)) as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(built("sdist", tree), folder)
     mine = built("wheel", folder / f"rpbert-{rpbert.__version__}")
     contents = []
     for path in (mine, built("wheel", tree)):
